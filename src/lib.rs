@@ -1,1 +1,8 @@
-#![forbid(unsafe_code)] //! Placeholder.
+#![forbid(unsafe_code)]
+//! **Headworks** takes broadcast contribution feeds off the network and puts coded frames into shared memory.
+
+pub mod base;
+pub mod codec;
+pub mod container;
+pub mod media;
+pub mod protocol;

@@ -1,0 +1,1 @@
+//! Floor 2: containers, which carry several tracks in one sequence of bytes.
