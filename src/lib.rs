@@ -3,6 +3,7 @@
 
 pub mod base;
 pub mod codec;
+pub mod config;
 pub mod container;
 pub mod media;
 pub mod protocol;

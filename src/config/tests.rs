@@ -1,0 +1,147 @@
+use std::io::Write;
+
+use super::*;
+
+fn load_text(text: &str) -> Result<Loaded, String> {
+    let mut file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    load(Some(file.path()), std::iter::empty(), &[])
+        .map_err(|error| error.to_string().replace(&file.path().display().to_string(), "headworks.yaml"))
+}
+
+fn load_assignments(assignments: &[&str]) -> Result<Config, String> {
+    let assignments: Vec<String> = assignments.iter().map(|&it| it.to_owned()).collect();
+    load(None, std::iter::empty(), &assignments).map(|loaded| loaded.config).map_err(|error| error.to_string())
+}
+
+/// The example that operators are given; it holds the defaults.
+const EXAMPLE: &str = r#"
+ingestion:
+  max_connections: 25
+  stream_timeout: 30s
+  reconnect_interval: 5s
+  srt:
+    enabled: true
+    port: 30000
+    latency: 120ms             # the least; the peer may ask for more
+    latency_max: 8s
+    max_bandwidth: 60000000    # bits per second
+    payload_size: 1316
+    flow_window: 25600
+    peer_idle_timeout: 30s
+  rtp:
+    enabled: true
+    port: 5004
+    rtcp_port: 5005
+    buffer_size: 2097152
+    max_sessions: 30
+    session_timeout: 30s
+  buffer:
+    ring_size: 4194304
+    pool_size: 30
+    write_timeout: 100ms
+    read_timeout: 100ms
+  memory:
+    global_limit: 8589934592
+    per_stream_limit: 419430400
+    gc_interval: 1m
+  backpressure:
+    enabled: true
+    high_watermark: 0.8
+    low_watermark: 0.6
+    drop_strategy: "oldest"
+  frame:
+    assembly_timeout: 5s
+    max_frame_size: 10485760
+    reorder_buffer: 100
+  gop:
+    buffer_count: 3
+    max_gop_size: 300
+    force_idr_interval: 10s
+  sync:
+    enabled: true
+    threshold: 100ms
+    correction_rate: 0.1
+    max_drift: 1s
+"#;
+
+#[test]
+fn the_example_loads_and_says_what_the_defaults_are() {
+    let loaded = load_text(EXAMPLE).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.not_yet_in_effect.contains(&"ingestion.sync.max_drift".to_owned()));
+    assert!(!loaded.not_yet_in_effect.contains(&"ingestion.srt.port".to_owned()));
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    assert_eq!(load_text("# nothing set\n").unwrap().config, Config::default());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+    let error = load_text("ingestion:\n  srt:\n    prot: 30000\n").unwrap_err();
+    assert_eq!(error, "headworks.yaml:3: unknown key ingestion.srt.prot; did you mean ingestion.srt.port?");
+    let error = load_text("streams:\n  cam1:\n    latensy: 1s\n").unwrap_err();
+    assert_eq!(error, "headworks.yaml:3: unknown key streams.cam1.latensy; did you mean streams.cam1.latency?");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_named_with_its_line() {
+    let error = load_text("ingestion:\n  srt:\n    port: many\n").unwrap_err();
+    assert!(error.starts_with("headworks.yaml:3: ingestion.srt.port: invalid type"), "{error}");
+    let error = load_text("ingestion:\n  stream_timeout: 30\n").unwrap_err();
+    assert!(error.contains("headworks.yaml:2: ingestion.stream_timeout: \"30\" is not a duration"), "{error}");
+}
+
+#[test]
+fn a_passphrase_of_the_wrong_length_is_refused_by_name() {
+    let error = load_text("streams:\n  cam1:\n    passphrase: short\n").unwrap_err();
+    assert_eq!(error, "headworks.yaml:3: streams.cam1.passphrase: a passphrase has 10 to 79 bytes, this one has 5");
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_flags_over_both() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"ingestion: {srt: {port: 1000, latency: 200ms}}").unwrap();
+    let environment = [
+        ("HEADWORKS_INGESTION__SRT__PORT".to_owned(), "2000".to_owned()),
+        ("HEADWORKS_INGESTION__RTP__PORT".to_owned(), "2002".to_owned()),
+        ("HOME".to_owned(), "/root".to_owned()),
+    ];
+    let flags = ["ingestion.rtp.port=3000".to_owned()];
+    let config = load(Some(file.path()), environment.into_iter(), &flags).unwrap().config;
+    assert_eq!(config.ingestion.srt.port, 2_000);
+    assert_eq!(config.ingestion.srt.latency, Duration::from_millis(200));
+    assert_eq!(config.ingestion.rtp.port, 3_000);
+}
+
+#[test]
+fn assignments_reach_named_streams_and_payload_types() {
+    let config =
+        load_assignments(&["streams.cam1.latency=2s", "ingestion.rtp.payload_types.96=h264", "shards.cores=[0, 1]"])
+            .unwrap();
+    assert_eq!(config.streams["cam1"].latency, Some(Duration::from_secs(2)));
+    assert_eq!(config.ingestion.rtp.payload_types[&96], PayloadFormat::H264);
+    assert_eq!(config.shards.cores, [0, 1]);
+    let error = load_assignments(&["ingestion.srt.prot=1"]).unwrap_err();
+    assert!(error.starts_with("--set ingestion.srt.prot=1: unknown key"), "{error}");
+    assert_eq!(load_assignments(&["x"]).unwrap_err(), "--set x: expected key=value");
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let error = load(Some(Path::new("/nonexistent/headworks.yaml")), std::iter::empty(), &[]).unwrap_err();
+    assert!(error.to_string().starts_with("/nonexistent/headworks.yaml: No such file"), "{error}");
+}
+
+#[test]
+fn durations_take_units_and_nothing_else() {
+    for (text, expected) in [("500us", 500), ("120ms", 120_000), ("1.5s", 1_500_000), ("2m", 120_000_000), ("0", 0)] {
+        assert_eq!(duration::parse(text).unwrap(), Duration::from_micros(expected), "{text}");
+    }
+    for text in ["", "30", "s", "-1s", "1 fortnight", "99999999999h"] {
+        assert!(duration::parse(text).is_err(), "{text}");
+    }
+    assert_eq!(duration::format(Duration::from_secs(90)), "90s");
+}
