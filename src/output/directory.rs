@@ -1,0 +1,350 @@
+//! The directory that readers find rings by: made, filled, swept and cleared on the housekeeping thread.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use headworks_frame_ring::bell::{BellError, BellWriter};
+use headworks_frame_ring::builder::{self, AttachError, CreateError, RingSpec};
+use headworks_frame_ring::directory as names;
+use headworks_frame_ring::writer::Writer;
+
+use super::frame_ring::ring_kind;
+use super::waker::{WakeFlag, Waker};
+use crate::config::Config;
+use crate::media::TrackKind;
+use crate::pipeline::frame::TrackDescription;
+
+/// Largest frame of a track that is neither video nor the transport stream itself.
+const SMALL_FRAME_SIZE_MAX: u32 = 64 << 10;
+/// Bytes of such a track's ring: some seconds of any audio codec, and of any data a contribution feed carries.
+const SMALL_RING_SIZE: u64 = 1 << 20;
+/// Descriptors of a video ring: at 60 frames per second, field coded, 17 seconds.
+const VIDEO_SLOTS: u32 = 2_048;
+/// Descriptors of any other ring: AAC at 48 kHz fills it in 21 seconds.
+const SMALL_SLOTS: u32 = 1_024;
+
+/// Sizes and places of rings, from the configuration.
+#[derive(Clone, Debug)]
+pub struct OutputOptions {
+    /// Where streams' directories are.
+    pub root: PathBuf,
+    /// Group whose members may read.
+    pub group: String,
+    /// Bytes of a video ring, before rounding up.
+    pub video_ring_size: u64,
+    /// Bytes of one frame, at most.
+    pub frame_size_max: u32,
+    /// Put a CRC32C into every descriptor.
+    pub crc: bool,
+    /// How long rings of an ended stream stay.
+    pub retention: Duration,
+    /// Bytes of shared memory that all rings may take.
+    pub memory_limit: u64,
+    /// Bytes of shared memory that one stream may take.
+    pub stream_memory_limit: u64,
+}
+
+impl OutputOptions {
+    /// What the configuration asks for.
+    pub fn from_config(config: &Config) -> Self {
+        let ingestion = &config.ingestion;
+        // A GOP of contribution feeds is a second at most; three of them, or the history asked for, if that is longer.
+        let history_s = config.output.history.as_secs_f64().max(f64::from(ingestion.gop.buffer_count));
+        let history_bytes = (ingestion.srt.max_bandwidth as f64 / 8.0 * history_s) as u64;
+        Self {
+            root: config.output.root.clone(),
+            group: config.output.group.clone(),
+            video_ring_size: history_bytes.max(ingestion.buffer.ring_size),
+            frame_size_max: ingestion.frame.max_frame_size,
+            crc: config.output.crc,
+            retention: config.output.retention,
+            memory_limit: ingestion.memory.global_limit,
+            stream_memory_limit: ingestion.memory.per_stream_limit,
+        }
+    }
+
+    /// The shape of a track's ring.
+    pub fn ring_spec(&self, kind: TrackKind, codec: [u8; 4], clock_rate: u32) -> RingSpec {
+        let is_video = matches!(kind, TrackKind::Video | TrackKind::Transport);
+        RingSpec {
+            kind: ring_kind(kind),
+            codec,
+            clock_rate,
+            data_capacity: if is_video { self.video_ring_size } else { SMALL_RING_SIZE },
+            slot_count: if is_video { VIDEO_SLOTS } else { SMALL_SLOTS },
+            frame_size_max: if is_video { self.frame_size_max } else { SMALL_FRAME_SIZE_MAX },
+            numa_node: None,
+            crc: self.crc,
+        }
+    }
+
+    /// Shared memory of one stream with a video and two audio tracks, in bytes; what the memory plan counts with.
+    pub fn planned_stream_size(&self) -> u64 {
+        let video = self.ring_spec(TrackKind::Video, *b"h264", 90_000).memory_size();
+        let audio = self.ring_spec(TrackKind::Audio, *b"aac ", 90_000).memory_size();
+        video + 2 * audio
+    }
+}
+
+/// Why the root cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It cannot be made, or not be looked at.
+    #[error("{path}: {source}")]
+    Unusable {
+        /// The root.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It belongs to somebody else, who could put rings of their own there.
+    #[error("{path} belongs to user {owner}, not to user {own}: remove it, or set output.root to another directory")]
+    ForeignOwner {
+        /// The root.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The user this process runs as.
+        own: u32,
+    },
+    /// Nothing can be written there.
+    #[error("{path} cannot be written to: {source}")]
+    NotWritable {
+        /// The root.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a stream has no place.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Its directory cannot be made.
+    #[error("directory of the stream: {0}")]
+    Io(#[from] io::Error),
+    /// Its bell cannot be made.
+    #[error(transparent)]
+    Bell(#[from] BellError),
+    /// Its rings would not fit.
+    #[error("{needed} bytes of shared memory are needed, {free} are free under {root}")]
+    NoMemory {
+        /// What one stream is planned to take.
+        needed: u64,
+        /// What the file system has.
+        free: u64,
+        /// The root.
+        root: PathBuf,
+    },
+}
+
+/// Why a track has no ring.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackError {
+    /// It cannot be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// It cannot be put in its place.
+    #[error("ring's directory: {0}")]
+    Io(#[from] io::Error),
+    /// Another process writes it.
+    #[error("another process writes this ring")]
+    Locked,
+    /// It would pass `memory.global_limit` or `memory.per_stream_limit`.
+    #[error("{0} would be passed")]
+    OverLimit(&'static str),
+    /// The housekeeping thread has too much to do.
+    #[error("too many housekeeping jobs are waiting")]
+    Busy,
+}
+
+/// What a stream needs besides its rings; made on the housekeeping thread, used on a shard.
+pub struct StreamOutput {
+    /// Its name.
+    pub name: String,
+    /// What readers of the whole stream wait on.
+    pub bell: BellWriter,
+    /// How the waker thread is told.
+    pub wake: Arc<WakeFlag>,
+}
+
+/// The root and the streams in it.
+pub struct RingDirectory {
+    options: OutputOptions,
+    waker: Waker,
+    ended: Mutex<Vec<Ended>>,
+    memory_used: AtomicU64,
+}
+
+struct Ended {
+    name: String,
+    at: Instant,
+}
+
+impl RingDirectory {
+    /// Makes the root if it is not there, judges it if it is, and sweeps what a crash has left half made.
+    ///
+    /// # Errors
+    /// [`DirectoryError`], which names the directory.
+    pub fn prepare(options: OutputOptions, waker: Waker) -> Result<Self, DirectoryError> {
+        let path = options.root.clone();
+        let unusable = |source| DirectoryError::Unusable { path: path.clone(), source };
+        match fs::create_dir_all(&path) {
+            Ok(()) => {}
+            Err(error) => return Err(unusable(error)),
+        }
+        headworks_host::own_directory(&path, &options.group).map_err(|error| match error {
+            headworks_host::DirectoryFault::ForeignOwner { owner, own } => {
+                DirectoryError::ForeignOwner { path: path.clone(), owner, own }
+            }
+            headworks_host::DirectoryFault::Io(source) => unusable(source),
+        })?;
+        let probe = path.join(format!(".tmp-{}-probe", std::process::id()));
+        fs::create_dir(&probe)
+            .and_then(|()| fs::remove_dir(&probe))
+            .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?;
+        match builder::sweep_temporary(&path) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("swept {count} half-made rings of an earlier run"),
+            Err(error) => tracing::warn!("could not sweep {}: {error}", path.display()),
+        }
+        Ok(Self { options, waker, ended: Mutex::default(), memory_used: AtomicU64::new(0) })
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &OutputOptions {
+        &self.options
+    }
+
+    /// Makes or takes up the directory of a stream.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn open_stream(&self, name: &str) -> Result<StreamOutput, StreamError> {
+        self.ended_streams().retain(|ended| ended.name != name);
+        let directory = self.stream_directory(name);
+        fs::create_dir_all(&directory)?;
+        headworks_host::share_directory(&directory)?;
+        let needed = self.options.planned_stream_size();
+        let free = free_bytes(&self.options.root)?;
+        if free < needed && !directory.join("video0").exists() {
+            let _ = fs::remove_dir(&directory);
+            return Err(StreamError::NoMemory { needed, free, root: self.options.root.clone() });
+        }
+        let bell = match BellWriter::attach(&directory) {
+            Ok(bell) => bell,
+            Err(BellError::Locked) => return Err(BellError::Locked.into()),
+            Err(_) => {
+                // Not there, or left by an earlier boot or version: nobody can be reading it.
+                for left in ["bell", "writer.lock"] {
+                    let _ = fs::remove_file(directory.join(left));
+                }
+                BellWriter::create(&directory)?
+            }
+        };
+        let wake = Arc::new(self.waker.enter(bell.wake_target()));
+        Ok(StreamOutput { name: name.to_owned(), bell, wake })
+    }
+
+    /// Makes or takes up the ring of a track.
+    ///
+    /// # Errors
+    /// [`TrackError`].
+    pub fn open_track(&self, stream: &str, track: &str, description: &TrackDescription) -> Result<Writer, TrackError> {
+        let directory = self.stream_directory(stream);
+        let target = directory.join(track);
+        let codec = description.codec;
+        let spec = self.options.ring_spec(codec.kind(), codec.fourcc(), description.clock_rate);
+        match builder::attach(&target, &spec) {
+            Ok(writer) => {
+                self.memory_used.fetch_add(spec.memory_size(), Ordering::Relaxed);
+                return Ok(writer);
+            }
+            Err(AttachError::Locked) => return Err(TrackError::Locked),
+            Err(_) => {}
+        }
+        let used = self.memory_used.fetch_add(spec.memory_size(), Ordering::Relaxed);
+        if used + spec.memory_size() > self.options.memory_limit {
+            self.memory_used.fetch_sub(spec.memory_size(), Ordering::Relaxed);
+            return Err(TrackError::OverLimit("memory.global_limit"));
+        }
+        if directory_size(&directory) + spec.memory_size() > self.options.stream_memory_limit {
+            self.memory_used.fetch_sub(spec.memory_size(), Ordering::Relaxed);
+            return Err(TrackError::OverLimit("memory.per_stream_limit"));
+        }
+        let temporary = directory.join(format!(".tmp-{}-{track}", std::process::id()));
+        let made = builder::create(&temporary, &spec).map_err(TrackError::from).and_then(|writer| {
+            headworks_host::share_directory(&temporary)?;
+            builder::publish(&temporary, &target)?;
+            Ok(writer)
+        });
+        if made.is_err() {
+            self.memory_used.fetch_sub(spec.memory_size(), Ordering::Relaxed);
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        made
+    }
+
+    /// The stream's rings are ended; they stay for their readers for `output.retention`.
+    pub fn stream_ended(&self, name: &str) {
+        self.ended_streams().push(Ended { name: name.to_owned(), at: Instant::now() });
+    }
+
+    /// Removes streams whose readers had their time.
+    pub fn clear_ended(&self) {
+        let retention = self.options.retention;
+        let over: Vec<String> = {
+            let mut ended = self.ended_streams();
+            let (over, stay) = std::mem::take(&mut *ended).into_iter().partition(|it| it.at.elapsed() >= retention);
+            *ended = stay;
+            let over: Vec<Ended> = over;
+            over.into_iter().map(|it| it.name).collect()
+        };
+        for name in over {
+            let directory = self.stream_directory(&name);
+            let size = directory_size(&directory);
+            match fs::remove_dir_all(&directory) {
+                Ok(()) => {
+                    self.memory_used.fetch_sub(size.min(self.memory_used()), Ordering::Relaxed);
+                    tracing::info!(stream = name, "cleared away");
+                }
+                Err(error) => tracing::warn!(stream = name, "could not be cleared away: {error}"),
+            }
+        }
+    }
+
+    /// Bytes of shared memory that rings take.
+    pub fn memory_used(&self) -> u64 {
+        self.memory_used.load(Ordering::Relaxed)
+    }
+
+    fn stream_directory(&self, name: &str) -> PathBuf {
+        self.options.root.join(names::encode_name(name))
+    }
+
+    fn ended_streams(&self) -> std::sync::MutexGuard<'_, Vec<Ended>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let facts = rustix::fs::statvfs(path)?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+/// Bytes of all regular files below `directory`; 0 where it cannot be looked at.
+fn directory_size(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(facts) if facts.is_dir() => directory_size(&entry.path()),
+            Ok(facts) => facts.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}

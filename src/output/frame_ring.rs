@@ -1,0 +1,383 @@
+//! The rings of one stream, as the shard that owns it writes them: pieces → the open frame in the ring → publish.
+
+use std::sync::Arc;
+
+use headworks_frame_ring::bell::{BellWriter, TimelineAnchor};
+use headworks_frame_ring::descriptor::{
+    ClockOrigin, Discontinuity, FrameDescriptor, PictureStructure as RingStructure, PictureType as RingPicture,
+    RandomAccess as RingAccess, Timecode as RingTimecode, damage,
+};
+use headworks_frame_ring::layout::State;
+use headworks_frame_ring::writer::Writer;
+
+use super::directory::{RingDirectory, StreamOutput, TrackError};
+use super::housekeeping::Housekeeping;
+use super::waker::WakeFlag;
+use crate::base::Instant;
+use crate::media::{PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
+use crate::pipeline::frame::{
+    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription,
+};
+
+/// What the housekeeping thread says when a track's ring is ready, or cannot be had.
+pub struct TrackReady {
+    /// Which track of the stream.
+    pub index: SinkIndex,
+    /// Its ring.
+    pub ring: Result<Box<Writer>, TrackError>,
+}
+
+/// How a ring that is ready finds its way back to the shard that asked for it.
+pub type Reply = Arc<dyn Fn(TrackReady) + Send + Sync>;
+
+/// The rings of one stream.
+pub struct StreamRings {
+    bell: BellWriter,
+    wake: Arc<WakeFlag>,
+    directory: Arc<RingDirectory>,
+    housekeeping: Housekeeping,
+    name: String,
+    reply: Reply,
+    tracks: Vec<TrackRing>,
+    opening: usize,
+    /// Frames were published since the last [`flush`](Self::flush).
+    published: bool,
+}
+
+/// One track's ring and what became of what was meant for it.
+pub struct TrackRing {
+    /// The track's name, such as `video0`.
+    pub name: String,
+    /// What it is.
+    pub description: TrackDescription,
+    state: RingState,
+    /// The open frame began before the ring was ready, so it is not whole.
+    open_is_partial: bool,
+    /// Frames dropped because there was no ring to take them.
+    pub frames_without_ring: u64,
+    /// Number of published frames, for people.
+    pub head_seq: u64,
+}
+
+enum RingState {
+    Opening { configuration: Option<Vec<u8>>, frame_open: bool },
+    Ready(Box<Writer>),
+    Failed(TrackError),
+    Ended,
+}
+
+impl StreamRings {
+    /// Takes over what the housekeeping thread has prepared for a stream.
+    pub fn new(output: StreamOutput, directory: Arc<RingDirectory>, housekeeping: Housekeeping, reply: Reply) -> Self {
+        Self {
+            bell: output.bell,
+            wake: output.wake,
+            name: output.name,
+            directory,
+            housekeeping,
+            reply,
+            tracks: Vec::new(),
+            opening: 0,
+            published: false,
+        }
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tracks, in the order they were opened.
+    pub fn tracks(&self) -> &[TrackRing] {
+        &self.tracks
+    }
+
+    /// A ring has come, or will not come.
+    pub fn ready(&mut self, ready: TrackReady) {
+        let track = &mut self.tracks[ready.index.0];
+        let RingState::Opening { configuration, frame_open } = &mut track.state else { return };
+        self.opening -= 1;
+        match ready.ring {
+            Ok(mut writer) => {
+                self.bell.advance_to(writer.stream_seq_after());
+                track.open_is_partial = *frame_open;
+                if let Some(bytes) = configuration {
+                    configure(&mut writer, &track.name, bytes);
+                }
+                writer.set_state(State::Live);
+                track.state = RingState::Ready(writer);
+                self.bell.tracks_changed();
+            }
+            Err(error) => {
+                tracing::warn!(stream = self.name, track = track.name, "no ring: {error}");
+                track.state = RingState::Failed(error);
+            }
+        }
+    }
+
+    /// Tells the waker thread if anything was published since the last time; `true` if so. Once per turn.
+    #[inline]
+    pub fn flush(&mut self) -> bool {
+        if self.published {
+            self.wake.raise();
+        }
+        std::mem::take(&mut self.published)
+    }
+
+    /// Says that the writer lives. Every 100 ms.
+    pub fn heartbeat(&mut self, now: Instant) {
+        self.bell.heartbeat(now.as_nanos());
+        for track in &mut self.tracks {
+            if let RingState::Ready(writer) = &mut track.state {
+                writer.heartbeat(now.as_nanos());
+            }
+        }
+    }
+
+    /// Says whether the stream's source is there.
+    pub fn set_stalled(&mut self, stalled: bool) {
+        let state = if stalled { State::Stalled } else { State::Live };
+        self.bell.set_state(state);
+        for track in &mut self.tracks {
+            if let RingState::Ready(writer) = &mut track.state {
+                writer.set_state(state);
+            }
+        }
+        self.published = true;
+    }
+
+    /// Where a programme's timeline stands.
+    pub fn set_anchor(&mut self, anchor: TimelineAnchor) {
+        self.bell.set_anchor(anchor);
+    }
+
+    /// Ends all rings and hands them to the housekeeping thread, which clears them away when readers had their time.
+    pub fn end(mut self) {
+        for track in &mut self.tracks {
+            if let RingState::Ready(writer) = &mut track.state {
+                writer.abandon();
+                writer.set_state(State::Ended);
+            }
+        }
+        self.bell.set_state(State::Ended);
+        self.wake.raise();
+        let housekeeping = self.housekeeping.clone();
+        let job = Box::new(move || {
+            let directory = Arc::clone(&self.directory);
+            let name = std::mem::take(&mut self.name);
+            drop(self);
+            directory.stream_ended(&name);
+        });
+        if housekeeping.submit(job).is_err() {
+            // Nothing is lost but the clearing away, which the next start does.
+            tracing::warn!("an ended stream could not be handed to housekeeping");
+        }
+    }
+}
+
+impl StreamSink for StreamRings {
+    type Track<'a> = OpenTrack<'a>;
+
+    fn open(&mut self, description: &TrackDescription) -> SinkIndex {
+        let index = SinkIndex(self.tracks.len());
+        let kind = description.codec.kind();
+        let number = self.tracks.iter().filter(|track| track.description.codec.kind() == kind).count();
+        let name = format!("{}{number}", kind.name());
+        let state = RingState::Opening { configuration: None, frame_open: false };
+        self.opening += 1;
+        let job = {
+            let (directory, wake, reply) = (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
+            let (stream, track, description) = (self.name.clone(), name.clone(), description.clone());
+            Box::new(move || {
+                let ring = directory.open_track(&stream, &track, &description).map(Box::new);
+                if let Ok(writer) = &ring {
+                    wake.add(writer.wake_target());
+                }
+                reply(TrackReady { index, ring });
+            })
+        };
+        self.tracks.push(TrackRing {
+            name,
+            description: description.clone(),
+            state,
+            open_is_partial: false,
+            frames_without_ring: 0,
+            head_seq: 0,
+        });
+        if self.housekeeping.submit(job).is_err() {
+            self.ready(TrackReady { index, ring: Err(TrackError::Busy) });
+        }
+        index
+    }
+
+    fn is_opening(&self) -> bool {
+        self.opening > 0
+    }
+
+    #[inline]
+    fn track(&mut self, index: SinkIndex) -> OpenTrack<'_> {
+        OpenTrack { ring: &mut self.tracks[index.0], bell: &mut self.bell, published: &mut self.published }
+    }
+
+    fn end(&mut self, index: SinkIndex) {
+        let track = &mut self.tracks[index.0];
+        match std::mem::replace(&mut track.state, RingState::Ended) {
+            RingState::Ready(mut writer) => {
+                writer.set_state(State::Ended);
+                self.bell.tracks_changed();
+                self.published = true;
+            }
+            RingState::Opening { .. } => self.opening -= 1,
+            RingState::Failed(_) | RingState::Ended => {}
+        }
+    }
+}
+
+/// A track of [`StreamRings`] with the stream's bell at hand.
+pub struct OpenTrack<'a> {
+    ring: &'a mut TrackRing,
+    bell: &'a mut BellWriter,
+    published: &'a mut bool,
+}
+
+impl FrameSink for OpenTrack<'_> {
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
+        match &mut self.ring.state {
+            RingState::Ready(writer) => writer.append(bytes).map_err(|_| FrameTooLarge),
+            RingState::Opening { frame_open, .. } => {
+                *frame_open = true;
+                Ok(())
+            }
+            RingState::Failed(_) | RingState::Ended => Ok(()),
+        }
+    }
+
+    fn commit(&mut self, now: Instant, frame: &Frame) {
+        match &mut self.ring.state {
+            RingState::Ready(writer) if std::mem::take(&mut self.ring.open_is_partial) => {
+                writer.abandon();
+                self.ring.frames_without_ring += 1;
+            }
+            RingState::Ready(writer) => {
+                self.ring.head_seq = writer.commit(&descriptor(now, frame), self.bell) + 1;
+                *self.published = true;
+            }
+            RingState::Opening { frame_open, .. } => {
+                *frame_open = false;
+                self.ring.frames_without_ring += 1;
+            }
+            RingState::Failed(_) | RingState::Ended => self.ring.frames_without_ring += 1,
+        }
+    }
+
+    fn abandon(&mut self) {
+        match &mut self.ring.state {
+            RingState::Ready(writer) => writer.abandon(),
+            RingState::Opening { frame_open, .. } => *frame_open = false,
+            RingState::Failed(_) | RingState::Ended => {}
+        }
+        self.ring.open_is_partial = false;
+    }
+
+    fn configure(&mut self, configuration: &TrackConfiguration) {
+        match &mut self.ring.state {
+            RingState::Ready(writer) => configure(writer, &self.ring.name, &configuration.bytes),
+            RingState::Opening { configuration: pending, .. } => *pending = Some(configuration.bytes.clone()),
+            RingState::Failed(_) | RingState::Ended => {}
+        }
+    }
+}
+
+fn configure(writer: &mut Writer, track: &str, bytes: &[u8]) {
+    if let Err(error) = writer.set_configuration(bytes) {
+        tracing::warn!(track, "parameter sets are not published: {error}");
+    }
+}
+
+fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
+    let (random_access, recovery_count) = match frame.info.random_access {
+        RandomAccess::None => (RingAccess::None, 0),
+        RandomAccess::Idr => (RingAccess::Idr, 0),
+        RandomAccess::Cra => (RingAccess::Cra, 0),
+        RandomAccess::Bla => (RingAccess::Bla, 0),
+        RandomAccess::RecoveryPoint { frame_count } => (RingAccess::RecoveryPoint, frame_count),
+        RandomAccess::Intra => (RingAccess::Intra, 0),
+    };
+    FrameDescriptor {
+        pts: frame.pts,
+        dts: frame.dts,
+        duration: frame.duration,
+        timeline_ns: frame.timeline_ns,
+        origin: frame.origin,
+        origin_kind: if frame.origin == 0 { ClockOrigin::None } else { ClockOrigin::Pcr },
+        first_arrival_ns: frame.first_arrival.as_nanos(),
+        last_arrival_ns: frame.last_arrival.as_nanos(),
+        due_ns: frame.due.as_nanos(),
+        commit_ns: now.as_nanos(),
+        segment: frame.segment,
+        packets_lost: frame.packets_lost,
+        packets_recovered: frame.packets_recovered,
+        path_mask: u32::from(frame.path_mask),
+        damaged: frame.damage.any(),
+        damage_reasons: damage_reasons(frame.damage),
+        discontinuity: match frame.discontinuity {
+            DiscontinuityCause::None => Discontinuity::None,
+            DiscontinuityCause::Start => Discontinuity::Start,
+            DiscontinuityCause::Restart => Discontinuity::SourceChange,
+            DiscontinuityCause::Loss => Discontinuity::Loss,
+            DiscontinuityCause::TimeBase => Discontinuity::TimeBaseJump,
+            DiscontinuityCause::Dropped => Discontinuity::Loss,
+        },
+        picture_type: match frame.info.picture_type {
+            PictureType::Unknown => RingPicture::Unknown,
+            PictureType::I => RingPicture::I,
+            PictureType::P => RingPicture::P,
+            PictureType::B => RingPicture::B,
+        },
+        picture_structure: match frame.info.picture_structure {
+            PictureStructure::Frame => RingStructure::Frame,
+            PictureStructure::TopField => RingStructure::TopFirst,
+            PictureStructure::BottomField => RingStructure::BottomFirst,
+            PictureStructure::SecondTopField => RingStructure::TopSecond,
+            PictureStructure::SecondBottomField => RingStructure::BottomSecond,
+        },
+        random_access,
+        recovery_count,
+        temporal_id: frame.info.temporal_id,
+        timecode: frame.info.timecode.map(|timecode| RingTimecode {
+            hours: timecode.hours,
+            minutes: timecode.minutes,
+            seconds: timecode.seconds,
+            frames: u8::try_from(timecode.frames).unwrap_or(u8::MAX),
+            drop_frame: timecode.drop_frame,
+        }),
+        key: frame.info.is_key(),
+        ..FrameDescriptor::default()
+    }
+}
+
+fn damage_reasons(set: Damage) -> u32 {
+    [
+        (Damage::LOSS, damage::LOST_PACKETS),
+        (Damage::UNPROVEN, damage::CONTINUITY),
+        (Damage::START_MISSING, damage::LOST_PACKETS),
+        (Damage::SYNTAX, damage::SYNTAX),
+        (Damage::TIMED_OUT, damage::TIME_OUT),
+        (Damage::TRANSPORT_ERROR, damage::TRANSPORT_ERROR),
+    ]
+    .iter()
+    .filter(|(reason, _)| set.contains(*reason))
+    .fold(0, |bits, (_, bit)| bits | bit)
+}
+
+/// What a track of this kind is called in the ring's header.
+pub(super) fn ring_kind(kind: TrackKind) -> headworks_frame_ring::layout::TrackKind {
+    use headworks_frame_ring::layout::TrackKind as RingKind;
+    match kind {
+        TrackKind::Video => RingKind::Video,
+        TrackKind::Audio => RingKind::Audio,
+        TrackKind::Data => RingKind::Data,
+        TrackKind::Transport => RingKind::Transport,
+    }
+}

@@ -1,0 +1,12 @@
+//! Floor 4: frames into rings, and the directory that readers find them by.
+
+pub mod directory;
+pub mod frame_ring;
+pub mod housekeeping;
+pub mod reader;
+pub mod waker;
+
+pub use directory::{OutputOptions, RingDirectory, StreamOutput};
+pub use frame_ring::{StreamRings, TrackReady};
+pub use housekeeping::Housekeeping;
+pub use waker::Waker;

@@ -1,0 +1,505 @@
+//! Makes the frames of one track: joins a framer's access units with their time stamps, arrivals and damage, and writes
+//! them into the track's sink in place.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::frame::{Damage, DiscontinuityCause, Frame, FrameSink};
+use super::timeline::Timeline;
+use crate::base::Instant;
+use crate::codec::dts::DecodeTimeEstimator;
+use crate::codec::{Framer, Step};
+use crate::media::{AccessUnitInfo, Format, PictureStructure, PictureType, TrackConfiguration};
+
+/// Time stamps that wait for their access unit. Only a hostile stream has more of them than access units.
+const MARKS_MAX: usize = 64;
+/// PES packets that must have held exactly one access unit before the end of one is believed to end the access unit.
+const ALIGNED_AFTER: u32 = 3;
+/// The same for the weaker sign, stuffing at the end of a PES packet without a length.
+const STUFFING_BELIEVED_AFTER: u32 = 250;
+
+/// How and when the bytes now handed in came here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Carriage {
+    /// Kernel arrival of their datagram.
+    pub arrival: Instant,
+    /// When they were due.
+    pub due: Instant,
+    /// They were lost at first.
+    pub recovered: bool,
+    /// Bit n: came by path n.
+    pub path_mask: u8,
+    /// The newest PCR of the programme (27 MHz) or the RTP time stamp.
+    pub origin: u64,
+}
+
+/// Where the decoding time comes from when the stream carries none.
+#[derive(Debug)]
+pub enum DecodeTime {
+    /// An absent DTS equals the PTS (H.222.0 §2.4.3.7).
+    Presentation,
+    /// RTP has none: it is derived from the order of the presentation times.
+    Derived(DecodeTimeEstimator),
+}
+
+/// What became of a track's frames, for people and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackStatistics {
+    /// Frames published.
+    pub frames: u64,
+    /// Payload bytes published.
+    pub bytes: u64,
+    /// Frames published that can start decoding.
+    pub keyframes: u64,
+    /// Intra pictures.
+    pub i_pictures: u64,
+    /// Pictures predicted from one list.
+    pub p_pictures: u64,
+    /// Pictures predicted from two lists.
+    pub b_pictures: u64,
+    /// Frames published with a damage mark.
+    pub damaged: u64,
+    /// Whole frames missing, judged by the gap in decoding times after a loss.
+    pub lost: u64,
+    /// Frames given up because they passed the size limit.
+    pub too_large: u64,
+    /// Frames closed because nothing more came.
+    pub timed_out: u64,
+    /// Frames that do not follow from the one before.
+    pub discontinuities: u64,
+    /// Bytes that belong to no frame.
+    pub skipped_bytes: u64,
+    /// Time stamps without a place to keep them.
+    pub marks_dropped: u64,
+    /// Decoding time of the newest frame.
+    pub newest_dts: Option<i64>,
+}
+
+/// Assembles the frames of one track. See the [module](self).
+#[derive(Debug)]
+pub struct Assembler<F> {
+    framer: F,
+    assembly: Assembly,
+}
+
+impl<F: Framer> Assembler<F> {
+    /// An assembler for the track whose bytes `framer` cuts.
+    pub fn new(framer: F, decode_time: DecodeTime) -> Self {
+        Self { framer, assembly: Assembly::new(decode_time) }
+    }
+
+    /// A time stamp for the first access unit that begins at or after the next byte pushed.
+    pub fn mark(&mut self, pts: Option<u64>, dts: Option<u64>) {
+        let position = self.framer.position();
+        self.assembly.mark(Mark { position, pts, dts });
+    }
+
+    /// Takes the next bytes of the track.
+    #[inline]
+    pub fn push<S: FrameSink>(
+        &mut self,
+        now: Instant,
+        mut bytes: &[u8],
+        carriage: &Carriage,
+        timeline: &mut Timeline,
+        sink: &mut S,
+    ) {
+        while let Some(step) = self.framer.push(&mut bytes) {
+            match step {
+                Step::Append(bytes) => self.assembly.append(bytes, carriage, sink),
+                Step::Begin { position } => self.assembly.begin(now, position, carriage),
+                Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
+                Step::Skipped { len } => self.assembly.skipped(len),
+            }
+        }
+    }
+
+    /// The open access unit ends here for certain.
+    pub fn flush<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
+        let carriage = self.assembly.last_carriage;
+        while let Some(step) = self.framer.flush() {
+            match step {
+                Step::Append(bytes) => self.assembly.append(bytes, &carriage, sink),
+                Step::Begin { position } => self.assembly.begin(now, position, &carriage),
+                Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
+                Step::Skipped { len } => self.assembly.skipped(len),
+            }
+        }
+    }
+
+    /// A PES packet with a length is complete: closes the access unit if the track has proved that the two end together.
+    pub fn pes_end<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
+        if self.assembly.alignment.is_proved(ALIGNED_AFTER) {
+            self.flush(now, timeline, sink);
+        }
+    }
+
+    /// A PES packet without a length seems complete, to judge by stuffing in its last transport packet.
+    pub fn pes_stuffing<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
+        if self.assembly.alignment.is_proved(STUFFING_BELIEVED_AFTER) {
+            self.flush(now, timeline, sink);
+        }
+    }
+
+    /// Packets were lost before the next byte; `damage` says what that means for a frame that is open.
+    pub fn discontinuity(&mut self, damage: Damage, packets_lost: u32) {
+        self.framer.discontinuity();
+        self.assembly.discontinuity(damage, packets_lost);
+    }
+
+    /// The source starts anew after its session ended; what follows is a new segment.
+    pub fn restart(&mut self) {
+        self.framer.discontinuity();
+        self.assembly.restart();
+    }
+
+    /// Closes the open frame when nothing has come for `timeout`.
+    pub fn expire<S: FrameSink>(&mut self, now: Instant, timeout: Duration, timeline: &mut Timeline, sink: &mut S) {
+        let idle = |open: &Open| now.saturating_since(self.assembly.last_carriage.arrival.max(open.opened)) >= timeout;
+        if self.assembly.open.as_ref().is_some_and(idle) {
+            self.assembly.statistics.timed_out += 1;
+            self.flush(now, timeline, sink);
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do, for a time-out of `timeout`.
+    pub fn expires(&self, timeout: Duration) -> Option<Instant> {
+        self.assembly.open.as_ref().map(|open| self.assembly.last_carriage.arrival.max(open.opened) + timeout)
+    }
+
+    /// What became of the track's frames.
+    pub fn statistics(&self) -> &TrackStatistics {
+        &self.assembly.statistics
+    }
+
+    /// How long after its last packet was due each frame was published, in microseconds.
+    pub fn delay_us(&self) -> &Histogram<u32> {
+        &self.assembly.delay_us
+    }
+
+    /// What is known of the track's format.
+    pub fn format(&self) -> &Format {
+        &self.framer.configuration().format
+    }
+}
+
+/// An assembler without its framer, so that both can be borrowed at once.
+#[derive(Debug)]
+struct Assembly {
+    decode_time: DecodeTime,
+    marks: VecDeque<Mark>,
+    open: Option<Open>,
+    last_carriage: Carriage,
+    configuration_written: u32,
+    prediction: Prediction,
+    alignment: Alignment,
+    /// Bytes were lost and no access unit has begun since.
+    after_loss: bool,
+    next_cause: DiscontinuityCause,
+    packets_lost: u32,
+    statistics: TrackStatistics,
+    delay_us: Histogram<u32>,
+}
+
+impl Assembly {
+    fn new(decode_time: DecodeTime) -> Self {
+        Self {
+            decode_time,
+            marks: VecDeque::with_capacity(MARKS_MAX),
+            open: None,
+            last_carriage: Carriage::default(),
+            configuration_written: 0,
+            prediction: Prediction::default(),
+            alignment: Alignment::default(),
+            after_loss: false,
+            next_cause: DiscontinuityCause::Start,
+            packets_lost: 0,
+            statistics: TrackStatistics::default(),
+            delay_us: Histogram::new_with_max(60_000_000, 2).expect("the bounds are constant and valid"),
+        }
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        if self.marks.len() == MARKS_MAX {
+            self.marks.pop_front();
+            self.statistics.marks_dropped += 1;
+        }
+        self.marks.push_back(mark);
+    }
+
+    fn begin(&mut self, now: Instant, position: u64, carriage: &Carriage) {
+        let mut mark = None;
+        let mut passed = 0;
+        while let Some(front) = self.marks.front()
+            && front.position <= position
+        {
+            mark = self.marks.pop_front();
+            passed += 1;
+        }
+        let at_mark = mark.is_some_and(|mark| mark.position == position);
+        self.alignment.observe(at_mark && passed == 1);
+        let damage = if self.after_loss && !at_mark { Damage::START_MISSING } else { Damage::NONE };
+        self.after_loss = false;
+        self.open = Some(Open {
+            mark,
+            opened: now,
+            first_arrival: carriage.arrival,
+            path_mask: 0,
+            recovered: 0,
+            bytes: 0,
+            damage,
+            too_large: false,
+        });
+    }
+
+    #[inline]
+    fn append<S: FrameSink>(&mut self, bytes: &[u8], carriage: &Carriage, sink: &mut S) {
+        let open = self.open.as_mut().expect("a framer appends between Begin and End");
+        if open.too_large {
+            return;
+        }
+        if sink.append(bytes).is_err() {
+            open.too_large = true;
+            return;
+        }
+        open.bytes += bytes.len() as u64;
+        open.path_mask |= carriage.path_mask;
+        if carriage.recovered && carriage.arrival != self.last_carriage.arrival {
+            open.recovered += 1;
+        }
+        self.last_carriage = *carriage;
+    }
+
+    fn end<S: FrameSink>(
+        &mut self,
+        now: Instant,
+        info: AccessUnitInfo,
+        configuration: &TrackConfiguration,
+        timeline: &mut Timeline,
+        sink: &mut S,
+    ) {
+        let open = self.open.take().expect("a framer ends what it began");
+        if open.too_large {
+            sink.abandon();
+            self.statistics.too_large += 1;
+            self.next_cause = DiscontinuityCause::Dropped;
+            return;
+        }
+        if configuration.generation != self.configuration_written {
+            sink.configure(configuration);
+            self.configuration_written = configuration.generation;
+        }
+        let duration = duration_ticks(&info, &configuration.format, timeline.clock_rate());
+        let (pts, dts) = self.times(&open, &info, duration, &configuration.format, timeline);
+        let breaks = dts.is_some_and(|dts| timeline.follow(dts, open.first_arrival));
+        let mut discontinuity = std::mem::take(&mut self.next_cause);
+        if breaks && discontinuity != DiscontinuityCause::Restart {
+            discontinuity = DiscontinuityCause::TimeBase;
+        }
+        if discontinuity == DiscontinuityCause::Loss {
+            self.count_lost_frames(dts, duration);
+        }
+        let mut damage = open.damage;
+        if info.damaged {
+            damage |= Damage::SYNTAX;
+        }
+        let frame = Frame {
+            info,
+            pts,
+            dts,
+            duration: u32::try_from(duration).unwrap_or(0),
+            timeline_ns: timeline.place(pts.or(dts).or(self.prediction.last_dts).unwrap_or(0)),
+            segment: timeline.segment(),
+            discontinuity,
+            damage,
+            packets_lost: std::mem::take(&mut self.packets_lost),
+            packets_recovered: open.recovered,
+            first_arrival: open.first_arrival,
+            last_arrival: self.last_carriage.arrival,
+            due: self.last_carriage.due,
+            origin: self.last_carriage.origin,
+            path_mask: open.path_mask,
+        };
+        self.prediction.last_dts = dts.or(self.prediction.last_dts);
+        self.prediction.last_pts = pts;
+        self.prediction.last_duration = frame.duration;
+        self.count(&frame, open.bytes);
+        let delay_us = now.saturating_since(frame.due).as_micros();
+        self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
+        sink.commit(now, &frame);
+    }
+
+    /// Presentation and decoding time: carried, or counted on from the last that was carried.
+    fn times(
+        &mut self,
+        open: &Open,
+        info: &AccessUnitInfo,
+        duration: u64,
+        format: &Format,
+        timeline: &Timeline,
+    ) -> (Option<i64>, Option<i64>) {
+        let carried = open.mark.and_then(|mark| mark.pts.map(|pts| (pts, mark.dts)));
+        if let Format::Audio(audio) = format {
+            let base = carried.map(|(pts, _)| timeline.unwrap(pts));
+            let pts = self.prediction.audio(base, info.samples, audio.sample_rate, timeline.clock_rate());
+            return (pts, pts);
+        }
+        match (carried, &mut self.decode_time) {
+            (Some((pts, dts)), DecodeTime::Presentation) => {
+                let pts = timeline.unwrap(pts);
+                (Some(pts), Some(dts.map_or(pts, |dts| timeline.unwrap(dts))))
+            }
+            (Some((pts, _)), DecodeTime::Derived(estimator)) => {
+                let pts = timeline.unwrap(pts);
+                (Some(pts), Some(estimator.decode_time(pts)))
+            }
+            (None, _) => {
+                let step = if duration > 0 { duration } else { u64::from(self.prediction.last_duration) } as i64;
+                let completes_frame = matches!(
+                    info.picture_structure,
+                    PictureStructure::SecondTopField | PictureStructure::SecondBottomField
+                );
+                let pts = self.prediction.last_pts.filter(|_| completes_frame).map(|pts| pts + step);
+                (pts, self.prediction.last_dts.map(|dts| dts + step))
+            }
+        }
+    }
+
+    fn count_lost_frames(&mut self, dts: Option<i64>, duration: u64) {
+        let (Some(dts), Some(last)) = (dts, self.prediction.last_dts) else { return };
+        let step = if duration > 0 { duration } else { u64::from(self.prediction.last_duration) } as i64;
+        if step > 0 && dts > last {
+            self.statistics.lost += (((dts - last) + step / 2) / step - 1).max(0) as u64;
+        }
+    }
+
+    fn count(&mut self, frame: &Frame, bytes: u64) {
+        let statistics = &mut self.statistics;
+        statistics.frames += 1;
+        statistics.bytes += bytes;
+        statistics.keyframes += u64::from(frame.info.is_key());
+        statistics.damaged += u64::from(frame.damage.any());
+        statistics.discontinuities += u64::from(frame.discontinuity != DiscontinuityCause::None);
+        statistics.newest_dts = frame.dts.or(statistics.newest_dts);
+        match frame.info.picture_type {
+            PictureType::I => statistics.i_pictures += 1,
+            PictureType::P => statistics.p_pictures += 1,
+            PictureType::B => statistics.b_pictures += 1,
+            PictureType::Unknown => {}
+        }
+    }
+
+    fn discontinuity(&mut self, damage: Damage, packets_lost: u32) {
+        self.packets_lost = self.packets_lost.saturating_add(packets_lost);
+        if let Some(open) = &mut self.open {
+            open.damage |= damage;
+        }
+        if damage.contains(Damage::LOSS) {
+            self.after_loss = true;
+            if self.next_cause == DiscontinuityCause::None {
+                self.next_cause = DiscontinuityCause::Loss;
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        self.after_loss = true;
+        self.next_cause = DiscontinuityCause::Restart;
+        self.prediction = Prediction::default();
+        self.marks.clear();
+    }
+
+    fn skipped(&mut self, len: u32) {
+        self.statistics.skipped_bytes += u64::from(len);
+    }
+}
+
+/// A time stamp at its place in the track's bytes.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    position: u64,
+    pts: Option<u64>,
+    dts: Option<u64>,
+}
+
+/// The frame being assembled.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    mark: Option<Mark>,
+    opened: Instant,
+    first_arrival: Instant,
+    path_mask: u8,
+    recovered: u32,
+    bytes: u64,
+    damage: Damage,
+    /// It passed the size limit; its bytes are passed over until it ends.
+    too_large: bool,
+}
+
+/// What is needed to time an access unit that carries no time stamp.
+#[derive(Clone, Copy, Debug, Default)]
+struct Prediction {
+    last_dts: Option<i64>,
+    last_pts: Option<i64>,
+    last_duration: u32,
+    /// The last time stamp that an audio track carried, and the samples played since.
+    audio_base: Option<i64>,
+    audio_samples: u64,
+}
+
+impl Prediction {
+    /// The time of an audio frame of `samples` samples. Counted in samples from the last time stamp carried, so that
+    /// rounding never adds up.
+    fn audio(&mut self, carried: Option<i64>, samples: u32, sample_rate: u32, clock_rate: u32) -> Option<i64> {
+        if carried.is_some() {
+            self.audio_base = carried;
+            self.audio_samples = 0;
+        }
+        let base = self.audio_base?;
+        let elapsed = self.audio_samples * u64::from(clock_rate) / u64::from(sample_rate.max(1));
+        self.audio_samples += u64::from(samples);
+        Some(base + elapsed as i64)
+    }
+}
+
+/// Whether PES packets and access units begin together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Alignment {
+    confirmations: u32,
+    contradicted: bool,
+}
+
+impl Alignment {
+    fn observe(&mut self, together: bool) {
+        if together {
+            self.confirmations = self.confirmations.saturating_add(1);
+        } else if self.confirmations > 0 {
+            // The very first access unit may begin after leftovers of one before; later ones may not.
+            self.contradicted = true;
+        }
+    }
+
+    fn is_proved(&self, confirmations: u32) -> bool {
+        !self.contradicted && self.confirmations >= confirmations
+    }
+}
+
+/// How long an access unit lasts in ticks of the track's clock; 0 when its format does not tell.
+fn duration_ticks(info: &AccessUnitInfo, format: &Format, clock_rate: u32) -> u64 {
+    match format {
+        Format::Audio(audio) if audio.sample_rate > 0 => {
+            u64::from(info.samples) * u64::from(clock_rate) / u64::from(audio.sample_rate)
+        }
+        Format::Video(video) => video.frame_rate.map_or(0, |rate| {
+            let frame = u64::from(clock_rate) * u64::from(rate.denominator) / u64::from(rate.numerator);
+            match (info.fields, info.picture_structure) {
+                (0, PictureStructure::Frame) => frame,
+                (0, _) => frame / 2,
+                (fields, _) => frame * u64::from(fields) / 2,
+            }
+        }),
+        _ => 0,
+    }
+}

@@ -1,0 +1,9 @@
+//! Floor 3: joins protocol, container and codec into whole access units on one timeline.
+
+pub mod assembler;
+pub mod frame;
+pub mod timeline;
+
+pub use assembler::Assembler;
+pub use frame::{Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge};
+pub use timeline::Timeline;

@@ -1,0 +1,251 @@
+//! The tracks of a transport stream: demultiplexer events become frames of each track.
+
+use std::time::Duration;
+
+use super::assembler::{Assembler, Carriage, DecodeTime};
+use super::frame::{Damage, SinkIndex, StreamSink, TrackDescription};
+use super::timeline::{ClockWidth, Timeline};
+use crate::base::Instant;
+use crate::codec::framer::AnyFramer;
+use crate::container::mpegts::{self, Demux, DiscontinuityCause, Event, Limits, TrackIndex};
+use crate::media::timestamp::CLOCK_RATE_90_KHZ;
+use crate::media::{Codec, Payload};
+
+/// Transport packets in a datagram as senders make them (7 × 188 bytes fit an Ethernet frame).
+const PACKETS_PER_DATAGRAM: u32 = 7;
+
+/// One transport stream, cut into the frames of its tracks.
+pub struct TransportStream {
+    demux: Demux,
+    /// By the demultiplexer's track index.
+    tracks: Vec<Option<Track>>,
+    /// By the demultiplexer's programme index.
+    programmes: Vec<Programme>,
+    /// Datagrams lost since the last one that came; what a discontinuity found now is due to.
+    datagrams_lost: u32,
+}
+
+/// One elementary stream on its way into frames.
+pub struct Track {
+    /// The assembler of its frames.
+    pub assembler: Assembler<AnyFramer>,
+    /// What it is.
+    pub description: TrackDescription,
+    /// Where its frames go.
+    pub sink: SinkIndex,
+    programme: usize,
+    /// The demultiplexer's number of the track: its index is used again, this is not.
+    serial: u32,
+}
+
+struct Programme {
+    timeline: Timeline,
+    pcr_27mhz: u64,
+}
+
+impl TransportStream {
+    /// Nothing received yet.
+    pub fn new() -> Self {
+        Self {
+            demux: Demux::new(Limits::default()),
+            tracks: Vec::new(),
+            programmes: Vec::new(),
+            datagrams_lost: 0,
+        }
+    }
+
+    /// Takes one payload and writes what it completes.
+    pub fn receive<S: StreamSink>(&mut self, now: Instant, payload: &Payload, sink: &mut S) {
+        self.datagrams_lost = payload.lost_before;
+        if payload.lost_before > 0 {
+            self.demux.gap(payload.lost_before.saturating_mul(PACKETS_PER_DATAGRAM));
+        }
+        let mut carriage = Carriage {
+            arrival: payload.arrival,
+            due: payload.due,
+            recovered: payload.recovered,
+            path_mask: payload.path_mask,
+            origin: 0,
+        };
+        let mut bytes: &[u8] = &payload.packet;
+        while let Some(event) = self.demux.push(&mut bytes) {
+            match event {
+                Event::PesData { track, data } => {
+                    if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
+                        carriage.origin = programme.pcr_27mhz;
+                        let timeline = &mut programme.timeline;
+                        track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
+                    }
+                }
+                Event::PesStart { track, pts, dts, .. } => {
+                    if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
+                        if track.is_cut_by_pes() {
+                            track.assembler.flush(now, &mut programme.timeline, &mut sink.track(track.sink));
+                        }
+                        track.assembler.mark(pts, dts);
+                    }
+                }
+                Event::PesEnd { track } => {
+                    if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
+                        if track.is_cut_by_pes() {
+                            track.assembler.flush(now, &mut programme.timeline, &mut sink.track(track.sink));
+                        } else {
+                            track.assembler.pes_end(now, &mut programme.timeline, &mut sink.track(track.sink));
+                        }
+                    }
+                }
+                Event::PesEndHint { track } => {
+                    if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
+                        track.assembler.pes_stuffing(now, &mut programme.timeline, &mut sink.track(track.sink));
+                    }
+                }
+                Event::Section { track, data } => {
+                    if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
+                        let timeline = &mut programme.timeline;
+                        track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
+                        track.assembler.flush(now, timeline, &mut sink.track(track.sink));
+                    }
+                }
+                Event::Pcr { programme, pcr_27mhz, discontinuity } => {
+                    if let Some(programme) = self.programmes.get_mut(programme.get()) {
+                        programme.pcr_27mhz = pcr_27mhz;
+                        if discontinuity {
+                            programme.timeline.announce_break();
+                        }
+                    }
+                }
+                Event::Discontinuity { track, cause } => {
+                    let lost = self.datagrams_lost;
+                    if let Some(track) = self.tracks.get_mut(track.get()).and_then(Option::as_mut) {
+                        track.assembler.discontinuity(damage(cause), lost);
+                    }
+                }
+                Event::Tables => self.follow_tables(now, sink),
+            }
+        }
+    }
+
+    /// The source starts anew after its session ended.
+    pub fn restart(&mut self) {
+        self.demux.gap(0);
+        for track in self.tracks.iter_mut().flatten() {
+            track.assembler.restart();
+        }
+        for programme in &mut self.programmes {
+            programme.timeline.restart();
+        }
+    }
+
+    /// Publishes what is open; nothing more will come.
+    pub fn finish<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        for track in self.tracks.iter_mut().flatten() {
+            let timeline = &mut self.programmes[track.programme].timeline;
+            track.assembler.flush(now, timeline, &mut sink.track(track.sink));
+        }
+    }
+
+    /// Closes frames to which nothing was added for `timeout`.
+    pub fn expire<S: StreamSink>(&mut self, now: Instant, timeout: Duration, sink: &mut S) {
+        for track in self.tracks.iter_mut().flatten() {
+            let timeline = &mut self.programmes[track.programme].timeline;
+            track.assembler.expire(now, timeout, timeline, &mut sink.track(track.sink));
+        }
+    }
+
+    /// The tracks that are in the tables now.
+    pub fn tracks(&self) -> impl Iterator<Item = &Track> {
+        self.tracks.iter().flatten()
+    }
+
+    /// What the demultiplexer has counted.
+    pub fn statistics(&self) -> mpegts::Statistics {
+        self.demux.statistics()
+    }
+
+    /// Opens tracks that are new in the tables and ends those that are gone.
+    fn follow_tables<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        for index in 0..self.tracks.len() {
+            let listed = self.demux.track(TrackIndex(index as u16)).map(|listed| listed.serial);
+            if let Some(track) = self.tracks[index].take_if(|track| listed != Some(track.serial)) {
+                let mut track = track;
+                let timeline = &mut self.programmes[track.programme].timeline;
+                track.assembler.flush(now, timeline, &mut sink.track(track.sink));
+                sink.end(track.sink);
+            }
+        }
+        for programme in self.demux.programmes() {
+            let index = programme.0.get();
+            while self.programmes.len() <= index {
+                let timeline = Timeline::new(CLOCK_RATE_90_KHZ, ClockWidth::Pes);
+                self.programmes.push(Programme { timeline, pcr_27mhz: 0 });
+            }
+            // Names are given in the order of the PMT, so that the first video of the first programme is video0.
+            for &listed_index in &programme.1.tracks {
+                let slot = listed_index.get();
+                if self.tracks.len() <= slot {
+                    self.tracks.resize_with(slot + 1, || None);
+                }
+                let Some(listed) = self.demux.track(listed_index) else { continue };
+                if self.tracks[slot].is_some() {
+                    continue;
+                }
+                let description = TrackDescription {
+                    programme: listed.key.programme,
+                    id: u32::from(listed.key.pid),
+                    codec: listed.key.codec,
+                    clock_rate: CLOCK_RATE_90_KHZ,
+                    language: listed.language,
+                };
+                let framer = AnyFramer::new(listed.key.codec);
+                self.tracks[slot] = Some(Track {
+                    assembler: Assembler::new(framer, DecodeTime::Presentation),
+                    sink: sink.open(&description),
+                    description,
+                    programme: index,
+                    serial: listed.serial,
+                });
+            }
+        }
+    }
+}
+
+impl Default for TransportStream {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Track {
+    /// Whether one PES packet is one unit, whatever its bytes are.
+    fn is_cut_by_pes(&self) -> bool {
+        matches!(
+            self.description.codec,
+            Codec::Klv | Codec::Teletext | Codec::DvbSubtitle | Codec::PrivateData(_) | Codec::Smpte302m
+        )
+    }
+}
+
+/// A track and its programme, borrowed together.
+#[inline]
+fn joined<'a>(
+    tracks: &'a mut [Option<Track>],
+    programmes: &'a mut [Programme],
+    index: TrackIndex,
+) -> Option<(&'a mut Track, &'a mut Programme)> {
+    let track = tracks.get_mut(index.get())?.as_mut()?;
+    let programme = &mut programmes[track.programme];
+    Some((track, programme))
+}
+
+/// What a discontinuity means for a frame that is open.
+fn damage(cause: DiscontinuityCause) -> Damage {
+    match cause {
+        DiscontinuityCause::Continuity => Damage::LOSS,
+        DiscontinuityCause::TransportError => Damage::LOSS | Damage::TRANSPORT_ERROR,
+        // The multiplexer spliced here: the counter says nothing, and the open frame may or may not be whole.
+        DiscontinuityCause::Signalled => Damage::UNPROVEN,
+        DiscontinuityCause::Gap { unproven: true } => Damage::UNPROVEN,
+        DiscontinuityCause::Gap { unproven: false } | DiscontinuityCause::Scrambled => Damage::LOSS,
+        DiscontinuityCause::PesHeader => Damage::LOSS | Damage::SYNTAX,
+    }
+}
