@@ -61,12 +61,13 @@ impl RawSlot {
     /// If the packet would reach beyond the slot.
     #[inline]
     pub fn into_packet(self, offset: usize, length: usize) -> Packet {
-        let slot = ManuallyDrop::new(self);
-        let inner = slot.pool();
+        let size = self.capacity();
         assert!(
-            offset <= inner.slot_size() && length <= inner.slot_size() - offset,
+            offset <= size && length <= size - offset,
             "{length} bytes at {offset} reach beyond the slot"
         );
+        let slot = ManuallyDrop::new(self);
+        let inner = slot.pool();
         inner.set_count(slot.slot, 1);
         Packet {
             pool: slot.pool,

@@ -1,0 +1,1057 @@
+//! The packet ring itself.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use headworks_packet::PacketPool;
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+use crate::credit::CreditRing;
+use crate::message::{CONTROL_SIZE, HEADER_SIZE, NAME_SIZE, Received};
+use crate::send::{Route, SendArena, SendError, SendStatistics};
+
+/// `IORING_ENTER_GETEVENTS`: run deferred task work, post what has completed.
+const ENTER_GETEVENTS: u32 = 1;
+/// How long a ring that is dropped waits for the kernel to let go of its memory.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a ring is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct RingOptions {
+    /// Submission queue entries; it is submitted when full, so this bounds a batch, not a backlog.
+    pub submission_entries: u32,
+    /// Completion queue entries. A completion per datagram and per send must find room between two drains.
+    pub completion_entries: u32,
+    /// Slots lent to the kernel: a power of two up to 32,768. It must outlast the batch window at line rate.
+    pub credit: u16,
+    /// Datagrams that can be on their way out at once.
+    pub send_slots: usize,
+    /// Bytes of the longest datagram, or aggregate of datagrams, to send.
+    pub send_slot_size: usize,
+    /// How long `queue_send` waits for a send slot when all are in flight. A full socket buffer must not stop a shard for long.
+    pub send_wait: Duration,
+    /// Datagrams after which a drain stops although there are more, so that timers get their turn under a flood.
+    pub drain_limit: usize,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self {
+            submission_entries: 256,
+            completion_entries: 8192,
+            credit: 2048,
+            send_slots: 256,
+            send_slot_size: 2048,
+            send_wait: Duration::from_millis(1),
+            drain_limit: 4096,
+        }
+    }
+}
+
+/// Why there is no packet ring, or why it stopped working. Each says what mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// `io_uring_setup` answered `EPERM`.
+    #[error(
+        "io_uring is forbidden here: set `sysctl kernel.io_uring_disabled=0`, or allow io_uring_setup in the container's seccomp profile"
+    )]
+    Disabled,
+    /// `io_uring_setup` answered `ENOSYS`.
+    #[error("this kernel is built without io_uring: use one with CONFIG_IO_URING")]
+    NotBuilt,
+    /// The kernel does not know deferred task work, buffer rings or multishot `recvmsg`.
+    #[error("this kernel's io_uring lacks {lacking}: use Linux 6.1 or later")]
+    KernelTooOld {
+        /// What is missing.
+        lacking: &'static str,
+    },
+    /// `ENOMEM`: older kernels charge rings against the memlock limit.
+    #[error(
+        "no memory for the ring: raise the memlock limit (`LimitMEMLOCK=infinity`, `ulimit -l`)"
+    )]
+    Memory,
+    /// The options contradict each other or are out of range.
+    #[error("packet ring: {0}")]
+    Options(&'static str),
+    /// The socket could not be added.
+    #[error("cannot add the socket to the ring: {0}")]
+    Socket(Errno),
+    /// A system call of the ring failed in a way that has no cure.
+    #[error("{call}: {error}")]
+    System {
+        /// Which one.
+        call: &'static str,
+        /// The kernel's answer.
+        error: std::io::Error,
+    },
+}
+
+impl RingError {
+    /// `io_uring_setup` failed.
+    fn setup(error: std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Disabled,
+            Some(libc::ENOSYS) => Self::NotBuilt,
+            Some(libc::EINVAL) => Self::KernelTooOld {
+                lacking: "deferred task work",
+            },
+            Some(libc::ENOMEM) => Self::Memory,
+            _ => Self::System {
+                call: "io_uring_setup",
+                error,
+            },
+        }
+    }
+
+    fn enter(error: std::io::Error) -> Self {
+        Self::System {
+            call: "io_uring_enter",
+            error,
+        }
+    }
+}
+
+/// A socket in a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    index: u32,
+    generation: u32,
+}
+
+/// A group of buffers in a ring: sockets of one group receive into slots of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct GroupId(u16);
+
+/// What one drain brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drained {
+    /// Datagrams (or aggregates) handed out.
+    pub datagrams: usize,
+    /// Wakes by other shards' rings.
+    pub wakes: usize,
+    /// The drain stopped at its limit: do not wait before the next.
+    pub more: bool,
+}
+
+/// What a ring has counted since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RingStatistics {
+    /// Datagrams (or aggregates) received.
+    pub datagrams: u64,
+    /// Of those, cut short because a slot was too small.
+    pub truncated: u64,
+    /// Receives that ended because no credit was left (`ENOBUFS`). Datagrams wait in the socket meanwhile.
+    pub credit_exhausted: u64,
+    /// Receives armed again after they ended, for whatever reason.
+    pub rearmed: u64,
+    /// Receives that ended with any other error.
+    pub receive_errors: u64,
+    /// The errno of the last of them.
+    pub last_receive_errno: i32,
+    /// Messages with a header that makes no sense.
+    pub malformed: u64,
+    /// Datagrams thrown away because their socket was being removed.
+    pub after_removal: u64,
+    /// Times the completion queue was found full.
+    pub completion_overflows: u64,
+    /// Wakes of other rings that failed.
+    pub wake_errors: u64,
+    /// `io_uring_enter` calls.
+    pub enters: u64,
+    /// What became of datagrams sent.
+    pub sends: SendStatistics,
+}
+
+/// What a completion is about: the top byte of its user data; the rest is an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Receive = 1,
+    Send = 2,
+    Cancel = 3,
+    Wake = 4,
+    WakeOther = 5,
+}
+
+impl Kind {
+    fn tag(self, index: u32) -> u64 {
+        u64::from(self as u8) << 56 | u64::from(index)
+    }
+
+    #[inline]
+    fn of(tag: u64) -> (Self, u32) {
+        let kind = match tag >> 56 {
+            1 => Self::Receive,
+            2 => Self::Send,
+            3 => Self::Cancel,
+            4 => Self::Wake,
+            5 => Self::WakeOther,
+            other => unreachable!("a completion of kind {other} was never asked for"),
+        };
+        (kind, tag as u32)
+    }
+}
+
+/// Whether a socket's multishot receive is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receive {
+    /// In flight, in this group.
+    Armed(u16),
+    /// To be armed as soon as there is credit.
+    Ended,
+    /// It ended with an error: to be armed again once, before the next wait, so that a broken socket cannot keep a drain busy.
+    Failed,
+}
+
+struct Socket {
+    descriptor: OwnedFd,
+    token: u32,
+    generation: u32,
+    group: u16,
+    ipv6: bool,
+    receive: Receive,
+    closing: bool,
+}
+
+/// All but the ring: what completions change.
+struct State {
+    groups: Vec<ManuallyDrop<CreditRing>>,
+    sockets: Vec<Option<Socket>>,
+    sends: ManuallyDrop<SendArena>,
+    /// Some socket's receive is not in flight.
+    unarmed: bool,
+    /// Requests the kernel may still touch memory for, or still has to answer.
+    in_flight: usize,
+    statistics: RingStatistics,
+}
+
+/// A private io_uring with its sockets, its receive credit and its send slots. It stays on the thread that made it.
+///
+/// Dropping it cancels everything in flight and waits until the kernel has let go of sockets and memory.
+pub struct PacketRing {
+    // First, so that it is closed first: see `Drop`.
+    ring: IoUring,
+    state: State,
+    /// Completions met while looking for a free send slot; the next drain handles them first.
+    set_aside: VecDeque<(u64, i32, u32)>,
+    eventfd: OwnedFd,
+    /// Read by the kernel at each arming: how much of a slot is name and control data.
+    template: Box<libc::msghdr>,
+    options: RingOptions,
+    generation: u32,
+    _not_send: PhantomData<*mut ()>,
+}
+
+/// Wakes another shard's ring; may be held by any thread's ring.
+#[derive(Debug)]
+pub struct WakeHandle(OwnedFd);
+
+impl PacketRing {
+    /// Makes the ring, with `pool` as its first group of buffers (`GroupId::default()`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no io_uring, or not all that is needed of it, or forbids it.
+    pub fn new(options: RingOptions, pool: PacketPool) -> Result<Self, RingError> {
+        if options.submission_entries == 0 || options.send_slots == 0 || options.drain_limit == 0 {
+            return Err(RingError::Options("no number of entries can be 0"));
+        }
+        if options.completion_entries < 2 * u32::from(options.credit) {
+            return Err(RingError::Options(
+                "the completion queue needs twice as many entries as there is credit",
+            ));
+        }
+        let mut ring: IoUring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_cqsize(options.completion_entries)
+            .setup_clamp()
+            .build(options.submission_entries)
+            .map_err(RingError::setup)?;
+        let features = ring.params();
+        if !features.is_feature_ext_arg()
+            || !features.is_feature_nodrop()
+            || !features.is_feature_submit_stable()
+        {
+            return Err(RingError::KernelTooOld {
+                lacking: "waiting with a timeout",
+            });
+        }
+        let mut probe = io_uring::Probe::new();
+        if ring.submitter().register_probe(&mut probe).is_err()
+            || !probe.is_supported(opcode::RecvMsgMulti::CODE)
+            || !probe.is_supported(opcode::MsgRingData::CODE)
+        {
+            return Err(RingError::KernelTooOld {
+                lacking: "multishot recvmsg",
+            });
+        }
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
+            RingError::System {
+                call: "eventfd",
+                error: e.into(),
+            }
+        })?;
+        ring.submitter()
+            .register_eventfd(eventfd.as_raw_fd())
+            .map_err(|error| RingError::System {
+                call: "io_uring_register(EVENTFD)",
+                error,
+            })?;
+        ring.completion().disable_eventfd();
+        // SAFETY: `msghdr` is plain data, for which all zeroes (null pointers, lengths 0) is a value.
+        let mut template: libc::msghdr = unsafe { std::mem::zeroed() };
+        template.msg_namelen = NAME_SIZE as u32;
+        template.msg_controllen = CONTROL_SIZE;
+        let mut this = Self {
+            ring,
+            state: State {
+                groups: Vec::new(),
+                sockets: Vec::new(),
+                sends: ManuallyDrop::new(SendArena::new(
+                    options.send_slots,
+                    options.send_slot_size,
+                )),
+                unarmed: false,
+                in_flight: 0,
+                statistics: RingStatistics::default(),
+            },
+            set_aside: VecDeque::with_capacity(options.completion_entries as usize),
+            eventfd,
+            template: Box::new(template),
+            options,
+            generation: 0,
+            _not_send: PhantomData,
+        };
+        this.add_group(pool, options.credit)?;
+        Ok(this)
+    }
+
+    /// Adds another group of buffers: slots of `pool`, `credit` of them lent at a time (a power of two up to 32,768).
+    ///
+    /// # Errors
+    ///
+    /// Sizes out of range, or a kernel without buffer rings.
+    pub fn add_group(&mut self, pool: PacketPool, credit: u16) -> Result<GroupId, RingError> {
+        if !credit.is_power_of_two() || credit > 1 << 15 {
+            return Err(RingError::Options(
+                "credit is a power of two from 1 to 32768",
+            ));
+        }
+        if pool.slot_size() <= HEADER_SIZE {
+            return Err(RingError::Options(
+                "a slot must hold the message header and a payload",
+            ));
+        }
+        let group = self.state.groups.len() as u16;
+        let credit_ring = CreditRing::register(&self.ring.submitter(), pool, credit, group)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) => RingError::KernelTooOld {
+                    lacking: "buffer rings",
+                },
+                Some(libc::ENOMEM) => RingError::Memory,
+                _ => RingError::System {
+                    call: "io_uring_register(PBUF_RING)",
+                    error,
+                },
+            })?;
+        self.state.groups.push(ManuallyDrop::new(credit_ring));
+        Ok(GroupId(group))
+    }
+
+    /// Most bytes of payload a slot of `pool` can take; longer datagrams are truncated.
+    pub fn payload_capacity(pool: &PacketPool) -> usize {
+        pool.slot_size().saturating_sub(HEADER_SIZE)
+    }
+
+    /// Adds a UDP socket; what it receives carries `token`. The ring keeps the descriptor until the socket is removed.
+    ///
+    /// # Errors
+    ///
+    /// The descriptor is no IP socket.
+    pub fn add_socket(&mut self, descriptor: OwnedFd, token: u32) -> Result<SocketId, RingError> {
+        self.add_socket_in(descriptor, token, GroupId::default())
+    }
+
+    /// As [`add_socket`](Self::add_socket), into the slots of `group`.
+    ///
+    /// # Errors
+    ///
+    /// The descriptor is no IP socket.
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not of this ring.
+    pub fn add_socket_in(
+        &mut self,
+        descriptor: OwnedFd,
+        token: u32,
+        group: GroupId,
+    ) -> Result<SocketId, RingError> {
+        assert!(usize::from(group.0) < self.state.groups.len());
+        let name = rustix::net::getsockname(&descriptor).map_err(RingError::Socket)?;
+        let family = name.address_family();
+        if family != rustix::net::AddressFamily::INET && family != rustix::net::AddressFamily::INET6
+        {
+            return Err(RingError::Socket(Errno::AFNOSUPPORT));
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let socket = Socket {
+            descriptor,
+            token,
+            generation: self.generation,
+            group: group.0,
+            ipv6: family == rustix::net::AddressFamily::INET6,
+            receive: Receive::Ended,
+            closing: false,
+        };
+        let sockets = &mut self.state.sockets;
+        let index = match sockets.iter().position(Option::is_none) {
+            Some(index) => {
+                sockets[index] = Some(socket);
+                index
+            }
+            None => {
+                sockets.push(Some(socket));
+                sockets.len() - 1
+            }
+        };
+        self.state.groups[usize::from(group.0)].refill();
+        self.arm(index as u32)?;
+        self.submit()?;
+        Ok(SocketId {
+            index: index as u32,
+            generation: self.generation,
+        })
+    }
+
+    /// Stops receiving from a socket and closes its descriptor once the kernel is done with it. What is still on its way is
+    /// thrown away.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if there is no such socket (any more).
+    pub fn remove_socket(&mut self, id: SocketId) -> Result<(), RingError> {
+        let Some(socket) = self.socket_mut(id) else {
+            return Err(RingError::Socket(Errno::BADF));
+        };
+        socket.closing = true;
+        let armed = matches!(socket.receive, Receive::Armed(_));
+        // Queued sends name the descriptor by number: they must be submitted before the number can be reused.
+        self.submit()?;
+        if armed {
+            self.cancel_receive(id.index)
+        } else {
+            self.state.sockets[id.index as usize] = None;
+            Ok(())
+        }
+    }
+
+    /// Moves a socket to another group of buffers, which it uses from its next arming on; the present receive is ended for that.
+    /// Nothing is lost.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if there is no such socket (any more).
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not of this ring.
+    pub fn move_socket(&mut self, id: SocketId, group: GroupId) -> Result<(), RingError> {
+        assert!(usize::from(group.0) < self.state.groups.len());
+        let Some(socket) = self.socket_mut(id) else {
+            return Err(RingError::Socket(Errno::BADF));
+        };
+        socket.group = group.0;
+        match socket.receive {
+            Receive::Armed(now) if now != group.0 => self.cancel_receive(id.index),
+            _ => Ok(()),
+        }
+    }
+
+    fn socket_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
+        self.state
+            .sockets
+            .get_mut(id.index as usize)?
+            .as_mut()
+            .filter(|socket| socket.generation == id.generation && !socket.closing)
+    }
+
+    fn cancel_receive(&mut self, index: u32) -> Result<(), RingError> {
+        let target = CancelBuilder::user_data(Kind::Receive.tag(index));
+        let entry = opcode::AsyncCancel2::new(target).build();
+        // SAFETY: a cancellation refers to no memory.
+        unsafe { self.push(entry.user_data(Kind::Cancel.tag(index)))? };
+        self.submit()
+    }
+
+    /// Puts a socket's multishot receive into the submission queue.
+    fn arm(&mut self, index: u32) -> Result<(), RingError> {
+        let socket = self.state.sockets[index as usize]
+            .as_mut()
+            .expect("only sockets in the ring are armed");
+        debug_assert!(!matches!(socket.receive, Receive::Armed(_)));
+        socket.receive = Receive::Armed(socket.group);
+        let descriptor = Fd(socket.descriptor.as_raw_fd());
+        let entry = opcode::RecvMsgMulti::new(descriptor, &raw const *self.template, socket.group)
+            .build()
+            .user_data(Kind::Receive.tag(index));
+        // SAFETY: the kernel reads the template when the entry is submitted (`IORING_FEAT_SUBMIT_STABLE`), and it lives as long
+        // as the ring. It writes only to slots lent to it, which are not given back before a completion names them or, in `Drop`,
+        // before nothing is in flight. The descriptor stays open until the receive has ended.
+        unsafe { self.push(entry) }
+    }
+
+    /// Puts an entry into the submission queue, submitting those before it when it is full.
+    ///
+    /// # Safety
+    ///
+    /// What the entry refers to stays valid until it completes, and only the kernel changes it until then.
+    unsafe fn push(&mut self, entry: squeue::Entry) -> Result<(), RingError> {
+        loop {
+            // SAFETY: by the caller's word.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                self.state.in_flight += 1;
+                return Ok(());
+            }
+            self.submit()?;
+        }
+    }
+
+    /// Submits what is queued, without waiting for anything.
+    fn submit(&mut self) -> Result<(), RingError> {
+        while !self.ring.submission().is_empty() {
+            self.state.statistics.enters += 1;
+            match self.ring.submit() {
+                Ok(_) => {}
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // Completions have to be taken first.
+                    Some(libc::EBUSY | libc::EAGAIN) => {
+                        self.enter_events()?;
+                        self.set_completions_aside();
+                    }
+                    _ => return Err(RingError::enter(error)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// `io_uring_enter(GETEVENTS, 0)`: submits what is queued, runs deferred work, posts completions; does not wait.
+    fn enter_events(&mut self) -> Result<(), RingError> {
+        self.state.statistics.enters += 1;
+        let queued = self.ring.submission().len() as u32;
+        // SAFETY: no argument is passed, and entries were pushed under `push`'s conditions.
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None)
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(RingError::enter(error)),
+            },
+        }
+    }
+
+    /// Submits what is queued, then sleeps in the ring until `min_completions` datagrams have come or `timeout` has passed.
+    /// A timeout of zero only looks. Returns at once when something is waiting for a drain.
+    ///
+    /// # Errors
+    ///
+    /// `io_uring_enter` failed for good.
+    pub fn enter_and_wait(
+        &mut self,
+        min_completions: usize,
+        timeout: Duration,
+    ) -> Result<(), RingError> {
+        self.lend_and_arm(true)?;
+        if timeout.is_zero() || !self.set_aside.is_empty() || !self.ring.completion().is_empty() {
+            return self.enter_events();
+        }
+        // Sends queued now complete at once and count as completions; more than half the credit will never come.
+        let credit = self.state.groups[0].size();
+        let want = min_completions.clamp(1, (credit / 2).max(1)) + self.ring.submission().len();
+        let time = Timespec::new()
+            .sec(timeout.as_secs())
+            .nsec(timeout.subsec_nanos());
+        self.state.statistics.enters += 1;
+        let arguments = SubmitArgs::new().timespec(&time);
+        match self.ring.submitter().submit_with_args(want, &arguments) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(RingError::enter(error)),
+            },
+        }
+    }
+
+    /// Lends free slots to the kernel and arms receives that have ended. `failed` too: only once per wait.
+    fn lend_and_arm(&mut self, failed: bool) -> Result<(), RingError> {
+        for group in &mut self.state.groups {
+            group.refill();
+        }
+        if !self.state.unarmed {
+            return Ok(());
+        }
+        let mut left = false;
+        for index in 0..self.state.sockets.len() {
+            let Some(socket) = &self.state.sockets[index] else {
+                continue;
+            };
+            let due = match socket.receive {
+                Receive::Armed(_) => continue,
+                Receive::Ended => true,
+                Receive::Failed => failed,
+            };
+            if due && self.state.groups[usize::from(socket.group)].lent() > 0 {
+                self.state.statistics.rearmed += 1;
+                self.arm(index as u32)?;
+            } else {
+                left = true;
+            }
+        }
+        self.state.unarmed = left;
+        Ok(())
+    }
+
+    /// Hands out everything that has been received, in the order of arrival per socket.
+    ///
+    /// The kernel posts at most 32 completions per multishot receive each time it is asked, so it is asked again until there is
+    /// nothing, or until [`RingOptions::drain_limit`] datagrams are out.
+    ///
+    /// # Errors
+    ///
+    /// `io_uring_enter` failed for good.
+    pub fn drain(&mut self, mut sink: impl FnMut(Received)) -> Result<Drained, RingError> {
+        let mut drained = Drained::default();
+        loop {
+            let mut seen = 0;
+            while let Some((tag, result, flags)) = self.set_aside.pop_front() {
+                seen += 1;
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut sink);
+            }
+            for entry in self.ring.completion() {
+                seen += 1;
+                let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut sink);
+            }
+            if drained.datagrams >= self.options.drain_limit {
+                drained.more = true;
+                return Ok(drained);
+            }
+            let (work, overflow) = {
+                let queue = self.ring.submission();
+                (queue.taskrun(), queue.cq_overflow())
+            };
+            self.state.statistics.completion_overflows += u64::from(overflow);
+            if seen == 0 && !work && !overflow {
+                return Ok(drained);
+            }
+            let low = |group: &ManuallyDrop<CreditRing>| group.lent() < group.size() / 2;
+            if self.state.unarmed || self.state.groups.iter().any(low) {
+                self.lend_and_arm(false)?;
+            }
+            self.enter_events()?;
+        }
+    }
+
+    /// Takes completions of sends, and keeps the others for the next drain.
+    fn set_completions_aside(&mut self) {
+        for entry in self.ring.completion() {
+            let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            if Kind::of(tag).0 == Kind::Send {
+                self.state.in_flight -= 1;
+                self.state.sends.complete(tag as u32, result);
+            } else {
+                self.set_aside.push_back((tag, result, flags));
+            }
+        }
+    }
+
+    /// Queues a datagram; [`flush`](Self::flush) or the next wait submits it. The bytes are copied into a send slot.
+    ///
+    /// `local` is the source address, if it is not for the routing table to choose. Datagrams of one socket leave in the order
+    /// they were queued, unless the socket's send buffer is full.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]. Errors of the network itself are counted in [`SendStatistics`].
+    #[inline]
+    pub fn queue_send(
+        &mut self,
+        socket: SocketId,
+        to: &SocketAddr,
+        local: Option<IpAddr>,
+        bytes: &[u8],
+    ) -> Result<(), SendError> {
+        self.queue(socket, to, local, None, bytes)
+    }
+
+    /// Queues datagrams of `segment` bytes each (the last may be shorter) to one peer, to be cut apart by the kernel or the
+    /// network card (UDP GSO).
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    #[inline]
+    pub fn queue_send_segmented(
+        &mut self,
+        socket: SocketId,
+        to: &SocketAddr,
+        local: Option<IpAddr>,
+        bytes: &[u8],
+        segment: u16,
+    ) -> Result<(), SendError> {
+        self.queue(socket, to, local, Some(segment), bytes)
+    }
+
+    #[inline]
+    fn queue(
+        &mut self,
+        socket: SocketId,
+        to: &SocketAddr,
+        local: Option<IpAddr>,
+        segment: Option<u16>,
+        bytes: &[u8],
+    ) -> Result<(), SendError> {
+        let limit = self.state.sends.slot_size();
+        if bytes.len() > limit {
+            return Err(SendError::TooLarge {
+                length: bytes.len(),
+                limit,
+            });
+        }
+        self.queue_send_with(socket, to, local, segment, |slot| {
+            slot[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
+        })
+    }
+
+    /// Queues a datagram that `write` writes straight into the send slot: it gets the whole slot and says how long the datagram
+    /// is. `write` is not called when there is no slot.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    #[inline]
+    pub fn queue_send_with(
+        &mut self,
+        socket: SocketId,
+        to: &SocketAddr,
+        local: Option<IpAddr>,
+        segment: Option<u16>,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<(), SendError> {
+        let Some(found) = self.socket_mut(socket) else {
+            return Err(SendError::NoSocket);
+        };
+        let (descriptor, ipv6_socket) = (found.descriptor.as_raw_fd(), found.ipv6);
+        if !self.state.sends.has_free() {
+            self.wait_for_send_slot();
+        }
+        let route = Route {
+            to,
+            local,
+            segment,
+            ipv6_socket,
+        };
+        let Some((slot, message)) = self.state.sends.fill(route, write) else {
+            self.state.sends.statistics.arena_full += 1;
+            return Err(SendError::Full);
+        };
+        let entry = opcode::SendMsg::new(Fd(descriptor), message)
+            .build()
+            .user_data(Kind::Send.tag(slot));
+        // SAFETY: header and bytes lie in slot `slot` of the arena, which is not filled again before the completion that frees
+        // it, and whose memory is kept, in `Drop`, until nothing is in flight.
+        let pushed = unsafe { self.push(entry) };
+        if pushed.is_err() {
+            // The ring itself is broken, which the next `enter_and_wait` reports; here it is one more datagram that did not leave.
+            self.state.sends.complete(slot, -libc::EIO);
+        }
+        Ok(())
+    }
+
+    /// All send slots are in flight: submit, and wait for one, but not for long.
+    #[cold]
+    fn wait_for_send_slot(&mut self) {
+        let started = Instant::now();
+        loop {
+            if self.submit().is_err() {
+                return;
+            }
+            self.set_completions_aside();
+            if self.state.sends.has_free() || started.elapsed() >= self.options.send_wait {
+                return;
+            }
+            // The completion of a send that had to wait for buffer space is deferred work: it comes by asking.
+            if self.enter_events().is_err() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Submits queued datagrams now instead of with the next wait.
+    ///
+    /// # Errors
+    ///
+    /// `io_uring_enter` failed for good.
+    pub fn flush(&mut self) -> Result<(), RingError> {
+        self.submit()?;
+        self.set_completions_aside();
+        Ok(())
+    }
+
+    /// Datagrams queued or submitted and not yet taken by the network.
+    pub fn sends_in_flight(&self) -> usize {
+        self.state.sends.in_flight()
+    }
+
+    /// The descriptor that becomes readable when something arrives while the ring is parked.
+    pub fn eventfd(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+
+    /// Before a sleep outside the ring: `true` means that from now on [`eventfd`](Self::eventfd) tells of anything that arrives,
+    /// and that nothing has arrived so far. `false` means: do not sleep, there is something to drain, or credit to be found.
+    ///
+    /// Notifications are enabled first and then the kernel is asked a second time, without condition: work that was pending when
+    /// they were enabled would never be notified.
+    ///
+    /// # Errors
+    ///
+    /// `io_uring_enter` failed for good.
+    pub fn prepare_park(&mut self) -> Result<bool, RingError> {
+        self.lend_and_arm(true)?;
+        if self.state.unarmed || !self.set_aside.is_empty() || !self.ring.completion().is_empty() {
+            return Ok(false);
+        }
+        self.clear_eventfd();
+        self.ring.completion().enable_eventfd();
+        self.enter_events()?;
+        let queue = self.ring.submission();
+        let pending = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
+        drop(queue);
+        if pending || !self.ring.completion().is_empty() {
+            self.ring.completion().disable_eventfd();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// After the sleep (whatever ended it): notifications off, as suits a ring that is waited in.
+    pub fn unpark(&mut self) {
+        self.ring.completion().disable_eventfd();
+        self.clear_eventfd();
+    }
+
+    fn clear_eventfd(&self) {
+        // EAGAIN when it was not written to.
+        let _ = rustix::io::read(&self.eventfd, &mut [0; 8]);
+    }
+
+    /// A handle by which other shards' rings can wake this one.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor left.
+    pub fn wake_handle(&self) -> Result<WakeHandle, RingError> {
+        // SAFETY: the ring owns the descriptor and outlives this borrow.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring_descriptor()) };
+        descriptor
+            .try_clone_to_owned()
+            .map(WakeHandle)
+            .map_err(|error| RingError::System { call: "dup", error })
+    }
+
+    fn ring_descriptor(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    /// Wakes another ring: it sees [`Drained::wakes`] in its next drain, and if parked it is notified. Submitted with the next
+    /// wait or flush. A ring that waits is not disturbed: its window is short.
+    ///
+    /// # Errors
+    ///
+    /// The submission queue was full and could not be submitted.
+    pub fn queue_wake(&mut self, other: &WakeHandle) -> Result<(), RingError> {
+        let descriptor = Fd(other.0.as_raw_fd());
+        let entry = opcode::MsgRingData::new(descriptor, 0, Kind::Wake.tag(0), None)
+            .build()
+            .user_data(Kind::WakeOther.tag(0));
+        // SAFETY: the message is data by value; it refers to no memory.
+        unsafe { self.push(entry) }
+    }
+
+    /// What has been counted so far.
+    pub fn statistics(&self) -> RingStatistics {
+        RingStatistics {
+            sends: self.state.sends.statistics,
+            ..self.state.statistics
+        }
+    }
+
+    /// Slots of `group` the kernel can still fill.
+    pub fn credit(&self, group: GroupId) -> usize {
+        self.state.groups[usize::from(group.0)].lent()
+    }
+
+    /// The pool behind `group`.
+    pub fn pool(&self, group: GroupId) -> &PacketPool {
+        self.state.groups[usize::from(group.0)].pool()
+    }
+
+    /// Cancels all requests and waits until none is left; `false` if some would not end.
+    fn quiesce(&mut self) -> bool {
+        for socket in self.state.sockets.iter_mut().flatten() {
+            socket.closing = true;
+        }
+        if self.submit().is_err() {
+            return false;
+        }
+        let started = Instant::now();
+        let all = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+        // SAFETY: a cancellation refers to no memory.
+        if unsafe { self.push(all.user_data(Kind::Cancel.tag(0))) }.is_err() {
+            return false;
+        }
+        while self.state.in_flight > 0 && started.elapsed() < CLOSE_TIMEOUT {
+            let time = Timespec::new().nsec(1_000_000);
+            let arguments = SubmitArgs::new().timespec(&time);
+            let _ = self.ring.submitter().submit_with_args(1, &arguments);
+            let mut drained = Drained::default();
+            while let Some((tag, result, flags)) = self.set_aside.pop_front() {
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut drop);
+            }
+            for entry in self.ring.completion() {
+                let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut drop);
+            }
+        }
+        self.state.in_flight == 0
+    }
+}
+
+impl State {
+    /// One completion.
+    #[inline]
+    fn complete(
+        &mut self,
+        tag: u64,
+        result: i32,
+        flags: u32,
+        drained: &mut Drained,
+        sink: &mut impl FnMut(Received),
+    ) {
+        let (kind, index) = Kind::of(tag);
+        match kind {
+            Kind::Receive => self.complete_receive(index, result, flags, drained, sink),
+            Kind::Send => {
+                self.in_flight -= 1;
+                self.sends.complete(index, result);
+            }
+            Kind::Cancel => self.in_flight -= 1,
+            Kind::Wake => drained.wakes += 1,
+            Kind::WakeOther => {
+                self.in_flight -= 1;
+                self.statistics.wake_errors += u64::from(result < 0);
+            }
+        }
+    }
+
+    #[inline]
+    fn complete_receive(
+        &mut self,
+        index: u32,
+        result: i32,
+        flags: u32,
+        drained: &mut Drained,
+        sink: &mut impl FnMut(Received),
+    ) {
+        let socket = self.sockets[index as usize]
+            .as_mut()
+            .expect("a socket stays until its receive has ended");
+        let Receive::Armed(group) = socket.receive else {
+            unreachable!("a receive completed that was not armed");
+        };
+        if let Some(id) = cqueue::buffer_select(flags) {
+            // SAFETY: this completion, seen once, names the buffer.
+            let slot = unsafe { self.groups[usize::from(group)].take(id) };
+            if socket.closing {
+                self.statistics.after_removal += u64::from(result > 0);
+            } else if result > 0 {
+                match Received::parse(slot.into_packet(0, result as usize), socket.token) {
+                    Some(received) => {
+                        self.statistics.datagrams += 1;
+                        self.statistics.truncated += u64::from(received.truncated);
+                        drained.datagrams += 1;
+                        sink(received);
+                    }
+                    None => self.statistics.malformed += 1,
+                }
+            }
+        }
+        if !cqueue::more(flags) {
+            self.end_receive(index, result);
+        }
+    }
+
+    /// A multishot receive is over: out of credit, an empty datagram, a cancellation, a full completion queue, an error.
+    #[cold]
+    fn end_receive(&mut self, index: u32, result: i32) {
+        self.in_flight -= 1;
+        let place = &mut self.sockets[index as usize];
+        let Some(socket) = place else {
+            unreachable!("its receive was in flight until now");
+        };
+        if socket.closing {
+            *place = None;
+            return;
+        }
+        socket.receive = match -result {
+            ..=0 | libc::ECANCELED => Receive::Ended,
+            libc::ENOBUFS => {
+                self.statistics.credit_exhausted += 1;
+                Receive::Ended
+            }
+            errno => {
+                self.statistics.receive_errors += 1;
+                self.statistics.last_receive_errno = errno;
+                Receive::Failed
+            }
+        };
+        self.unarmed = true;
+    }
+}
+
+impl Drop for PacketRing {
+    fn drop(&mut self) {
+        if !self.quiesce() {
+            // The kernel may still write to lent slots and read send slots. Better a leak than memory that changes by itself.
+            return;
+        }
+        for group in self.state.groups.drain(..) {
+            // SAFETY: nothing is in flight, and nothing will be submitted.
+            unsafe { ManuallyDrop::into_inner(group).release(&self.ring.submitter()) };
+        }
+        // SAFETY: nothing is in flight, so the kernel reads none of it; and it is not touched after this.
+        unsafe { ManuallyDrop::drop(&mut self.state.sends) };
+    }
+}
