@@ -1,1 +1,3 @@
 //! Floor 2: containers, which carry several tracks in one sequence of bytes.
+
+pub mod mpegts;

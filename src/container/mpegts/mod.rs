@@ -1,0 +1,33 @@
+//! MPEG-2 transport streams (ITU-T H.222.0 | ISO/IEC 13818-1), taken apart and put together.
+//!
+//! [`Demux`] is the way in: bytes of any cut → PES pieces, sections, PCRs. From the outside in:
+//!
+//! ```text
+//! demux.rs         the one entry: the quick path, and what happens to every other packet
+//!   synchroniser.rs  bytes → packets of 188
+//!   packet.rs        header and adaptation field
+//!   section.rs       sections out of packets, CRC
+//!   tables.rs        PAT, PMT and descriptors as they are written
+//!   directory.rs     PAT and PMT as they apply: programmes, tracks and their lives
+//!   pids.rs          what each PID is for
+//!   pes.rs           PES packet header
+//! mux.rs           the way out, for synthetic feeds and tests
+//! ```
+
+mod demux;
+mod directory;
+
+mod packet;
+mod pes;
+mod pids;
+mod section;
+mod statistics;
+mod synchroniser;
+mod tables;
+
+pub use demux::{Demux, DiscontinuityCause, Event};
+pub use directory::{Limits, Programme, ProgrammeIndex, Track, TrackIndex, TrackKey};
+pub use packet::{NULL_PID, PACKET_LEN, SYNC_BYTE};
+pub use section::crc32;
+pub use statistics::{Statistics, TrackStatistics};
+pub use tables::{Carriage, Subtitling, Teletext};
