@@ -1,0 +1,117 @@
+//! Clips made by ffmpeg at test time, and what ffprobe says of their packets.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One packet as ffprobe sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    pub size: usize,
+    pub crc32: u32,
+    pub is_key: bool,
+}
+
+/// Runs ffmpeg on a moving test picture; `arguments` choose the encoder, `name` the container by its extension.
+pub fn encode(directory: &Path, name: &str, input: &str, arguments: &str) -> PathBuf {
+    let path = directory.join(name);
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", input]);
+    command.args(arguments.split_whitespace()).arg(&path);
+    run(&mut command);
+    path
+}
+
+/// Copies a clip into another container; `arguments` may name bit stream filters.
+pub fn remux(source: &Path, name: &str, arguments: &str) -> PathBuf {
+    let path = source.with_file_name(name);
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-y", "-i"]).arg(source).args(["-c", "copy"]);
+    command.args(arguments.split_whitespace()).arg(&path);
+    run(&mut command);
+    path
+}
+
+/// The video packets of a file.
+pub fn packets(path: &Path) -> Vec<Packet> {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-select_streams", "v:0", "-show_packets", "-show_data_hash", "crc32"]);
+    command.args(["-show_entries", "packet=size,flags,data_hash", "-of", "csv=p=0"]).arg(path);
+    run(&mut command)
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let mut columns = line.split(',');
+            let mut next = || columns.next().expect("three columns");
+            let (size, flags, hash) = (next(), next(), next());
+            Packet {
+                size: size.parse().expect("a size"),
+                crc32: u32::from_str_radix(hash.trim_start_matches("CRC32:"), 16).expect("a hash"),
+                is_key: flags.starts_with('K'),
+            }
+        })
+        .collect()
+}
+
+/// The decoder's picture types in coding order, `I`, `P` or `B`.
+pub fn picture_types(path: &Path) -> Vec<char> {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-select_streams", "v:0", "-show_frames"]);
+    command.args(["-show_entries", "frame=coded_picture_number,pict_type", "-of", "csv=p=0"]).arg(path);
+    let mut pictures: Vec<(u32, char)> = run(&mut command)
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let mut columns = line.split(',');
+            let kind = columns.next().and_then(|kind| kind.chars().next()).expect("a picture type");
+            let number = columns.next().and_then(|number| number.parse().ok()).expect("a picture number");
+            (number, kind)
+        })
+        .collect();
+    pictures.sort_unstable();
+    pictures.into_iter().map(|(_, kind)| kind).collect()
+}
+
+/// One entry of the video stream, such as `width`.
+pub fn stream_entry(path: &Path, entry: &str) -> String {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-select_streams", "v:0", "-show_entries"]);
+    command.arg(format!("stream={entry}")).args(["-of", "csv=p=0"]).arg(path);
+    run(&mut command).lines().next().unwrap_or_default().trim_end_matches(',').to_owned()
+}
+
+/// The payload of each transport stream packet with video, PES headers taken off: ffmpeg's muxer gives video PID 0x100.
+pub fn transport_pieces(path: &Path) -> Vec<Vec<u8>> {
+    let stream = std::fs::read(path).expect("the clip is there");
+    let mut pieces = Vec::new();
+    for packet in stream.chunks_exact(188) {
+        assert_eq!(packet[0], 0x47);
+        let pid = u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
+        if pid != 0x100 || packet[3] & 0x10 == 0 {
+            continue;
+        }
+        let mut start = if packet[3] & 0x20 != 0 { 5 + usize::from(packet[4]) } else { 4 };
+        if packet[1] & 0x40 != 0 {
+            start += 9 + usize::from(packet[start + 8]);
+        }
+        pieces.push(packet[start..].to_vec());
+    }
+    pieces
+}
+
+/// CRC-32 as ffprobe writes it (IEEE 802.3).
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = !0_u32;
+    for &byte in bytes {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+        }
+    }
+    !crc
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("ffmpeg and ffprobe are installed");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
