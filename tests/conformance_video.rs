@@ -3,12 +3,12 @@
 #[path = "conformance/clips.rs"]
 mod clips;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clips::Packet;
 use headworks::codec::h264::H264Framer;
 use headworks::codec::{Framer, Step};
-use headworks::media::{AccessUnitInfo, PictureType, RandomAccess, TrackConfiguration};
+use headworks::media::{AccessUnitInfo, PictureType, RandomAccess};
 
 /// A complete access unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,7 @@ fn take(open: &mut Option<(u64, Vec<u8>)>, step: Step<'_>) -> Option<(u64, Vec<u
 }
 
 /// Which of our access units ffprobe calls key though we do not, or the other way round.
+#[derive(Clone, Copy)]
 struct KeyRule(fn(&AccessUnitInfo) -> bool);
 
 /// Compares and gives the access units.
@@ -89,9 +90,7 @@ fn compare(framer: &mut dyn Framer, path: &Path, key: KeyRule) -> Vec<AccessUnit
     units
 }
 
-fn same_as_ffprobe() -> KeyRule {
-    KeyRule(AccessUnitInfo::is_key)
-}
+const SAME: KeyRule = KeyRule(AccessUnitInfo::is_key);
 
 fn letter(kind: PictureType) -> char {
     match kind {
@@ -109,24 +108,68 @@ fn letters(units: &[AccessUnit]) -> String {
 const PROGRESSIVE: &str = "testsrc2=size=320x180:rate=25:duration=3";
 const INTERLACED: &str = "testsrc2=size=720x576:rate=50:duration=3,interlace=lowpass=0";
 
-fn h264(name: &str, input: &str, arguments: &str) -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let raw = clips::encode(directory.path(), &format!("{name}.h264"), input, &format!("-c:v libx264 {arguments}"));
-    let transport = clips::remux(&raw, &format!("{name}.ts"), "");
-    (directory, raw, transport)
+/// The same clip as a raw stream and in a transport stream.
+struct Clip {
+    _directory: tempfile::TempDir,
+    raw: PathBuf,
+    transport: PathBuf,
 }
 
-#[test]
-fn h264_progressive() {
-    let (_directory, raw, transport) = h264("progressive", PROGRESSIVE, "-preset fast -g 25 -bf 2");
-    for path in [raw, transport] {
-        let mut framer = H264Framer::new();
-        let units = compare(&mut framer, &path, same_as_ffprobe());
-        assert_eq!(letters(&units), clips::picture_types(&path).into_iter().collect::<String>());
-        check_format(framer.configuration(), "320×180p25 High");
+fn clip(extension: &str, input: &str, encoder: &str) -> Clip {
+    let directory = tempfile::tempdir().expect("a directory");
+    let raw = clips::encode(directory.path(), &format!("clip.{extension}"), input, encoder);
+    let transport = clips::encode(directory.path(), "clip.ts", input, encoder);
+    Clip { _directory: directory, raw, transport }
+}
+
+impl Clip {
+    fn compare<F: Framer + Default>(&self, key: KeyRule, format: &str) -> Vec<AccessUnit> {
+        let mut all = Vec::new();
+        for path in [&self.raw, &self.transport] {
+            let mut framer = F::default();
+            let units = compare(&mut framer, path, key);
+            assert_eq!(framer.configuration().format.to_string(), format);
+            assert_eq!(letters(&units), clips::picture_types(path));
+            all = units;
+        }
+        all
     }
 }
 
-fn check_format(configuration: &TrackConfiguration, text: &str) {
-    assert_eq!(configuration.format.to_string(), text);
+#[test]
+fn h264_progressive_with_b_pyramid() {
+    clip("h264", PROGRESSIVE, "-c:v libx264 -preset fast -g 25 -bf 3 -b-pyramid normal")
+        .compare::<H264Framer>(SAME, "320×180p25 High");
+}
+
+#[test]
+fn h264_without_delimiters_and_with_short_start_codes() {
+    clip("h264", PROGRESSIVE, "-c:v libx264 -preset ultrafast -g 25 -profile:v baseline -slices 4")
+        .compare::<H264Framer>(SAME, "320×180p25 Constrained Baseline");
+}
+
+#[test]
+fn h264_mbaff() {
+    clip("h264", INTERLACED, "-c:v libx264 -preset fast -g 12 -x264opts interlaced=1:tff=1:slices=3")
+        .compare::<H264Framer>(SAME, "720×576i50 High");
+}
+
+#[test]
+fn h264_open_gop() {
+    clip("h264", PROGRESSIVE, "-c:v libx264 -preset fast -g 15 -bf 3 -x264opts open-gop=1:scenecut=0")
+        .compare::<H264Framer>(SAME, "320×180p25 High");
+}
+
+#[test]
+fn h264_intra_refresh() {
+    let recovers = KeyRule(|info| info.is_key() || matches!(info.random_access, RandomAccess::RecoveryPoint { .. }));
+    let units = clip("h264", PROGRESSIVE, "-c:v libx264 -preset fast -g 25 -x264opts intra-refresh=1")
+        .compare::<H264Framer>(recovers, "320×180p25 High");
+    assert!(units.iter().any(|unit| matches!(unit.info.random_access, RandomAccess::RecoveryPoint { frame_count: 1.. })));
+}
+
+#[test]
+fn h264_ten_bit_4_2_2_intra() {
+    clip("h264", PROGRESSIVE, "-c:v libx264 -preset fast -g 1 -pix_fmt yuv422p10le -x264opts nal-hrd=cbr:filler=1 -b:v 8M -maxrate 8M -bufsize 4M")
+        .compare::<H264Framer>(SAME, "320×180p25 High 4:2:2 Intra");
 }

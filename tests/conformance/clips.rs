@@ -1,5 +1,6 @@
 //! Clips made by ffmpeg at test time, and what ffprobe says of their packets.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,62 +22,46 @@ pub fn encode(directory: &Path, name: &str, input: &str, arguments: &str) -> Pat
     path
 }
 
-/// Copies a clip into another container; `arguments` may name bit stream filters.
-pub fn remux(source: &Path, name: &str, arguments: &str) -> PathBuf {
-    let path = source.with_file_name(name);
-    let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-v", "error", "-y", "-i"]).arg(source).args(["-c", "copy"]);
-    command.args(arguments.split_whitespace()).arg(&path);
-    run(&mut command);
-    path
-}
-
 /// The video packets of a file.
 pub fn packets(path: &Path) -> Vec<Packet> {
-    let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-select_streams", "v:0", "-show_packets", "-show_data_hash", "crc32"]);
-    command.args(["-show_entries", "packet=size,flags,data_hash", "-of", "csv=p=0"]).arg(path);
-    run(&mut command)
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            let mut columns = line.split(',');
-            let mut next = || columns.next().expect("three columns");
-            let (size, flags, hash) = (next(), next(), next());
-            Packet {
-                size: size.parse().expect("a size"),
-                crc32: u32::from_str_radix(hash.trim_start_matches("CRC32:"), 16).expect("a hash"),
-                is_key: flags.starts_with('K'),
-            }
+    let arguments = "-show_packets -show_data_hash crc32 -show_entries packet=size,flags,data_hash";
+    sections(path, arguments, "PACKET")
+        .iter()
+        .map(|packet| Packet {
+            size: packet["size"].parse().expect("a size"),
+            crc32: u32::from_str_radix(packet["data_hash"].trim_start_matches("CRC32:"), 16).expect("a hash"),
+            is_key: packet["flags"].starts_with('K'),
         })
         .collect()
 }
 
-/// The decoder's picture types in coding order, `I`, `P` or `B`.
-pub fn picture_types(path: &Path) -> Vec<char> {
-    let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-select_streams", "v:0", "-show_frames"]);
-    command.args(["-show_entries", "frame=coded_picture_number,pict_type", "-of", "csv=p=0"]).arg(path);
-    let mut pictures: Vec<(u32, char)> = run(&mut command)
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            let mut columns = line.split(',');
-            let kind = columns.next().and_then(|kind| kind.chars().next()).expect("a picture type");
-            let number = columns.next().and_then(|number| number.parse().ok()).expect("a picture number");
-            (number, kind)
-        })
-        .collect();
+/// The decoder's picture types in coding order: `I`, `P` or `B` each.
+pub fn picture_types(path: &Path) -> String {
+    let mut pictures: Vec<(u32, String)> =
+        sections(path, "-show_frames -show_entries frame=coded_picture_number,pict_type", "FRAME")
+            .into_iter()
+            .map(|mut frame| {
+                let number = frame["coded_picture_number"].parse().expect("a number");
+                (number, frame.remove("pict_type").expect("a picture type"))
+            })
+            .collect();
     pictures.sort_unstable();
     pictures.into_iter().map(|(_, kind)| kind).collect()
 }
 
-/// One entry of the video stream, such as `width`.
-pub fn stream_entry(path: &Path, entry: &str) -> String {
+/// The `[name]` sections that ffprobe writes of the video stream.
+fn sections(path: &Path, arguments: &str, name: &str) -> Vec<HashMap<String, String>> {
     let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-select_streams", "v:0", "-show_entries"]);
-    command.arg(format!("stream={entry}")).args(["-of", "csv=p=0"]).arg(path);
-    run(&mut command).lines().next().unwrap_or_default().trim_end_matches(',').to_owned()
+    command.args(["-v", "error", "-select_streams", "v:0"]).args(arguments.split_whitespace()).arg(path);
+    let mut sections = Vec::new();
+    for line in run(&mut command).lines() {
+        if line == format!("[{name}]") {
+            sections.push(HashMap::new());
+        } else if let (Some((key, value)), Some(section)) = (line.split_once('='), sections.last_mut()) {
+            section.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    sections
 }
 
 /// The payload of each transport stream packet with video, PES headers taken off: ffmpeg's muxer gives video PID 0x100.
