@@ -1,5 +1,10 @@
 //! Floor 2: codecs. A [`Framer`] finds the access units in a track's bytes and reads what they say of themselves.
 
+pub mod annexb;
+pub mod h264;
+pub mod hevc;
+pub mod mpeg2video;
+
 use crate::media::{AccessUnitInfo, TrackConfiguration};
 
 /// Cuts one track's elementary stream into access units, by the rules of its standard.

@@ -1,0 +1,1 @@
+//! HEVC: ITU-T Rec. H.265 (ISO/IEC 23008-2).
