@@ -75,11 +75,7 @@ fn compare(framer: &mut dyn Framer, path: &Path, key: KeyRule) -> Vec<AccessUnit
     };
     let mut position = 0;
     for (index, (unit, expected)) in units.iter().zip(&expected).enumerate() {
-        let got = Packet {
-            size: unit.bytes.len(),
-            crc32: clips::crc32(&unit.bytes),
-            is_key: (key.0)(&unit.info),
-        };
+        let got = Packet { size: unit.bytes.len(), crc32: clips::crc32(&unit.bytes), is_key: (key.0)(&unit.info) };
         assert_eq!(got, *expected, "access unit {index} of {path:?}: {:?}", unit.info);
         assert_eq!(unit.position, position);
         assert!(!unit.info.damaged, "access unit {index} of {path:?}");
@@ -165,7 +161,9 @@ fn h264_intra_refresh() {
     let recovers = KeyRule(|info| info.is_key() || matches!(info.random_access, RandomAccess::RecoveryPoint { .. }));
     let units = clip("h264", PROGRESSIVE, "-c:v libx264 -preset fast -g 25 -x264opts intra-refresh=1")
         .compare::<H264Framer>(recovers, "320×180p25 High");
-    assert!(units.iter().any(|unit| matches!(unit.info.random_access, RandomAccess::RecoveryPoint { frame_count: 1.. })));
+    assert!(
+        units.iter().any(|unit| matches!(unit.info.random_access, RandomAccess::RecoveryPoint { frame_count: 1.. }))
+    );
 }
 
 #[test]

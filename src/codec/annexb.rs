@@ -377,13 +377,7 @@ impl<S: Syntax> StartCodeFramer<S> {
     /// Gives out the first `len` of the held bytes.
     fn give(&mut self, len: usize) -> Step<'_> {
         self.given = len;
-        capture(
-            &mut self.captured,
-            &mut self.capture_left,
-            &mut self.truncated,
-            self.capturing,
-            &self.held[..len],
-        );
+        capture(&mut self.captured, &mut self.capture_left, &mut self.truncated, self.capturing, &self.held[..len]);
         passed(self.open, &self.held[..len])
     }
 

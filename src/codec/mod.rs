@@ -1,9 +1,21 @@
 //! Floor 2: codecs. A [`Framer`] finds the access units in a track's bytes and reads what they say of themselves.
 
+pub mod aac;
+pub mod ac3;
 pub mod annexb;
+mod announced_length;
+mod crc16;
+pub mod data;
+pub mod framer;
+#[doc(hidden)]
+pub mod fuzzing_audio;
 pub mod h264;
 pub mod hevc;
+pub mod klv;
+pub mod mp2;
 pub mod mpeg2video;
+pub mod opus;
+pub mod smpte302m;
 
 use crate::media::{AccessUnitInfo, TrackConfiguration};
 
@@ -36,6 +48,13 @@ pub trait Framer {
     /// What a decoder must know first; its `generation` rises when it changes. It holds for the access unit whose
     /// [`Step::End`] comes next.
     fn configuration(&self) -> &TrackConfiguration;
+
+    /// Whether the open access unit has all the bytes that its own header announces and nothing beyond them has come, so that
+    /// [`Framer::flush`] may be called at a PES packet's end without knowing that the track is access-unit aligned.
+    /// Always false for codecs whose headers announce no length.
+    fn is_complete(&self) -> bool {
+        false
+    }
 }
 
 /// One step of a [`Framer`].

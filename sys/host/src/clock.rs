@@ -52,10 +52,7 @@ mod tests {
     #[test]
     fn the_offset_turns_wall_clock_into_monotonic_time() {
         let offset = realtime_offset_ns();
-        let wall = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_nanos() as i64;
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
         let difference = (monotonic_now_ns() as i64 - (wall - offset)).abs();
         assert!(difference < 50_000_000, "{difference} ns apart");
     }

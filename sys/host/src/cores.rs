@@ -12,11 +12,7 @@ pub struct PinError {
 
 /// Cores this process may use (its affinity mask), in ascending order.
 pub fn available_cores() -> Vec<usize> {
-    let mut cores: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .iter()
-        .map(|core| core.id)
-        .collect();
+    let mut cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     cores.sort_unstable();
     cores
 }
@@ -28,11 +24,7 @@ pub fn available_cores() -> Vec<usize> {
 /// The core does not exist or is not in the thread's cpuset.
 pub fn pin_current_thread(core: usize) -> Result<(), PinError> {
     // A core_affinity mask has 1024 bits and is indexed without a check.
-    if core < 1024 && core_affinity::set_for_current(CoreId { id: core }) {
-        Ok(())
-    } else {
-        Err(PinError { core })
-    }
+    if core < 1024 && core_affinity::set_for_current(CoreId { id: core }) { Ok(()) } else { Err(PinError { core }) }
 }
 
 #[cfg(test)]

@@ -169,10 +169,7 @@ pub fn read_limits(root: &Path) -> Limits {
             "unlimited" => Some(u64::MAX),
             number => number.parse().ok(),
         });
-        Some(Limit {
-            soft: values.next()??,
-            hard: values.next()??,
-        })
+        Some(Limit { soft: values.next()??, hard: values.next()?? })
     };
     Limits {
         memlock: find("Max locked memory"),
@@ -264,9 +261,7 @@ pub fn parse_core_list(list: &str) -> Vec<usize> {
 /// What this process may do beyond an ordinary user.
 pub fn read_capabilities(root: &Path) -> Option<Capabilities> {
     let status = fs::read_to_string(root.join("proc/self/status")).ok()?;
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(mask.trim(), 16).ok().map(Capabilities)
 }
 
@@ -313,14 +308,8 @@ mod tests {
             (&format!("{huge}/nr_hugepages"), "512\n"),
             (&format!("{huge}/free_hugepages"), "500\n"),
             (thp, "always within_size [advise] never deny force\n"),
-            (
-                "sys/devices/system/cpu/cpu10/cpufreq/scaling_governor",
-                "powersave\n",
-            ),
-            (
-                "sys/devices/system/cpu/cpu2/cpufreq/scaling_governor",
-                "performance\n",
-            ),
+            ("sys/devices/system/cpu/cpu10/cpufreq/scaling_governor", "powersave\n"),
+            ("sys/devices/system/cpu/cpu2/cpufreq/scaling_governor", "performance\n"),
             ("sys/devices/system/cpu/cpu2/node1/x", ""),
             ("sys/devices/system/cpu/cpufreq/x", ""),
             ("sys/devices/system/cpu/isolated", "2-4,10\n"),
@@ -329,39 +318,21 @@ mod tests {
         let facts = HostFacts::read(root.path());
         assert_eq!(facts.kernel_release.as_deref(), Some("6.1.0-37-amd64"));
         assert_eq!(facts.io_uring, IoUringPolicy::Restricted);
-        assert_eq!(
-            (facts.rmem_max, facts.wmem_max),
-            (Some(26_214_400), Some(4_194_304))
-        );
+        assert_eq!((facts.rmem_max, facts.wmem_max), (Some(26_214_400), Some(4_194_304)));
         assert_eq!(
             facts.limits,
             Limits {
-                memlock: Some(Limit {
-                    soft: 8_388_608,
-                    hard: u64::MAX
-                }),
-                open_files: Some(Limit {
-                    soft: 1024,
-                    hard: 524_288
-                }),
+                memlock: Some(Limit { soft: 8_388_608, hard: u64::MAX }),
+                open_files: Some(Limit { soft: 1024, hard: 524_288 }),
                 realtime_priority: Some(Limit { soft: 0, hard: 99 }),
             }
         );
         let capabilities = facts.capabilities.unwrap();
         assert!(capabilities.net_admin() && capabilities.sys_nice());
         assert!(!capabilities.net_raw() && !capabilities.ipc_lock());
-        assert_eq!(
-            facts.huge_pages,
-            Some(HugePages {
-                total: 512,
-                free: 500
-            })
-        );
+        assert_eq!(facts.huge_pages, Some(HugePages { total: 512, free: 500 }));
         assert_eq!(facts.shmem_huge_pages.as_deref(), Some("advise"));
-        assert_eq!(
-            facts.governors,
-            [(2, "performance".into()), (10, "powersave".into())]
-        );
+        assert_eq!(facts.governors, [(2, "performance".into()), (10, "powersave".into())]);
         assert_eq!(facts.isolated_cores, [2, 3, 4, 10]);
         assert_eq!(read_numa_node(root.path(), 2), Some(1));
         assert_eq!(read_numa_node(root.path(), 10), None);

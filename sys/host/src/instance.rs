@@ -41,26 +41,15 @@ impl InstanceLock {
     ///
     /// Another instance has it, or the file cannot be written.
     pub fn acquire(path: &Path) -> Result<Self, InstanceError> {
-        let failed = |error: std::io::Error| InstanceError::File {
-            path: path.to_owned(),
-            error,
-        };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(failed)?;
+        let failed = |error: std::io::Error| InstanceError::File { path: path.to_owned(), error };
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut text = String::new();
                 let _ = file.take(16).read_to_string(&mut text);
-                return Err(InstanceError::Held {
-                    path: path.to_owned(),
-                    pid: text.trim().parse().ok(),
-                });
+                return Err(InstanceError::Held { path: path.to_owned(), pid: text.trim().parse().ok() });
             }
             Err(errno) => return Err(failed(errno.into())),
         }

@@ -18,6 +18,6 @@ pub use notify::{ServiceManager, ServiceState, watchdog_interval};
 pub use signals::{Signal, SignalFd};
 pub use socket::{Granted, SocketError, UdpSocketOptions, probe_exclusive, udp_socket};
 pub use steering::{
-    MAX_SHARDS, Steering, SteeringError, attach_steering, compose_socket_id, shard_of_handshake,
-    shard_of_socket_id, shard_of_source, shard_of_ssrc,
+    MAX_SHARDS, Steering, SteeringError, attach_steering, compose_socket_id, shard_of_handshake, shard_of_socket_id,
+    shard_of_source, shard_of_ssrc,
 };

@@ -88,12 +88,7 @@ impl Membership {
         self.change(socket, option, "leave")
     }
 
-    fn change(
-        &self,
-        socket: impl AsFd,
-        option: i32,
-        what: &'static str,
-    ) -> Result<(), MulticastError> {
+    fn change(&self, socket: impl AsFd, option: i32, what: &'static str) -> Result<(), MulticastError> {
         let group = self.group;
         if !group.is_multicast() {
             return Err(MulticastError::NotAGroup(group));
@@ -114,10 +109,7 @@ impl Membership {
             }
             Some(source) => {
                 if source.is_ipv4() != group.is_ipv4() {
-                    return Err(MulticastError::MixedVersions {
-                        group,
-                        source_address: source,
-                    });
+                    return Err(MulticastError::MixedVersions { group, source_address: source });
                 }
                 // SAFETY: plain data, for which all zeroes is a value; the padding is then initialised too.
                 let mut request: libc::group_source_req = unsafe { std::mem::zeroed() };
@@ -147,11 +139,7 @@ fn storage(address: IpAddr) -> libc::sockaddr_storage {
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     // SAFETY: a socket address of `len` bytes, which never are more than a `sockaddr_storage` has; the two do not overlap.
     unsafe {
-        std::ptr::copy_nonoverlapping(
-            name.as_ptr().cast::<u8>(),
-            (&raw mut storage).cast::<u8>(),
-            name.len() as usize,
-        );
+        std::ptr::copy_nonoverlapping(name.as_ptr().cast::<u8>(), (&raw mut storage).cast::<u8>(), name.len() as usize);
     }
     storage
 }
@@ -167,18 +155,14 @@ mod tests {
         let bind = "0.0.0.0:0".parse().unwrap();
         let (socket, granted) = udp_socket(&UdpSocketOptions::new(bind)).unwrap();
         let socket = UdpSocket::from(socket);
-        socket
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         (socket, granted.local.port())
     }
 
     /// A socket that sends multicast on the loopback interface.
     fn sender() -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket2::SockRef::from(&socket)
-            .set_multicast_if_v4(&Ipv4Addr::LOCALHOST)
-            .unwrap();
+        socket2::SockRef::from(&socket).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
         socket
     }
 
@@ -219,9 +203,7 @@ mod tests {
         other.join(&socket).unwrap();
         sender.send_to(b"stranger", to).unwrap();
         assert_eq!(heard(&socket), None);
-        membership("232.77.1.2", Some("127.0.0.1"))
-            .join(&socket)
-            .unwrap();
+        membership("232.77.1.2", Some("127.0.0.1")).join(&socket).unwrap();
         sender.send_to(b"known", to).unwrap();
         assert_eq!(heard(&socket).as_deref(), Some(&b"known"[..]));
         other.leave(&socket).unwrap();
@@ -230,21 +212,12 @@ mod tests {
     #[test]
     fn a_group_joined_by_another_socket_is_not_heard() {
         let bind = "0.0.0.0:0".parse().unwrap();
-        let shared = UdpSocketOptions {
-            reuse_port: true,
-            ..UdpSocketOptions::new(bind)
-        };
+        let shared = UdpSocketOptions { reuse_port: true, ..UdpSocketOptions::new(bind) };
         let (member, granted) = udp_socket(&shared).unwrap();
         membership("239.77.1.3", None).join(&member).unwrap();
-        let (bystander, _) = udp_socket(&UdpSocketOptions {
-            bind: granted.local,
-            ..shared
-        })
-        .unwrap();
+        let (bystander, _) = udp_socket(&UdpSocketOptions { bind: granted.local, ..shared }).unwrap();
         let bystander = UdpSocket::from(bystander);
-        bystander
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .unwrap();
+        bystander.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let to = (Ipv4Addr::new(239, 77, 1, 3), granted.local.port());
         sender().send_to(b"x", to).unwrap();
         assert_eq!(heard(&bystander), None);
@@ -266,18 +239,12 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let (socket, _) = receiver();
-        assert!(matches!(
-            membership("192.0.2.1", None).join(&socket),
-            Err(MulticastError::NotAGroup(_))
-        ));
+        assert!(matches!(membership("192.0.2.1", None).join(&socket), Err(MulticastError::NotAGroup(_))));
         assert!(matches!(
             membership("239.1.1.1", Some("::1")).join(&socket),
             Err(MulticastError::MixedVersions { .. })
         ));
-        let nowhere = Membership {
-            interface: Interface::Name("no-such-if".into()),
-            ..membership("239.1.1.1", None)
-        };
+        let nowhere = Membership { interface: Interface::Name("no-such-if".into()), ..membership("239.1.1.1", None) };
         assert!(matches!(
             nowhere.join(&socket),
             Err(MulticastError::NoInterface(name)) if name == "no-such-if"

@@ -72,11 +72,7 @@ impl ServiceManager {
 /// How often [`ServiceState::Watchdog`] is due: half of `$WATCHDOG_USEC`, if that is meant for this process.
 pub fn watchdog_interval() -> Option<Duration> {
     let pid = std::env::var("WATCHDOG_PID").ok();
-    interval(
-        &std::env::var("WATCHDOG_USEC").ok()?,
-        pid.as_deref(),
-        std::process::id(),
-    )
+    interval(&std::env::var("WATCHDOG_USEC").ok()?, pid.as_deref(), std::process::id())
 }
 
 fn interval(period_us: &str, meant_for: Option<&str>, pid: u32) -> Option<Duration> {

@@ -107,10 +107,7 @@ mod tests {
         assert_eq!(signals.read(), None);
         assert_eq!(signals.wait(Duration::from_millis(1)), None);
         raise(libc::SIGTERM);
-        assert_eq!(
-            signals.wait(Duration::from_secs(1)),
-            Some(Signal::Terminate)
-        );
+        assert_eq!(signals.wait(Duration::from_secs(1)), Some(Signal::Terminate));
         raise(libc::SIGINT);
         assert_eq!(signals.read(), Some(Signal::Interrupt));
         raise(libc::SIGHUP);

@@ -112,12 +112,7 @@ pub enum SocketError {
 }
 
 /// Sets an option whose value is a C `int`.
-pub(crate) fn set_int(
-    socket: BorrowedFd<'_>,
-    level: i32,
-    option: i32,
-    value: i32,
-) -> io::Result<()> {
+pub(crate) fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: an `int` is four bytes without padding.
     unsafe { set_raw(socket, level, option, &value) }
 }
@@ -127,12 +122,7 @@ pub(crate) fn set_int(
 /// # Safety
 ///
 /// `T` is what the kernel takes for this option: all of its bytes are initialised, and pointers in it are good for the call.
-pub(crate) unsafe fn set_raw<T>(
-    socket: BorrowedFd<'_>,
-    level: i32,
-    option: i32,
-    value: &T,
-) -> io::Result<()> {
+pub(crate) unsafe fn set_raw<T>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
     // SAFETY: pointer and length are those of one live value.
     let result = unsafe {
         libc::setsockopt(
@@ -143,11 +133,7 @@ pub(crate) unsafe fn set_raw<T>(
             size_of::<T>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Opens and binds a UDP socket. It is a blocking one: a ring polls it by itself, and would give up at once on one that is not.
@@ -163,19 +149,11 @@ pub fn udp_socket(options: &UdpSocketOptions) -> Result<(OwnedFd, Granted), Sock
     let failed = |what: &'static str| {
         move |error: io::Error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => SocketError::Denied { address, what },
-            _ => SocketError::System {
-                address,
-                what,
-                error,
-            },
+            _ => SocketError::System { address, what, error },
         }
     };
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )
-    .map_err(failed("open a socket"))?;
+    let socket =
+        Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(failed("open a socket"))?;
     let set = |wanted: bool, what, level, option, value| {
         if !wanted {
             return Ok(());
@@ -183,27 +161,11 @@ pub fn udp_socket(options: &UdpSocketOptions) -> Result<(OwnedFd, Granted), Sock
         set_int(socket.as_fd(), level, option, value).map_err(failed(what))
     };
     if ipv6 {
-        socket
-            .set_only_v6(options.v6_only)
-            .map_err(failed("choose IP versions"))?;
-        set(
-            options.packet_info,
-            "ask for packet info",
-            libc::IPPROTO_IPV6,
-            libc::IPV6_RECVPKTINFO,
-            1,
-        )?;
-        socket
-            .set_multicast_all_v6(options.multicast_all)
-            .map_err(failed("refuse others' multicast groups"))?;
+        socket.set_only_v6(options.v6_only).map_err(failed("choose IP versions"))?;
+        set(options.packet_info, "ask for packet info", libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        socket.set_multicast_all_v6(options.multicast_all).map_err(failed("refuse others' multicast groups"))?;
     } else {
-        set(
-            options.packet_info,
-            "ask for packet info",
-            libc::IPPROTO_IP,
-            libc::IP_PKTINFO,
-            1,
-        )?;
+        set(options.packet_info, "ask for packet info", libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
     }
     // On an IPv6 socket too: it takes IPv4 multicast by mapped addresses.
     set(
@@ -214,35 +176,15 @@ pub fn udp_socket(options: &UdpSocketOptions) -> Result<(OwnedFd, Granted), Sock
         i32::from(options.multicast_all),
     )?;
     if options.reuse_port {
-        socket
-            .set_reuse_port(true)
-            .map_err(failed("share the port"))?;
+        socket.set_reuse_port(true).map_err(failed("share the port"))?;
     }
-    set(
-        options.timestamps,
-        "ask for time stamps",
-        libc::SOL_SOCKET,
-        libc::SO_TIMESTAMPNS,
-        1,
-    )?;
-    set(
-        options.overflow_count,
-        "ask for the overflow count",
-        libc::SOL_SOCKET,
-        libc::SO_RXQ_OVFL,
-        1,
-    )?;
+    set(options.timestamps, "ask for time stamps", libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    set(options.overflow_count, "ask for the overflow count", libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
     set(options.gro, "ask for GRO", libc::SOL_UDP, libc::UDP_GRO, 1)?;
     if let Some(tos) = options.tos {
         let what = "set the traffic class";
         set(true, what, libc::IPPROTO_IP, libc::IP_TOS, tos.into())?;
-        set(
-            ipv6,
-            what,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_TCLASS,
-            tos.into(),
-        )?;
+        set(ipv6, what, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, tos.into())?;
     }
     if let Some(ttl) = options.ttl {
         let (what, ttl) = ("set the time to live", ttl.into());
@@ -253,9 +195,7 @@ pub fn udp_socket(options: &UdpSocketOptions) -> Result<(OwnedFd, Granted), Sock
         set(ipv6, what, v6, libc::IPV6_MULTICAST_HOPS, ttl)?;
     }
     if let Some(device) = &options.bind_device {
-        socket
-            .bind_device(Some(device.as_bytes()))
-            .map_err(failed("bind to the network interface"))?;
+        socket.bind_device(Some(device.as_bytes())).map_err(failed("bind to the network interface"))?;
     }
     grow_buffers(&socket, options);
     bind_with_retry(&socket, address)?;
@@ -279,10 +219,7 @@ fn granted(socket: &Socket) -> io::Result<Granted> {
     Ok(Granted {
         receive_buffer: socket.recv_buffer_size()? / 2,
         send_buffer: socket.send_buffer_size()? / 2,
-        local: socket
-            .local_addr()?
-            .as_socket()
-            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+        local: socket.local_addr()?.as_socket().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
     })
 }
 
@@ -304,11 +241,7 @@ fn bind_with_retry(socket: &Socket, address: SocketAddr) -> Result<(), SocketErr
                 return Err(SocketError::Denied { address, what });
             }
             _ => {
-                return Err(SocketError::System {
-                    address,
-                    what: "bind",
-                    error,
-                });
+                return Err(SocketError::System { address, what: "bind", error });
             }
         }
     }
@@ -364,8 +297,7 @@ mod tests {
                 bind_device: Some("lo".into()),
                 ..UdpSocketOptions::new(bind.parse().unwrap())
             };
-            let (socket, _) =
-                udp_socket(&options).unwrap_or_else(|error| panic!("{bind}: {error}"));
+            let (socket, _) = udp_socket(&options).unwrap_or_else(|error| panic!("{bind}: {error}"));
             let socket = Socket::from(socket);
             assert_eq!(socket.tos_v4().unwrap(), 0x88);
             assert!(socket.reuse_port().unwrap());
@@ -388,20 +320,11 @@ mod tests {
 
     #[test]
     fn an_exclusive_probe_notices_a_shared_port() {
-        let shared = UdpSocketOptions {
-            reuse_port: true,
-            ..UdpSocketOptions::new(local(0))
-        };
+        let shared = UdpSocketOptions { reuse_port: true, ..UdpSocketOptions::new(local(0)) };
         let (first, granted) = udp_socket(&shared).unwrap();
-        let again = UdpSocketOptions {
-            bind: granted.local,
-            ..shared
-        };
+        let again = UdpSocketOptions { bind: granted.local, ..shared };
         let second = udp_socket(&again).unwrap();
-        assert!(matches!(
-            probe_exclusive(granted.local),
-            Err(SocketError::InUse { .. })
-        ));
+        assert!(matches!(probe_exclusive(granted.local), Err(SocketError::InUse { .. })));
         drop((first, second));
         probe_exclusive(granted.local).unwrap();
     }
@@ -421,9 +344,6 @@ mod tests {
     #[test]
     fn an_address_of_another_host_is_refused() {
         let address = "203.0.113.77:5004".parse().unwrap();
-        assert!(matches!(
-            udp_socket(&UdpSocketOptions::new(address)),
-            Err(SocketError::NoSuchAddress { .. })
-        ));
+        assert!(matches!(udp_socket(&UdpSocketOptions::new(address)), Err(SocketError::NoSuchAddress { .. })));
     }
 }

@@ -132,31 +132,16 @@ const RETURN_A: u16 = 0x16;
 const NETWORK_HEADER: u32 = 0xfff0_0000;
 
 const fn op(code: u16, k: u32) -> Instruction {
-    Instruction {
-        code,
-        jump_true: 0,
-        jump_false: 0,
-        k,
-    }
+    Instruction { code, jump_true: 0, jump_false: 0, k }
 }
 
 const fn jump_if_equal(k: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction {
-        code: JUMP_IF_EQUAL,
-        jump_true,
-        jump_false,
-        k,
-    }
+    Instruction { code: JUMP_IF_EQUAL, jump_true, jump_false, k }
 }
 
 /// `A` → [`spread`] of it → return.
 const fn spread_and_return(shards: u32) -> [Instruction; 4] {
-    [
-        op(MULTIPLY, SPREAD),
-        op(SHIFT_RIGHT, 16),
-        op(MODULO, shards),
-        op(RETURN_A, 0),
-    ]
+    [op(MULTIPLY, SPREAD), op(SHIFT_RIGHT, 16), op(MODULO, shards), op(RETURN_A, 0)]
 }
 
 fn program(steering: Steering, shards: u32) -> Vec<Instruction> {
@@ -182,11 +167,7 @@ fn program(steering: Steering, shards: u32) -> Vec<Instruction> {
             ];
             program.push(op(LOAD_WORD, NETWORK_HEADER + 8));
             for word in 1..4 {
-                program.extend([
-                    op(COPY_TO_X, 0),
-                    op(LOAD_WORD, NETWORK_HEADER + 8 + 4 * word),
-                    op(XOR_X, 0),
-                ]);
+                program.extend([op(COPY_TO_X, 0), op(LOAD_WORD, NETWORK_HEADER + 8 + 4 * word), op(XOR_X, 0)]);
             }
             program
         }
@@ -201,30 +182,16 @@ fn program(steering: Steering, shards: u32) -> Vec<Instruction> {
 /// # Errors
 ///
 /// See [`SteeringError`].
-pub fn attach_steering(
-    socket: impl AsFd,
-    shards: usize,
-    steering: Steering,
-) -> Result<(), SteeringError> {
+pub fn attach_steering(socket: impl AsFd, shards: usize, steering: Steering) -> Result<(), SteeringError> {
     if shards == 0 || shards > MAX_SHARDS {
         return Err(SteeringError::ShardCount(shards));
     }
     let mut instructions = program(steering, shards as u32);
-    let program = libc::sock_fprog {
-        len: instructions.len() as u16,
-        filter: instructions.as_mut_ptr().cast(),
-    };
+    let program = libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_mut_ptr().cast() };
     // SAFETY: what the kernel takes for this option: a count and a pointer to that many instructions, which `Instruction` has the
     // layout of and which are read during the call only. The padding between the two members is not read.
-    unsafe {
-        set_raw(
-            socket.as_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            &program,
-        )
-    }
-    .map_err(SteeringError::System)
+    unsafe { set_raw(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
+        .map_err(SteeringError::System)
 }
 
 const _: () = assert!(

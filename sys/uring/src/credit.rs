@@ -48,8 +48,7 @@ impl CreditRing {
         };
         let entries = NonNull::new(base.cast()).ok_or(rustix::io::Errno::NOMEM)?;
         // SAFETY: the mapping is page aligned, holds `credit` entries, is zeroed (no entries, tail 0), and stays until `release`.
-        let registered =
-            unsafe { submitter.register_buf_ring_with_flags(base as u64, credit, group, 0) };
+        let registered = unsafe { submitter.register_buf_ring_with_flags(base as u64, credit, group, 0) };
         if let Err(error) = registered {
             // SAFETY: the mapping made above; the kernel has refused to know it.
             let _ = unsafe { munmap(base, mapped) };
@@ -107,8 +106,7 @@ impl CreditRing {
             self.tail = self.tail.wrapping_add(1);
         }
         // SAFETY: the tail lies within the ring's first entry, is aligned for u16, and is only written here.
-        let tail =
-            unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries.as_ptr()).cast_mut()) };
+        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries.as_ptr()).cast_mut()) };
         // Release: the kernel, which acquires the tail, sees whole entries.
         tail.store(self.tail, Ordering::Release);
         count

@@ -24,9 +24,7 @@ mod ring;
 mod send;
 
 pub use message::{Received, Segments};
-pub use ring::{
-    Drained, GroupId, PacketRing, RingError, RingOptions, RingStatistics, SocketId, WakeHandle,
-};
+pub use ring::{Drained, GroupId, PacketRing, RingError, RingOptions, RingStatistics, SocketId, WakeHandle};
 pub use send::{SendError, SendStatistics};
 
 #[cfg(test)]

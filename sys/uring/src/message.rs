@@ -74,9 +74,7 @@ impl Received {
             local_ip: control.local_ip,
             interface: control.interface,
             timestamp_ns: control.timestamp_ns,
-            gro_segment: control
-                .gro_segment
-                .filter(|&size| size > 0 && usize::from(size) < length),
+            gro_segment: control.gro_segment.filter(|&size| size > 0 && usize::from(size) < length),
             overflow: control.overflow,
             truncated,
         })
@@ -85,12 +83,7 @@ impl Received {
     /// The datagrams of an aggregate, as packets that share its slot; a single datagram gives itself.
     #[inline]
     pub fn segments(&self) -> Segments<'_> {
-        Segments {
-            packet: &self.packet,
-            size: self.gro_segment.map_or(usize::MAX, usize::from),
-            at: 0,
-            done: false,
-        }
+        Segments { packet: &self.packet, size: self.gro_segment.map_or(usize::MAX, usize::from), at: 0, done: false }
     }
 }
 
@@ -198,9 +191,7 @@ impl Control {
         match (level, kind) {
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if data.len() >= 16 => {
                 let (seconds, nanoseconds) = (u64_at(data, 0), u64_at(data, 8));
-                self.timestamp_ns = seconds
-                    .checked_mul(1_000_000_000)
-                    .and_then(|ns| ns.checked_add(nanoseconds));
+                self.timestamp_ns = seconds.checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(nanoseconds));
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) if data.len() >= 4 => {
                 self.overflow = Some(u32_at(data, 0));
@@ -274,13 +265,7 @@ pub(crate) fn write_control(
             };
             let mut data = [0; 20];
             data[..16].copy_from_slice(&local.octets());
-            length += write_item(
-                control,
-                length,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_PKTINFO,
-                &data,
-            );
+            length += write_item(control, length, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data);
         }
         None => {}
     }
@@ -311,12 +296,7 @@ mod tests {
 
     fn slot(name: &[u8], control: &[u8], payload: &[u8], flags: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for word in [
-            name.len() as u32,
-            control.len() as u32,
-            payload.len() as u32,
-            flags,
-        ] {
+        for word in [name.len() as u32, control.len() as u32, payload.len() as u32, flags] {
             bytes.extend(word.to_ne_bytes());
         }
         bytes.extend(name);
@@ -328,11 +308,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Option<Received> {
-        let pool = PacketPool::new(PoolOptions {
-            slots: 1,
-            ..PoolOptions::default()
-        })
-        .unwrap();
+        let pool = PacketPool::new(PoolOptions { slots: 1, ..PoolOptions::default() }).unwrap();
         Received::parse(pool.copy_from(bytes).unwrap(), 7)
     }
 
@@ -360,12 +336,7 @@ mod tests {
     #[test]
     fn control_data_written_is_control_data_read() {
         let mut control = [0; SEND_CONTROL_SIZE];
-        let length = write_control(
-            Some("2001:db8::9".parse().unwrap()),
-            Some(1316),
-            true,
-            &mut control,
-        );
+        let length = write_control(Some("2001:db8::9".parse().unwrap()), Some(1316), true, &mut control);
         assert_eq!(length, 64);
         let read = Control::read(&control[..length]);
         assert_eq!(read.local_ip, Some("2001:db8::9".parse().unwrap()));
@@ -401,22 +372,13 @@ mod tests {
     #[test]
     fn an_aggregate_comes_apart_into_its_datagrams() {
         let mut control = [0; 24];
-        write_item(
-            &mut control,
-            0,
-            libc::SOL_UDP,
-            libc::UDP_GRO,
-            &4u32.to_ne_bytes(),
-        );
+        write_item(&mut control, 0, libc::SOL_UDP, libc::UDP_GRO, &4u32.to_ne_bytes());
         let name = name_of("192.0.2.7:5004", false);
         let received = parse(&slot(&name, &control, b"onesTwosEnd", 0)).unwrap();
         assert_eq!(received.gro_segment, Some(4));
         let segments: Vec<_> = received.segments().collect();
         assert_eq!(segments.len(), 3);
-        assert_eq!(
-            (&segments[0][..], &segments[1][..], &segments[2][..]),
-            (&b"ones"[..], &b"Twos"[..], &b"End"[..])
-        );
+        assert_eq!((&segments[0][..], &segments[1][..], &segments[2][..]), (&b"ones"[..], &b"Twos"[..], &b"End"[..]));
         let single = parse(&slot(&name, &[], b"", 0)).unwrap();
         assert_eq!(single.segments().map(|p| p.len()).collect::<Vec<_>>(), [0]);
     }

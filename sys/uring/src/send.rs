@@ -97,10 +97,7 @@ impl SendArena {
         let header = || Header {
             // SAFETY: `msghdr` is plain data, for which all zeroes (null pointers, lengths 0) is a value.
             message: unsafe { std::mem::zeroed() },
-            vector: libc::iovec {
-                iov_base: std::ptr::null_mut(),
-                iov_len: 0,
-            },
+            vector: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
             name: [0; NAME_SIZE],
             control: [0; SEND_CONTROL_SIZE],
         };
@@ -140,16 +137,8 @@ impl SendArena {
         assert!(length <= self.slot_size);
         let header = &mut self.headers[slot as usize];
         let name_length = write_address(route.to, route.ipv6_socket, &mut header.name);
-        let control_length = write_control(
-            route.local,
-            route.segment,
-            route.ipv6_socket,
-            &mut header.control,
-        );
-        header.vector = libc::iovec {
-            iov_base: bytes.as_mut_ptr().cast(),
-            iov_len: length,
-        };
+        let control_length = write_control(route.local, route.segment, route.ipv6_socket, &mut header.control);
+        header.vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
         header.message.msg_name = header.name.as_mut_ptr().cast();
         header.message.msg_namelen = name_length;
         header.message.msg_iov = &raw mut header.vector;

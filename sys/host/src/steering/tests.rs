@@ -16,16 +16,11 @@ impl Group {
         let mut address: SocketAddr = bind.parse().unwrap();
         let mut sockets = Vec::new();
         for _ in 0..shards {
-            let (socket, granted) = udp_socket(&UdpSocketOptions {
-                reuse_port: true,
-                ..UdpSocketOptions::new(address)
-            })
-            .unwrap();
+            let (socket, granted) =
+                udp_socket(&UdpSocketOptions { reuse_port: true, ..UdpSocketOptions::new(address) }).unwrap();
             address = granted.local;
             let socket = UdpSocket::from(socket);
-            socket
-                .set_read_timeout(Some(Duration::from_secs(2)))
-                .unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
             sockets.push(socket);
         }
         attach_steering(&sockets[0], shards, steering).unwrap();
