@@ -1,0 +1,4 @@
+//! SRT, live mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it.
+
+pub mod control;
+pub mod packet;
