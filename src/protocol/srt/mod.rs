@@ -1,4 +1,7 @@
 //! SRT, live mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it.
 
 pub mod control;
+pub mod encryption;
 pub mod packet;
+pub mod parameters;
+pub mod stream_id;
