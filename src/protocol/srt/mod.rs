@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod encryption;
+pub mod handshake;
 pub mod packet;
 pub mod parameters;
 pub mod stream_id;
