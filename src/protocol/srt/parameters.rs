@@ -1,0 +1,147 @@
+//! What a handshake has settled: everything that a connection needs to run.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::encryption::Encryption;
+use super::packet::{HEADER_LEN, SequenceNumber};
+use super::stream_id::StreamId;
+use crate::base::Instant;
+
+/// Version of SRT that we speak and announce: 1.5.1, as `0x00MMmmpp`.
+pub const VERSION: u32 = 0x0001_0501;
+
+/// Bytes of IPv4 and UDP in front of an SRT packet; libsrt counts these for IPv6 too, unless its peer speaks IPv6 only.
+pub const IPV4_UDP_LEN: usize = 28;
+
+/// Bytes of IPv6 and UDP in front of an SRT packet.
+pub const IPV6_UDP_LEN: usize = 48;
+
+/// Largest packet on the wire, IP header included, that we offer and accept: an Ethernet frame's payload.
+pub const MTU_MAX: u32 = 1500;
+
+/// Who sends media on this connection. The protocol works both ways; this is what it is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Role {
+    /// We receive.
+    #[default]
+    Receiver,
+    /// We send.
+    Sender,
+    /// Both.
+    Both,
+}
+
+impl Role {
+    /// Whether media comes in.
+    #[inline]
+    pub const fn receives(self) -> bool {
+        matches!(self, Self::Receiver | Self::Both)
+    }
+
+    /// Whether media goes out.
+    #[inline]
+    pub const fn sends(self) -> bool {
+        matches!(self, Self::Sender | Self::Both)
+    }
+}
+
+/// The pair from which the delivery time of every packet follows (draft-sharabayko-srt §4.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerTimeBase {
+    /// Time stamp of the peer's conclusion, in µs of its clock, wrapping at 32 bits.
+    pub timestamp_us: u32,
+    /// When that conclusion came in.
+    pub arrival: Instant,
+}
+
+/// The features that both sides will use on this connection (draft-sharabayko-srt §3.2.1.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Packets to us are delivered by their time stamps (the peer sends with TSBPD).
+    pub receive_by_timestamp: bool,
+    /// The peer delivers by time stamp what we send.
+    pub send_by_timestamp: bool,
+    /// The peer drops what is too late for delivery; so may we as its sender.
+    pub peer_drops_too_late: bool,
+    /// The peer repeats its loss reports, so that a sender need not resend blindly.
+    pub peer_repeats_loss_reports: bool,
+    /// Data packets carry the flag "retransmitted"; without it that bit belongs to the message number.
+    pub retransmission_flag: bool,
+}
+
+impl Default for Features {
+    /// Everything, as live mode of every libsrt since 1.3 has it.
+    fn default() -> Self {
+        Self {
+            receive_by_timestamp: true,
+            send_by_timestamp: true,
+            peer_drops_too_late: true,
+            peer_repeats_loss_reports: true,
+            retransmission_flag: true,
+        }
+    }
+}
+
+/// Everything the handshake has settled.
+#[derive(Debug)]
+pub struct ConnectionParameters {
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// The address of ours that it talks to, when known: answers leave by it.
+    pub local: Option<IpAddr>,
+    /// Index of the interface; 0 when unknown.
+    pub interface: u32,
+    /// What the connection is used for.
+    pub role: Role,
+    /// Our socket id: what the peer writes into its packets.
+    pub socket_id: u32,
+    /// The peer's socket id: what we write into ours.
+    pub peer_socket_id: u32,
+    /// Number of the first data packet, the same in both directions.
+    pub initial_sequence: SequenceNumber,
+    /// Zero of the clock that our time stamps count from, in µs, wrapping at 32 bits.
+    pub start: Instant,
+    /// Relation of the peer's clock to ours at the handshake.
+    pub peer_time_base: PeerTimeBase,
+    /// How long after its time stamp a packet is delivered here, in ms.
+    pub receive_latency_ms: u16,
+    /// The same at the peer, for what we send, in ms.
+    pub send_latency_ms: u16,
+    /// Largest packet on the wire, IP header included, in bytes: the smaller of both sides' wishes.
+    pub mtu: u32,
+    /// How many packets may be in flight to us.
+    pub flow_window: u32,
+    /// How many packets may be in flight to the peer.
+    pub peer_flow_window: u32,
+    /// The peer's version as `0x00MMmmpp`.
+    pub peer_version: u32,
+    /// The peer's flags as they came.
+    pub peer_flags: u32,
+    /// What follows from them.
+    pub features: Features,
+    /// Keys, when the connection is encrypted.
+    pub encryption: Option<Encryption>,
+    /// What the caller asked for; empty without a Stream ID.
+    pub stream_id: StreamId,
+}
+
+impl ConnectionParameters {
+    /// Largest SRT packet (header and payload) to the peer, in bytes.
+    #[inline]
+    pub fn packet_size_max(&self) -> usize {
+        let below = if self.peer.ip().to_canonical().is_ipv4() { IPV4_UDP_LEN } else { IPV6_UDP_LEN };
+        self.mtu as usize - below
+    }
+
+    /// Largest payload of a data packet to the peer, in bytes.
+    #[inline]
+    pub fn payload_size_max(&self) -> usize {
+        self.packet_size_max() - HEADER_LEN
+    }
+
+    /// The time stamp of a packet sent at `now`.
+    #[inline]
+    pub fn timestamp_us(&self, now: Instant) -> u32 {
+        now.saturating_since(self.start).as_micros() as u32
+    }
+}

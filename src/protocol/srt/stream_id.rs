@@ -1,0 +1,338 @@
+//! The Stream ID: what a caller asks for (draft-sharabayko-srt §3.2.1.3, appendix B; libsrt's access control guide).
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Longest Stream ID, in bytes.
+pub const STREAM_ID_LEN_MAX: usize = 512;
+
+/// Longest name of a resource that is taken as a stream's name, in bytes.
+pub const NAME_LEN_MAX: usize = 128;
+
+const KEYED: &str = "#!::";
+const NESTED: &str = "#!:{";
+
+/// Why a Stream ID is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StreamIdError {
+    /// Longer than 512 bytes.
+    #[error("the Stream ID is longer than {STREAM_ID_LEN_MAX} bytes")]
+    TooLong,
+    /// Not UTF-8, or with control characters in it.
+    #[error("the Stream ID contains bytes that are no printable text")]
+    NotText,
+    /// The nested syntax `#!:{…}`, which nobody sends and we do not read.
+    #[error("the nested syntax #!:{{…}} is not supported")]
+    Nested,
+    /// `#!` with something else than `::` behind it.
+    #[error("the Stream ID begins with #! but is not of the form #!::key=value,…")]
+    Syntax,
+    /// A pair without `=` or without a key.
+    #[error("a part of the Stream ID is not key=value")]
+    Pair,
+    /// A key that stands there twice.
+    #[error("a key stands twice in the Stream ID")]
+    Repeated,
+    /// `m=` with a value that the guide does not know.
+    #[error("the mode is none of request, publish, bidirectional")]
+    Mode,
+    /// `t=` with a value that the guide does not know.
+    #[error("the type is none of stream, file, auth")]
+    Type,
+    /// The resource has a name that cannot be a stream's name.
+    #[error("the resource name is too long or is not a plain name")]
+    Name,
+}
+
+/// Which way the media is to flow, seen from the caller (`m`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The caller wants to receive: what the guide says a missing `m` means.
+    #[default]
+    Request,
+    /// The caller wants to send.
+    Publish,
+    /// Both.
+    Bidirectional,
+}
+
+/// What kind of transfer is asked for (`t`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ResourceType {
+    /// A live stream.
+    #[default]
+    Stream,
+    /// A file.
+    File,
+    /// Only a sign-in.
+    Auth,
+}
+
+/// A Stream ID, checked when it came in; pairs are read from the text when asked for.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct StreamId {
+    text: String,
+}
+
+impl StreamId {
+    /// Checks a Stream ID.
+    ///
+    /// # Errors
+    /// When it is too long, no text, or not in one of the two syntaxes that are understood.
+    pub fn new(text: &str) -> Result<Self, StreamIdError> {
+        if text.len() > STREAM_ID_LEN_MAX {
+            return Err(StreamIdError::TooLong);
+        }
+        if text.chars().any(is_hostile) {
+            return Err(StreamIdError::NotText);
+        }
+        let stream_id = Self { text: text.to_owned() };
+        stream_id.check()?;
+        Ok(stream_id)
+    }
+
+    fn check(&self) -> Result<(), StreamIdError> {
+        if self.text.starts_with(NESTED) {
+            return Err(StreamIdError::Nested);
+        }
+        if let Some(pairs) = self.text.strip_prefix(KEYED) {
+            for (index, pair) in pairs.split(',').enumerate().filter(|(_, pair)| !pair.is_empty()) {
+                let Some((key, value)) = pair.split_once('=') else { return Err(StreamIdError::Pair) };
+                if key.is_empty() {
+                    return Err(StreamIdError::Pair);
+                }
+                if pairs.split(',').take(index).any(|earlier| earlier.split('=').next() == Some(key)) {
+                    return Err(StreamIdError::Repeated);
+                }
+                match key {
+                    "m" if mode(value).is_none() => return Err(StreamIdError::Mode),
+                    "t" if resource_type(value).is_none() => return Err(StreamIdError::Type),
+                    _ => {}
+                }
+            }
+        } else if self.text.starts_with("#!") {
+            return Err(StreamIdError::Syntax);
+        }
+        match self.resource() {
+            Some(name) if !is_name(name) => Err(StreamIdError::Name),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the content of a Stream ID extension: words of four bytes, each with its bytes reversed, zeros at the end.
+    ///
+    /// # Errors
+    /// As [`StreamId::new`].
+    pub fn from_wire(content: &[u8]) -> Result<Self, StreamIdError> {
+        if content.len() > STREAM_ID_LEN_MAX {
+            return Err(StreamIdError::TooLong);
+        }
+        let mut bytes: Vec<u8> = content.chunks(4).flat_map(|word| word.iter().rev().copied()).collect();
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        Self::new(std::str::from_utf8(&bytes).map_err(|_| StreamIdError::NotText)?)
+    }
+
+    /// Appends the content of a Stream ID extension.
+    pub fn to_wire(&self, buffer: &mut Vec<u8>) {
+        for word in self.text.as_bytes().chunks(4) {
+            let mut reversed = [0; 4];
+            for (to, from) in reversed.iter_mut().rev().zip(word) {
+                *to = *from;
+            }
+            buffer.extend_from_slice(&reversed);
+        }
+    }
+
+    /// The text as the caller wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the caller gave none.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Whether it is in the syntax `#!::key=value,…`.
+    pub fn is_keyed(&self) -> bool {
+        self.text.starts_with(KEYED)
+    }
+
+    /// The value of `key` in the keyed syntax, standard (`r u h s m t`) or custom.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.pairs().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    /// All pairs of the keyed syntax, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.text.strip_prefix(KEYED).unwrap_or("");
+        pairs.split(',').filter_map(|pair| pair.split_once('='))
+    }
+
+    /// The name of the resource: the whole text in the plain syntax, `r` in the keyed one. Never an empty name.
+    pub fn resource(&self) -> Option<&str> {
+        let name = if self.is_keyed() { self.value("r")? } else { &self.text };
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// Which way the media is to flow; `None` when the caller did not say, as with the plain syntax, so that the listener
+    /// decides by what it is for.
+    pub fn mode(&self) -> Option<Mode> {
+        self.value("m").and_then(mode)
+    }
+
+    /// What kind of transfer is asked for.
+    pub fn resource_type(&self) -> ResourceType {
+        self.value("t").and_then(resource_type).unwrap_or_default()
+    }
+
+    /// Who wants it (`u`).
+    pub fn user(&self) -> Option<&str> {
+        self.value("u")
+    }
+
+    /// Which host is meant (`h`).
+    pub fn host(&self) -> Option<&str> {
+        self.value("h")
+    }
+
+    /// A session that the caller belongs to (`s`).
+    pub fn session(&self) -> Option<&str> {
+        self.value("s")
+    }
+}
+
+fn mode(value: &str) -> Option<Mode> {
+    Some(match value {
+        "request" => Mode::Request,
+        "publish" => Mode::Publish,
+        "bidirectional" => Mode::Bidirectional,
+        _ => return None,
+    })
+}
+
+fn resource_type(value: &str) -> Option<ResourceType> {
+    Some(match value {
+        "stream" => ResourceType::Stream,
+        "file" => ResourceType::File,
+        "auth" => ResourceType::Auth,
+        _ => return None,
+    })
+}
+
+/// Control characters, and the invisible ones that turn the direction of a line in a terminal or a log.
+fn is_hostile(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A name that can stand in a path, a log line and an URL: never a way out of a directory.
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_LEN_MAX
+        && !name.contains('\\')
+        && !name.starts_with('/')
+        && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_plain_text_is_the_name_of_the_resource() {
+        let stream_id = StreamId::new("cam1").expect("plain");
+        assert_eq!(stream_id.resource(), Some("cam1"));
+        assert_eq!((stream_id.mode(), stream_id.resource_type()), (None, ResourceType::Stream));
+        assert_eq!(StreamId::default().resource(), None);
+        assert_eq!(StreamId::new("live/north/cam-1 é").expect("plain").resource(), Some("live/north/cam-1 é"));
+    }
+
+    #[test]
+    fn keyed_text_is_read_pair_by_pair() {
+        let stream_id =
+            StreamId::new("#!::r=cam1,m=publish,u=haivision,s=42,h=studio,t=stream,acme_zone=7=b").expect("keyed");
+        assert_eq!(stream_id.resource(), Some("cam1"));
+        assert_eq!(stream_id.mode(), Some(Mode::Publish));
+        assert_eq!(
+            (stream_id.user(), stream_id.session(), stream_id.host()),
+            (Some("haivision"), Some("42"), Some("studio"))
+        );
+        assert_eq!(stream_id.value("acme_zone"), Some("7=b"));
+        assert_eq!(stream_id.pairs().count(), 7);
+        assert_eq!(StreamId::new("#!::m=request").expect("keyed").resource(), None);
+        assert_eq!(StreamId::new("#!::").expect("empty").resource(), None);
+    }
+
+    #[test]
+    fn hostile_and_broken_texts_are_refused_with_the_reason() {
+        let long = "a".repeat(STREAM_ID_LEN_MAX + 1);
+        let long_name = "a".repeat(NAME_LEN_MAX + 1);
+        for (text, error) in [
+            (long.as_str(), StreamIdError::TooLong),
+            (long_name.as_str(), StreamIdError::Name),
+            ("cam\n1", StreamIdError::NotText),
+            ("cam\u{1b}[31m", StreamIdError::NotText),
+            ("cam\u{202e}1", StreamIdError::NotText),
+            ("cam\0x", StreamIdError::NotText),
+            ("../etc/passwd", StreamIdError::Name),
+            ("#!::r=a/../../b", StreamIdError::Name),
+            ("/abs", StreamIdError::Name),
+            ("a\\b", StreamIdError::Name),
+            ("..", StreamIdError::Name),
+            ("#!:{r=x}", StreamIdError::Nested),
+            ("#!r=x", StreamIdError::Syntax),
+            ("#!:x", StreamIdError::Syntax),
+            ("#!::r", StreamIdError::Pair),
+            ("#!::=x", StreamIdError::Pair),
+            ("#!::r=a,r=b", StreamIdError::Repeated),
+            ("#!::m=steal", StreamIdError::Mode),
+            ("#!::t=disk", StreamIdError::Type),
+        ] {
+            assert_eq!(StreamId::new(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_wire_form_reverses_the_bytes_of_each_word() {
+        let mut wire = Vec::new();
+        StreamId::new("STREAM").expect("plain").to_wire(&mut wire);
+        assert_eq!(wire, *b"ERTS\0\0MA");
+        assert_eq!(StreamId::from_wire(&wire).expect("plain").as_str(), "STREAM");
+        assert_eq!(StreamId::from_wire(&[]), Ok(StreamId::default()));
+        assert_eq!(StreamId::from_wire(&[0; STREAM_ID_LEN_MAX + 4]), Err(StreamIdError::TooLong));
+        assert_eq!(StreamId::from_wire(&[0xff; 8]), Err(StreamIdError::NotText));
+    }
+
+    proptest! {
+        #[test]
+        fn every_accepted_text_survives_the_wire(text in "[a-z#!:=,/.é]{0,40}") {
+            if let Ok(stream_id) = StreamId::new(&text) {
+                let mut wire = Vec::new();
+                stream_id.to_wire(&mut wire);
+                prop_assert_eq!(wire.len() % 4, 0);
+                prop_assert_eq!(StreamId::from_wire(&wire), Ok(stream_id));
+            }
+        }
+
+        #[test]
+        fn no_wire_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = StreamId::from_wire(&bytes);
+        }
+    }
+}
