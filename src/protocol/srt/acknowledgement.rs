@@ -18,6 +18,7 @@ const RTT_MAX_US: u32 = 60_000_000;
 pub struct RoundTrip {
     smoothed_us: u32,
     variance_us: u32,
+    /// By answers to our own acknowledgements, which go before what the peer tells.
     measured: bool,
 }
 
@@ -55,8 +56,8 @@ impl RoundTrip {
     /// Takes over what the receiver tells a sender that receives nothing itself. What nobody has measured is ignored.
     pub fn adopt(&mut self, smoothed_us: u32, variance_us: u32) {
         let initial = smoothed_us == INITIAL_RTT_US && variance_us == INITIAL_RTT_VARIANCE_US;
-        if !initial && (1..=RTT_MAX_US).contains(&smoothed_us) && variance_us <= RTT_MAX_US {
-            *self = Self { smoothed_us, variance_us, measured: true };
+        if !self.measured && !initial && (1..=RTT_MAX_US).contains(&smoothed_us) && variance_us <= RTT_MAX_US {
+            *self = Self { smoothed_us, variance_us, measured: false };
         }
     }
 
@@ -182,9 +183,8 @@ impl Rates {
     pub fn update(&mut self, now: Instant, packets: u64, bytes: u64) -> (u32, u32) {
         let span = now.saturating_since(self.since);
         if span >= RATE_SPAN_MIN {
-            let per_second = |count: u64| {
-                u32::try_from(u128::from(count) * 1_000_000_000 / span.as_nanos()).unwrap_or(u32::MAX)
-            };
+            let per_second =
+                |count: u64| u32::try_from(u128::from(count) * 1_000_000_000 / span.as_nanos()).unwrap_or(u32::MAX);
             self.packets_per_second = per_second(packets.wrapping_sub(self.packets_before));
             self.bytes_per_second = per_second(bytes.wrapping_sub(self.bytes_before));
             (self.since, self.packets_before, self.bytes_before) = (now, packets, bytes);

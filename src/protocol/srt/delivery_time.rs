@@ -145,7 +145,8 @@ mod tests {
         for n in 1..=2_000_u64 {
             // The peer's clock is 7 ms late.
             let timestamp = (n * 10_000) as u32;
-            moved += u32::from(time.add_sample(timestamp, Instant::from_micros(1_000_000 + n * 10_000 + 7_000), 30_000));
+            moved +=
+                u32::from(time.add_sample(timestamp, Instant::from_micros(1_000_000 + n * 10_000 + 7_000), 30_000));
             if n == 1_000 {
                 assert_eq!(time.drift_us(), 2_000);
                 assert_eq!(time.due(0), Instant::from_millis(1_000 + 120 + 7));

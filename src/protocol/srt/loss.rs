@@ -31,11 +31,7 @@ pub struct ReceiverLosses {
 impl ReceiverLosses {
     /// An empty list for a receive buffer of `capacity` slots.
     pub fn new(capacity: usize, reorder_tolerance: u16) -> Self {
-        Self {
-            missing: SequenceSet::new(capacity),
-            fresh: VecDeque::with_capacity(FRESH_MAX),
-            reorder_tolerance,
-        }
+        Self { missing: SequenceSet::new(capacity), fresh: VecDeque::with_capacity(FRESH_MAX), reorder_tolerance }
     }
 
     /// Packets missing.

@@ -175,6 +175,11 @@ impl<T> ReceiveBuffer<T> {
         (!self.held.is_empty()).then(|| (self.first_held, &self.meta[self.slot(self.first_held)]))
     }
 
+    /// The packet with the highest number, if there is any.
+    pub fn last(&self) -> Option<&Meta> {
+        (!self.held.is_empty()).then(|| &self.meta[self.slot(self.end - 1)])
+    }
+
     /// Takes out what [`first`](Self::first) shows and gives up what is missing before it.
     #[inline]
     pub fn take_first(&mut self) -> Option<Taken<T>> {
@@ -216,11 +221,6 @@ impl<T> ReceiveBuffer<T> {
             self.first_missing = self.held.next_absent(target, self.end);
         }
         skipped
-    }
-
-    /// Empties the buffer, one packet per call, in whatever order: for the end of a connection.
-    pub fn drain(&mut self) -> Option<Taken<T>> {
-        self.take_first()
     }
 }
 

@@ -131,22 +131,18 @@ impl SendBuffer {
         self.end
     }
 
-    /// Takes in a packet of `length` bytes; the caller fills (and encrypts) its bytes. `None` when full or too long.
-    pub fn push(&mut self, now: Instant, length: usize, key: KeyFlag) -> Option<&mut [u8]> {
+    /// Takes in a packet of `length` bytes, which `fill` writes and, where keys are in use, encrypts: it returns the key that
+    /// they are under. `false` when the buffer is full or the packet too long.
+    pub fn push(&mut self, now: Instant, length: usize, fill: impl FnOnce(&mut [u8]) -> KeyFlag) -> bool {
         if self.is_full() || length > self.stride {
-            return None;
+            return false;
         }
         let index = self.index(self.end);
+        let key = fill(&mut self.bytes[index * self.stride..][..length]);
         self.slots[index] =
             Slot { submitted: now, sent: Instant::ZERO, length: length as u16, retransmitted: false, key };
         self.end += 1;
-        Some(&mut self.bytes[index * self.stride..][..length])
-    }
-
-    /// Takes back the packet pushed last, which has not been sent.
-    pub fn undo_push(&mut self) {
-        assert!(self.end > self.next_unsent, "nothing to take back");
-        self.end -= 1;
+        true
     }
 
     /// The peer has all before `sequence`. Ignored when it cannot be; returns whether it can.
@@ -174,7 +170,7 @@ impl SendBuffer {
 
     /// The oldest lost packet, not lost any more. One that was sent again after `not_since` is passed over: its retransmission
     /// may still be under way (libsrt: `SRTO_RETRANSMITALGO` 1).
-    pub fn next_retransmission(&mut self, now: Instant, not_since: Instant) -> Option<Outgoing<'_>> {
+    pub fn next_retransmission(&mut self, now: Instant, not_since: Instant) -> Option<u64> {
         while let Some(sequence) = self.lost.next(self.first, self.next_unsent) {
             self.lost.remove(sequence);
             let index = self.index(sequence);
@@ -184,7 +180,7 @@ impl SendBuffer {
             }
             slot.retransmitted = true;
             slot.sent = now;
-            return Some(self.outgoing(sequence));
+            return Some(sequence);
         }
         None
     }
@@ -201,7 +197,8 @@ impl SendBuffer {
         Some(self.outgoing(sequence))
     }
 
-    fn outgoing(&self, sequence: u64) -> Outgoing<'_> {
+    /// The packet with this number, which is in the buffer.
+    pub fn outgoing(&self, sequence: u64) -> Outgoing<'_> {
         let index = self.index(sequence);
         let slot = &self.slots[index];
         Outgoing {
@@ -240,10 +237,18 @@ mod tests {
         Instant::from_millis(ms)
     }
 
+    fn push(buffer: &mut SendBuffer, ms: u64, payload: &[u8]) -> bool {
+        buffer.push(at(ms), payload.len(), |bytes| {
+            bytes.copy_from_slice(payload);
+            KeyFlag::Plain
+        })
+    }
+
     fn filled(count: u64) -> SendBuffer {
         let mut buffer = SendBuffer::new(64, 8, 100);
         for n in 0..count {
-            buffer.push(at(n), 4, KeyFlag::Plain).expect("room").copy_from_slice(&(n as u32).to_be_bytes());
+            let bytes = (n as u32).to_be_bytes();
+            assert!(push(&mut buffer, n, &bytes));
         }
         buffer
     }
@@ -251,7 +256,8 @@ mod tests {
     #[test]
     fn packets_go_out_once_and_leave_when_acknowledged() {
         let mut buffer = filled(3);
-        let sent: Vec<_> = std::iter::from_fn(|| buffer.next_new(at(9)).map(|p| (p.sequence, p.payload.to_vec()))).collect();
+        let sent: Vec<_> =
+            std::iter::from_fn(|| buffer.next_new(at(9)).map(|p| (p.sequence, p.payload.to_vec()))).collect();
         assert_eq!(sent, [(100, vec![0, 0, 0, 0]), (101, vec![0, 0, 0, 1]), (102, vec![0, 0, 0, 2])]);
         assert_eq!(buffer.in_flight(), 3);
         assert!(buffer.acknowledge(102));
@@ -273,8 +279,9 @@ mod tests {
         let mut buffer = filled(3);
         while buffer.next_new(at(3)).is_some() {}
         assert_eq!(buffer.lose(90, 102), 2);
-        assert_eq!(buffer.next_retransmission(at(40), at(10)).map(|p| (p.sequence, p.retransmitted)), Some((100, true)));
-        assert_eq!(buffer.next_retransmission(at(40), at(10)).map(|p| p.sequence), Some(101));
+        assert_eq!(buffer.next_retransmission(at(40), at(10)), Some(100));
+        assert!(buffer.outgoing(100).retransmitted);
+        assert_eq!(buffer.next_retransmission(at(40), at(10)), Some(101));
         assert_eq!(buffer.lose(100, 101), 1);
         assert_eq!(buffer.next_retransmission(at(50), at(20)), None);
         assert_eq!(buffer.lose(100, 101), 1);
@@ -293,7 +300,7 @@ mod tests {
     #[test]
     fn a_full_buffer_refuses_and_old_packets_are_given_up() {
         let mut buffer = filled(64);
-        assert!(buffer.push(at(99), 4, KeyFlag::Plain).is_none());
+        assert!(!push(&mut buffer, 99, &[0; 4]));
         for _ in 0..5 {
             buffer.next_new(at(64));
         }
@@ -301,7 +308,7 @@ mod tests {
         assert_eq!(buffer.drop_before(at(10)), 10);
         assert!(!buffer.has_lost());
         assert_eq!(buffer.next_new(at(65)).map(|p| p.sequence), Some(110));
-        assert!(buffer.push(at(99), 9, KeyFlag::Plain).is_none());
+        assert!(!push(&mut buffer, 99, &[0; 9]));
         assert_eq!(buffer.oldest(), Some(at(10)));
     }
 }
