@@ -38,6 +38,8 @@ pub struct Receiver {
     buffer: ReceiveBuffer<Packet>,
     losses: ReceiverLosses,
     time: DeliveryTime,
+    /// One past the number delivered last.
+    delivered: u64,
     /// One past the highest number that came, or that the sender has said not to send any more.
     expected: u64,
     by_timestamp: bool,
@@ -69,6 +71,7 @@ impl Receiver {
             losses: ReceiverLosses::new(buffer.capacity(), reorder_tolerance),
             buffer,
             time: DeliveryTime::new(base.timestamp_us, base.arrival, latency),
+            delivered: first,
             expected: first,
             by_timestamp: parameters.features.receive_by_timestamp,
             retransmission_flag: parameters.features.retransmission_flag,
@@ -241,6 +244,8 @@ impl Receiver {
             statistics.pkt_rcv_drop += taken.skipped;
             self.losses.forget(head, taken.sequence);
         }
+        let lost_before = taken.sequence - self.delivered;
+        self.delivered = taken.sequence + 1;
         statistics.pkt_delivered += 1;
         let due = self.next_due;
         self.schedule();
@@ -249,7 +254,7 @@ impl Receiver {
             arrival: taken.meta.arrival,
             due,
             sequence: taken.sequence,
-            lost_before: u32::try_from(taken.skipped).unwrap_or(u32::MAX),
+            lost_before: u32::try_from(lost_before).unwrap_or(u32::MAX),
             recovered: taken.meta.recovered,
             path_mask: 1_u8.checked_shl(u32::from(taken.meta.path)).unwrap_or(0),
         })
