@@ -1,0 +1,271 @@
+//! What the receiver learns from its own acknowledgements: the round trip; and what it tells in them: rates.
+
+use std::time::Duration;
+
+use crate::base::Instant;
+
+/// Assumed until measured (draft-sharabayko-srt §4.10).
+pub const INITIAL_RTT_US: u32 = 100_000;
+/// Assumed until measured (draft-sharabayko-srt §4.10).
+pub const INITIAL_RTT_VARIANCE_US: u32 = 50_000;
+/// The shortest time between two periodic loss reports (draft-sharabayko-srt §4.8.2).
+const NAK_INTERVAL_MIN_US: u64 = 20_000;
+/// No path has a longer round trip: larger samples and reports are not believed.
+const RTT_MAX_US: u32 = 60_000_000;
+
+/// The smoothed round trip time (draft-sharabayko-srt §4.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundTrip {
+    smoothed_us: u32,
+    variance_us: u32,
+    /// By answers to our own acknowledgements, which go before what the peer tells.
+    measured: bool,
+}
+
+impl Default for RoundTrip {
+    fn default() -> Self {
+        Self { smoothed_us: INITIAL_RTT_US, variance_us: INITIAL_RTT_VARIANCE_US, measured: false }
+    }
+}
+
+impl RoundTrip {
+    /// The mean of late, in microseconds; 100 ms until measured.
+    #[inline]
+    pub fn smoothed_us(&self) -> u32 {
+        self.smoothed_us
+    }
+
+    /// The mean deviation of late, in microseconds.
+    #[inline]
+    pub fn variance_us(&self) -> u32 {
+        self.variance_us
+    }
+
+    /// Takes in one measurement: 1/8 of it into the mean, 1/4 of its deviation into the deviation; the first one alone
+    /// replaces what was assumed.
+    pub fn add_sample(&mut self, sample_us: u32) {
+        let sample_us = sample_us.clamp(1, RTT_MAX_US);
+        if self.measured {
+            self.variance_us = (self.variance_us * 3 + self.smoothed_us.abs_diff(sample_us)) / 4;
+            self.smoothed_us = (self.smoothed_us * 7 + sample_us) / 8;
+        } else {
+            *self = Self { smoothed_us: sample_us, variance_us: sample_us / 2, measured: true };
+        }
+    }
+
+    /// Takes over what the receiver tells a sender that receives nothing itself. What nobody has measured is ignored.
+    pub fn adopt(&mut self, smoothed_us: u32, variance_us: u32) {
+        let initial = smoothed_us == INITIAL_RTT_US && variance_us == INITIAL_RTT_VARIANCE_US;
+        if !self.measured && !initial && (1..=RTT_MAX_US).contains(&smoothed_us) && variance_us <= RTT_MAX_US {
+            *self = Self { smoothed_us, variance_us, measured: false };
+        }
+    }
+
+    /// How long an answer may reasonably take: RTT + 4 deviations.
+    #[inline]
+    pub fn patience(&self) -> Duration {
+        Duration::from_micros(u64::from(self.smoothed_us) + 4 * u64::from(self.variance_us))
+    }
+
+    /// Time between two periodic loss reports: (RTT + 4 deviations) / 2, at least 20 ms.
+    #[inline]
+    pub fn nak_interval(&self) -> Duration {
+        let half = (u64::from(self.smoothed_us) + 4 * u64::from(self.variance_us)) / 2;
+        Duration::from_micros(half.max(NAK_INTERVAL_MIN_US))
+    }
+}
+
+/// How many acknowledgements may be under way: 5 s of them, one each 10 ms.
+const UNDER_WAY_MAX: usize = 512;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sent {
+    /// 0: answered, or never sent.
+    number: u32,
+    sent_at: Instant,
+    next: u64,
+}
+
+/// Full acknowledgements under way. Each is answered once at most; an answer to none of them means nothing.
+#[derive(Debug)]
+pub struct AcknowledgementWindow {
+    sent: Box<[Sent]>,
+    last_number: u32,
+}
+
+impl Default for AcknowledgementWindow {
+    fn default() -> Self {
+        Self { sent: vec![Sent::default(); UNDER_WAY_MAX].into_boxed_slice(), last_number: 0 }
+    }
+}
+
+impl AcknowledgementWindow {
+    /// Notes that all before `next` are acknowledged now; returns the number of that acknowledgement, never 0.
+    pub fn send(&mut self, now: Instant, next: u64) -> u32 {
+        self.last_number = if self.last_number >= 0x7fff_ffff { 1 } else { self.last_number + 1 };
+        self.sent[self.last_number as usize % UNDER_WAY_MAX] = Sent { number: self.last_number, sent_at: now, next };
+        self.last_number
+    }
+
+    /// The peer has answered acknowledgement `number` (ACKACK): its round trip in microseconds and what it acknowledged.
+    pub fn answered(&mut self, now: Instant, number: u32) -> Option<(u32, u64)> {
+        let sent = &mut self.sent[number as usize % UNDER_WAY_MAX];
+        if number == 0 || sent.number != number {
+            return None;
+        }
+        sent.number = 0;
+        let rtt_us = now.saturating_since(sent.sent_at).as_micros();
+        Some((u32::try_from(rtt_us).unwrap_or(u32::MAX), sent.next))
+    }
+}
+
+/// Numbers whose low four bits are 0 and 1 are sent back to back, so that their distance tells the capacity of the path.
+const PROBE_MASK: u64 = 0xf;
+const PROBES: usize = 64;
+/// A shorter span than this gives no rate.
+const RATE_SPAN_MIN: Duration = Duration::from_millis(100);
+
+/// Rates that a full acknowledgement tells the sender (draft-sharabayko-srt §3.2.4).
+///
+/// The arrival rate is counted between acknowledgements, not taken from the median of 16 intervals as libsrt does: with
+/// receive offload many packets share one arrival time, and most intervals are zero. libsrt's senders only show it.
+#[derive(Debug)]
+pub struct Rates {
+    since: Instant,
+    packets_before: u64,
+    bytes_before: u64,
+    packets_per_second: u32,
+    bytes_per_second: u32,
+    probe: Option<(u64, Instant)>,
+    intervals_ns: Box<[u32]>,
+    intervals: usize,
+    payload_size: u32,
+}
+
+impl Rates {
+    /// `payload_size` is that of a full packet, in bytes.
+    pub fn new(now: Instant, payload_size: u32) -> Self {
+        Self {
+            since: now,
+            packets_before: 0,
+            bytes_before: 0,
+            packets_per_second: 0,
+            bytes_per_second: 0,
+            probe: None,
+            intervals_ns: vec![0; PROBES].into_boxed_slice(),
+            intervals: 0,
+            payload_size: payload_size.max(1),
+        }
+    }
+
+    /// A packet has come in order and for the first time; only every 16th and the one after it are looked at.
+    #[inline]
+    pub fn packet(&mut self, sequence: u64, arrival: Instant, bytes: u32) {
+        if sequence & PROBE_MASK <= 1 {
+            self.probe_packet(sequence, arrival, bytes);
+        }
+    }
+
+    fn probe_packet(&mut self, sequence: u64, arrival: Instant, bytes: u32) {
+        if sequence & PROBE_MASK == 0 {
+            self.probe = Some((sequence, arrival));
+        } else if let Some((first, at)) = self.probe.take()
+            && first + 1 == sequence
+            && bytes > 0
+        {
+            let took_ns = arrival.saturating_since(at).as_nanos() * u128::from(self.payload_size) / u128::from(bytes);
+            self.intervals_ns[self.intervals % PROBES] = u32::try_from(took_ns).unwrap_or(u32::MAX);
+            self.intervals += 1;
+        }
+    }
+
+    /// Brings the arrival rates up to date from running totals; returns packets and bytes per second.
+    pub fn update(&mut self, now: Instant, packets: u64, bytes: u64) -> (u32, u32) {
+        let span = now.saturating_since(self.since);
+        if span >= RATE_SPAN_MIN {
+            let per_second =
+                |count: u64| u32::try_from(u128::from(count) * 1_000_000_000 / span.as_nanos()).unwrap_or(u32::MAX);
+            self.packets_per_second = per_second(packets.wrapping_sub(self.packets_before));
+            self.bytes_per_second = per_second(bytes.wrapping_sub(self.bytes_before));
+            (self.since, self.packets_before, self.bytes_before) = (now, packets, bytes);
+        }
+        (self.packets_per_second, self.bytes_per_second)
+    }
+
+    /// Capacity of the path in packets per second, from the probes within a factor of eight of their median; 0 when unknown.
+    pub fn link_capacity(&self) -> u32 {
+        let known = self.intervals.min(PROBES);
+        let mut sorted = [0_u32; PROBES];
+        let sorted = &mut sorted[..known];
+        sorted.copy_from_slice(&self.intervals_ns[..known]);
+        sorted.sort_unstable();
+        let Some(&median) = sorted.get(known / 2) else { return 0 };
+        let (low, high) = (median / 8, median.saturating_mul(8));
+        let (mut sum, mut count) = (0_u64, 0_u64);
+        for &interval in sorted.iter().filter(|&&interval| interval >= low && interval <= high) {
+            sum += u64::from(interval);
+            count += 1;
+        }
+        if sum == 0 { 0 } else { u32::try_from(count * 1_000_000_000 / sum).unwrap_or(u32::MAX) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_round_trip_replaces_the_assumption_and_later_ones_are_smoothed() {
+        let mut rtt = RoundTrip::default();
+        assert_eq!((rtt.smoothed_us(), rtt.variance_us()), (100_000, 50_000));
+        assert_eq!(rtt.nak_interval(), Duration::from_micros(150_000));
+        rtt.add_sample(30_000);
+        assert_eq!((rtt.smoothed_us(), rtt.variance_us()), (30_000, 15_000));
+        rtt.add_sample(38_000);
+        assert_eq!((rtt.smoothed_us(), rtt.variance_us()), (31_000, (45_000 + 8_000) / 4));
+        for _ in 0..100 {
+            rtt.add_sample(10_000);
+        }
+        assert_eq!(rtt.nak_interval(), Duration::from_millis(20));
+    }
+
+    #[test]
+    fn absurd_round_trips_do_not_overflow_and_are_not_adopted() {
+        let mut rtt = RoundTrip::default();
+        rtt.adopt(0, 0);
+        rtt.adopt(u32::MAX, 0);
+        rtt.adopt(1_000, u32::MAX);
+        assert_eq!(rtt, RoundTrip::default());
+        for _ in 0..100 {
+            rtt.add_sample(u32::MAX);
+        }
+        assert_eq!(rtt.smoothed_us(), RTT_MAX_US);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_answered_once() {
+        let mut window = AcknowledgementWindow::default();
+        let first = window.send(Instant::from_millis(0), 10);
+        let second = window.send(Instant::from_millis(10), 20);
+        assert_eq!((first, second), (1, 2));
+        assert_eq!(window.answered(Instant::from_millis(40), 2), Some((30_000, 20)));
+        assert_eq!(window.answered(Instant::from_millis(40), 2), None);
+        assert_eq!(window.answered(Instant::from_millis(40), 0), None);
+        assert_eq!(window.answered(Instant::from_millis(40), 514), None);
+        assert_eq!(window.answered(Instant::from_millis(45), 1), Some((45_000, 10)));
+    }
+
+    #[test]
+    fn the_distance_of_a_probe_pair_tells_the_capacity() {
+        let mut rates = Rates::new(Instant::ZERO, 1316);
+        assert_eq!(rates.link_capacity(), 0);
+        for n in 0..1600_u64 {
+            // Pairs 10 µs apart, others 200 µs; every fifth pair is torn apart.
+            let gap_us = if n % 80 == 1 { 5_000 } else { 10 };
+            rates.packet(n, Instant::from_micros(n / 16 * 20_000 + if n % 16 == 1 { gap_us } else { 0 }), 1316);
+        }
+        assert_eq!(rates.link_capacity(), 100_000);
+        assert_eq!(rates.update(Instant::from_millis(500), 2_375, 2_375 * 1316), (4_750, 4_750 * 1316));
+        assert_eq!(rates.update(Instant::from_millis(510), 9_999, 0), (4_750, 4_750 * 1316));
+    }
+}

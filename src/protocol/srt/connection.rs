@@ -1,0 +1,541 @@
+//! A connection after its handshake: a machine that datagrams and time go into, and payloads, datagrams and events come out
+//! of. It reads no clock and draws no random number.
+//!
+//! ```text
+//!              ┌ data ───▶ receiver: window → decrypt → receive buffer ─▶ poll_payload, in order and on time
+//!  receive ────┤ control ▶ receiver: ACKACK, DROPREQ      sender: ACK, NAK      both: KMREQ, SHUTDOWN …
+//!              └ neither ▶ counted
+//!  send ─────────────────▶ sender: encrypt → send buffer ─────────────────▶ poll_transmit
+//!  handle_timeout ───────▶ notes which of ACK, NAK, KEEPALIVE … are due ──▶ poll_transmit
+//! ```
+//!
+//! What a peer sends is believed only as far as it can be checked: numbers must lie in the window, answers must answer
+//! something, ranges must not be reversed. What cannot be is counted in [`Statistics`] and changes nothing. Nothing a peer
+//! sends makes the connection allocate: all memory is taken in [`Connection::new`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::acknowledgement::RoundTrip;
+use super::control::{Control, ControlWriter, DropRequest, SequenceRange};
+use super::packet::{self, ControlHeader, DataHeader, HEADER_LEN, Header, PacketPosition, SequenceNumber};
+use super::parameters::ConnectionParameters;
+use super::receiver::{Received, Receiver};
+use super::sender::{SendError, Sender};
+use super::statistics::Statistics;
+use crate::base::{Datagram, Instant, Transmit};
+use crate::media::Payload;
+
+/// Silence after which a keep-alive is sent (draft-sharabayko-srt §3.2.3).
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Events kept for one who does not poll them.
+const EVENTS_MAX: usize = 16;
+/// The longest key material message that is looked at: two 256-bit keys take 104 bytes (draft-sharabayko-srt §3.2.2).
+const KEY_MATERIAL_MAX: usize = 256;
+/// Message numbers run from 1 (libsrt takes 0 for "none").
+const MESSAGE_NUMBERS: u64 = packet::MESSAGE_NUMBER_MAX as u64;
+
+/// What bounds a connection: chosen by us, not negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Slots of the receive buffer, rounded up to a power of two: rate × (latency + round trip).
+    pub receive_buffer_packets: usize,
+    /// Packets of the send buffer; 0 for a connection that only receives.
+    pub send_buffer_packets: usize,
+    /// Silence of the peer after which the connection is taken for broken (libsrt: `SRTO_PEERIDLETIMEO`).
+    pub peer_idle_timeout: Duration,
+    /// Packets that a gap is given to close by itself before it is reported (libsrt: `SRTO_LOSSMAXTTL`).
+    pub reorder_tolerance: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            receive_buffer_packets: 8192,
+            send_buffer_packets: 0,
+            peer_idle_timeout: Duration::from_secs(5),
+            reorder_tolerance: 0,
+        }
+    }
+}
+
+/// What happened, for whoever owns the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The connection is ready; always the first event.
+    Connected,
+    /// The peer has announced new stream encrypting keys, and they are in use from now on.
+    KeyRefreshed,
+    /// The peer has announced new key material that could not be used.
+    KeyRefreshFailed,
+    /// The sender went on beyond the receive buffer; the receiver followed.
+    SequenceJump {
+        /// How many packets were given up.
+        skipped: u64,
+    },
+    /// The peer cannot process what it is sent (draft-sharabayko-srt §3.2.10).
+    PeerError {
+        /// Its code; libsrt knows 4000, "file system".
+        code: u32,
+    },
+    /// The connection has ended and has handed up all that it held; always the last event.
+    Closed(CloseReason),
+}
+
+/// Why a connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer said so.
+    PeerShutdown,
+    /// Nothing came from the peer for [`Limits::peer_idle_timeout`].
+    PeerIdle,
+    /// Its owner closed it.
+    Local,
+    /// Another session took the stream over.
+    TakenOver,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    /// The peer has gone; what is held is still delivered when it is due.
+    Draining(CloseReason),
+    Closed,
+}
+
+/// Datagrams that wait for [`Connection::poll_transmit`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Pending {
+    shutdown: bool,
+    key_material_response: bool,
+    acknowledgement: bool,
+    light_acknowledgement: bool,
+    loss_report: bool,
+    keep_alive: bool,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    receiver: Receiver,
+    state: State,
+    pending: Pending,
+    heard_at: Instant,
+    sent_at: Instant,
+    round_trip: RoundTrip,
+    statistics: Statistics,
+    parameters: ConnectionParameters,
+    limits: Limits,
+    sender: Option<Sender>,
+    events: VecDeque<Event>,
+    key_material_response: Vec<u8>,
+}
+
+impl Connection {
+    /// A connection that the handshake has set up. Allocates all that it will ever need.
+    pub fn new(now: Instant, parameters: ConnectionParameters, limits: Limits) -> Self {
+        let mut events = VecDeque::with_capacity(EVENTS_MAX);
+        events.push_back(Event::Connected);
+        let statistics = Statistics {
+            ms_rcv_tsb_pd_delay: u64::from(parameters.receive_latency_ms),
+            ms_snd_tsb_pd_delay: u64::from(parameters.send_latency_ms),
+            ..Statistics::default()
+        };
+        Self {
+            receiver: Receiver::new(now, &parameters, limits.receive_buffer_packets, limits.reorder_tolerance),
+            state: State::Running,
+            pending: Pending::default(),
+            heard_at: now,
+            sent_at: now,
+            round_trip: RoundTrip::default(),
+            statistics,
+            sender: (limits.send_buffer_packets > 0).then(|| Sender::new(now, &parameters, limits.send_buffer_packets)),
+            parameters,
+            limits,
+            events,
+            key_material_response: Vec::with_capacity(KEY_MATERIAL_MAX),
+        }
+    }
+
+    /// What the handshake settled.
+    pub fn parameters(&self) -> &ConnectionParameters {
+        &self.parameters
+    }
+
+    /// What has been counted.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Packets held in the receive buffer: what a quota is taken of.
+    #[inline]
+    pub fn held_packets(&self) -> usize {
+        self.receiver.held()
+    }
+
+    /// Whether it has ended; nothing comes out of it any more once all has been polled.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Takes in a datagram. An encrypted connection decrypts in place, so the packet's memory must not be shared with another
+    /// packet: segments of a receive aggregate are to be copied apart first.
+    #[inline]
+    pub fn receive(&mut self, now: Instant, datagram: Datagram) {
+        if self.state != State::Running {
+            return;
+        }
+        if datagram.peer != self.parameters.peer {
+            self.statistics.pkt_wrong_peer += 1;
+            return;
+        }
+        match packet::parse(&datagram.packet) {
+            Ok(Header::Data(header)) if header.socket_id == self.parameters.socket_id => {
+                self.heard_at = now;
+                self.receive_data(&header, datagram);
+            }
+            Ok(Header::Control(header)) if header.socket_id == self.parameters.socket_id => {
+                self.heard_at = now;
+                self.receive_control(now, &header, &datagram);
+            }
+            Ok(_) => self.statistics.pkt_wrong_socket += 1,
+            Err(_) => self.statistics.pkt_malformed += 1,
+        }
+    }
+
+    #[inline]
+    fn receive_data(&mut self, header: &DataHeader, datagram: Datagram) {
+        let encryption = self.parameters.encryption.as_ref();
+        let received = self.receiver.data(header, datagram, encryption, &self.round_trip, &mut self.statistics);
+        if let Received::Jumped { skipped } = received {
+            self.event(Event::SequenceJump { skipped });
+        }
+        self.pending.light_acknowledgement |= self.receiver.wants_light_ack();
+    }
+
+    fn receive_control(&mut self, now: Instant, header: &ControlHeader, datagram: &Datagram) {
+        self.statistics.pkt_recv_control += 1;
+        let Ok(control) = Control::parse(header, &datagram.packet[HEADER_LEN..]) else {
+            self.statistics.control_malformed += 1;
+            return;
+        };
+        match control {
+            Control::KeepAlive => {}
+            Control::Acknowledgement(ack) => {
+                let Some(sender) = &mut self.sender else { return self.statistics.control_rejected += 1 };
+                if sender.acknowledged(now, &ack, &mut self.round_trip) {
+                    self.statistics.pkt_recv_ack += 1;
+                } else {
+                    self.statistics.control_rejected += 1;
+                }
+            }
+            Control::LossReport(report) => {
+                let Some(sender) = &mut self.sender else { return self.statistics.control_rejected += 1 };
+                self.statistics.pkt_recv_nak += 1;
+                self.statistics.control_rejected += sender.lost(&report, &mut self.statistics);
+            }
+            Control::AcknowledgementReceipt { number } => {
+                let arrival = datagram.arrival;
+                if self.receiver.acknowledgement_receipt(arrival, number, header.timestamp_us, &mut self.round_trip) {
+                    self.statistics.pkt_recv_ackack += 1;
+                } else {
+                    self.statistics.control_rejected += 1;
+                }
+            }
+            Control::DropRequest(request) => {
+                if self.receiver.drop_request(request.range.first(), request.range.last()) {
+                    self.statistics.pkt_recv_drop_request += 1;
+                } else {
+                    self.statistics.control_rejected += 1;
+                }
+            }
+            Control::Shutdown => self.end(CloseReason::PeerShutdown),
+            Control::PeerError { code } => self.event(Event::PeerError { code }),
+            Control::KeyMaterialRequest(message) => self.key_material_request(message),
+            Control::KeyMaterialResponse(message) => match &mut self.parameters.encryption {
+                Some(encryption) if message.len() <= KEY_MATERIAL_MAX => encryption.receive_response(message),
+                _ => self.statistics.control_rejected += 1,
+            },
+            Control::Handshake(_) | Control::CongestionWarning | Control::UnknownExtension { .. } => {
+                self.statistics.control_ignored += 1;
+            }
+        }
+    }
+
+    fn key_material_request(&mut self, message: &[u8]) {
+        let Some(encryption) = &mut self.parameters.encryption else {
+            return self.statistics.control_rejected += 1;
+        };
+        if message.len() > KEY_MATERIAL_MAX {
+            return self.statistics.control_rejected += 1;
+        }
+        self.key_material_response.clear();
+        encryption.receive_request(message, &mut self.key_material_response);
+        self.pending.key_material_response = !self.key_material_response.is_empty();
+        // The answer to keys that were taken is the message itself, else a state of four bytes.
+        if self.key_material_response.len() > 4 {
+            self.statistics.key_refreshes += 1;
+            self.event(Event::KeyRefreshed);
+        } else {
+            self.statistics.key_refresh_failures += 1;
+            self.event(Event::KeyRefreshFailed);
+        }
+    }
+
+    /// Does what is due by `now`. To be called at [`next_timeout`](Self::next_timeout); calling it at other times does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.state {
+            State::Running => {}
+            State::Draining(_) => return self.finish_draining(),
+            State::Closed => return,
+        }
+        if now >= self.heard_at + self.limits.peer_idle_timeout {
+            self.end(CloseReason::PeerIdle);
+            return self.finish_draining();
+        }
+        self.pending.acknowledgement |= now >= self.receiver.ack_at(&self.round_trip);
+        if now >= self.receiver.nak_at() {
+            self.pending.loss_report = true;
+            self.receiver.periodic_nak_sent(now, &self.round_trip);
+        }
+        self.pending.keep_alive |= now >= self.sent_at + KEEP_ALIVE_INTERVAL;
+        if let Some(sender) = &mut self.sender {
+            sender.handle_timeout(now, &self.round_trip, &mut self.statistics);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_payload`](Self::poll_payload) has something to do.
+    #[inline]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let due = self.receiver.next_due();
+        match self.state {
+            State::Running => {
+                let mut next = due
+                    .min(self.receiver.ack_at(&self.round_trip))
+                    .min(self.receiver.nak_at())
+                    .min(self.sent_at + KEEP_ALIVE_INTERVAL)
+                    .min(self.heard_at + self.limits.peer_idle_timeout);
+                if let Some(sender) = &self.sender {
+                    next = next.min(sender.next_timeout(&self.round_trip));
+                }
+                Some(next)
+            }
+            State::Draining(_) => Some(due),
+            State::Closed => None,
+        }
+    }
+
+    /// The next payload that is due, in order.
+    #[inline]
+    pub fn poll_payload(&mut self, now: Instant) -> Option<Payload> {
+        let payload = self.receiver.poll_payload(now, &mut self.statistics);
+        if payload.is_none() && self.state != State::Running {
+            self.finish_draining();
+        }
+        payload
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+            self.statistics.events_lost += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    /// The peer has gone: what is held is delivered when it is due, then the connection is closed.
+    fn end(&mut self, reason: CloseReason) {
+        if self.state == State::Running {
+            self.state = State::Draining(reason);
+            self.pending = Pending::default();
+            self.finish_draining();
+        }
+    }
+
+    fn finish_draining(&mut self) {
+        if let State::Draining(reason) = self.state
+            && self.receiver.held() == 0
+        {
+            self.state = State::Closed;
+            self.event(Event::Closed(reason));
+        }
+    }
+
+    /// Ends the connection at once: a shutdown is sent, what is held is not delivered any more.
+    pub fn close(&mut self, _now: Instant, reason: CloseReason) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.pending = Pending { shutdown: self.state == State::Running, ..Pending::default() };
+        self.receiver.clear();
+        self.state = State::Closed;
+        self.event(Event::Closed(reason));
+    }
+
+    /// Takes in a payload to send. Its time stamp is `now`; pacing is up to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the payload is then not sent.
+    pub fn send(&mut self, now: Instant, payload: &[u8]) -> Result<(), SendError> {
+        match &mut self.sender {
+            Some(sender) if self.state == State::Running => {
+                sender.send(now, payload, self.parameters.encryption.as_mut(), &mut self.statistics)
+            }
+            _ => Err(SendError::NotSending),
+        }
+    }
+
+    /// The next datagram to send: its bytes are appended to `buffer`.
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let start = buffer.len();
+        if !self.write_next(now, buffer) {
+            return None;
+        }
+        self.sent_at = now;
+        Some(Transmit {
+            peer: self.parameters.peer,
+            local: self.parameters.local,
+            interface: self.parameters.interface,
+            path: 0,
+            len: buffer.len() - start,
+        })
+    }
+
+    fn write_next(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
+        let writer = ControlWriter {
+            timestamp_us: self.parameters.timestamp_us(now),
+            socket_id: self.parameters.peer_socket_id,
+        };
+        if self.state != State::Running {
+            if std::mem::take(&mut self.pending.shutdown) {
+                writer.shutdown(buffer);
+                return true;
+            }
+            return false;
+        }
+        self.write_control(now, writer, buffer) || self.write_data(now, buffer)
+    }
+
+    fn write_control(&mut self, now: Instant, writer: ControlWriter, buffer: &mut Vec<u8>) -> bool {
+        if std::mem::take(&mut self.pending.key_material_response) {
+            writer.key_material_response(buffer, &self.key_material_response);
+            return true;
+        }
+        if std::mem::take(&mut self.pending.acknowledgement) {
+            self.pending.light_acknowledgement = false;
+            self.write_acknowledgement(now, writer, buffer);
+            return true;
+        }
+        if std::mem::take(&mut self.pending.light_acknowledgement) {
+            self.statistics.pkt_sent_light_ack += 1;
+            let next = self.receiver.take_light_ack();
+            writer.acknowledgement(buffer, &super::control::Acknowledgement { number: 0, next, report: None });
+            return true;
+        }
+        let size_max = self.parameters.packet_size_max();
+        if self.receiver.has_fresh_losses() {
+            let receiver = &mut self.receiver;
+            let runs = std::iter::from_fn(|| receiver.next_fresh_loss());
+            if writer.loss_report(buffer, runs.filter_map(range), size_max) > 0 {
+                self.statistics.pkt_sent_nak += 1;
+                return true;
+            }
+        }
+        if std::mem::take(&mut self.pending.loss_report)
+            && writer.loss_report(buffer, self.receiver.missing_runs().filter_map(range), size_max) > 0
+        {
+            self.statistics.pkt_sent_nak += 1;
+            return true;
+        }
+        if let Some(sender) = &mut self.sender {
+            if let Some(number) = sender.take_receipt() {
+                self.statistics.pkt_sent_ackack += 1;
+                writer.acknowledgement_receipt(buffer, number);
+                return true;
+            }
+            if let Some((first, last)) = sender.take_drop_request()
+                && let Some(range) = range((first, last + 1))
+            {
+                self.statistics.pkt_sent_drop_request += 1;
+                writer.drop_request(buffer, &DropRequest { message_number: 0, range });
+                return true;
+            }
+        }
+        if std::mem::take(&mut self.pending.keep_alive) {
+            writer.keep_alive(buffer);
+            return true;
+        }
+        false
+    }
+
+    fn write_acknowledgement(&mut self, now: Instant, writer: ControlWriter, buffer: &mut Vec<u8>) {
+        let (packets_per_second, capacity, bytes_per_second) = self.receiver.rates(now, &self.statistics);
+        let (number, next) = self.receiver.take_ack(now);
+        let report = super::control::ReceiverReport {
+            rtt_us: self.round_trip.smoothed_us(),
+            rtt_variance_us: self.round_trip.variance_us(),
+            available_buffer_packets: self.receiver.free() as u32,
+            rates: Some(super::control::ReceivingRates {
+                packets_per_second,
+                link_capacity_packets_per_second: capacity,
+                bytes_per_second: Some(bytes_per_second),
+            }),
+        };
+        writer.acknowledgement(buffer, &super::control::Acknowledgement { number, next, report: Some(report) });
+        let statistics = &mut self.statistics;
+        statistics.pkt_sent_ack += 1;
+        statistics.mbps_recv_rate = f64::from(bytes_per_second) * 8.0 / 1e6;
+        statistics.mbps_bandwidth = f64::from(capacity) * self.parameters.payload_size_max() as f64 * 8.0 / 1e6;
+        self.gauge();
+    }
+
+    /// Brings the gauges of [`statistics`](Self::statistics) up to date; done by itself with each full acknowledgement.
+    pub fn gauge(&mut self) {
+        self.statistics.ms_rtt = f64::from(self.round_trip.smoothed_us()) / 1_000.0;
+        self.receiver.gauge(&mut self.statistics);
+        if let Some(sender) = &self.sender {
+            sender.gauge(&mut self.statistics);
+        }
+    }
+
+    fn write_data(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
+        let Some(sender) = self.sender.as_mut().filter(|sender| sender.has_packet()) else { return false };
+        let Some(outgoing) = sender.next_packet(now, &self.round_trip) else { return false };
+        let header = DataHeader {
+            sequence: SequenceNumber::new(outgoing.sequence),
+            position: PacketPosition::Only,
+            in_order: false,
+            key: outgoing.key,
+            retransmitted: outgoing.retransmitted && self.parameters.features.retransmission_flag,
+            message_number: (outgoing.sequence.wrapping_sub(self.parameters.initial_sequence.get()) % MESSAGE_NUMBERS
+                + 1) as u32,
+            timestamp_us: self.parameters.timestamp_us(outgoing.submitted),
+            socket_id: self.parameters.peer_socket_id,
+        };
+        let mut bytes = [0; HEADER_LEN];
+        header.encode(&mut bytes);
+        buffer.extend_from_slice(&bytes);
+        buffer.extend_from_slice(outgoing.payload);
+        let statistics = &mut self.statistics;
+        statistics.pkt_sent += 1;
+        statistics.byte_sent += outgoing.payload.len() as u64;
+        statistics.pkt_retrans += u64::from(outgoing.retransmitted);
+        statistics.pkt_sent_unique += u64::from(!outgoing.retransmitted);
+        true
+    }
+}
+
+/// A run, end excluded, as it goes on the wire, end included.
+fn range((first, end): (u64, u64)) -> Option<SequenceRange> {
+    SequenceRange::new(SequenceNumber::new(first), SequenceNumber::new(end - 1))
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -1,0 +1,439 @@
+//! The receiving half of a connection: data packets in, payloads out, in order and on time.
+
+use std::time::Duration;
+
+use super::acknowledgement::{AcknowledgementWindow, Rates, RoundTrip};
+use super::delivery_time::DeliveryTime;
+use super::encryption::{Encryption, Undecryptable};
+use super::loss::ReceiverLosses;
+use super::packet::{DataHeader, HEADER_LEN, KeyFlag, SequenceNumber};
+use super::parameters::ConnectionParameters;
+use super::receive_buffer::{Meta, Place, ReceiveBuffer};
+use super::statistics::Statistics;
+use crate::base::{Datagram, Instant, Packet};
+use crate::media::Payload;
+
+/// The shortest time between two full acknowledgements (draft-sharabayko-srt §4.8.1).
+pub const ACK_INTERVAL: Duration = Duration::from_millis(10);
+/// Data packets after which a light acknowledgement is sent (draft-sharabayko-srt §3.2.4).
+const LIGHT_ACK_PACKETS: u32 = 64;
+
+/// What became of a data packet, as far as the connection must act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing more to do.
+    Done,
+    /// It revealed a gap wider than the buffer, and the receiver has followed the sender over it.
+    Jumped {
+        /// How many packets were given up.
+        skipped: u64,
+    },
+}
+
+/// State of the receiving half.
+#[derive(Debug)]
+pub struct Receiver {
+    /// When the first packet in the buffer is due; far future when there is none. All that `poll_payload` looks at when idle.
+    next_due: Instant,
+    buffer: ReceiveBuffer<Packet>,
+    losses: ReceiverLosses,
+    time: DeliveryTime,
+    /// One past the number delivered last.
+    delivered: u64,
+    /// One past the highest number that came, or that the sender has said not to send any more.
+    expected: u64,
+    by_timestamp: bool,
+    retransmission_flag: bool,
+    /// Data packets since the last full acknowledgement, and light ones sent meanwhile.
+    packets_since_ack: u32,
+    light_acks: u32,
+    acknowledged: u64,
+    acknowledged_at: Instant,
+    /// What the peer is known to know we have.
+    confirmed: u64,
+    was_full: bool,
+    nak_at: Instant,
+    window: AcknowledgementWindow,
+    rates: Rates,
+    /// The number that would confirm a jump beyond the buffer.
+    jump_candidate: Option<u64>,
+}
+
+impl Receiver {
+    /// The receiving half of a connection that begins `now`.
+    pub fn new(now: Instant, parameters: &ConnectionParameters, buffer_packets: usize, reorder_tolerance: u16) -> Self {
+        let first = parameters.initial_sequence.get();
+        let buffer = ReceiveBuffer::new(buffer_packets, first);
+        let base = parameters.peer_time_base;
+        let latency = Duration::from_millis(u64::from(parameters.receive_latency_ms));
+        Self {
+            next_due: Instant::FAR_FUTURE,
+            losses: ReceiverLosses::new(buffer.capacity(), reorder_tolerance),
+            buffer,
+            time: DeliveryTime::new(base.timestamp_us, base.arrival, latency),
+            delivered: first,
+            expected: first,
+            by_timestamp: parameters.features.receive_by_timestamp,
+            retransmission_flag: parameters.features.retransmission_flag,
+            packets_since_ack: 0,
+            light_acks: 0,
+            acknowledged: first,
+            acknowledged_at: Instant::ZERO,
+            confirmed: first,
+            was_full: false,
+            nak_at: Instant::FAR_FUTURE,
+            window: AcknowledgementWindow::default(),
+            rates: Rates::new(now, parameters.payload_size_max() as u32),
+            jump_candidate: None,
+        }
+    }
+
+    /// Packets held.
+    #[inline]
+    pub fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// When the next payload is due; far future when none is held.
+    #[inline]
+    pub fn next_due(&self) -> Instant {
+        self.next_due
+    }
+
+    /// Takes in a data packet whose header has been read: judged against the window first, then decrypted, and only then
+    /// given a place, so that a packet that cannot be read takes nobody's.
+    #[inline]
+    pub fn data(
+        &mut self,
+        header: &DataHeader,
+        datagram: Datagram,
+        encryption: Option<&Encryption>,
+        round_trip: &RoundTrip,
+        statistics: &mut Statistics,
+    ) -> Received {
+        let bytes = (datagram.packet.len() - HEADER_LEN) as u64;
+        statistics.pkt_recv += 1;
+        statistics.byte_recv += bytes;
+        self.packets_since_ack += 1;
+        let retransmitted = self.retransmission_flag && header.retransmitted;
+        statistics.pkt_rcv_retrans += u64::from(retransmitted);
+
+        let offset = header.sequence.distance(SequenceNumber::new(self.buffer.head()));
+        let (sequence, jumped) = match self.buffer.place(offset) {
+            Place::Free(sequence) => (sequence, 0),
+            Place::Duplicate => {
+                statistics.pkt_rcv_duplicate += 1;
+                return Received::Done;
+            }
+            Place::Belated => {
+                self.belated(header, datagram.arrival, statistics);
+                return Received::Done;
+            }
+            Place::Beyond(sequence) => match self.beyond(sequence, retransmitted, statistics) {
+                Some(skipped) => (sequence, skipped),
+                None => return Received::Done,
+            },
+        };
+
+        let Datagram { mut packet, arrival, path, .. } = datagram;
+        packet.advance(HEADER_LEN);
+        if !decrypt(header, &mut packet, encryption, statistics) {
+            return Received::Done;
+        }
+        if jumped > 0 {
+            self.follow_jump(sequence, jumped, statistics);
+        }
+
+        let mut recovered = false;
+        if sequence >= self.expected {
+            if sequence > self.expected {
+                self.gap(sequence, arrival, round_trip, statistics);
+            }
+            self.expected = sequence + 1;
+            if !retransmitted {
+                self.rates.packet(sequence, arrival, bytes as u32);
+            }
+        } else if self.losses.arrived(sequence) {
+            recovered = retransmitted || !self.retransmission_flag;
+            if recovered {
+                statistics.pkt_rcv_recovered += 1;
+            } else {
+                statistics.pkt_rcv_reordered += 1;
+                let distance = self.expected - sequence;
+                statistics.pkt_reorder_distance = statistics.pkt_reorder_distance.max(distance);
+            }
+        }
+        self.losses.packet_passed();
+
+        let timestamp_us = self.timestamp(header, arrival, statistics);
+        statistics.pkt_recv_unique += 1;
+        statistics.byte_recv_unique += bytes;
+        self.buffer.insert(sequence, Meta { timestamp_us, arrival, recovered, path }, packet);
+        if self.buffer.first().is_some_and(|(first, _)| first == sequence) {
+            self.next_due = self.time.due(timestamp_us);
+        }
+        if jumped > 0 { Received::Jumped { skipped: jumped } } else { Received::Done }
+    }
+
+    /// A peer without TSBPD, or with a time stamp that is not to be believed, is delivered by arrival instead.
+    #[inline]
+    fn timestamp(&self, header: &DataHeader, arrival: Instant, statistics: &mut Statistics) -> i64 {
+        if !self.by_timestamp {
+            return self.time.expected(arrival);
+        }
+        self.time.unwrap(header.timestamp_us, arrival).unwrap_or_else(|| {
+            statistics.timestamps_disbelieved += 1;
+            self.time.expected(arrival)
+        })
+    }
+
+    fn belated(&self, header: &DataHeader, arrival: Instant, statistics: &mut Statistics) {
+        statistics.pkt_rcv_belated += 1;
+        let late_ms = self
+            .by_timestamp
+            .then(|| self.time.unwrap(header.timestamp_us, arrival))
+            .flatten()
+            .map(|at| arrival.saturating_since(self.time.due(at)).as_micros() as f64 / 1_000.0);
+        if let Some(late_ms) = late_ms {
+            let mean = &mut statistics.pkt_rcv_avg_belated_time;
+            *mean += (late_ms - *mean) * 0.2;
+        }
+    }
+
+    fn gap(&mut self, sequence: u64, arrival: Instant, round_trip: &RoundTrip, statistics: &mut Statistics) {
+        statistics.pkt_rcv_loss += sequence - self.expected;
+        if self.losses.is_empty() {
+            self.nak_at = arrival + round_trip.nak_interval();
+        }
+        self.losses.gap(self.expected, sequence);
+    }
+
+    /// A packet too far ahead for the buffer. While packets are held, their delivery will make room within the latency, and
+    /// this one is asked for again. With an empty buffer nothing would ever move the window (libsrt breaks the connection
+    /// here): two packets in sequence confirm that the sender really is there, and the receiver follows. One stray or forged
+    /// packet does nothing. Returns how many packets the jump gives up.
+    fn beyond(&mut self, sequence: u64, retransmitted: bool, statistics: &mut Statistics) -> Option<u64> {
+        if self.buffer.is_empty() && !retransmitted {
+            if self.jump_candidate.take() == Some(sequence) {
+                return Some(sequence - self.buffer.head());
+            }
+            self.jump_candidate = Some(sequence + 1);
+        }
+        statistics.pkt_rcv_no_room += 1;
+        None
+    }
+
+    fn follow_jump(&mut self, sequence: u64, skipped: u64, statistics: &mut Statistics) {
+        self.losses.forget(self.buffer.head(), self.expected);
+        statistics.pkt_rcv_loss += sequence - self.expected;
+        statistics.pkt_rcv_drop += skipped;
+        statistics.sequence_jumps += 1;
+        self.buffer.skip_to(sequence);
+        self.expected = sequence;
+    }
+
+    /// The next payload that is due.
+    #[inline]
+    pub fn poll_payload(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
+        if now < self.next_due {
+            return None;
+        }
+        let head = self.buffer.head();
+        let taken = self.buffer.take_first()?;
+        if taken.skipped > 0 {
+            statistics.pkt_rcv_drop += taken.skipped;
+            self.losses.forget(head, taken.sequence);
+        }
+        let lost_before = taken.sequence - self.delivered;
+        self.delivered = taken.sequence + 1;
+        statistics.pkt_delivered += 1;
+        let due = self.next_due;
+        self.schedule();
+        Some(Payload {
+            packet: taken.item,
+            arrival: taken.meta.arrival,
+            due,
+            sequence: taken.sequence,
+            lost_before: u32::try_from(lost_before).unwrap_or(u32::MAX),
+            recovered: taken.meta.recovered,
+            path_mask: 1_u8.checked_shl(u32::from(taken.meta.path)).unwrap_or(0),
+        })
+    }
+
+    #[inline]
+    fn schedule(&mut self) {
+        self.next_due = match self.buffer.first() {
+            Some((_, meta)) => self.time.due(meta.timestamp_us),
+            None => Instant::FAR_FUTURE,
+        };
+    }
+
+    /// Lets go of all that is held.
+    pub fn clear(&mut self) {
+        while self.buffer.take_first().is_some() {}
+        self.losses.forget(self.buffer.head().min(self.expected), self.expected);
+        self.next_due = Instant::FAR_FUTURE;
+    }
+
+    /// The sender will not send `first..=last` any more: nothing of it is asked for again. What is held or still comes is
+    /// delivered all the same. `false` when the range is not one that this receiver can be waiting for.
+    pub fn drop_request(&mut self, first: SequenceNumber, last: SequenceNumber) -> bool {
+        let head = self.buffer.head();
+        let reference = SequenceNumber::new(head);
+        let (first, last) = (first.distance(reference), last.distance(reference));
+        if last < 0 {
+            return true;
+        }
+        if last >= self.buffer.capacity() as i64 {
+            return false;
+        }
+        let (first, end) = (head + first.max(0) as u64, head + last as u64 + 1);
+        if first > self.expected {
+            return false;
+        }
+        self.losses.forget(first, end.min(self.expected));
+        self.expected = self.expected.max(end);
+        true
+    }
+
+    /// The peer has answered an acknowledgement. `false` when that was never sent or has been answered.
+    pub fn acknowledgement_receipt(
+        &mut self,
+        arrival: Instant,
+        number: u32,
+        timestamp_us: u32,
+        round_trip: &mut RoundTrip,
+    ) -> bool {
+        let Some((rtt_us, next)) = self.window.answered(arrival, number) else { return false };
+        round_trip.add_sample(rtt_us);
+        self.confirmed = self.confirmed.max(next);
+        if self.time.add_sample(timestamp_us, arrival, rtt_us) {
+            self.schedule();
+        }
+        true
+    }
+
+    /// Whether a light acknowledgement is due: many packets between two full ones.
+    #[inline]
+    pub fn wants_light_ack(&self) -> bool {
+        self.packets_since_ack >= LIGHT_ACK_PACKETS * (self.light_acks + 1)
+            && self.buffer.first_missing() != self.confirmed
+    }
+
+    /// What a light acknowledgement says; one is not due again for a while.
+    pub fn take_light_ack(&mut self) -> SequenceNumber {
+        self.light_acks = self.packets_since_ack / LIGHT_ACK_PACKETS;
+        SequenceNumber::new(self.buffer.first_missing())
+    }
+
+    /// When the next full acknowledgement is due: 10 ms after the last one if there is something new to say, a round trip
+    /// and its deviations after it if the peer has not confirmed it, never if it has.
+    #[inline]
+    pub fn ack_at(&self, round_trip: &RoundTrip) -> Instant {
+        let next = self.buffer.first_missing();
+        if next != self.acknowledged || (self.was_full && self.buffer.free() > 0) {
+            self.acknowledged_at + ACK_INTERVAL
+        } else if next != self.confirmed {
+            self.acknowledged_at + round_trip.patience().max(ACK_INTERVAL)
+        } else {
+            Instant::FAR_FUTURE
+        }
+    }
+
+    /// The number of a full acknowledgement that goes out now, and what it acknowledges.
+    pub fn take_ack(&mut self, now: Instant) -> (u32, SequenceNumber) {
+        let next = self.buffer.first_missing();
+        self.acknowledged = next;
+        self.acknowledged_at = now;
+        self.was_full = self.buffer.free() == 0;
+        self.packets_since_ack = 0;
+        self.light_acks = 0;
+        (self.window.send(now, next), SequenceNumber::new(next))
+    }
+
+    /// When the next periodic loss report is due; far future when nothing is missing.
+    #[inline]
+    pub fn nak_at(&self) -> Instant {
+        if self.losses.is_empty() { Instant::FAR_FUTURE } else { self.nak_at }
+    }
+
+    /// A periodic loss report goes out now.
+    pub fn periodic_nak_sent(&mut self, now: Instant, round_trip: &RoundTrip) {
+        self.nak_at = now + round_trip.nak_interval();
+    }
+
+    /// Whether a gap waits for its first report.
+    #[inline]
+    pub fn has_fresh_losses(&self) -> bool {
+        self.losses.has_fresh()
+    }
+
+    /// The next run to be reported for the first time, as its first number and the one after its last.
+    pub fn next_fresh_loss(&mut self) -> Option<(u64, u64)> {
+        self.losses.next_fresh(self.buffer.head())
+    }
+
+    /// All runs of missing packets, oldest first.
+    pub fn missing_runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.losses.runs(self.buffer.head(), self.expected)
+    }
+
+    /// Free slots after what is acknowledged.
+    #[inline]
+    pub fn free(&self) -> usize {
+        self.buffer.free()
+    }
+
+    /// Packets per second, capacity of the path in packets per second, bytes per second.
+    pub fn rates(&mut self, now: Instant, statistics: &Statistics) -> (u32, u32, u32) {
+        let (packets, bytes) = self.rates.update(now, statistics.pkt_recv, statistics.byte_recv);
+        (packets, self.rates.link_capacity(), bytes)
+    }
+
+    /// Brings the gauges up to date.
+    pub fn gauge(&self, statistics: &mut Statistics) {
+        let first = self.buffer.first().map_or(0, |(_, meta)| meta.timestamp_us);
+        let last = self.buffer.last().map_or(0, |meta| meta.timestamp_us);
+        statistics.pkt_rcv_buf = self.buffer.len() as u64;
+        statistics.ms_rcv_buf = (last - first).max(0) as u64 / 1_000;
+        statistics.pkt_avail_rcv_buf = self.buffer.free() as u64;
+        statistics.pkt_rcv_missing = self.losses.len() as u64;
+        statistics.us_drift = self.time.drift_us();
+    }
+}
+
+/// Decrypts in place; counts and refuses what cannot be read, and what is plain where it must not be.
+#[inline]
+fn decrypt(
+    header: &DataHeader,
+    packet: &mut Packet,
+    encryption: Option<&Encryption>,
+    statistics: &mut Statistics,
+) -> bool {
+    let Some(encryption) = encryption else {
+        if header.key == KeyFlag::Plain {
+            return true;
+        }
+        count_undecrypted(packet, statistics);
+        return false;
+    };
+    let Some(bytes) = packet.bytes_mut() else {
+        statistics.pkt_rcv_not_writable += 1;
+        count_undecrypted(packet, statistics);
+        return false;
+    };
+    match encryption.decrypt(header.key, header.sequence, bytes) {
+        Ok(()) => true,
+        Err(reason) => {
+            statistics.pkt_rcv_unencrypted += u64::from(reason == Undecryptable::Plain);
+            count_undecrypted(packet, statistics);
+            false
+        }
+    }
+}
+
+#[cold]
+fn count_undecrypted(packet: &Packet, statistics: &mut Statistics) {
+    statistics.pkt_rcv_undecrypt += 1;
+    statistics.byte_rcv_undecrypt += packet.len() as u64;
+}

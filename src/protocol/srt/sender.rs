@@ -1,0 +1,228 @@
+//! The sending half of a connection: what to send, what to send again, what to give up.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::acknowledgement::RoundTrip;
+use super::control::{Acknowledgement, LossReport};
+use super::encryption::Encryption;
+use super::packet::{KeyFlag, SequenceNumber};
+use super::parameters::ConnectionParameters;
+use super::send_buffer::{Outgoing, SendBuffer};
+use super::statistics::Statistics;
+use crate::base::Instant;
+
+/// A packet is of use for the peer's latency, but for a second at least: room for one frame that takes the whole bit budget
+/// (libsrt: `SRT_TLPKTDROP_MINTHRESHOLD_MS`).
+const TOO_LATE_MIN: Duration = Duration::from_millis(1_000);
+/// What the two sides take to react (libsrt: twice the ACK interval).
+const REACTION: Duration = Duration::from_millis(20);
+
+/// Why a payload was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The connection has ended, or was set up to receive only.
+    #[error("the connection does not send")]
+    NotSending,
+    /// The peer acknowledges too slowly for the buffer.
+    #[error("the send buffer is full")]
+    BufferFull,
+    /// The payload does not fit into a packet.
+    #[error("a payload of {length} bytes does not fit into a packet of {limit}")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// What fits.
+        limit: usize,
+    },
+}
+
+/// State of the sending half.
+#[derive(Debug)]
+pub struct Sender {
+    buffer: SendBuffer,
+    flow_window: usize,
+    too_late: Option<Duration>,
+    peer_repeats_loss_reports: bool,
+    /// When the peer last acknowledged anything, or something was sent for the first time: what the probe counts from.
+    progress_at: Instant,
+    probes: u32,
+    /// The oldest number that the peer asked for though it is given up.
+    drop_request: Option<u64>,
+    receipt: Option<u32>,
+}
+
+impl Sender {
+    /// The sending half of a connection that begins `now`, with room for `buffer_packets`.
+    pub fn new(now: Instant, parameters: &ConnectionParameters, buffer_packets: usize) -> Self {
+        let latency = Duration::from_millis(u64::from(parameters.send_latency_ms));
+        Self {
+            buffer: SendBuffer::new(buffer_packets, parameters.payload_size_max(), parameters.initial_sequence.get()),
+            flow_window: parameters.peer_flow_window as usize,
+            too_late: parameters.features.peer_drops_too_late.then(|| latency.max(TOO_LATE_MIN) + REACTION),
+            peer_repeats_loss_reports: parameters.features.peer_repeats_loss_reports,
+            progress_at: now,
+            probes: 0,
+            drop_request: None,
+            receipt: None,
+        }
+    }
+
+    /// Takes in a payload; it goes out as soon as the flow window lets it.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        payload: &[u8],
+        encryption: Option<&mut Encryption>,
+        statistics: &mut Statistics,
+    ) -> Result<(), SendError> {
+        if payload.len() > self.buffer.payload_max() {
+            return Err(SendError::TooLong { length: payload.len(), limit: self.buffer.payload_max() });
+        }
+        self.drop_too_late(now, statistics);
+        let sequence = SequenceNumber::new(self.buffer.end());
+        let taken = self.buffer.push(now, payload.len(), |bytes| {
+            bytes.copy_from_slice(payload);
+            encryption.map_or(KeyFlag::Plain, |encryption| encryption.encrypt(sequence, bytes))
+        });
+        if taken {
+            return Ok(());
+        }
+        statistics.pkt_snd_refused += 1;
+        Err(SendError::BufferFull)
+    }
+
+    fn drop_too_late(&mut self, now: Instant, statistics: &mut Statistics) {
+        if self.drop_at() < now
+            && let Some(too_late) = self.too_late
+        {
+            statistics.pkt_snd_drop += self.buffer.drop_before(now - too_late);
+        }
+    }
+
+    fn drop_at(&self) -> Instant {
+        match (self.buffer.oldest(), self.too_late) {
+            (Some(oldest), Some(too_late)) => oldest + too_late,
+            _ => Instant::FAR_FUTURE,
+        }
+    }
+
+    /// Places a number of the peer's relative to the oldest packet held: how far after it, or before it when negative.
+    fn offset(&self, sequence: SequenceNumber) -> i64 {
+        sequence.distance(SequenceNumber::new(self.buffer.first()))
+    }
+
+    /// The peer acknowledges. `false` when it acknowledges what was never sent: nothing of such a packet is believed.
+    pub fn acknowledged(&mut self, now: Instant, ack: &Acknowledgement, round_trip: &mut RoundTrip) -> bool {
+        let offset = self.offset(ack.next);
+        if offset > self.buffer.in_flight() as i64 {
+            return false;
+        }
+        if offset > 0 {
+            let flight = offset as usize;
+            assert!(self.buffer.acknowledge(self.buffer.first() + offset as u64), "judged above");
+            self.flow_window = self.flow_window.saturating_sub(flight);
+            self.progress_at = now;
+            self.probes = 0;
+        }
+        let Some(report) = &ack.report else { return true };
+        if offset >= 0 {
+            self.flow_window = report.available_buffer_packets as usize;
+            round_trip.adopt(report.rtt_us, report.rtt_variance_us);
+        }
+        if ack.number != 0 {
+            self.receipt = Some(ack.number);
+        }
+        true
+    }
+
+    /// The peer misses packets. Returns how many of the ranges named packets that were never sent.
+    pub fn lost(&mut self, report: &LossReport<'_>, statistics: &mut Statistics) -> u64 {
+        let mut refused = 0;
+        for range in report.ranges() {
+            let (first, last) = (self.offset(range.first()), self.offset(range.last()));
+            if last >= self.buffer.in_flight() as i64 {
+                refused += 1;
+                continue;
+            }
+            let oldest = self.buffer.first();
+            if first < 0 {
+                let gone = oldest.saturating_sub(first.unsigned_abs());
+                self.drop_request = Some(self.drop_request.map_or(gone, |other| other.min(gone)));
+            }
+            if last >= 0 {
+                let lost = self.buffer.lose(oldest + first.max(0) as u64, oldest + last as u64 + 1);
+                statistics.pkt_snd_loss += lost as u64;
+            }
+        }
+        refused
+    }
+
+    /// Gives up what is too late and, when the peer has been silent for too long, sends again what it may be missing: all of
+    /// it when the peer does not repeat its loss reports, else the newest packet, which shows the peer what it has missed at
+    /// the end of a burst and could not know.
+    pub fn handle_timeout(&mut self, now: Instant, round_trip: &RoundTrip, statistics: &mut Statistics) {
+        self.drop_too_late(now, statistics);
+        if now >= self.probe_at(round_trip) {
+            let (first, end) = (self.buffer.first(), self.buffer.next_unsent());
+            let from = if self.peer_repeats_loss_reports { end - 1 } else { first };
+            self.buffer.lose(from, end);
+            self.progress_at = now;
+            self.probes += 1;
+        }
+    }
+
+    fn probe_at(&self, round_trip: &RoundTrip) -> Instant {
+        if self.buffer.in_flight() == 0 || self.buffer.has_lost() {
+            return Instant::FAR_FUTURE;
+        }
+        self.progress_at + (round_trip.patience() + REACTION) * (self.probes + 1).min(16)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn next_timeout(&self, round_trip: &RoundTrip) -> Instant {
+        self.drop_at().min(self.probe_at(round_trip))
+    }
+
+    /// The number of a full acknowledgement to be answered.
+    pub fn take_receipt(&mut self) -> Option<u32> {
+        self.receipt.take()
+    }
+
+    /// The range of given up packets that the peer asked for, both ends included.
+    pub fn take_drop_request(&mut self) -> Option<(u64, u64)> {
+        let first = self.drop_request.take()?;
+        let last = self.buffer.first().checked_sub(1)?;
+        (first <= last).then_some((first, last))
+    }
+
+    /// Whether [`next_packet`](Self::next_packet) would give one.
+    #[inline]
+    pub fn has_packet(&self) -> bool {
+        self.buffer.has_lost() || (self.buffer.has_unsent() && self.buffer.in_flight() < self.flow_window)
+    }
+
+    /// The next packet to go out: lost ones first, new ones as the flow window lets them.
+    pub fn next_packet(&mut self, now: Instant, round_trip: &RoundTrip) -> Option<Outgoing<'_>> {
+        if self.buffer.has_lost() {
+            let on_its_way_us = round_trip.smoothed_us().saturating_sub(4 * round_trip.variance_us());
+            let not_since = now - Duration::from_micros(u64::from(on_its_way_us));
+            if let Some(sequence) = self.buffer.next_retransmission(now, not_since) {
+                return Some(self.buffer.outgoing(sequence));
+            }
+        }
+        if self.buffer.in_flight() >= self.flow_window {
+            return None;
+        }
+        self.progress_at = now;
+        self.buffer.next_new(now)
+    }
+
+    /// Brings the gauges up to date.
+    pub fn gauge(&self, statistics: &mut Statistics) {
+        statistics.pkt_flight_size = self.buffer.in_flight() as u64;
+        statistics.pkt_flow_window = self.flow_window as u64;
+        statistics.pkt_snd_buf = self.buffer.len() as u64;
+    }
+}

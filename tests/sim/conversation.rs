@@ -1,0 +1,396 @@
+//! A conversation in virtual time: one connection sends through two bad links to another, and what comes out is held against
+//! what went in.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use headworks::base::{Datagram, Instant};
+use headworks::protocol::srt::connection::{CloseReason, Connection, Event, Limits};
+use headworks::protocol::srt::packet::SequenceNumber;
+use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
+use headworks::protocol::srt::statistics::Statistics;
+use headworks::protocol::srt::stream_id::StreamId;
+use headworks_packet::{PacketPool, PoolOptions};
+
+use crate::link::{Conditions, Link, MS};
+use crate::random::Random;
+
+/// What is played.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub seed: u64,
+    /// From the sender to the receiver, and back.
+    pub there: Conditions,
+    pub back: Conditions,
+    pub latency_ms: u16,
+    pub packets: u64,
+    /// Between two packets, in ns.
+    pub interval: u64,
+    pub initial_sequence: u64,
+    /// What the sender's clock shows when the conversation begins, in µs.
+    pub initial_timestamp_us: u32,
+    /// How much faster the sender's clock runs than the receiver's, per million.
+    pub drift_ppm: i64,
+    /// The receiver looks at its datagrams and timers once in so many ns.
+    pub turn: u64,
+    pub receive_buffer_packets: usize,
+    /// Datagrams of noise thrown at the receiver from the sender's address, per million packets.
+    pub noise: u32,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        let path = Conditions { delay: 15 * MS, ..Conditions::default() };
+        Self {
+            seed: 1,
+            there: path.clone(),
+            back: path,
+            latency_ms: 500,
+            packets: 4_000,
+            interval: MS,
+            initial_sequence: 1_000,
+            initial_timestamp_us: 0,
+            drift_ppm: 0,
+            turn: MS / 2,
+            receive_buffer_packets: 4_096,
+            noise: 0,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub delivered: u64,
+    /// Told by `lost_before`.
+    pub lost: u64,
+    /// How far due times lay from the ideal ones, in ns: the extremes.
+    pub due_error: (i64, i64),
+    /// The longest that a payload was handed up after it was due, in ns.
+    pub latest: u64,
+    pub most_held: usize,
+    pub jumps: u64,
+    pub receiver: Statistics,
+    pub sender: Statistics,
+}
+
+/// The receiver's clock reads this when virtual time is zero.
+const RECEIVER_EPOCH: u64 = 50_000 * MS;
+/// The sender's clock; its connection began long enough ago to show the initial time stamp.
+const SENDER_EPOCH: u64 = 10_000_000 * MS;
+
+struct World {
+    script: Script,
+    sender: Connection,
+    receiver: Connection,
+    there: Link,
+    back: Link,
+    noise: Random,
+    in_flight: BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>>,
+    posted: u64,
+    sender_pool: PacketPool,
+    receiver_pool: PacketPool,
+    buffer: Vec<u8>,
+    submitted: Vec<u64>,
+    outcome: Outcome,
+    next_index: u64,
+    last_delivery: Instant,
+    drift_means: u64,
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 9_000))
+}
+
+fn parameters(script: &Script, from: u8, to: u8, role: Role, start: Instant) -> ConnectionParameters {
+    ConnectionParameters {
+        peer: address(to),
+        local: None,
+        interface: 0,
+        role,
+        socket_id: u32::from(from),
+        peer_socket_id: u32::from(to),
+        initial_sequence: SequenceNumber::new(script.initial_sequence),
+        start,
+        peer_time_base: PeerTimeBase {
+            timestamp_us: script.initial_timestamp_us,
+            arrival: Instant::from_nanos(RECEIVER_EPOCH + script.there.delay),
+        },
+        receive_latency_ms: script.latency_ms,
+        send_latency_ms: script.latency_ms,
+        mtu: 1_500,
+        flow_window: script.receive_buffer_packets as u32,
+        peer_flow_window: script.receive_buffer_packets as u32,
+        peer_version: 0x0001_0501,
+        peer_flags: 0xbf,
+        features: Features::default(),
+        encryption: None,
+        stream_id: StreamId::default(),
+    }
+}
+
+/// The bytes of payload `index`: its length and content follow from the index.
+pub fn payload(index: u64) -> Vec<u8> {
+    let mut random = Random::new(index);
+    let length = if index % 7 == 0 { random.between(1, 1_316) } else { 188 };
+    let mut bytes: Vec<u8> = Vec::with_capacity(length as usize + 8);
+    while bytes.len() < length as usize {
+        bytes.extend_from_slice(&random.next().to_le_bytes());
+    }
+    bytes.truncate(length as usize);
+    bytes
+}
+
+impl World {
+    fn new(script: Script) -> Self {
+        let start = SENDER_EPOCH - u64::from(script.initial_timestamp_us) * 1_000;
+        let begin = Instant::from_nanos(SENDER_EPOCH);
+        let idle = Duration::from_secs(3_600);
+        let sender = Connection::new(
+            begin,
+            parameters(&script, 1, 2, Role::Sender, Instant::from_nanos(start)),
+            Limits {
+                send_buffer_packets: 16_384,
+                receive_buffer_packets: 64,
+                peer_idle_timeout: idle,
+                ..Limits::default()
+            },
+        );
+        let began = Instant::from_nanos(RECEIVER_EPOCH);
+        let receiver = Connection::new(
+            began,
+            parameters(&script, 2, 1, Role::Receiver, began),
+            Limits {
+                receive_buffer_packets: script.receive_buffer_packets,
+                peer_idle_timeout: idle,
+                ..Limits::default()
+            },
+        );
+        let mut random = Random::new(script.seed);
+        let pool = |slots| PacketPool::new(PoolOptions { slots, ..PoolOptions::default() }).expect("memory");
+        Self {
+            there: Link::new(script.there.clone(), Random::new(random.next())),
+            back: Link::new(script.back.clone(), Random::new(random.next())),
+            noise: Random::new(random.next()),
+            sender_pool: pool(16),
+            receiver_pool: pool(script.receive_buffer_packets.next_power_of_two() + 16),
+            script,
+            sender,
+            receiver,
+            in_flight: BinaryHeap::new(),
+            posted: 0,
+            buffer: Vec::new(),
+            submitted: Vec::new(),
+            outcome: Outcome::default(),
+            next_index: 0,
+            last_delivery: Instant::ZERO,
+            drift_means: 0,
+        }
+    }
+
+    /// What the sender's clock shows at virtual time `now`, and back.
+    fn sender_clock(&self, now: u64) -> Instant {
+        Instant::from_nanos(
+            SENDER_EPOCH + (now as i128 * (1_000_000 + self.script.drift_ppm) as i128 / 1_000_000) as u64,
+        )
+    }
+
+    fn from_sender_clock(&self, at: Instant) -> u64 {
+        let since = at.as_nanos().saturating_sub(SENDER_EPOCH);
+        (since as i128 * 1_000_000 / (1_000_000 + self.script.drift_ppm) as i128) as u64 + 1
+    }
+
+    fn receiver_clock(now: u64) -> Instant {
+        Instant::from_nanos(RECEIVER_EPOCH + now)
+    }
+
+    fn round_up(&self, at: u64) -> u64 {
+        let turn = self.script.turn;
+        if turn == 0 { at } else { at.div_ceil(turn) * turn }
+    }
+
+    fn post(&mut self, at: u64, to_receiver: bool, bytes: Vec<u8>) {
+        self.posted += 1;
+        self.in_flight.push(Reverse((at, self.posted, to_receiver, bytes)));
+    }
+
+    fn run(mut self) -> Outcome {
+        let interval = self.script.interval;
+        let last_send = interval * self.script.packets;
+        let latency = u64::from(self.script.latency_ms) * MS;
+        let end = last_send + latency + 1_200 * MS + 4 * (self.script.there.delay + self.script.back.delay);
+        let mut next_send = 0;
+        let mut now = 0;
+        while now < end {
+            // What the sender hands in.
+            while next_send <= now && (self.submitted.len() as u64) < self.script.packets {
+                let bytes = payload(self.submitted.len() as u64);
+                let clock = self.sender_clock(now);
+                self.sender.send(clock, &bytes).expect("the send buffer holds a second and more");
+                self.submitted.push(now);
+                next_send += interval;
+            }
+            let mut receiver_turn = self.receiver.next_timeout().is_some_and(|at| at <= Self::receiver_clock(now));
+            while let Some(Reverse((at, ..))) = self.in_flight.peek()
+                && *at <= now
+            {
+                let Some(Reverse((at, _, to_receiver, bytes))) = self.in_flight.pop() else { break };
+                self.arrive(now, at, to_receiver, &bytes);
+                receiver_turn |= to_receiver;
+            }
+            let clock = self.sender_clock(now);
+            if self.sender.next_timeout().is_some_and(|at| at <= clock) {
+                self.sender.handle_timeout(clock);
+            }
+            self.flush_sender(now);
+            if receiver_turn {
+                self.receiver.handle_timeout(Self::receiver_clock(now));
+                self.deliver(now);
+                self.flush_receiver(now);
+            }
+            now = self.next_time(now, next_send, end);
+        }
+        self.finish()
+    }
+
+    fn next_time(&self, now: u64, next_send: u64, end: u64) -> u64 {
+        let mut next = end;
+        if (self.submitted.len() as u64) < self.script.packets {
+            next = next.min(next_send);
+        }
+        if let Some(Reverse((at, _, to_receiver, _))) = self.in_flight.peek() {
+            next = next.min(if *to_receiver { self.round_up(*at) } else { *at });
+        }
+        if let Some(at) = self.sender.next_timeout() {
+            next = next.min(self.from_sender_clock(at));
+        }
+        if let Some(at) = self.receiver.next_timeout() {
+            next = next.min(self.round_up(at.as_nanos().saturating_sub(RECEIVER_EPOCH)));
+        }
+        next.max(now + 1)
+    }
+
+    fn arrive(&mut self, now: u64, at: u64, to_receiver: bool, bytes: &[u8]) {
+        let (pool, peer) = if to_receiver { (&self.receiver_pool, 1) } else { (&self.sender_pool, 2) };
+        let packet = pool.copy_from(bytes).expect("a slot: the receive buffer is bounded");
+        let mut datagram = Datagram {
+            packet,
+            peer: address(peer),
+            local: None,
+            interface: 0,
+            path: 0,
+            arrival: Self::receiver_clock(at),
+        };
+        if to_receiver {
+            self.receiver.receive(Self::receiver_clock(now), datagram);
+            self.outcome.most_held = self.outcome.most_held.max(self.receiver.held_packets());
+        } else {
+            datagram.arrival = self.sender_clock(now);
+            self.sender.receive(datagram.arrival, datagram);
+        }
+    }
+
+    fn flush_sender(&mut self, now: u64) {
+        let clock = self.sender_clock(now);
+        loop {
+            self.buffer.clear();
+            let Some(transmit) = self.sender.poll_transmit(clock, &mut self.buffer) else { break };
+            assert_eq!((transmit.len, transmit.peer), (self.buffer.len(), address(2)));
+            let bytes = self.buffer.clone();
+            for at in self.there.arrivals(now, bytes.len()).into_iter().flatten() {
+                self.post(at, true, bytes.clone());
+            }
+            if self.noise.per_million(self.script.noise) {
+                let noise = self.noise_from(bytes);
+                self.post(now + self.script.there.delay, true, noise);
+            }
+        }
+    }
+
+    /// A control packet as a broken or hostile peer might send it. Shutdown is left out: it is obeyed.
+    fn noise_from(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let random = &mut self.noise;
+        bytes.truncate(random.between(0, 40) as usize);
+        bytes.resize(bytes.len().max(16), 0);
+        let kind = random.pick(&[0_u16, 1, 2, 3, 4, 6, 8, 0x7fff, 9]);
+        bytes[..2].copy_from_slice(&(0x8000 | kind).to_be_bytes());
+        for byte in &mut bytes[4..12] {
+            *byte = random.next() as u8;
+        }
+        for byte in &mut bytes[16..] {
+            *byte = random.next() as u8;
+        }
+        bytes
+    }
+
+    fn flush_receiver(&mut self, now: u64) {
+        loop {
+            self.buffer.clear();
+            let clock = Self::receiver_clock(now);
+            if self.receiver.poll_transmit(clock, &mut self.buffer).is_none() {
+                break;
+            }
+            let bytes = self.buffer.clone();
+            for at in self.back.arrivals(now, bytes.len()).into_iter().flatten() {
+                self.post(at, false, bytes.clone());
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: u64) {
+        let clock = Self::receiver_clock(now);
+        while let Some(payload) = self.receiver.poll_payload(clock) {
+            let outcome = &mut self.outcome;
+            self.next_index += u64::from(payload.lost_before);
+            outcome.lost += u64::from(payload.lost_before);
+            let index = self.next_index;
+            assert_eq!(payload.sequence, self.script.initial_sequence + index, "in order, each once, gaps told");
+            assert_eq!(*payload.packet, *self::payload(index), "the bytes of payload {index}");
+            assert!(payload.due <= clock, "payload {index} came before its time");
+            let submitted = self.submitted[index as usize];
+            let ideal = submitted + self.script.there.delay + u64::from(self.script.latency_ms) * MS;
+            let error = payload.due.signed_nanos_since(Self::receiver_clock(ideal));
+            outcome.due_error = (outcome.due_error.0.min(error), outcome.due_error.1.max(error));
+            // It waited for nothing but its time, its arrival and the one before it.
+            let possible = payload.due.max(payload.arrival).max(self.last_delivery);
+            // A new mean of the drift (a thousand ACKACKs) may move the due time of what is held into the past.
+            let means = self.receiver.statistics().pkt_recv_ackack / 1_000;
+            let moved = std::mem::replace(&mut self.drift_means, means) != means;
+            let turn = Duration::from_nanos(self.script.turn);
+            assert!(moved || clock <= possible + turn, "payload {index} was held back");
+            self.last_delivery = clock;
+            outcome.latest = outcome.latest.max(clock.as_nanos() - payload.due.as_nanos());
+            outcome.delivered += 1;
+            self.next_index += 1;
+        }
+        while let Some(event) = self.receiver.poll_event() {
+            match event {
+                Event::SequenceJump { .. } => self.outcome.jumps += 1,
+                Event::Connected | Event::PeerError { .. } => {}
+                event => panic!("{event:?}"),
+            }
+        }
+    }
+
+    fn finish(mut self) -> Outcome {
+        let statistics = *self.receiver.statistics();
+        assert_eq!(statistics.pkt_delivered, self.outcome.delivered);
+        assert_eq!(statistics.pkt_rcv_drop, self.outcome.lost);
+        assert_eq!(self.receiver.held_packets(), 0, "nothing waits for ever");
+        self.receiver.close(Self::receiver_clock(0), CloseReason::Local);
+        assert!(self.receiver.is_closed());
+        assert_eq!(self.receiver_pool.in_use(), 0, "every slot is free again");
+        assert_eq!(self.sender_pool.in_use(), 0);
+        self.outcome.receiver = statistics;
+        self.outcome.sender = *self.sender.statistics();
+        self.outcome
+    }
+}
+
+/// Plays a script to its end. Panics when a promise is broken, whatever the conditions: order, uniqueness, bytes, time,
+/// memory.
+pub fn play(script: Script) -> Outcome {
+    World::new(script).run()
+}
