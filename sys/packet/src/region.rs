@@ -1,0 +1,169 @@
+//! The memory under a pool: one sealed memory file, mapped once.
+
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+
+use rustix::io::Errno;
+
+/// Size of a huge page on every host Headworks runs on, bytes.
+#[cfg(not(miri))]
+const HUGE_PAGE: usize = 2 << 20;
+
+/// What kind of pages a region ended up with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Reserved 2 MiB pages (`vm.nr_hugepages`).
+    Huge,
+    /// 4 KiB pages; the kernel has been asked to use transparent huge pages, which it does for a memory file only when
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled` is `advise` or `always`.
+    TransparentHuge,
+    /// 4 KiB pages.
+    Small,
+}
+
+/// A mapped memory file. Zeroed at birth, never moved, unmapped on drop.
+pub(crate) struct Region {
+    base: NonNull<u8>,
+    length: usize,
+    pages: Pages,
+    memfd: OwnedFd,
+}
+
+impl Region {
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    pub(crate) fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    pub(crate) fn memfd(&self) -> &OwnedFd {
+        &self.memfd
+    }
+}
+
+#[cfg(not(miri))]
+mod mapped {
+    use super::*;
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+    use rustix::param::page_size;
+
+    impl Region {
+        /// Maps at least `length` bytes. Huge pages that cannot be had are replaced by ordinary ones; see [`Region::pages`].
+        ///
+        /// With `prefault` every page is touched now, on this thread, and so comes from this thread's NUMA node and from no
+        /// later, busier moment.
+        pub(crate) fn map(length: usize, huge_pages: bool, prefault: bool) -> Result<Self, Errno> {
+            let reserved = if huge_pages {
+                Self::map_pages(length, Pages::Huge, prefault).ok()
+            } else {
+                None
+            };
+            match reserved {
+                Some(region) => Ok(region),
+                None if huge_pages => Self::map_pages(length, Pages::TransparentHuge, prefault),
+                None => Self::map_pages(length, Pages::Small, prefault),
+            }
+        }
+
+        fn map_pages(length: usize, pages: Pages, prefault: bool) -> Result<Self, Errno> {
+            let (extra, unit) = match pages {
+                Pages::Huge => (MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, HUGE_PAGE),
+                Pages::TransparentHuge => (MemfdFlags::empty(), HUGE_PAGE),
+                Pages::Small => (MemfdFlags::empty(), page_size()),
+            };
+            let length = length.checked_next_multiple_of(unit).ok_or(Errno::NOMEM)?;
+            let memfd = memfd_create(
+                "headworks-packets",
+                MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | extra,
+            )?;
+            ftruncate(&memfd, length as u64)?;
+            // A file that shrinks under its mapping is a SIGBUS; whoever inherits the descriptor must not be able to do that.
+            fcntl_add_seals(
+                &memfd,
+                SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+            )?;
+            // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
+            let base = unsafe {
+                mmap(
+                    std::ptr::null_mut(),
+                    length,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::SHARED,
+                    &memfd,
+                    0,
+                )?
+            };
+            let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
+            // From here on the mapping has an owner: an error below unmaps it.
+            let region = Self {
+                base,
+                length,
+                pages,
+                memfd,
+            };
+            if pages == Pages::TransparentHuge {
+                // A kernel built without them answers EINVAL: ordinary pages, then.
+                // SAFETY: the advice changes neither the contents nor the extent of the mapping made above.
+                let _ = unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxHugepage) };
+            }
+            if prefault {
+                // SAFETY: populating writes nothing; it only makes the pages of the mapping made above present.
+                unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxPopulateWrite)? };
+            }
+            Ok(region)
+        }
+    }
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            // SAFETY: `base` and `length` are those of the mapping made in `map_pages`; the pool drops its region only when no
+            // handle, no raw slot and no pool refers to it any more (`Inner::owners`).
+            let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.length) };
+            debug_assert!(unmapped.is_ok());
+        }
+    }
+}
+
+/// Miri knows no memory files: the heap stands in for one.
+#[cfg(miri)]
+mod mapped {
+    use super::*;
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+    fn layout(length: usize) -> Layout {
+        Layout::from_size_align(length, 4096).expect("a region's size is a valid layout")
+    }
+
+    impl Region {
+        pub(crate) fn map(
+            length: usize,
+            _huge_pages: bool,
+            _prefault: bool,
+        ) -> Result<Self, Errno> {
+            // SAFETY: `PacketPool::new` refuses a region of no bytes.
+            let base = unsafe { alloc_zeroed(layout(length)) };
+            Ok(Self {
+                base: NonNull::new(base).ok_or(Errno::NOMEM)?,
+                length,
+                pages: Pages::Small,
+                memfd: std::fs::File::open("/dev/null")
+                    .map_err(|_| Errno::NOENT)?
+                    .into(),
+            })
+        }
+    }
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            // SAFETY: allocated in `map` with this very layout.
+            unsafe { dealloc(self.base.as_ptr(), layout(self.length)) };
+        }
+    }
+}
