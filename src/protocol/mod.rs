@@ -17,3 +17,4 @@
 //! in one piece of memory. Input never panics: a bad packet is a counted drop with a reason.
 
 pub mod srt;
+pub mod rtp;
