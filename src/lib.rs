@@ -6,4 +6,5 @@ pub mod codec;
 pub mod config;
 pub mod container;
 pub mod media;
+pub mod pipeline;
 pub mod protocol;

@@ -5,6 +5,7 @@ use crate::media::{Codec, TrackConfiguration};
 use super::aac::{AdtsFramer, LatmFramer};
 use super::ac3::Ac3Framer;
 use super::data::DataFramer;
+use super::h264::H264Framer;
 use super::klv::KlvFramer;
 use super::mp2::Mp2Framer;
 use super::opus::OpusFramer;
@@ -21,6 +22,8 @@ pub struct FramerHints {
 /// A framer chosen at run time.
 #[expect(clippy::large_enum_variant, reason = "one per track, made when the track appears")]
 pub enum AnyFramer {
+    /// H.264.
+    H264(H264Framer),
     /// AAC in ADTS.
     Adts(AdtsFramer),
     /// AAC in LATM.
@@ -53,8 +56,8 @@ impl AnyFramer {
             Codec::Scte35 | Codec::Teletext | Codec::DvbSubtitle | Codec::PrivateData(_) => {
                 Self::Data(DataFramer::new(codec))
             }
-            // Video framers take their place here when they are there; until then a picture is what a PES packet holds.
-            Codec::H264 | Codec::Hevc | Codec::Mpeg2Video => Self::Data(DataFramer::new(codec)),
+            Codec::H264 => Self::H264(H264Framer::default()),
+            Codec::Hevc | Codec::Mpeg2Video => Self::Data(DataFramer::new(codec)),
         }
     }
 }
@@ -62,6 +65,7 @@ impl AnyFramer {
 macro_rules! for_each {
     ($any:expr, $framer:ident => $call:expr) => {
         match $any {
+            AnyFramer::H264($framer) => $call,
             AnyFramer::Adts($framer) => $call,
             AnyFramer::Latm($framer) => $call,
             AnyFramer::Mp2($framer) => $call,

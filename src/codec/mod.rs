@@ -6,6 +6,7 @@ pub mod annexb;
 mod announced_length;
 mod crc16;
 pub mod data;
+pub mod dts;
 pub mod framer;
 #[doc(hidden)]
 pub mod fuzzing_audio;

@@ -101,12 +101,16 @@ impl<F: Framer> Assembler<F> {
     pub fn push<S: FrameSink>(
         &mut self,
         now: Instant,
-        mut bytes: &[u8],
+        bytes: &[u8],
         carriage: &Carriage,
         timeline: &mut Timeline,
         sink: &mut S,
     ) {
-        while let Some(step) = self.framer.push(&mut bytes) {
+        let mut taken = 0;
+        loop {
+            let mut rest = &bytes[taken..];
+            let Some(step) = self.framer.push(&mut rest) else { return };
+            taken = bytes.len() - rest.len();
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, carriage, sink),
                 Step::Begin { position } => self.assembly.begin(now, position, carriage),

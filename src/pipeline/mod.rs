@@ -3,6 +3,7 @@
 pub mod assembler;
 pub mod frame;
 pub mod timeline;
+pub mod transport;
 
 pub use assembler::Assembler;
 pub use frame::{Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge};

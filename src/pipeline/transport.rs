@@ -6,7 +6,7 @@ use super::assembler::{Assembler, Carriage, DecodeTime};
 use super::frame::{Damage, SinkIndex, StreamSink, TrackDescription};
 use super::timeline::{ClockWidth, Timeline};
 use crate::base::Instant;
-use crate::codec::framer::AnyFramer;
+use crate::codec::framer::{AnyFramer, FramerHints};
 use crate::container::mpegts::{self, Demux, DiscontinuityCause, Event, Limits, TrackIndex};
 use crate::media::timestamp::CLOCK_RATE_90_KHZ;
 use crate::media::{Codec, Payload};
@@ -46,12 +46,7 @@ struct Programme {
 impl TransportStream {
     /// Nothing received yet.
     pub fn new() -> Self {
-        Self {
-            demux: Demux::new(Limits::default()),
-            tracks: Vec::new(),
-            programmes: Vec::new(),
-            datagrams_lost: 0,
-        }
+        Self { demux: Demux::new(Limits::default()), tracks: Vec::new(), programmes: Vec::new(), datagrams_lost: 0 }
     }
 
     /// Takes one payload and writes what it completes.
@@ -67,8 +62,12 @@ impl TransportStream {
             path_mask: payload.path_mask,
             origin: 0,
         };
-        let mut bytes: &[u8] = &payload.packet;
-        while let Some(event) = self.demux.push(&mut bytes) {
+        let bytes: &[u8] = &payload.packet;
+        let mut taken = 0;
+        loop {
+            let mut rest = &bytes[taken..];
+            let Some(event) = self.demux.push(&mut rest) else { return };
+            taken = bytes.len() - rest.len();
             match event {
                 Event::PesData { track, data } => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
@@ -196,7 +195,8 @@ impl TransportStream {
                     clock_rate: CLOCK_RATE_90_KHZ,
                     language: listed.language,
                 };
-                let framer = AnyFramer::new(listed.key.codec);
+                let hints = FramerHints { opus_channel_configuration: listed.opus_channel_config };
+                let framer = AnyFramer::new(listed.key.codec, hints);
                 self.tracks[slot] = Some(Track {
                     assembler: Assembler::new(framer, DecodeTime::Presentation),
                     sink: sink.open(&description),

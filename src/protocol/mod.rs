@@ -16,5 +16,5 @@
 //! `poll_transmit` appends the bytes to a buffer that the caller keeps, so that sending allocates nothing and a batch lies
 //! in one piece of memory. Input never panics: a bad packet is a counted drop with a reason.
 
-pub mod srt;
 pub mod rtp;
+pub mod srt;

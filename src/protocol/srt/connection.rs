@@ -253,7 +253,9 @@ impl Connection {
             Control::PeerError { code } => self.event(Event::PeerError { code }),
             Control::KeyMaterialRequest(message) => self.key_material_request(message),
             Control::KeyMaterialResponse(message) => match &mut self.parameters.encryption {
-                Some(encryption) if message.len() <= KEY_MATERIAL_MAX => encryption.receive_response(message),
+                Some(encryption) if message.len() <= KEY_MATERIAL_MAX => {
+                    encryption.receive_response(message);
+                }
                 _ => self.statistics.control_rejected += 1,
             },
             Control::Handshake(_) | Control::CongestionWarning | Control::UnknownExtension { .. } => {
