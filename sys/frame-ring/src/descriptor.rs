@@ -1,0 +1,382 @@
+//! What is said about one frame, as a plain struct; and its Cap'n Proto form in the slot.
+//!
+//! The form is frozen (see `schema/headworks.capnp`): the struct pointer is the sixth word of the slot, the data words follow.
+
+use capnp::message::{Allocator, Builder, Reader, ReaderOptions, SegmentArray};
+use thiserror::Error;
+
+pub use crate::headworks_capnp::{
+    ClockOrigin, Discontinuity, PictureStructure, PictureType, RandomAccess, WallClock, WallClockQuality,
+};
+use crate::headworks_capnp::frame_descriptor;
+use crate::layout::{NONE, SLOT_HEAD_WORDS, SLOT_WORDS};
+
+/// Bits of [`FrameDescriptor::damage_reasons`].
+pub mod damage {
+    /// Packets of this frame never came.
+    pub const LOST_PACKETS: u32 = 1;
+    /// transport_error_indicator or a corrupt packet.
+    pub const TRANSPORT_ERROR: u32 = 1 << 1;
+    /// A continuity counter or sequence number jumped.
+    pub const CONTINUITY: u32 = 1 << 2;
+    /// Closed by the time-out, not by its end.
+    pub const TIME_OUT: u32 = 1 << 3;
+    /// Cut at the largest frame size.
+    pub const TRUNCATED: u32 = 1 << 4;
+    /// The bytes contradict the codec's syntax.
+    pub const SYNTAX: u32 = 1 << 5;
+    /// Bytes that could not be decrypted or failed their check are missing.
+    pub const ENCRYPTED: u32 = 1 << 6;
+    /// Refused for want of room.
+    pub const OVERLOAD: u32 = 1 << 7;
+}
+
+/// SMPTE ST 12-1 time code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Timecode {
+    pub hours: u8,
+    pub minutes: u8,
+    pub seconds: u8,
+    pub frames: u8,
+    /// Drop-frame counting.
+    pub drop_frame: bool,
+}
+
+/// One frame in words. `seq`, `key_seq`, `config_generation`, `crc32c` and the side data's place are the writer's to fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameDescriptor {
+    /// Number in the ring; filled by the writer.
+    pub seq: u64,
+    /// The random access point this frame depends on, [`NONE`] before the first of this writer; filled by the writer.
+    pub key_seq: u64,
+    /// Presentation time, ticks of the track's clock, unwrapped.
+    pub pts: Option<i64>,
+    /// Decoding time, ticks of the track's clock, unwrapped.
+    pub dts: Option<i64>,
+    /// Presentation on the programme's continuous timeline, ns.
+    pub timeline_ns: i64,
+    /// PCR (27 MHz) or RTP time stamp the times were derived from; see `origin_kind`.
+    pub origin: u64,
+    /// CLOCK_MONOTONIC of the first packet, ns.
+    pub first_arrival_ns: u64,
+    /// CLOCK_MONOTONIC of the last packet, ns.
+    pub last_arrival_ns: u64,
+    /// When the frame was due to leave the receive buffer, ns.
+    pub due_ns: u64,
+    /// When it was published, ns.
+    pub commit_ns: u64,
+    /// Nanoseconds since 1970, see `wall_clock`.
+    pub wall_clock_ns: i64,
+    /// Ticks of the track's clock; 0 unknown.
+    pub duration: u32,
+    /// Configuration block that decodes it, 0 none; filled by the writer.
+    pub config_generation: u32,
+    /// + 1 at restart, fail-over and time-base jump.
+    pub segment: u32,
+    /// Packets of this frame that never came.
+    pub packets_lost: u32,
+    /// Packets of this frame that came by retransmission, FEC or another path.
+    pub packets_recovered: u32,
+    /// Bit n: path n carried part of it.
+    pub path_mask: u32,
+    /// Why it is damaged: bits of [`damage`].
+    pub damage_reasons: u32,
+    /// Of the payload; filled by the writer when the ring has checksums.
+    pub crc32c: Option<u32>,
+    /// From the start of the frame, bytes; filled by the writer.
+    pub side_data_offset: u32,
+    /// Bytes; filled by the writer.
+    pub side_data_length: u32,
+    /// Why this frame does not continue the one before.
+    pub discontinuity: Discontinuity,
+    /// What `origin` is.
+    pub origin_kind: ClockOrigin,
+    /// What `wall_clock_ns` is.
+    pub wall_clock: WallClock,
+    /// Where `wall_clock_ns` came from.
+    pub wall_clock_quality: WallClockQuality,
+    /// I, P or B, when known.
+    pub picture_type: PictureType,
+    /// Frame or field.
+    pub picture_structure: PictureStructure,
+    /// Kind of random access point.
+    pub random_access: RandomAccess,
+    /// Frames until the picture is right (H.264 §D.2.8); for [`RandomAccess::RecoveryPoint`].
+    pub recovery_count: u16,
+    /// TemporalId (H.265 §7.4.2.2) or temporal_id (AV1).
+    pub temporal_id: u8,
+    /// Time code carried with the picture.
+    pub timecode: Option<Timecode>,
+    /// Bytes are missing or wrong.
+    pub damaged: bool,
+    /// A reader may start here.
+    pub key: bool,
+    /// `pts` was computed, not carried.
+    pub pts_interpolated: bool,
+    /// `dts` was computed, not carried.
+    pub dts_derived: bool,
+}
+
+impl Default for FrameDescriptor {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            key_seq: NONE,
+            pts: None,
+            dts: None,
+            timeline_ns: 0,
+            origin: 0,
+            first_arrival_ns: 0,
+            last_arrival_ns: 0,
+            due_ns: 0,
+            commit_ns: 0,
+            wall_clock_ns: 0,
+            duration: 0,
+            config_generation: 0,
+            segment: 0,
+            packets_lost: 0,
+            packets_recovered: 0,
+            path_mask: 0,
+            damage_reasons: 0,
+            crc32c: None,
+            side_data_offset: 0,
+            side_data_length: 0,
+            discontinuity: Discontinuity::None,
+            origin_kind: ClockOrigin::None,
+            wall_clock: WallClock::None,
+            wall_clock_quality: WallClockQuality::Unknown,
+            picture_type: PictureType::Unknown,
+            picture_structure: PictureStructure::Unknown,
+            random_access: RandomAccess::None,
+            recovery_count: 0,
+            temporal_id: 0,
+            timecode: None,
+            damaged: false,
+            key: false,
+            pts_interpolated: false,
+            dts_derived: false,
+        }
+    }
+}
+
+/// A descriptor that is no FrameDescriptor.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the slot holds no frame descriptor")]
+pub struct DescriptorError;
+
+/// A copy of one slot: head and descriptor.
+pub(crate) type SlotImage = [u64; SLOT_WORDS];
+
+const SEGMENT_WORDS: usize = SLOT_WORDS - SLOT_HEAD_WORDS;
+
+/// Hands the descriptor's part of a slot image to the Cap'n Proto builder, once. The stock allocators zero the message when
+/// the builder is dropped; this one keeps it.
+struct SlotAllocator<'a> {
+    segment: &'a mut [u64],
+}
+
+// SAFETY: the segment is zeroed, aligned to 8 by its type, exclusively borrowed as long as the allocator lives, and handed
+// out once only (the builder without `alloc` allows one segment and panics before it asks for another).
+unsafe impl Allocator for SlotAllocator<'_> {
+    fn allocate_segment(&mut self, minimum_size: u32) -> (core::ptr::NonNull<u8>, u32) {
+        assert!(minimum_size as usize <= self.segment.len(), "the descriptor outgrew its slot");
+        (core::ptr::NonNull::from(&mut self.segment[0]).cast(), self.segment.len() as u32)
+    }
+
+    unsafe fn deallocate_segment(&mut self, _: core::ptr::NonNull<u8>, _: u32, _: u32) {}
+}
+
+impl FrameDescriptor {
+    /// Writes the Cap'n Proto form behind the head of a slot image.
+    #[inline]
+    pub(crate) fn encode(&self, slot: &mut SlotImage) {
+        let segment = &mut slot[SLOT_HEAD_WORDS..];
+        segment.fill(0);
+        let mut message = Builder::new(SlotAllocator { segment });
+        let mut d = message.init_root::<frame_descriptor::Builder<'_>>();
+        d.set_seq(self.seq);
+        d.set_key_seq(self.key_seq);
+        d.set_pts(self.pts.unwrap_or(0));
+        d.set_has_pts(self.pts.is_some());
+        d.set_dts(self.dts.unwrap_or(0));
+        d.set_has_dts(self.dts.is_some());
+        d.set_timeline_ns(self.timeline_ns);
+        d.set_origin(self.origin);
+        d.set_first_arrival_ns(self.first_arrival_ns);
+        d.set_last_arrival_ns(self.last_arrival_ns);
+        d.set_due_ns(self.due_ns);
+        d.set_commit_ns(self.commit_ns);
+        d.set_wall_clock_ns(self.wall_clock_ns);
+        d.set_duration(self.duration);
+        d.set_config_generation(self.config_generation);
+        d.set_segment(self.segment);
+        d.set_packets_lost(self.packets_lost);
+        d.set_packets_recovered(self.packets_recovered);
+        d.set_path_mask(self.path_mask);
+        d.set_damage_reasons(self.damage_reasons);
+        d.set_crc32c(self.crc32c.unwrap_or(0));
+        d.set_has_crc(self.crc32c.is_some());
+        d.set_side_data_offset(self.side_data_offset);
+        d.set_side_data_length(self.side_data_length);
+        d.set_discontinuity(self.discontinuity);
+        d.set_origin_kind(self.origin_kind);
+        d.set_wall_clock(self.wall_clock);
+        d.set_wall_clock_quality(self.wall_clock_quality);
+        d.set_picture_type(self.picture_type);
+        d.set_picture_structure(self.picture_structure);
+        d.set_random_access(self.random_access);
+        d.set_recovery_count(self.recovery_count);
+        if let Some(timecode) = self.timecode {
+            d.set_has_timecode(true);
+            d.set_timecode_hours(timecode.hours);
+            d.set_timecode_minutes(timecode.minutes);
+            d.set_timecode_seconds(timecode.seconds);
+            d.set_timecode_frames(timecode.frames);
+            d.set_timecode_drop_frame(timecode.drop_frame);
+        }
+        d.set_temporal_id(self.temporal_id);
+        d.set_damaged(self.damaged);
+        d.set_key(self.key);
+        d.set_pts_interpolated(self.pts_interpolated);
+        d.set_dts_derived(self.dts_derived);
+    }
+
+    /// Reads the Cap'n Proto form from a *copy* of a slot. An enumerator of a later version reads as "unknown" or "none"; an
+    /// unknown cause of a discontinuity still is one ([`Discontinuity::Signalled`]).
+    ///
+    /// # Errors
+    /// [`DescriptorError`] if the struct pointer is none.
+    #[inline]
+    pub(crate) fn decode(slot: &SlotImage) -> Result<Self, DescriptorError> {
+        let words: &[u64; SEGMENT_WORDS] = slot[SLOT_HEAD_WORDS..].try_into().expect("the length is a constant");
+        // SAFETY: u64 words seen as their bytes: same memory, same length, no invalid value, private to this process.
+        let bytes = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), SEGMENT_WORDS * 8) };
+        let segments = [bytes];
+        let message = Reader::new(SegmentArray::new(&segments), ReaderOptions::new());
+        let d = message.get_root::<frame_descriptor::Reader<'_>>().map_err(|_| DescriptorError)?;
+        Ok(Self {
+            seq: d.get_seq(),
+            key_seq: d.get_key_seq(),
+            pts: d.get_has_pts().then(|| d.get_pts()),
+            dts: d.get_has_dts().then(|| d.get_dts()),
+            timeline_ns: d.get_timeline_ns(),
+            origin: d.get_origin(),
+            first_arrival_ns: d.get_first_arrival_ns(),
+            last_arrival_ns: d.get_last_arrival_ns(),
+            due_ns: d.get_due_ns(),
+            commit_ns: d.get_commit_ns(),
+            wall_clock_ns: d.get_wall_clock_ns(),
+            duration: d.get_duration(),
+            config_generation: d.get_config_generation(),
+            segment: d.get_segment(),
+            packets_lost: d.get_packets_lost(),
+            packets_recovered: d.get_packets_recovered(),
+            path_mask: d.get_path_mask(),
+            damage_reasons: d.get_damage_reasons(),
+            crc32c: d.get_has_crc().then(|| d.get_crc32c()),
+            side_data_offset: d.get_side_data_offset(),
+            side_data_length: d.get_side_data_length(),
+            discontinuity: d.get_discontinuity().unwrap_or(Discontinuity::Signalled),
+            origin_kind: d.get_origin_kind().unwrap_or(ClockOrigin::None),
+            wall_clock: d.get_wall_clock().unwrap_or(WallClock::None),
+            wall_clock_quality: d.get_wall_clock_quality().unwrap_or(WallClockQuality::Unknown),
+            picture_type: d.get_picture_type().unwrap_or(PictureType::Unknown),
+            picture_structure: d.get_picture_structure().unwrap_or(PictureStructure::Unknown),
+            random_access: d.get_random_access().unwrap_or(RandomAccess::None),
+            recovery_count: d.get_recovery_count(),
+            temporal_id: d.get_temporal_id(),
+            timecode: d.get_has_timecode().then(|| Timecode {
+                hours: d.get_timecode_hours(),
+                minutes: d.get_timecode_minutes(),
+                seconds: d.get_timecode_seconds(),
+                frames: d.get_timecode_frames(),
+                drop_frame: d.get_timecode_drop_frame(),
+            }),
+            damaged: d.get_damaged(),
+            key: d.get_key(),
+            pts_interpolated: d.get_pts_interpolated(),
+            dts_derived: d.get_dts_derived(),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn example() -> FrameDescriptor {
+    FrameDescriptor {
+        seq: 7,
+        key_seq: 5,
+        pts: Some(-90_000),
+        dts: Some(0x0102_0304_0506_0708),
+        timeline_ns: 1_000_000_007,
+        origin: 27_000_000,
+        first_arrival_ns: 11,
+        last_arrival_ns: 12,
+        due_ns: 13,
+        commit_ns: 14,
+        wall_clock_ns: 1_700_000_000_000_000_000,
+        duration: 3600,
+        config_generation: 2,
+        segment: 3,
+        packets_lost: 4,
+        packets_recovered: 5,
+        path_mask: 3,
+        damage_reasons: damage::LOST_PACKETS | damage::TIME_OUT,
+        crc32c: Some(0xDEAD_BEEF),
+        side_data_offset: 192,
+        side_data_length: 16,
+        discontinuity: Discontinuity::TimeBaseJump,
+        origin_kind: ClockOrigin::Pcr,
+        wall_clock: WallClock::Tai,
+        wall_clock_quality: WallClockQuality::Ptp,
+        picture_type: PictureType::I,
+        picture_structure: PictureStructure::BottomSecond,
+        random_access: RandomAccess::RecoveryPoint,
+        recovery_count: 25,
+        temporal_id: 1,
+        timecode: Some(Timecode { hours: 10, minutes: 59, seconds: 58, frames: 24, drop_frame: true }),
+        damaged: true,
+        key: true,
+        pts_interpolated: true,
+        dts_derived: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_comes_back() {
+        let mut slot = [0xFFFF_FFFF_FFFF_FFFF; SLOT_WORDS];
+        example().encode(&mut slot);
+        assert_eq!(slot[..SLOT_HEAD_WORDS], [u64::MAX; SLOT_HEAD_WORDS]);
+        assert_eq!(FrameDescriptor::decode(&slot), Ok(example()));
+        FrameDescriptor::default().encode(&mut slot);
+        assert_eq!(FrameDescriptor::decode(&slot), Ok(FrameDescriptor::default()));
+    }
+
+    #[test]
+    fn the_in_slot_form_is_frozen() {
+        let mut slot = [0; SLOT_WORDS];
+        example().encode(&mut slot);
+        let bytes: Vec<u8> = slot.iter().flat_map(|w| w.to_le_bytes()).collect();
+        // Struct pointer: kind 0, offset 0, 19 data words, no pointers.
+        assert_eq!(bytes[40..48], [0, 0, 0, 0, 19, 0, 0, 0]);
+        let data = &bytes[48..];
+        assert_eq!(data[0..8], 7u64.to_le_bytes());
+        assert_eq!(data[16..24], (-90_000i64).to_le_bytes());
+        assert_eq!(data[88..92], 3600u32.to_le_bytes());
+        assert_eq!(data[116..120], 0xDEAD_BEEFu32.to_le_bytes());
+        assert_eq!(data[128..130], 4u16.to_le_bytes());
+        assert_eq!(data[142..152], [25, 0, 10, 59, 58, 24, 1, 0xFF, 1, 0]);
+        assert!(data[152..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn what_is_no_struct_is_refused() {
+        let mut slot = [0; SLOT_WORDS];
+        slot[SLOT_HEAD_WORDS] = u64::MAX;
+        assert_eq!(FrameDescriptor::decode(&slot), Err(DescriptorError));
+    }
+}

@@ -1,0 +1,415 @@
+//! The two mappings of a ring, and what the kernel is asked to do for them.
+//!
+//! [`SharedWords`] is a `ctl` or `bell` file: 64-bit and 32-bit words accessed only as atomics. [`MirroredData`] is the `data`
+//! file, mapped twice back to back, so that `capacity` bytes from any offset below `capacity` are one run of addresses.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::copy;
+
+const HUGE_PAGE: usize = 2 << 20;
+/// `MADV_COLLAPSE`, Linux 6.1.
+const MADV_COLLAPSE: libc::c_int = 25;
+/// `MADV_POPULATE_WRITE`, Linux 5.14.
+const MADV_POPULATE_WRITE: libc::c_int = 23;
+const MPOL_BIND: libc::c_long = 2;
+
+/// A mapped file of shared words.
+#[derive(Debug)]
+pub struct SharedWords {
+    map: MmapRaw,
+    writable: bool,
+}
+
+impl SharedWords {
+    /// Maps `length` bytes of `file` for reading and writing.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub fn writable(file: &File, length: usize) -> io::Result<Self> {
+        let map = MmapOptions::new().len(length).map_raw(file)?;
+        Ok(Self { map, writable: true })
+    }
+
+    /// Maps `length` bytes of `file` for reading. The caller has compared `length` with the size of the file.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub fn read_only(file: &File, length: usize) -> io::Result<Self> {
+        let map = MmapOptions::new().len(length).map_raw_read_only(file)?;
+        Ok(Self { map, writable: false })
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.map.len()
+    }
+
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.map.len(), "word {offset:#x} outside the mapping");
+        // SAFETY: aligned (the map is page-aligned) and inside the mapping, which lives as long as `self`; every access
+        // to it in this process is atomic, and it is written only if mapped for writing (see `store`).
+        unsafe { &*self.map.as_ptr().add(offset).cast::<AtomicU64>() }
+    }
+
+    #[inline]
+    pub(crate) fn half(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.map.len(), "word {offset:#x} outside the mapping");
+        // SAFETY: as in `word`; u32 words are never accessed as u64.
+        unsafe { &*self.map.as_ptr().add(offset).cast::<AtomicU32>() }
+    }
+
+    /// Loads a word; orders nothing.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, offset: usize) -> u64 {
+        self.word(offset).load(Relaxed)
+    }
+
+    /// Loads a word; what the writer did before storing it is visible afterwards.
+    ///
+    /// A relaxed load and a fence: on read-only memory only relaxed loads are promised to be loads.
+    #[inline]
+    #[must_use]
+    pub fn load_acquire(&self, offset: usize) -> u64 {
+        let value = self.word(offset).load(Relaxed);
+        fence(Acquire);
+        value
+    }
+
+    /// As [`SharedWords::load`], 32 bits.
+    #[inline]
+    #[must_use]
+    pub fn load_half(&self, offset: usize) -> u32 {
+        self.half(offset).load(Relaxed)
+    }
+
+    /// As [`SharedWords::load_acquire`], 32 bits.
+    #[inline]
+    #[must_use]
+    pub fn load_half_acquire(&self, offset: usize) -> u32 {
+        let value = self.half(offset).load(Relaxed);
+        fence(Acquire);
+        value
+    }
+
+    #[inline]
+    pub(crate) fn store(&self, offset: usize, value: u64, order: std::sync::atomic::Ordering) {
+        assert!(self.writable, "a reader does not write");
+        self.word(offset).store(value, order);
+    }
+
+    #[inline]
+    pub(crate) fn store_half(&self, offset: usize, value: u32, order: std::sync::atomic::Ordering) {
+        assert!(self.writable, "a reader does not write");
+        self.half(offset).store(value, order);
+    }
+
+    /// Copies `words.len()` words out. They may be torn among each other, never within.
+    #[inline]
+    pub fn copy_words(&self, offset: usize, words: &mut [u64]) {
+        assert!(offset.is_multiple_of(8) && offset + words.len() * 8 <= self.map.len(), "words outside the mapping");
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = self.word(offset + i * 8).load(Relaxed);
+        }
+    }
+
+    /// Copies bytes out, racing.
+    pub fn copy_bytes(&self, offset: usize, bytes: &mut [u8]) {
+        assert!(offset <= self.map.len() && bytes.len() <= self.map.len() - offset, "bytes outside the mapping");
+        // SAFETY: checked to lie in the mapping; mappings are whole pages, so covering words lie in it too.
+        unsafe { copy::from_shared(bytes.as_mut_ptr(), self.map.as_ptr().add(offset), bytes.len()) }
+    }
+
+    /// Copies bytes in, racing.
+    pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {
+        assert!(self.writable, "a reader does not write");
+        assert!(offset <= self.map.len() && bytes.len() <= self.map.len() - offset, "bytes outside the mapping");
+        // SAFETY: as in `copy_bytes`; the holder of the writable map is the single writer.
+        unsafe { copy::to_shared(self.map.as_mut_ptr().add(offset), bytes) }
+    }
+}
+
+/// The payload bytes of a ring, seen twice.
+#[derive(Debug)]
+pub struct MirroredData {
+    base: *mut u8,
+    capacity: usize,
+    writable: bool,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; all access goes through the racing copy or through
+// `slice`, whose caller vouches for the absence of writers.
+unsafe impl Send for MirroredData {}
+// SAFETY: as above.
+unsafe impl Sync for MirroredData {}
+
+impl MirroredData {
+    /// Maps the first `capacity` bytes of `file` twice, at a 2 MiB boundary. The caller has compared `capacity` (a power of two,
+    /// a multiple of the backing page) with the size of the file.
+    ///
+    /// # Errors
+    /// What `mmap` says, or `InvalidInput` if twice the capacity is no address range.
+    pub fn map(file: &File, capacity: u64, writable: bool) -> io::Result<Self> {
+        let no_range = || io::Error::from(io::ErrorKind::InvalidInput);
+        let capacity = usize::try_from(capacity).map_err(|_| no_range())?;
+        let twice = capacity.checked_mul(2).ok_or_else(no_range)?;
+        let reserved = twice.checked_add(HUGE_PAGE).ok_or_else(no_range)?;
+        // SAFETY: a fresh reservation without access rights.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                reserved,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = start.cast::<u8>();
+        let head = start.align_offset(HUGE_PAGE);
+        let base = start.wrapping_add(head);
+        let tail = HUGE_PAGE - head;
+        // SAFETY: both ranges belong to the reservation just made and nothing refers to them.
+        unsafe {
+            if head > 0 {
+                libc::munmap(start.cast(), head);
+            }
+            if tail > 0 {
+                libc::munmap(base.wrapping_add(twice).cast(), tail);
+            }
+        }
+        // From here on Drop gives the two views' addresses back, mapped or not.
+        let data = Self { base, capacity, writable };
+        let rights = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        for view in [base, base.wrapping_add(capacity)] {
+            // SAFETY: MAP_FIXED over our own reservation of 2 × capacity bytes.
+            let mapped = unsafe {
+                libc::mmap(view.cast(), capacity, rights, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
+            };
+            if mapped == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(data)
+    }
+
+    /// Bytes of one view.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    #[inline]
+    fn at(&self, position: u64, length: usize) -> *mut u8 {
+        assert!(length <= self.capacity, "longer than the ring");
+        // Offset < capacity and length ≤ capacity: the range ends within the second view.
+        self.base.wrapping_add(position as usize & (self.capacity - 1))
+    }
+
+    /// Copies bytes to a virtual position. The caller is the ring's single writer.
+    #[inline]
+    pub(crate) fn write(&self, position: u64, offset: usize, bytes: &[u8]) {
+        assert!(self.writable, "a reader does not write");
+        let frame = self.at(position, offset + bytes.len());
+        // SAFETY: `frame .. + offset + len` lies in the two views (see `at`); `Writer` is the single writer
+        // and its `written` slices borrow it, so no reference exists during `&mut self` appends.
+        unsafe { copy::to_shared(frame.wrapping_add(offset), bytes) }
+    }
+
+    /// Copies bytes from a virtual position, racing.
+    ///
+    /// # Panics
+    /// If `bytes` is longer than the ring.
+    #[inline]
+    pub fn read(&self, position: u64, bytes: &mut [u8]) {
+        let from = self.at(position, bytes.len());
+        // SAFETY: the range lies in the two views; `bytes` is private memory.
+        unsafe { copy::from_shared(bytes.as_mut_ptr(), from, bytes.len()) }
+    }
+
+    /// Appends bytes from a virtual position to a buffer, racing. `bytes` grows, it is not zeroed first.
+    pub(crate) fn read_into(&self, position: u64, length: usize, bytes: &mut Vec<u8>) {
+        let from = self.at(position, length);
+        bytes.clear();
+        bytes.reserve(length);
+        // SAFETY: the range lies in the two views; the vector has room for `length` bytes, all of which the copy sets.
+        unsafe {
+            copy::from_shared(bytes.as_mut_ptr(), from, length);
+            bytes.set_len(length);
+        }
+    }
+
+    /// The bytes at a virtual position, not copied.
+    ///
+    /// # Safety
+    /// Nobody writes these bytes while the slice lives: the caller is the writer and does not, or has reason to believe so
+    /// and validates afterwards.
+    ///
+    /// # Panics
+    /// If `length` exceeds the ring.
+    #[inline]
+    pub unsafe fn slice(&self, position: u64, length: usize) -> &[u8] {
+        // SAFETY: in the two views, mapped as long as `self`; no concurrent write by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.at(position, length), length) }
+    }
+
+    /// Binds the pages to a NUMA node, before they are allocated. Best effort.
+    ///
+    /// # Errors
+    /// What `mbind` says (`ENOSYS` on kernels without NUMA).
+    pub fn bind(&self, node: u32) -> io::Result<()> {
+        if node >= 64 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mask: u64 = 1 << node;
+        // SAFETY: our own mapping; the mask is one word of 64 bits (the kernel wants maxnode one higher).
+        let result = unsafe {
+            libc::syscall(libc::SYS_mbind, self.base, self.capacity, MPOL_BIND, &raw const mask, 65 as libc::c_long, 0)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Puts every page into both views, so that no append ever faults; touches them one by one on kernels without
+    /// `MADV_POPULATE_WRITE`.
+    pub fn prefault(&self) {
+        assert!(self.writable, "a reader does not prefault");
+        for view in [self.base, self.base.wrapping_add(self.capacity)] {
+            // SAFETY: our own mapping.
+            if unsafe { libc::madvise(view.cast(), self.capacity, MADV_POPULATE_WRITE) } == 0 {
+                continue;
+            }
+            for offset in (0..self.capacity).step_by(4096) {
+                // SAFETY: inside the view; adding zero leaves what is there.
+                unsafe { (*view.wrapping_add(offset).cast::<AtomicU64>()).fetch_add(0, Relaxed) };
+            }
+        }
+    }
+
+    /// Asks for huge pages on whatever file system this is (`MADV_COLLAPSE` works on plain tmpfs).
+    #[must_use]
+    pub fn collapse(&self) -> HugePages {
+        if self.capacity < HUGE_PAGE {
+            return HugePages::TooSmall;
+        }
+        // The first call moves the bytes, the second maps what was moved.
+        for view in [self.base, self.base.wrapping_add(self.capacity)] {
+            // SAFETY: our own mapping; advice does not change what the bytes are.
+            if unsafe { libc::madvise(view.cast(), self.capacity, MADV_COLLAPSE) } != 0 {
+                return HugePages::Refused(io::Error::last_os_error().raw_os_error().unwrap_or(0));
+            }
+        }
+        HugePages::Collapsed
+    }
+}
+
+impl Drop for MirroredData {
+    fn drop(&mut self) {
+        // SAFETY: the two views are ours and no borrow outlives `self`.
+        unsafe { libc::munmap(self.base.cast(), self.capacity * 2) };
+    }
+}
+
+/// What became of the wish for huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// Both views are mapped by 2 MiB pages.
+    Collapsed,
+    /// Less than 2 MiB.
+    TooSmall,
+    /// The kernel said no with this `errno`; the ring works with small pages.
+    Refused(i32),
+    /// Nobody asked.
+    NotAsked,
+}
+
+/// Makes a file of exactly `size` bytes whose pages all exist, so that no later access meets a full file system.
+///
+/// # Errors
+/// What `ftruncate` or `fallocate` says; `StorageFull` is the one to expect.
+pub fn allocate(file: &File, size: u64) -> io::Result<()> {
+    file.set_len(size)?;
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size)?;
+    Ok(())
+}
+
+/// Identifies this boot of this kernel.
+///
+/// # Errors
+/// If `/proc` is not there.
+pub fn boot_id() -> io::Result<[u8; 16]> {
+    uuid_from("/proc/sys/kernel/random/boot_id")
+}
+
+/// A random UUID from the kernel.
+///
+/// # Errors
+/// If `/proc` is not there.
+pub fn random_uuid() -> io::Result<[u8; 16]> {
+    uuid_from("/proc/sys/kernel/random/uuid")
+}
+
+fn uuid_from(path: &str) -> io::Result<[u8; 16]> {
+    let text = std::fs::read_to_string(path)?;
+    let mut id = [0; 16];
+    let mut digits = text.bytes().filter_map(|b| char::from(b).to_digit(16));
+    for byte in &mut id {
+        let (Some(high), Some(low)) = (digits.next(), digits.next()) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        *byte = (high * 16 + low) as u8;
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_view_is_the_first_one_again() {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        allocate(&file, 1 << 16).unwrap();
+        let data = MirroredData::map(&file, 1 << 16, true).unwrap();
+        assert!((data.base as usize).is_multiple_of(HUGE_PAGE));
+        data.write((1 << 16) - 3, 0, b"wrapped");
+        let mut start = [0; 4];
+        data.read(0, &mut start);
+        assert_eq!(&start, b"pped");
+        let mut whole = [0; 7];
+        data.read(7 * (1 << 16) - 3, &mut whole);
+        assert_eq!(&whole, b"wrapped");
+    }
+
+    #[test]
+    fn binding_prefaulting_and_collapsing_leave_the_bytes_alone() {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        allocate(&file, 4 << 20).unwrap();
+        let data = MirroredData::map(&file, 4 << 20, true).unwrap();
+        data.write(12345, 0, b"still here");
+        let _ = data.bind(0);
+        data.prefault();
+        assert_ne!(data.collapse(), HugePages::TooSmall);
+        let mut back = [0; 10];
+        data.read(12345, &mut back);
+        assert_eq!(&back, b"still here");
+    }
+
+    #[test]
+    fn two_uuids_differ_and_one_boot_is_one_boot() {
+        assert_ne!(random_uuid().unwrap(), random_uuid().unwrap());
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
+        assert_ne!(boot_id().unwrap(), [0; 16]);
+    }
+}

@@ -1,0 +1,724 @@
+//! The reader: a frame is believed only after the checks of this file, made in this order, have passed.
+//!
+//! Everything in the ring may change at any moment and may be wrong: each word is loaded once, judged, then used. A frame's
+//! payload is copied first and validated after; if the writer came by meanwhile the copy is thrown away and the reader is *lapped*.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::fence;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::builder::{JudgeError, ctl_mapping, judge_files, open_directory, open_shared, read_configuration};
+use crate::descriptor::FrameDescriptor;
+use crate::layout::{self, Header, LayoutError, NONE, SLOT_WORDS, State};
+use crate::memory::{MirroredData, SharedWords};
+use crate::wake;
+use crate::writer::Totals;
+
+/// A writer whose heartbeat has not changed for so long is dead.
+pub const DEAD_AFTER: Duration = Duration::from_secs(1);
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the next frame to be published.
+    Live,
+    /// At the newest random access point still in the ring, else at the next one.
+    Key,
+    /// At the oldest frame still in the ring.
+    Oldest,
+    /// At the oldest random access point still in the ring, else at the next one.
+    OldestKey,
+    /// At this frame; lapped at once if it is gone, at the head if it lies in the future.
+    Seq(u64),
+}
+
+/// What a look at the ring gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<F> {
+    /// A frame.
+    Frame(F),
+    /// The writer overtook this reader.
+    Lapped {
+        /// Frames that will never be delivered, exactly; or up to the head if the reader now waits for a random access point.
+        lost: u64,
+        /// The next frame that may be delivered.
+        resume_at: u64,
+    },
+    /// Frames passed over on the way to a random access point.
+    Skipped {
+        /// How many.
+        count: u64,
+    },
+    /// Nothing came within the time given.
+    Timeout,
+    /// The source is silent; said once per change of state.
+    Stalled,
+    /// The writer's heartbeat stopped; said once. A successor may take the ring up: go on asking.
+    WriterDead,
+    /// All frames have been delivered and none will come.
+    Ended,
+    /// All frames have been delivered; another ring has this one's name now: open again.
+    Superseded,
+}
+
+/// A frame in this process's own memory.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Position among all frames of the stream.
+    pub stream_seq: u64,
+    /// What is known about it.
+    pub descriptor: FrameDescriptor,
+    /// The coded bytes.
+    pub payload: &'a [u8],
+    /// Side data; empty when there is none.
+    pub side_data: &'a [u8],
+}
+
+/// A frame still in the ring, where the writer may overtake it at any moment. Believe nothing read from it until
+/// [`Borrowed::is_intact`] says so *afterwards*.
+#[derive(Debug)]
+pub struct Borrowed<'a> {
+    ctl: &'a SharedWords,
+    data: &'a MirroredData,
+    slot: Slot,
+}
+
+/// Why a ring cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Not there, not readable, not mappable.
+    #[error("ring: {0}")]
+    Io(#[from] io::Error),
+    /// Not a ring of this version, or one that is smaller than it says.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+/// The ring contradicts itself. Past a frame's error the reader goes on with the next frame; past [`ReadError::Head`] open again.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum ReadError {
+    /// The head went back.
+    #[error("the head of the ring went back from {expected} to {found}")]
+    Head {
+        /// At least this was promised.
+        expected: u64,
+        /// This was found.
+        found: u64,
+    },
+    /// A slot speaks of bytes that cannot be its own.
+    #[error("frame {seq}: impossible {what}")]
+    Bounds {
+        /// The frame.
+        seq: u64,
+        /// Which field.
+        what: &'static str,
+    },
+    /// A slot holds no descriptor, or that of another frame.
+    #[error("frame {0}: no descriptor")]
+    Descriptor(u64),
+    /// The payload does not match its checksum, though nothing overtook it.
+    #[error("frame {0}: checksum does not match")]
+    Checksum(u64),
+}
+
+/// Why a configuration block cannot be had.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum ConfigurationError {
+    /// Generation 0, or one that was never made.
+    #[error("no such configuration")]
+    Unknown,
+    /// Overwritten by a later one.
+    #[error("configuration gone")]
+    Gone,
+    /// Its bytes do not match its checksum.
+    #[error("configuration damaged")]
+    Damaged,
+}
+
+/// A judged copy of a slot.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    position: u64,
+    extent: usize,
+    length: usize,
+    flags: u32,
+    stream_seq: u64,
+    descriptor: FrameDescriptor,
+}
+
+/// What [`Reader::look`] found; `Ready` means `pending` holds the next frame's slot.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Ready { stream_seq: u64 },
+    Lapped { lost: u64, resume_at: u64 },
+    Skipped { count: u64 },
+    Empty,
+}
+
+/// A slot or its payload is no longer there.
+enum Miss {
+    Lapped,
+    Error(ReadError),
+}
+
+impl From<ReadError> for Miss {
+    fn from(error: ReadError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// A reader of one ring. It maps read-only, holds no lock and leaves no trace.
+#[derive(Debug)]
+pub struct Reader {
+    ctl: SharedWords,
+    data: MirroredData,
+    header: Header,
+    next: u64,
+    pending: Option<Slot>,
+    /// Only a random access point will do.
+    awaiting_key: bool,
+    skipped: u64,
+    verify: bool,
+    buffer: Vec<u8>,
+    stalled_told: bool,
+    life: Life,
+}
+
+/// The writer's life, judged by a change of its heartbeat against our own clock.
+#[derive(Debug)]
+pub(crate) struct Life {
+    count: u64,
+    since: Option<Instant>,
+    dead_told: bool,
+}
+
+impl Life {
+    pub(crate) fn new() -> Self {
+        Self { count: 0, since: None, dead_told: false }
+    }
+
+    /// True once, when the heartbeat has stood still for [`DEAD_AFTER`].
+    pub(crate) fn has_died(&mut self, count: u64, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        if count != self.count {
+            *self = Self { count, since: Some(now), dead_told: false };
+            return false;
+        }
+        let died = !self.dead_told && now.duration_since(since) >= DEAD_AFTER;
+        self.dead_told |= died;
+        died
+    }
+}
+
+impl Reader {
+    /// Opens the ring in `directory`.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(directory: &Path, start: Start) -> Result<Self, OpenError> {
+        let handle = open_directory(directory)?;
+        Self::from_files(&open_shared(&handle, "ctl", false)?, &open_shared(&handle, "data", false)?, start)
+    }
+
+    /// Opens a ring by its two files, e.g. descriptors received from a broker.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn from_files(ctl: &File, data: &File, start: Start) -> Result<Self, OpenError> {
+        let header = judge_files(ctl, data).map_err(|error| match error {
+            JudgeError::Layout(error) => OpenError::Layout(error),
+            JudgeError::Io(error) => OpenError::Io(error),
+        })?;
+        let mut reader = Self {
+            ctl: SharedWords::read_only(ctl, ctl_mapping(&header))?,
+            data: MirroredData::map(data, header.data_capacity, false)?,
+            header,
+            next: 0,
+            pending: None,
+            awaiting_key: false,
+            skipped: 0,
+            verify: false,
+            buffer: Vec::new(),
+            stalled_told: false,
+            life: Life::new(),
+        };
+        reader.seek(start);
+        Ok(reader)
+    }
+
+    /// Goes elsewhere in the ring. What is passed over is not reported.
+    pub fn seek(&mut self, start: Start) {
+        let head = self.head();
+        self.pending = None;
+        self.skipped = 0;
+        self.awaiting_key = false;
+        self.next = match start {
+            Start::Live => head,
+            Start::Seq(seq) => seq.min(head),
+            Start::Oldest => self.oldest(head, |_| true).unwrap_or(head),
+            Start::OldestKey | Start::Key => {
+                let found = if start == Start::Key {
+                    self.last_key(head, false)
+                } else {
+                    self.oldest(head, |slot| slot.flags & layout::FLAG_KEY != 0)
+                };
+                self.awaiting_key = found.is_none();
+                found.unwrap_or(head)
+            }
+        };
+    }
+
+    /// Goes to the oldest frame whose `stream_seq` is at least `target`: where the other tracks of a stream begin when its
+    /// video begins at a random access point.
+    pub fn seek_stream_seq(&mut self, target: u64) {
+        let head = self.head();
+        self.seek(Start::Live);
+        self.next = self.oldest(head, |slot| slot.stream_seq >= target).unwrap_or(head);
+    }
+
+    /// Check payloads against their checksums, where the ring has them. Off by default: the checks above find every torn frame;
+    /// this one finds broken memory and broken writers.
+    pub fn verify_checksums(&mut self, verify: bool) {
+        self.verify = verify;
+    }
+
+    /// The next frame, copied into a buffer that this reader keeps, or what happened instead; waits at most `timeout`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the ring contradicts itself.
+    pub fn next(&mut self, timeout: Duration) -> Result<Next<Frame<'_>>, ReadError> {
+        Ok(match self.advance(timeout)? {
+            Next::Frame(()) => match self.copy_pending()? {
+                Ok(slot) => Next::Frame(self.frame(&slot)),
+                Err(Look::Lapped { lost, resume_at }) => Next::Lapped { lost, resume_at },
+                Err(_) => unreachable!("a frame that is not copied is lapped"),
+            },
+            other => other.without_frame(),
+        })
+    }
+
+    /// The next frame, not copied, or what happened instead; waits at most `timeout`. The reader is past the frame when this returns:
+    /// if it turns out not to be intact, that is one frame lost.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the ring contradicts itself.
+    pub fn next_borrowed(&mut self, timeout: Duration) -> Result<Next<Borrowed<'_>>, ReadError> {
+        Ok(match self.advance(timeout)? {
+            Next::Frame(()) => {
+                let slot = self.pending.take().expect("ready means pending");
+                self.next += 1;
+                Next::Frame(Borrowed { ctl: &self.ctl, data: &self.data, slot })
+            }
+            other => other.without_frame(),
+        })
+    }
+
+    fn advance(&mut self, timeout: Duration) -> Result<Next<()>, ReadError> {
+        let mut deadline = None;
+        loop {
+            // Before the look at head_seq and state: pairs with `Writer::bump`, which comes after the stores to them.
+            let seen = self.ctl.load_half_acquire(layout::FUTEX);
+            match self.look()? {
+                Look::Ready { .. } => return Ok(Next::Frame(())),
+                Look::Lapped { lost, resume_at } => return Ok(Next::Lapped { lost, resume_at }),
+                Look::Skipped { count } => return Ok(Next::Skipped { count }),
+                Look::Empty => {}
+            }
+            match self.state() {
+                state @ (State::Ended | State::Superseded) => {
+                    // The last frame may have come between the two looks.
+                    if self.head() != self.next {
+                        continue;
+                    }
+                    if self.skipped > 0 {
+                        return Ok(Next::Skipped { count: std::mem::take(&mut self.skipped) });
+                    }
+                    return Ok(if state == State::Ended { Next::Ended } else { Next::Superseded });
+                }
+                State::Stalled if !self.stalled_told => {
+                    self.stalled_told = true;
+                    return Ok(Next::Stalled);
+                }
+                State::Stalled => {}
+                State::Live => self.stalled_told = false,
+            }
+            let now = Instant::now();
+            if self.has_died(now) {
+                return Ok(Next::WriterDead);
+            }
+            let end = *deadline.get_or_insert_with(|| now.checked_add(timeout));
+            let left = end.map_or(wake::WAIT_MAX, |end: Instant| end.saturating_duration_since(now));
+            if left.is_zero() {
+                return Ok(Next::Timeout);
+            }
+            wake::wait(&self.ctl, layout::FUTEX, seen, left);
+        }
+    }
+
+    /// One look, no wait.
+    pub(crate) fn look(&mut self) -> Result<Look, ReadError> {
+        if let Some(slot) = &self.pending {
+            return Ok(Look::Ready { stream_seq: slot.stream_seq });
+        }
+        let head = self.head();
+        if self.next > head {
+            return Err(ReadError::Head { expected: self.next, found: head });
+        }
+        if self.awaiting_key {
+            match self.last_key(head, false).filter(|&key| key >= self.next) {
+                Some(key) => {
+                    self.skipped += key - self.next;
+                    self.next = key;
+                    self.awaiting_key = false;
+                }
+                None => {
+                    self.skipped += head - self.next;
+                    self.next = head;
+                }
+            }
+            if !self.awaiting_key && self.skipped > 0 {
+                return Ok(Look::Skipped { count: std::mem::take(&mut self.skipped) });
+            }
+        }
+        if self.next == head {
+            return Ok(Look::Empty);
+        }
+        // One slot of guard: the oldest is being overwritten while the head still has its old value.
+        if head - self.next > u64::from(self.header.slot_count) - 1 {
+            return Ok(self.resume_after_lapping());
+        }
+        match self.copy_slot(self.next) {
+            Ok(slot) => {
+                self.pending = Some(slot);
+                Ok(Look::Ready { stream_seq: slot.stream_seq })
+            }
+            Err(Miss::Lapped) => Ok(self.resume_after_lapping()),
+            Err(Miss::Error(error)) => {
+                self.next += 1;
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies a slot and judges the copy.
+    fn copy_slot(&self, seq: u64) -> Result<Slot, Miss> {
+        let at = self.header.slot_at(seq);
+        // Pairs with the release store of the lock at the end of step 2 in `Writer::commit`.
+        if self.ctl.load_acquire(at) != seq + 1 {
+            return Err(Miss::Lapped);
+        }
+        let mut image = [0u64; SLOT_WORDS];
+        self.ctl.copy_words(at, &mut image);
+        // Pairs with the release fence after `lock = BUSY` in `Writer::commit`: if any word above is of a later frame, the
+        // lock below is no longer ours.
+        fence(Acquire);
+        if self.ctl.load(at) != seq + 1 {
+            return Err(Miss::Lapped);
+        }
+        let bad = |what| Miss::Error(ReadError::Bounds { seq, what });
+        let descriptor = FrameDescriptor::decode(&image).map_err(|_| ReadError::Descriptor(seq))?;
+        if descriptor.seq != seq {
+            return Err(ReadError::Descriptor(seq).into());
+        }
+        let slot = Slot {
+            position: image[1],
+            extent: image[2] as u32 as usize,
+            length: (image[2] >> 32) as usize,
+            flags: image[3] as u32,
+            stream_seq: image[4],
+            descriptor,
+        };
+        if slot.extent > self.header.frame_size_max as usize {
+            return Err(bad("extent"));
+        }
+        if slot.length > slot.extent {
+            return Err(bad("length"));
+        }
+        let side_end = u64::from(descriptor.side_data_offset) + u64::from(descriptor.side_data_length);
+        if side_end > slot.extent as u64 {
+            return Err(bad("side data"));
+        }
+        let end = slot.position.checked_add(slot.extent as u64).ok_or_else(|| bad("position"))?;
+        let reserve = self.ctl.load(layout::DATA_RESERVE);
+        if end > reserve {
+            return Err(bad("position"));
+        }
+        if reserve - slot.position > self.header.data_capacity {
+            return Err(Miss::Lapped);
+        }
+        Ok(slot)
+    }
+
+    /// Copies the pending frame's bytes, then asks whether they were its own to the end.
+    pub(crate) fn copy_pending(&mut self) -> Result<Result<PendingFrame, Look>, ReadError> {
+        let slot = self.pending.take().expect("ready means pending");
+        self.data.read_into(slot.position, slot.extent, &mut self.buffer);
+        if !intact(&self.ctl, slot.position, &self.data) {
+            return Ok(Err(self.resume_after_lapping()));
+        }
+        let seq = self.next;
+        self.next += 1;
+        if let Some(crc) = slot.descriptor.crc32c
+            && self.verify
+            && crc32c::crc32c(&self.buffer[..slot.length]) != crc
+        {
+            return Err(ReadError::Checksum(seq));
+        }
+        Ok(Ok(PendingFrame(slot)))
+    }
+
+    /// The frame last copied.
+    pub(crate) fn frame(&self, copied: &PendingFrame) -> Frame<'_> {
+        let slot = &copied.0;
+        let side = slot.descriptor.side_data_offset as usize;
+        Frame {
+            stream_seq: slot.stream_seq,
+            descriptor: slot.descriptor,
+            payload: &self.buffer[..slot.length],
+            side_data: &self.buffer[side..side + slot.descriptor.side_data_length as usize],
+        }
+    }
+
+    /// On to the newest random access point if a quarter of the ring is still ahead of the writer, else to the next one.
+    fn resume_after_lapping(&mut self) -> Look {
+        self.pending = None;
+        let old = self.next;
+        // Always forward, so that no contradiction in the ring can hold us here.
+        let head = self.head().max(old + 1);
+        let key = self.last_key(head, true).filter(|&key| key > old);
+        self.awaiting_key = key.is_none();
+        self.next = key.unwrap_or(head);
+        Look::Lapped { lost: self.next - old, resume_at: self.next }
+    }
+
+    /// The newest random access point, if it is whole and, with `quarter`, at least a quarter of the ring lies between it and the
+    /// writer.
+    fn last_key(&self, head: u64, quarter: bool) -> Option<u64> {
+        // Pairs with the release store in step 3 of `Writer::commit`.
+        let key = self.ctl.load_acquire(layout::LAST_KEY_SEQ);
+        let slots = u64::from(self.header.slot_count);
+        let slots_kept = if quarter { slots - slots / 4 } else { slots - 1 };
+        if key == NONE || key >= head || head - key > slots_kept {
+            return None;
+        }
+        let slot = self.copy_slot(key).ok()?;
+        let capacity = self.header.data_capacity;
+        let bytes_kept = if quarter { capacity - capacity / 4 } else { capacity };
+        let reserve = self.ctl.load(layout::DATA_RESERVE);
+        (slot.flags & layout::FLAG_KEY != 0 && reserve.saturating_sub(slot.position) <= bytes_kept).then_some(key)
+    }
+
+    /// The oldest readable frame below `head` that `wanted` accepts. At most one look at every slot.
+    fn oldest(&self, head: u64, wanted: impl Fn(&Slot) -> bool) -> Option<u64> {
+        (head.saturating_sub(u64::from(self.header.slot_count) - 1)..head)
+            .find(|&seq| self.copy_slot(seq).is_ok_and(|slot| wanted(&slot)))
+    }
+
+    /// Pairs with the release store of head_seq in step 3 of `Writer::commit`: slots and payloads below it are visible.
+    fn head(&self) -> u64 {
+        self.ctl.load_acquire(layout::HEAD_SEQ)
+    }
+
+    pub(crate) fn has_died(&mut self, now: Instant) -> bool {
+        self.life.has_died(self.ctl.load(layout::HEARTBEAT_COUNT), now)
+    }
+
+    /// The bytes of a configuration block (SPS/PPS/VPS, AudioSpecificConfig, sequence header, SDP). The newest eight are kept.
+    ///
+    /// # Errors
+    /// [`ConfigurationError`].
+    pub fn configuration(&self, generation: u32) -> Result<Vec<u8>, ConfigurationError> {
+        let current = self.configuration_generation();
+        if generation == 0 || generation > current {
+            return Err(ConfigurationError::Unknown);
+        }
+        if current - generation >= self.header.config_count {
+            return Err(ConfigurationError::Gone);
+        }
+        read_configuration(&self.ctl, &self.header, generation).ok_or_else(|| {
+            // Overwritten between the two looks, or wrong.
+            if self.ctl.load(self.header.config_at(generation)) == u64::from(generation) {
+                ConfigurationError::Damaged
+            } else {
+                ConfigurationError::Gone
+            }
+        })
+    }
+
+    /// The newest configuration, 0 when there is none. Pairs with the release store in `Writer::set_configuration`.
+    #[must_use]
+    pub fn configuration_generation(&self) -> u32 {
+        self.ctl.load_half_acquire(layout::CONFIG_GENERATION)
+    }
+
+    /// What may be expected of the ring.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::from_word(self.ctl.load_half_acquire(layout::STATE))
+    }
+
+    /// + 1 with every writer that took the ring up.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.ctl.load_half_acquire(layout::WRITER_EPOCH)
+    }
+
+    /// Changes every 100 ms while the writer lives.
+    #[must_use]
+    pub fn heartbeat_count(&self) -> u64 {
+        self.ctl.load(layout::HEARTBEAT_COUNT)
+    }
+
+    /// The frame this reader looks for next.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Frames published in the ring's life; `head_seq() - position()` is how far behind this reader is.
+    #[must_use]
+    pub fn head_seq(&self) -> u64 {
+        self.head()
+    }
+
+    /// The newest random access point.
+    #[must_use]
+    pub fn last_key_seq(&self) -> Option<u64> {
+        Some(self.ctl.load_acquire(layout::LAST_KEY_SEQ)).filter(|&key| key != NONE)
+    }
+
+    /// Counted by the writer since the ring was made.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let total = |i: usize| self.ctl.load(layout::TOTALS + i * 8);
+        Totals { frames: total(0), bytes: total(1), damaged: total(2), discontinuities: total(3) }
+    }
+
+    /// The ring's shape.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+/// Proof that the reader's buffer holds this frame.
+pub(crate) struct PendingFrame(Slot);
+
+impl<F> Next<F> {
+    fn without_frame<G>(self) -> Next<G> {
+        match self {
+            Self::Frame(_) => unreachable!("frames are handled before"),
+            Self::Lapped { lost, resume_at } => Next::Lapped { lost, resume_at },
+            Self::Skipped { count } => Next::Skipped { count },
+            Self::Timeout => Next::Timeout,
+            Self::Stalled => Next::Stalled,
+            Self::WriterDead => Next::WriterDead,
+            Self::Ended => Next::Ended,
+            Self::Superseded => Next::Superseded,
+        }
+    }
+}
+
+/// Whether what was read from `position` before this call was still that frame.
+fn intact(ctl: &SharedWords, position: u64, data: &MirroredData) -> bool {
+    // Pairs with the release fence of step 1 in `Writer::grow`: if a byte above is of a later frame, the reserve
+    // below is more than a capacity ahead of `position`.
+    fence(Acquire);
+    ctl.load(layout::DATA_RESERVE).wrapping_sub(position) <= data.capacity() as u64
+}
+
+impl Borrowed<'_> {
+    /// What is known about the frame. A private copy, already validated.
+    #[must_use]
+    pub fn descriptor(&self) -> &FrameDescriptor {
+        &self.slot.descriptor
+    }
+
+    /// Position among all frames of the stream.
+    #[must_use]
+    pub fn stream_seq(&self) -> u64 {
+        self.slot.stream_seq
+    }
+
+    /// Length of the payload, bytes.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.slot.length
+    }
+
+    /// Copies a part of the payload, racing.
+    ///
+    /// # Panics
+    /// If the part exceeds the payload.
+    pub fn copy_payload(&self, offset: usize, to: &mut [u8]) {
+        assert!(offset <= self.slot.length && to.len() <= self.slot.length - offset, "outside the payload");
+        self.data.read(self.slot.position + offset as u64, to);
+    }
+
+    /// The payload in place.
+    ///
+    /// # Safety
+    /// The writer may store to these bytes while the slice lives, which the language does not allow: hand it only to code that cannot
+    /// be led astray by changing bytes (a system call, a copy), and believe the result only if [`Borrowed::is_intact`]
+    /// says so afterwards.
+    #[must_use]
+    pub unsafe fn payload(&self) -> &[u8] {
+        // SAFETY: in the ring (judged by `copy_slot`); the race is the caller's to bear.
+        unsafe { self.data.slice(self.slot.position, self.slot.length) }
+    }
+
+    /// Whether everything read so far was this frame.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        intact(self.ctl, self.slot.position, self.data)
+    }
+
+    /// Bytes the writer may still write before it overtakes this frame; 0 when it has.
+    #[must_use]
+    pub fn margin(&self) -> u64 {
+        let reserve = self.ctl.load(layout::DATA_RESERVE);
+        (self.data.capacity() as u64).saturating_sub(reserve.wrapping_sub(self.slot.position))
+    }
+}
+
+/// Reads whatever `ctl` says, with a valid checksum put on it: for fuzzing. Must return, whatever the bytes.
+#[doc(hidden)]
+pub fn fuzz_reader(ctl: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let file = |name: &str| rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(File::from);
+    let (Ok(ctl_file), Ok(data_file)) = (file("ctl"), file("data")) else { return };
+    let mut bytes = ctl.to_vec();
+    if bytes.len() >= layout::HEADER_SIZE {
+        bytes[..8].copy_from_slice(&layout::MAGIC);
+        let crc = crc32c::crc32c(&bytes[..layout::HEADER_CRC]);
+        bytes[layout::HEADER_CRC..layout::HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
+    }
+    if ctl_file.write_all_at(&bytes, 0).is_err() || data_file.set_len(1 << 20).is_err() {
+        return;
+    }
+    for start in [Start::Live, Start::Key, Start::Oldest, Start::OldestKey, Start::Seq(3)] {
+        let Ok(mut reader) = Reader::from_files(&ctl_file, &data_file, start) else { return };
+        reader.verify_checksums(true);
+        for _ in 0..64 {
+            match reader.next(Duration::ZERO) {
+                Ok(Next::Frame(frame)) => assert!(frame.payload.len() <= 1 << 20),
+                Ok(Next::Timeout | Next::Ended | Next::Superseded) => break,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        for generation in 0..10 {
+            let _ = reader.configuration(generation);
+        }
+        let _ = reader.configuration(reader.configuration_generation());
+        reader.seek_stream_seq(5);
+        if let Ok(Next::Frame(frame)) = reader.next_borrowed(Duration::ZERO) {
+            frame.copy_payload(0, &mut vec![0; frame.payload_len()]);
+            let _ = (frame.is_intact(), frame.margin());
+        }
+    }
+}
