@@ -2,11 +2,15 @@
 
 pub mod acknowledgement;
 pub mod connection;
+pub mod caller;
 pub mod control;
 pub mod delivery_time;
 pub mod encryption;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
 pub mod loss;
+pub mod listener;
 pub mod packet;
 pub mod parameters;
 pub mod receive_buffer;
