@@ -86,6 +86,10 @@ impl Syntax for Ac3 {
         }
     }
 
+    fn starts(header: &Header<Details>) -> bool {
+        matches!(header.details.substream, Substream::Independent(_))
+    }
+
     fn configure(&mut self, header: &Header<Details>, configuration: &mut TrackConfiguration) {
         let Details { sample_rate, channels, enhanced, .. } = header.details;
         let profile = if enhanced { "E-AC-3" } else { "" };
@@ -178,7 +182,7 @@ fn header(len: usize, blocks: u32, details: Details) -> Header<Details> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::fuzzing_audio::units_of;
+    use crate::codec::fuzzing_audio::{Collector, units_of};
     use crate::media::Format;
 
     /// Makes the checksum over the frame hold by its last two bytes.
@@ -249,6 +253,29 @@ mod tests {
         dependent[100] ^= 1;
         let (units, _) = units_of(&mut Ac3Framer::new(), &[&independent[..], &dependent, &independent].concat());
         assert_eq!(units.iter().map(|unit| unit.info.damaged).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn a_dependent_substream_without_its_independent_one_is_skipped() {
+        let (independent, dependent) = (eac3(0, 0, 3, 400), eac3(1, 0, 3, 200));
+        let stream = [&dependent[..], &independent, &dependent, &independent].concat();
+        let (units, skipped) = units_of(&mut Ac3Framer::new(), &stream);
+        let lens: Vec<_> = units.iter().map(|unit| unit.bytes.len()).collect();
+        assert_eq!((&lens[..], skipped), (&[600, 400][..], 200));
+    }
+
+    #[test]
+    fn an_access_unit_is_complete_when_it_has_as_many_frames_as_the_one_before() {
+        let (independent, dependent) = (eac3(0, 0, 3, 400), eac3(1, 0, 3, 200));
+        let mut framer = Ac3Framer::new();
+        let mut collector = Collector::default();
+        for (frame, complete) in [(&independent, false), (&dependent, true), (&independent, false), (&dependent, true)]
+        {
+            collector.push(&mut framer, frame);
+            assert_eq!(framer.is_complete(), complete);
+        }
+        collector.flush(&mut framer);
+        assert_eq!(collector.units.len(), 2);
     }
 
     #[test]

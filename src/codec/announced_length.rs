@@ -26,6 +26,11 @@ pub(super) trait Syntax {
         false
     }
 
+    /// Whether an access unit can start with this frame; otherwise it is garbage where none is open.
+    fn starts(_header: &Header<Self::Details>) -> bool {
+        true
+    }
+
     /// An access unit starts with this header.
     fn configure(&mut self, header: &Header<Self::Details>, configuration: &mut TrackConfiguration);
 
@@ -122,6 +127,9 @@ pub(super) struct AnnouncedLengthFramer<S: Syntax> {
     carry: Vec<u8>,
     start: usize,
     skipped: u32,
+    /// Frames of the open or latest access unit, and of the one before it.
+    frames: u32,
+    frames_before: u32,
     info: AccessUnitInfo,
     configuration: TrackConfiguration,
 }
@@ -138,6 +146,8 @@ impl<S: Syntax> AnnouncedLengthFramer<S> {
             carry: Vec::with_capacity(2 * (S::FRAME_LEN_MAX + HEADER_ROOM)),
             start: 0,
             skipped: 0,
+            frames: 1,
+            frames_before: 1,
             info: AccessUnitInfo::default(),
             configuration: TrackConfiguration::default(),
         }
@@ -199,6 +209,10 @@ impl<S: Syntax> AnnouncedLengthFramer<S> {
                     continue;
                 }
                 Verdict::More => 1,
+                Verdict::Yes(header) if !S::starts(&header) => {
+                    self.pass_over();
+                    continue;
+                }
                 Verdict::Yes(header) if self.held().len() <= header.len => {
                     if last && self.held().len() == header.len {
                         return Some(header);
@@ -246,6 +260,8 @@ impl<S: Syntax> AnnouncedLengthFramer<S> {
                         return Some(step);
                     }
                     self.syntax.configure(&header, &mut self.configuration);
+                    self.frames_before = self.frames;
+                    self.frames = 1;
                     self.info = AccessUnitInfo {
                         samples: header.samples,
                         random_access: RandomAccess::Intra,
@@ -302,7 +318,10 @@ impl<S: Syntax> AnnouncedLengthFramer<S> {
                     }
                     Verdict::Yes(next) if next.identity == previous.identity => {
                         if open && S::joins(&previous, &next) {
+                            self.frames += 1;
                             self.state = State::Inside { header: next, done: 0 };
+                        } else if !open && !S::starts(&next) {
+                            self.state = State::Searching;
                         } else {
                             self.state = State::Beginning(next);
                             if open {
@@ -369,7 +388,9 @@ impl<S: Syntax> Framer for AnnouncedLengthFramer<S> {
 
     #[inline]
     fn is_complete(&self) -> bool {
-        matches!(self.state, State::Between { open: true, .. }) && self.held().is_empty()
+        // A frame more may be due when the access unit before had one.
+        let all_frames = self.frames >= self.frames_before;
+        matches!(self.state, State::Between { open: true, .. }) && self.held().is_empty() && all_frames
     }
 }
 

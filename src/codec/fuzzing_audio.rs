@@ -219,10 +219,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::media::TrackKind;
 
-    /// Streams in which headers are frequent: whole frames of each codec, cut and mixed with noise.
-    fn stream(codec: Codec) -> impl Strategy<Value = Vec<u8>> {
-        let seeds: Vec<Vec<u8>> = match codec {
+    /// Whole frames of a codec, as short as they get.
+    fn frames(codec: Codec) -> Vec<Vec<u8>> {
+        match codec {
             Codec::AacAdts => vec![
                 [&[0xff, 0xf1, 0x4c, 0x80, 0x02, 0x1f, 0xfc][..], &[0x21; 9]].concat(),
                 [&[0xff, 0xf0, 0x4c, 0x80, 0x02, 0x1f, 0xfc][..], &[0x00; 9]].concat(),
@@ -230,7 +231,7 @@ mod tests {
                 [&[0xff, 0xf0, 0x4c, 0x80, 0x02, 0x1f, 0xfd][..], &[0, 2, 0, 0, 0, 0, 0, 0, 0]].concat(),
             ],
             Codec::AacLatm => vec![
-                vec![0x56, 0xe0, 9, 0x20, 0, 0x11, 0x90, 0x1f, 0xe0, 0x20, 0x50, 0x50],
+                vec![0x56, 0xe0, 9, 0x20, 0, 0x11, 0x90, 0x1f, 0xe0, 0x10, 0x50, 0x50],
                 vec![0x56, 0xe0, 4, 0x81, 0x2a, 0x80, 0],
             ],
             Codec::Mp2 => vec![
@@ -252,8 +253,12 @@ mod tests {
                 vec![vec![0x06, 0x0e, 0x2b, 0x34, 1, 2, 3], vec![0, 0, 0xdf, 0, 6, 0x06, 0x0e, 0x2b, 0x34, 1, 2]]
             }
             _ => vec![vec![0xfc, 0x30, 2, 1, 2], vec![0, 2, 0x40, 0x10, 1, 2]],
-        };
-        let seed = proptest::sample::select(seeds);
+        }
+    }
+
+    /// Streams in which headers are frequent: whole frames, cut and mixed with noise.
+    fn stream(codec: Codec) -> impl Strategy<Value = Vec<u8>> {
+        let seed = proptest::sample::select(frames(codec));
         let piece = prop_oneof![
             8 => seed.clone(),
             1 => (seed, any::<proptest::sample::Index>())
@@ -279,6 +284,34 @@ mod tests {
         fn noise_is_harmless(data in vec(any::<u8>(), 0..600)) {
             fuzz_audio(&data);
             fuzz_audio_specific_config(&data);
+        }
+    }
+
+    #[test]
+    fn the_frames_that_streams_are_made_of_are_found() {
+        for codec in CODECS {
+            let first = &frames(codec)[0];
+            let units = exercise(codec, &[1], &first.repeat(3));
+            let expected = if codec.kind() == TrackKind::Audio && codec != Codec::Smpte302m { 3 } else { 1 };
+            assert_eq!(units.len(), expected, "{codec}");
+        }
+    }
+
+    #[test]
+    fn headers_that_nothing_confirms_are_each_tried_once() {
+        for (codec, header) in [
+            (Codec::AacAdts, &[0xff, 0xf1, 0x4c, 0x83, 0xff, 0xff, 0xfc, 0][..]),
+            (Codec::AacLatm, &[0x56, 0xff, 0xfe, 0]),
+            (Codec::Ac3, &[0x0b, 0x77, 0, 0, 36, 8 << 3, 0, 0, 0]),
+            (Codec::Opus, &[0x7f, 0xe0, 255, 255, 255, 255, 255, 255, 0, 0xfc, 0]),
+        ] {
+            let stream = header.repeat((1 << 18) / header.len());
+            let mut framer = AnyFramer::new(codec, FramerHints::default());
+            let mut collector = Collector::default();
+            stream.chunks(3).for_each(|piece| collector.push(&mut framer, piece));
+            collector.flush(&mut framer);
+            let accounted = collector.published() + u64::from(collector.skipped);
+            assert!(accounted <= stream.len() as u64 && accounted * 10 >= stream.len() as u64 * 9, "{codec}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Opus in MPEG-TS (ETSI TS 103 491 Annex B is its kin; "Encapsulation of Opus in MPEG-2 Transport Stream", Xiph).
+//! Opus in MPEG-TS, by Xiph's "Encapsulation of Opus in MPEG-2 Transport Streams" (draft 0.1.3), which encoders follow.
 
 use arrayvec::ArrayVec;
 
@@ -94,12 +94,12 @@ pub fn packet_samples(toc: u8, second: Option<u8>) -> Option<u32> {
 
 /// The identification header (RFC 7845 §5.1) for a `channel_config_code`, and its number of channels.
 ///
-/// Codes 1 to 8 are the Vorbis layouts of so many channels, 0 is dual mono, 0x82 to 0x88 are as many separate channels. Others
+/// Codes 1 to 8 are the Vorbis layouts of so many channels, 0 is dual mono in one coupled stream, 0x82 to 0x88 are as many separate channels. Others
 /// need fields of the descriptor that are not given here, and are taken for stereo.
 pub fn opus_head(channel_configuration: u8) -> (ArrayVec<u8, 32>, u8) {
     // Channels, streams, coupled streams, and the Vorbis order of channels (RFC 7845 §5.1.1.2).
     let (channels, streams, coupled, order): (u8, u8, u8, &[u8]) = match channel_configuration {
-        0 => (2, 2, 0, &[0, 1]),
+        0 => (2, 1, 1, &[0, 1]),
         1 => (1, 1, 0, &[]),
         3 => (3, 2, 1, &[0, 2, 1]),
         4 => (4, 2, 2, &[0, 1, 2, 3]),

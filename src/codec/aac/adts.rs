@@ -69,7 +69,7 @@ impl Syntax for Adts {
         let extra_blocks = usize::from(b6 & 3);
         let has_error_check = b1 & 1 == 0;
         let payload_from = HEADER_LEN + if has_error_check { 2 * extra_blocks + 2 } else { 0 };
-        if sample_rate(rate_index).is_none() || len < payload_from {
+        if sample_rate(rate_index).is_none() || len <= payload_from {
             return Verdict::No;
         }
         let mut stripped = Stripped::front(payload_from);

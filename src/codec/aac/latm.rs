@@ -170,7 +170,7 @@ impl LatmFramer {
                 None => read_payload_len(&mut reader)?,
             };
             let available = reader.remaining() / 8;
-            if available == 0 {
+            if len == 0 || available == 0 {
                 return None;
             }
             realign(&mut self.payloads, &self.element, reader.position(), len.min(available));
