@@ -94,8 +94,12 @@ impl BellWriter {
     /// [`BellError`]; the files must not exist.
     pub fn create(stream_directory: &Path) -> Result<Self, BellError> {
         let lock = lock_file(stream_directory, true)?.ok_or(BellError::Locked)?;
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(stream_directory.join("bell"))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(stream_directory.join("bell"))?;
         file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
         memory::allocate(&file, SIZE as u64)?;
         let words = SharedWords::writable(&file, SIZE)?;

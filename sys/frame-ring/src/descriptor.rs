@@ -5,10 +5,10 @@
 use capnp::message::{Allocator, Builder, Reader, ReaderOptions, SegmentArray};
 use thiserror::Error;
 
+use crate::headworks_capnp::frame_descriptor;
 pub use crate::headworks_capnp::{
     ClockOrigin, Discontinuity, PictureStructure, PictureType, RandomAccess, WallClock, WallClockQuality,
 };
-use crate::headworks_capnp::frame_descriptor;
 use crate::layout::{NONE, SLOT_HEAD_WORDS, SLOT_WORDS};
 
 /// Bits of [`FrameDescriptor::damage_reasons`].

@@ -1,0 +1,169 @@
+//! What other threads say to a shard: the control thread's questions and housekeeping's answers.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::admission::Admitted;
+use super::report::ShardReport;
+use crate::output::TrackReady;
+use crate::protocol::srt::handshake::RejectReason;
+use crate::protocol::srt::listener::{AdmissionRequest, Answer};
+
+/// Messages that may wait; housekeeping cannot produce them faster than a shard reads.
+const MESSAGES_MAX: usize = 4_096;
+
+/// What can be said to a shard.
+pub enum Message {
+    /// How do you do?
+    Report(SyncSender<ShardReport>),
+    /// Publish what is open, say goodbye to peers, and end.
+    Stop,
+    /// A source was admitted, and this shard owns its stream.
+    Admitted(Box<Admitted>),
+    /// An SRT caller was refused; its conclusion came to this shard.
+    Refused(Box<AdmissionRequest>, RejectReason),
+    /// An SRT caller whose conclusion came to this shard was answered by another.
+    Answered(Box<Answer>),
+    /// A source of RTP or raw transport packets, in probation here, was refused.
+    SourceRefused(super::strangers::SourceKey),
+    /// A ring is ready, or cannot be had: name of the stream, and which life of it.
+    TrackReady(u64, TrackReady),
+}
+
+/// A shard's mailbox; clones lead to the same one.
+#[derive(Clone)]
+pub struct Mailbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    messages: ArrayQueue<Message>,
+    eventfd: OnceLock<OwnedFd>,
+    parked: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                messages: ArrayQueue::new(MESSAGES_MAX),
+                eventfd: OnceLock::new(),
+                parked: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Puts a message in and wakes the shard if it sleeps; `false` if it has ended or has too many already.
+    pub fn post(&self, message: Message) -> bool {
+        if self.shared.closed.load(Ordering::Acquire) || self.shared.messages.push(message).is_err() {
+            return false;
+        }
+        // Pairs with the swap in `park`: either the shard sees the message before it sleeps, or we see that it sleeps.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.shared.parked.load(Ordering::Relaxed)
+            && let Some(eventfd) = self.shared.eventfd.get()
+        {
+            // The count only overflows when the shard has been woken 2^64 times without looking.
+            let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
+        }
+        true
+    }
+
+    /// The shard's side: the descriptor it sleeps on.
+    pub fn wake_by(&self, eventfd: OwnedFd) {
+        let _ = self.shared.eventfd.set(eventfd);
+    }
+
+    /// The shard's side: the next message.
+    #[inline]
+    pub fn take(&self) -> Option<Message> {
+        self.shared.messages.pop()
+    }
+
+    /// The shard's side, before a sleep: `false` if there is a message after all.
+    pub fn park(&self) -> bool {
+        self.shared.parked.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `post`.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.shared.messages.is_empty() {
+            return true;
+        }
+        self.shared.parked.store(false, Ordering::Relaxed);
+        false
+    }
+
+    /// The shard's side, after a sleep.
+    pub fn unpark(&self) {
+        self.shared.parked.store(false, Ordering::Relaxed);
+    }
+
+    /// The shard's side: nothing will be read any more.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        while self.take().is_some() {}
+    }
+}
+
+/// The mailboxes of all shards, for those who ask all of them.
+#[derive(Clone, Default)]
+pub struct Shards {
+    mailboxes: Vec<Mailbox>,
+}
+
+impl Shards {
+    /// Room for `count` shards.
+    pub fn new(count: usize) -> Self {
+        Self { mailboxes: (0..count).map(|_| Mailbox::new()).collect() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.mailboxes.is_empty()
+    }
+
+    /// One shard's mailbox.
+    pub fn mailbox(&self, shard: usize) -> &Mailbox {
+        &self.mailboxes[shard]
+    }
+
+    /// Asks every shard for a report and waits for the answers, at most `timeout` for all. A shard that does not answer is
+    /// missing. Blocks: not for a shard, and on an async runtime only where blocking is allowed.
+    pub fn reports(&self, timeout: std::time::Duration) -> Vec<ShardReport> {
+        let deadline = std::time::Instant::now() + timeout;
+        let (sender, receiver) = std::sync::mpsc::sync_channel(self.mailboxes.len().max(1));
+        let asked = self.mailboxes.iter().filter(|mailbox| mailbox.post(Message::Report(sender.clone()))).count();
+        drop(sender);
+        let mut reports: Vec<ShardReport> = (0..asked)
+            .map_while(|_| {
+                receiver.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())).ok()
+            })
+            .collect();
+        reports.sort_by_key(|report| report.shard);
+        reports
+    }
+
+    /// Tells every shard to end.
+    pub fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(Message::Stop);
+        }
+    }
+}

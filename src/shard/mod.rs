@@ -1,0 +1,16 @@
+//! Floor 5: time, sockets, cores. The only floor that does data-path I/O or reads a clock.
+//!
+//! Start with [`turn`]: it is the loop that everything else serves.
+
+pub mod admission;
+pub mod clock;
+pub mod executor;
+pub mod lanes;
+pub mod mailbox;
+pub mod net;
+pub mod plan;
+pub mod report;
+pub mod sessions;
+pub mod strangers;
+pub mod timers;
+pub mod turn;

@@ -1,0 +1,137 @@
+//! Datagrams by io_uring: a private ring per shard, in which the shard also sleeps while there is traffic.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use headworks_packet::{PacketPool, PoolError, PoolOptions, SlotOrder};
+use headworks_uring::{GroupId, PacketRing, Received, RingError, RingOptions, RingStatistics, SocketId};
+
+use super::sockets::SocketRole;
+use crate::base::Transmit;
+
+/// Completions that end a wait before its time: more would not make the batch cheaper, only later.
+const BATCH: u32 = 256;
+/// Bytes of a slot: an Ethernet frame's payload with the kernel's headers before it.
+pub const SLOT_SIZE: usize = 2_048;
+
+/// What a shard's net is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NetOptions {
+    /// Slots of packet memory.
+    pub slots: usize,
+    /// Ask for huge pages under them.
+    pub huge_pages: bool,
+    /// Slots lent to the kernel at a time.
+    pub credit: u16,
+}
+
+/// Why a shard has no net.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The packet ring cannot be made or does not work.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// No packet memory.
+    #[error("packet memory: {0}")]
+    Memory(#[from] PoolError),
+    /// No descriptor left.
+    #[error("descriptors: {0}")]
+    Descriptors(#[from] std::io::Error),
+}
+
+/// A datagram as it came in.
+pub type Incoming = Received;
+
+/// The net of one shard.
+pub struct Uring {
+    ring: PacketRing,
+    pool: PacketPool,
+    sockets: Vec<(SocketRole, SocketId)>,
+}
+
+impl Uring {
+    /// Makes packet memory and the ring, and arms the sockets. Runs on the shard's own thread, which the ring then belongs to.
+    ///
+    /// # Errors
+    /// [`NetError`], which says what mends it.
+    pub fn new(options: NetOptions, sockets: Vec<(SocketRole, OwnedFd)>) -> Result<Self, NetError> {
+        let pool = PacketPool::new(PoolOptions {
+            slots: options.slots,
+            slot_size: SLOT_SIZE,
+            huge_pages: options.huge_pages,
+            prefault: true,
+            order: SlotOrder::Lifo,
+        })?;
+        let ring_options = RingOptions { credit: options.credit, ..RingOptions::default() };
+        let mut ring = PacketRing::new(ring_options, pool.clone())?;
+        let mut armed = Vec::with_capacity(sockets.len());
+        for (index, (role, descriptor)) in sockets.into_iter().enumerate() {
+            armed.push((role, ring.add_socket(descriptor, index as u32)?));
+        }
+        Ok(Self { ring, pool, sockets: armed })
+    }
+
+    /// Submits what is queued and sleeps until a batch has come or `window` has passed.
+    #[inline]
+    pub fn wait(&mut self, window: Duration) -> Result<(), NetError> {
+        Ok(self.ring.enter_and_wait(BATCH, window).map(drop)?)
+    }
+
+    /// Hands out what has come; gives their number, and whether there is more.
+    #[inline]
+    pub fn drain(&mut self, sink: impl FnMut(Incoming)) -> Result<(usize, bool), NetError> {
+        let drained = self.ring.drain(sink)?;
+        Ok((drained.datagrams, drained.more))
+    }
+
+    /// Queues a datagram on the socket of this role.
+    #[inline]
+    pub fn send(&mut self, role: SocketRole, transmit: &Transmit, bytes: &[u8]) {
+        if let Some((_, socket)) = self.sockets.iter().find(|(its, _)| *its == role) {
+            self.queue(*socket, transmit.peer, transmit.local, bytes);
+        }
+    }
+
+    /// The role of the socket that a datagram came in by.
+    #[inline]
+    pub fn role(&self, incoming: &Incoming) -> SocketRole {
+        self.sockets[incoming.token as usize].0
+    }
+
+    /// A descriptor that becomes readable when something arrives while parked, for parking and for waking.
+    pub fn eventfd(&self) -> Result<OwnedFd, NetError> {
+        Ok(self.ring.eventfd().as_fd().try_clone_to_owned()?)
+    }
+
+    /// Before a sleep outside the ring; `false` means do not sleep.
+    pub fn prepare_park(&mut self) -> Result<bool, NetError> {
+        Ok(self.ring.prepare_park()?)
+    }
+
+    /// After it.
+    pub fn unpark(&mut self) {
+        self.ring.unpark();
+    }
+
+    /// Packet memory, for copies from other shards and for counting.
+    pub fn pool(&self) -> &PacketPool {
+        &self.pool
+    }
+
+    /// What the ring has counted.
+    pub fn statistics(&self) -> RingStatistics {
+        self.ring.statistics()
+    }
+
+    /// Slots that the kernel can still fill.
+    pub fn credit(&self) -> usize {
+        self.ring.credit(GroupId::default())
+    }
+
+    // A datagram that finds no send slot is lost like any other; the ring counts it.
+    #[inline]
+    fn queue(&mut self, socket: SocketId, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+        let _ = self.ring.queue_send(socket, &peer, local, bytes);
+    }
+}

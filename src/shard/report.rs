@@ -1,0 +1,186 @@
+//! What a shard tells of itself when asked: plain values, made on the shard, read by control and by people.
+
+use std::net::SocketAddr;
+
+use crate::base::Instant;
+use crate::media::Codec;
+use crate::pipeline::assembler::TrackStatistics;
+use crate::pipeline::ingest::IngestStatistics;
+use crate::protocol::{rtp, srt};
+
+/// One shard at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ShardReport {
+    /// Which shard.
+    pub shard: usize,
+    /// The core it is pinned to.
+    pub core: Option<usize>,
+    /// When the report was made.
+    pub at: Instant,
+    /// Its streams.
+    pub streams: Vec<StreamReport>,
+    /// What it has counted.
+    pub counters: ShardCounters,
+}
+
+/// What a shard has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounters {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Times it went to sleep for want of traffic.
+    pub parks: u64,
+    /// Datagrams taken in.
+    pub datagrams: u64,
+    /// Datagrams that a socket lost because its buffer was full (`SO_RXQ_OVFL`).
+    pub dropped_by_kernel: u64,
+    /// Receives that ended because the kernel had no slot left to fill (`ENOBUFS`); nothing is lost by that alone.
+    pub credit_exhausted: u64,
+    /// Datagrams that belong to nobody, by any protocol.
+    pub dropped_stray: u64,
+    /// Datagrams of no known protocol.
+    pub dropped_unknown: u64,
+    /// Datagrams too long for a slot.
+    pub dropped_truncated: u64,
+    /// Datagrams dropped because a stream held more of packet memory than is its share.
+    pub dropped_quota: u64,
+    /// Datagrams that came to the wrong shard and were handed on.
+    pub handed_over: u64,
+    /// Of these, those that found the lane full.
+    pub dropped_lane_full: u64,
+    /// Datagrams handed to the network.
+    pub sent: u64,
+    /// Datagrams that could not be sent.
+    pub send_errors: u64,
+    /// Slots of packet memory, and those in use.
+    pub slots: u64,
+    /// Slots that hold packets or are lent to the kernel.
+    pub slots_used: u64,
+    /// SRT handshakes: inductions answered.
+    pub inductions: u64,
+    /// SRT handshakes handed out for admission.
+    pub admissions: u64,
+    /// Sessions refused.
+    pub rejections: u64,
+    /// Packets at the SRT port that were not well formed, or had a wrong cookie.
+    pub dropped_malformed: u64,
+}
+
+/// Where a stream comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// SRT.
+    Srt,
+    /// RTP.
+    Rtp,
+    /// MPEG-TS in bare UDP datagrams.
+    RawTransport,
+}
+
+impl StreamKind {
+    /// The word for it: `srt`, `rtp`, `ts`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Srt => "srt",
+            Self::Rtp => "rtp",
+            Self::RawTransport => "ts",
+        }
+    }
+}
+
+/// How a stream fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStatus {
+    /// Packets come in.
+    Active,
+    /// It has a session, or had one not long ago, but no packets come.
+    Stalled,
+}
+
+impl StreamStatus {
+    /// The word for it: `active`, `stalled`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// One stream at one moment.
+#[derive(Clone, Debug)]
+pub struct StreamReport {
+    /// Its name.
+    pub name: String,
+    /// Where it comes from.
+    pub kind: StreamKind,
+    /// Whether anything comes.
+    pub status: StreamStatus,
+    /// Who sends it, while there is a session.
+    pub peer: Option<SocketAddr>,
+    /// When the stream was opened.
+    pub created: Instant,
+    /// When its last datagram came in.
+    pub last_datagram: Instant,
+    /// Sessions it has had, the present one included.
+    pub sessions: u32,
+    /// Encryption of the present session, such as `AES-128-CTR`; empty when plain.
+    pub cipher: String,
+    /// Negotiated latency in milliseconds; 0 outside SRT.
+    pub latency_ms: u32,
+    /// Version of the peer's SRT library, such as `1.5.1`; empty outside SRT.
+    pub peer_version: String,
+    /// Datagrams taken in for it.
+    pub packets_received: u64,
+    /// Payload bytes taken in for it.
+    pub bytes_received: u64,
+    /// Bits per second over the last second or so.
+    pub bitrate: u64,
+    /// Slots of packet memory that it holds.
+    pub held_packets: u64,
+    /// What went into its content.
+    pub ingest: IngestStatistics,
+    /// SRT's own counters.
+    pub srt: Option<srt::statistics::Statistics>,
+    /// RTP's own counters.
+    pub rtp: Option<rtp::SourceStatistics>,
+    /// Continuity errors in the transport stream.
+    pub continuity_errors: u64,
+    /// Its tracks.
+    pub tracks: Vec<TrackReport>,
+    /// The last events, oldest first: when and what.
+    pub events: Vec<(Instant, String)>,
+}
+
+/// One track at one moment.
+#[derive(Clone, Debug)]
+pub struct TrackReport {
+    /// Its name, such as `video0`.
+    pub name: String,
+    /// What it is coded with.
+    pub codec: Codec,
+    /// PID, or SSRC.
+    pub id: u32,
+    /// Its programme.
+    pub programme: u16,
+    /// ISO 639-2 code.
+    pub language: Option<String>,
+    /// Its format for people, such as `1920×1080i50 High`.
+    pub format: String,
+    /// Columns and rows of pictures.
+    pub resolution: Option<(u32, u32)>,
+    /// Frames per second of pictures.
+    pub frame_rate: Option<f64>,
+    /// Parameter sets, AudioSpecificConfig or the like.
+    pub configuration: Vec<u8>,
+    /// What became of its frames.
+    pub statistics: TrackStatistics,
+    /// Frames dropped because there was no ring to take them.
+    pub frames_without_ring: u64,
+    /// Frames in the ring so far.
+    pub head_seq: u64,
+    /// Why it has no ring, if it has none.
+    pub ring_error: Option<String>,
+    /// Delay between the due time of a frame's last packet and its publication: median, 99th percentile, maximum, in µs.
+    pub delay_us: [u64; 3],
+}
