@@ -5,7 +5,6 @@
 pub mod admission;
 pub mod clock;
 pub mod executor;
-pub mod lanes;
 pub mod mailbox;
 pub mod net;
 pub mod plan;
