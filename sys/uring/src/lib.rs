@@ -26,6 +26,7 @@ mod send;
 pub use message::{Received, Segments};
 pub use ring::{
     Drained, GroupId, PacketRing, RingError, RingOptions, RingStatistics, SocketId, WakeHandle,
+    probe,
 };
 pub use send::{SendError, SendStatistics};
 

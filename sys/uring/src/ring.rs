@@ -19,6 +19,8 @@ use crate::send::{Route, SendArena, SendError, SendStatistics};
 
 /// `IORING_ENTER_GETEVENTS`: run deferred task work, post what has completed.
 const ENTER_GETEVENTS: u32 = 1;
+/// Pieces of deferred work the kernel runs in one `io_uring_enter` (`IO_LOCAL_TW_DEFAULT_MAX` is 20; older kernels run all).
+const WORK_PER_ENTER: usize = 20;
 /// How long a ring that is dropped waits for the kernel to let go of its memory.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -95,7 +97,7 @@ pub enum RingError {
 
 impl RingError {
     /// `io_uring_setup` failed.
-    fn setup(error: std::io::Error) -> Self {
+    pub(crate) fn setup(error: std::io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Disabled,
             Some(libc::ENOSYS) => Self::NotBuilt,
@@ -253,6 +255,46 @@ pub struct PacketRing {
 #[derive(Debug)]
 pub struct WakeHandle(OwnedFd);
 
+/// Opens an io_uring with all that a packet ring needs of it.
+fn open(submission_entries: u32, completion_entries: u32) -> Result<IoUring, RingError> {
+    let ring: IoUring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_cqsize(completion_entries)
+        .setup_clamp()
+        .build(submission_entries)
+        .map_err(RingError::setup)?;
+    let features = ring.params();
+    if !features.is_feature_ext_arg()
+        || !features.is_feature_nodrop()
+        || !features.is_feature_submit_stable()
+    {
+        return Err(RingError::KernelTooOld {
+            lacking: "waiting with a timeout",
+        });
+    }
+    let mut probe = io_uring::Probe::new();
+    if ring.submitter().register_probe(&mut probe).is_err()
+        || !probe.is_supported(opcode::RecvMsgMulti::CODE)
+        || !probe.is_supported(opcode::MsgRingData::CODE)
+    {
+        return Err(RingError::KernelTooOld {
+            lacking: "multishot recvmsg",
+        });
+    }
+    Ok(ring)
+}
+
+/// Whether a packet ring would work here, by opening a small one.
+///
+/// # Errors
+///
+/// What is missing, and its cure.
+pub fn probe() -> Result<(), RingError> {
+    open(4, 8).map(drop)
+}
+
 impl PacketRing {
     /// Makes the ring, with `pool` as its first group of buffers (`GroupId::default()`).
     ///
@@ -268,32 +310,7 @@ impl PacketRing {
                 "the completion queue needs twice as many entries as there is credit",
             ));
         }
-        let mut ring: IoUring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_cqsize(options.completion_entries)
-            .setup_clamp()
-            .build(options.submission_entries)
-            .map_err(RingError::setup)?;
-        let features = ring.params();
-        if !features.is_feature_ext_arg()
-            || !features.is_feature_nodrop()
-            || !features.is_feature_submit_stable()
-        {
-            return Err(RingError::KernelTooOld {
-                lacking: "waiting with a timeout",
-            });
-        }
-        let mut probe = io_uring::Probe::new();
-        if ring.submitter().register_probe(&mut probe).is_err()
-            || !probe.is_supported(opcode::RecvMsgMulti::CODE)
-            || !probe.is_supported(opcode::MsgRingData::CODE)
-        {
-            return Err(RingError::KernelTooOld {
-                lacking: "multishot recvmsg",
-            });
-        }
+        let mut ring = open(options.submission_entries, options.completion_entries)?;
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
             RingError::System {
                 call: "eventfd",
@@ -372,7 +389,8 @@ impl PacketRing {
         pool.slot_size().saturating_sub(HEADER_SIZE)
     }
 
-    /// Adds a UDP socket; what it receives carries `token`. The ring keeps the descriptor until the socket is removed.
+    /// Adds a UDP socket; what it receives carries `token`. The ring keeps the descriptor until the socket is removed, and makes
+    /// it a blocking one.
     ///
     /// # Errors
     ///
@@ -403,6 +421,8 @@ impl PacketRing {
         {
             return Err(RingError::Socket(Errno::AFNOSUPPORT));
         }
+        // A request on a descriptor that does not block is answered EAGAIN instead of waiting in the ring.
+        rustix::io::ioctl_fionbio(&descriptor, false).map_err(RingError::Socket)?;
         self.generation = self.generation.wrapping_add(1);
         let socket = Socket {
             descriptor,
@@ -636,6 +656,7 @@ impl PacketRing {
     /// `io_uring_enter` failed for good.
     pub fn drain(&mut self, mut sink: impl FnMut(Received)) -> Result<Drained, RingError> {
         let mut drained = Drained::default();
+        let mut asked = false;
         loop {
             let mut seen = 0;
             while let Some((tag, result, flags)) = self.set_aside.pop_front() {
@@ -658,9 +679,12 @@ impl PacketRing {
                 (queue.taskrun(), queue.cq_overflow())
             };
             self.state.statistics.completion_overflows += u64::from(overflow);
-            if seen == 0 && !work && !overflow {
+            // The kernel sometimes says that there is work after it has been done (it sets the flag late): asking until the flag is
+            // gone would never end. Whoever was asked and brought nothing has nothing.
+            if seen == 0 && (asked || !work && !overflow) {
                 return Ok(drained);
             }
+            asked = true;
             let low = |group: &ManuallyDrop<CreditRing>| group.lent() < group.size() / 2;
             if self.state.unarmed || self.state.groups.iter().any(low) {
                 self.lend_and_arm(false)?;
@@ -843,12 +867,17 @@ impl PacketRing {
         }
         self.clear_eventfd();
         self.ring.completion().enable_eventfd();
-        self.enter_events()?;
+        // One call runs at least `WORK_PER_ENTER` pieces of deferred work, and a request has one at most. Whether there are any more
+        // cannot be read off the ring's flag for it, which stays set at times when all is done.
+        for _ in 0..=self.state.in_flight / WORK_PER_ENTER {
+            self.enter_events()?;
+        }
         let queue = self.ring.submission();
-        let pending = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
+        let pending = queue.cq_overflow() || !queue.is_empty();
         drop(queue);
         if pending || !self.ring.completion().is_empty() {
-            self.ring.completion().disable_eventfd();
+            // What was posted just now has been notified, too.
+            self.unpark();
             return Ok(false);
         }
         Ok(true)
