@@ -20,7 +20,7 @@ impl PacketRing {
     ///
     /// # Errors
     ///
-    /// See [`SendError`]. Errors of the network itself are counted in [`SendStatistics`].
+    /// See [`SendError`]. Errors of the network itself are counted in [`SendStatistics`](crate::SendStatistics).
     #[inline]
     pub fn queue_send(
         &mut self,
