@@ -525,7 +525,9 @@ impl Reader {
     }
 
     pub(crate) fn has_died(&mut self, now: Instant) -> bool {
-        self.life.has_died(self.ctl.load(layout::HEARTBEAT_COUNT), now)
+        // A frame is a sign of life too.
+        let signs = self.ctl.load(layout::HEARTBEAT_COUNT).wrapping_add(self.ctl.load(layout::HEAD_SEQ));
+        self.life.has_died(signs, now)
     }
 
     /// The bytes of a configuration block (SPS/PPS/VPS, AudioSpecificConfig, sequence header, SDP). The newest eight are kept.
