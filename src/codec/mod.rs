@@ -1,5 +1,11 @@
 //! Floor 2: codecs. A [`Framer`] finds the access units in a track's bytes and reads what they say of themselves.
 
+pub mod dts;
+pub mod h264;
+pub mod hevc;
+pub mod rtp_access_unit;
+pub mod rtp_payload;
+
 use crate::media::{AccessUnitInfo, TrackConfiguration};
 
 /// Cuts one track's elementary stream into access units, by the rules of its standard.

@@ -187,7 +187,10 @@ mod tests {
             let now = Instant::from_millis(u64::from(round));
             stream.receive(now, bench.datagram(now, peer(1), &[0x47, round]));
             let payload = stream.poll_payload(now).unwrap();
-            assert_eq!((&payload.packet[..], payload.sequence, payload.lost_before), (&[0x47, round][..], u64::from(round), 0));
+            assert_eq!(
+                (&payload.packet[..], payload.sequence, payload.lost_before),
+                (&[0x47, round][..], u64::from(round), 0)
+            );
             assert_eq!((payload.arrival, payload.path_mask), (now, 1));
             assert!(stream.poll_payload(now).is_none());
         }
@@ -209,7 +212,10 @@ mod tests {
         assert_eq!(stream.next_timeout(), Some(Instant::from_millis(31_000)));
         stream.handle_timeout(Instant::from_millis(31_000));
         let events: Vec<_> = std::iter::from_fn(|| stream.poll_event()).collect();
-        assert_eq!(events, [RawEvent::Started { peer: PEER }, RawEvent::PeerChanged { peer: peer(2) }, RawEvent::Ended]);
+        assert_eq!(
+            events,
+            [RawEvent::Started { peer: PEER }, RawEvent::PeerChanged { peer: peer(2) }, RawEvent::Ended]
+        );
         assert_eq!(stream.next_timeout(), None);
     }
 }

@@ -297,7 +297,9 @@ mod tests {
     }
 
     fn with_media(media: &str) -> Result<SdpSession, SdpError> {
-        SdpSession::parse(format!("v=0\r\no=- 1 1 IN IP6 ::1\r\ns=-\r\nc=IN IP6 ff3e::1/2\r\nt=0 0\r\n{media}").as_bytes())
+        SdpSession::parse(
+            format!("v=0\r\no=- 1 1 IN IP6 ::1\r\ns=-\r\nc=IN IP6 ff3e::1/2\r\nt=0 0\r\n{media}").as_bytes(),
+        )
     }
 
     #[test]

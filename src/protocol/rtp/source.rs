@@ -532,7 +532,8 @@ impl Source {
 
     /// Whether a proven source may take the place of the current one.
     fn may_take_over(&self, now: Instant, proven: &Probation) -> bool {
-        let Some(current) = self.current.as_ref().filter(|current| !current.ended && current.believed_bye().is_none()) else {
+        let Some(current) = self.current.as_ref().filter(|current| !current.ended && current.believed_bye().is_none())
+        else {
             return true;
         };
         let needed = if current.peer == proven.peer() {

@@ -86,10 +86,7 @@ fn packets_out_of_order_in_probation_come_out_in_order() {
     let bench = Bench::new();
     let mut source = following();
     bench.send(&mut source, Instant::ZERO, 1, [7, 5, 9, 6, 7, 8]);
-    assert_eq!(
-        poll_all(&mut source),
-        [(5, 0, true), (6, 0, false), (7, 0, false), (8, 0, false), (9, 0, false)]
-    );
+    assert_eq!(poll_all(&mut source), [(5, 0, true), (6, 0, false), (7, 0, false), (8, 0, false), (9, 0, false)]);
     let statistics = source.statistics();
     assert_eq!((statistics.dropped_duplicate, statistics.packets_lost, statistics.packets_received), (1, 0, 6));
 }
@@ -148,10 +145,7 @@ fn two_restarts_between_polls_are_both_told() {
     let bench = Bench::new();
     let mut source = running(&bench);
     bench.send(&mut source, Instant::ZERO, 1, [20_000, 20_001, 40_000, 40_001]);
-    assert_eq!(
-        poll_all(&mut source),
-        [(20_000, 0, true), (20_001, 0, false), (40_000, 0, true), (40_001, 0, false)]
-    );
+    assert_eq!(poll_all(&mut source), [(20_000, 0, true), (20_001, 0, false), (40_000, 0, true), (40_001, 0, false)]);
 }
 
 #[test]

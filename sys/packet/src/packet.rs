@@ -86,11 +86,7 @@ impl RawSlot {
     pub fn copy_from(self, bytes: &[u8]) -> Packet {
         assert!(bytes.len() <= self.capacity());
         // SAFETY: the slot has room, nothing else refers to a raw slot's bytes, and `bytes` cannot overlap with it.
-        unsafe {
-            self.as_ptr()
-                .as_ptr()
-                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
-        };
+        unsafe { self.as_ptr().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         self.into_packet(0, bytes.len())
     }
 }
@@ -151,10 +147,7 @@ impl Packet {
     /// If there are fewer.
     #[inline]
     pub fn advance(&mut self, count: usize) {
-        assert!(
-            count <= self.length as usize,
-            "advance beyond the packet's end"
-        );
+        assert!(count <= self.length as usize, "advance beyond the packet's end");
         // SAFETY: not beyond the end of this packet's bytes, hence within the slot.
         self.start = unsafe { self.start.add(count) };
         self.length -= count as u32;
@@ -185,11 +178,7 @@ impl Packet {
             Bound::Excluded(&at) => at,
             Bound::Unbounded => self.length as usize,
         };
-        assert!(
-            from <= to && to <= self.length as usize,
-            "slice {from}..{to} of a packet of {} bytes",
-            self.length
-        );
+        assert!(from <= to && to <= self.length as usize, "slice {from}..{to} of a packet of {} bytes", self.length);
         let mut part = self.clone();
         part.truncate(to);
         part.advance(from);

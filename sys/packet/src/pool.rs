@@ -43,13 +43,7 @@ pub struct PoolOptions {
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self {
-            slots: 8192,
-            slot_size: 2048,
-            huge_pages: false,
-            prefault: false,
-            order: SlotOrder::default(),
-        }
+        Self { slots: 8192, slot_size: 2048, huge_pages: false, prefault: false, order: SlotOrder::default() }
     }
 }
 
@@ -191,10 +185,7 @@ impl Inner {
     #[inline]
     pub(crate) fn share(&self, slot: u32) {
         let count = self.counts[slot as usize].get();
-        assert!(
-            count < MAX_HANDLES,
-            "packet handles are leaking: {count} on one slot"
-        );
+        assert!(count < MAX_HANDLES, "packet handles are leaking: {count} on one slot");
         self.counts[slot as usize].set(count + 1);
     }
 
@@ -248,9 +239,7 @@ impl PacketPool {
     ///
     /// Sizes out of range, or no memory.
     pub fn new(options: PoolOptions) -> Result<Self, PoolError> {
-        let PoolOptions {
-            slots, slot_size, ..
-        } = options;
+        let PoolOptions { slots, slot_size, .. } = options;
         if slots == 0 || slots > MAX_SLOTS {
             return Err(PoolError::SlotCount(slots));
         }
@@ -271,9 +260,7 @@ impl PacketPool {
             oversized: Cell::new(0),
             region,
         });
-        Ok(Self {
-            inner: NonNull::from(Box::leak(inner)),
-        })
+        Ok(Self { inner: NonNull::from(Box::leak(inner)) })
     }
 
     #[inline]
@@ -341,10 +328,7 @@ impl PacketPool {
 
     /// What has been counted so far.
     pub fn statistics(&self) -> PoolStatistics {
-        PoolStatistics {
-            exhausted: self.inner().exhausted.get(),
-            oversized: self.inner().oversized.get(),
-        }
+        PoolStatistics { exhausted: self.inner().exhausted.get(), oversized: self.inner().oversized.get() }
     }
 
     /// The kind of pages the pool got.

@@ -60,11 +60,7 @@ mod mapped {
         /// With `prefault` every page is touched now, on this thread, and so comes from this thread's NUMA node and from no
         /// later, busier moment.
         pub(crate) fn map(length: usize, huge_pages: bool, prefault: bool) -> Result<Self, Errno> {
-            let reserved = if huge_pages {
-                Self::map_pages(length, Pages::Huge, prefault).ok()
-            } else {
-                None
-            };
+            let reserved = if huge_pages { Self::map_pages(length, Pages::Huge, prefault).ok() } else { None };
             match reserved {
                 Some(region) => Ok(region),
                 None if huge_pages => Self::map_pages(length, Pages::TransparentHuge, prefault),
@@ -79,35 +75,17 @@ mod mapped {
                 Pages::Small => (MemfdFlags::empty(), page_size()),
             };
             let length = length.checked_next_multiple_of(unit).ok_or(Errno::NOMEM)?;
-            let memfd = memfd_create(
-                "headworks-packets",
-                MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | extra,
-            )?;
+            let memfd = memfd_create("headworks-packets", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | extra)?;
             ftruncate(&memfd, length as u64)?;
             // A file that shrinks under its mapping is a SIGBUS; whoever inherits the descriptor must not be able to do that.
-            fcntl_add_seals(
-                &memfd,
-                SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-            )?;
+            fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
             // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
             let base = unsafe {
-                mmap(
-                    std::ptr::null_mut(),
-                    length,
-                    ProtFlags::READ | ProtFlags::WRITE,
-                    MapFlags::SHARED,
-                    &memfd,
-                    0,
-                )?
+                mmap(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &memfd, 0)?
             };
             let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
             // From here on the mapping has an owner: an error below unmaps it.
-            let region = Self {
-                base,
-                length,
-                pages,
-                memfd,
-            };
+            let region = Self { base, length, pages, memfd };
             if pages == Pages::TransparentHuge {
                 // A kernel built without them answers EINVAL: ordinary pages, then.
                 // SAFETY: the advice changes neither the contents nor the extent of the mapping made above.
@@ -142,20 +120,14 @@ mod mapped {
     }
 
     impl Region {
-        pub(crate) fn map(
-            length: usize,
-            _huge_pages: bool,
-            _prefault: bool,
-        ) -> Result<Self, Errno> {
+        pub(crate) fn map(length: usize, _huge_pages: bool, _prefault: bool) -> Result<Self, Errno> {
             // SAFETY: `PacketPool::new` refuses a region of no bytes.
             let base = unsafe { alloc_zeroed(layout(length)) };
             Ok(Self {
                 base: NonNull::new(base).ok_or(Errno::NOMEM)?,
                 length,
                 pages: Pages::Small,
-                memfd: std::fs::File::open("/dev/null")
-                    .map_err(|_| Errno::NOENT)?
-                    .into(),
+                memfd: std::fs::File::open("/dev/null").map_err(|_| Errno::NOENT)?.into(),
             })
         }
     }

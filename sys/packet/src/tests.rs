@@ -7,13 +7,8 @@ use proptest::prelude::*;
 use crate::*;
 
 fn pool(slots: usize, order: SlotOrder) -> PacketPool {
-    PacketPool::new(PoolOptions {
-        slots,
-        slot_size: 256,
-        order,
-        ..PoolOptions::default()
-    })
-    .expect("a small pool fits any machine")
+    PacketPool::new(PoolOptions { slots, slot_size: 256, order, ..PoolOptions::default() })
+        .expect("a small pool fits any machine")
 }
 
 #[test]
@@ -42,13 +37,7 @@ fn an_exhausted_pool_gives_none_and_counts_it() {
 fn bytes_that_do_not_fit_a_slot_are_refused_and_counted() {
     let pool = pool(1, SlotOrder::default());
     assert!(pool.copy_from(&[0; 257]).is_none());
-    assert_eq!(
-        pool.statistics(),
-        PoolStatistics {
-            exhausted: 0,
-            oversized: 1
-        }
-    );
+    assert_eq!(pool.statistics(), PoolStatistics { exhausted: 0, oversized: 1 });
     assert_eq!(pool.copy_from(&[7; 256]).expect("fits exactly").len(), 256);
 }
 
@@ -56,19 +45,13 @@ fn bytes_that_do_not_fit_a_slot_are_refused_and_counted() {
 fn the_slot_freed_first_comes_first_when_asked_for() {
     let pool = pool(3, SlotOrder::FirstFreedFirst);
     let packets: Vec<_> = (0..3).map(|_| pool.copy_from(b"x").unwrap()).collect();
-    assert_eq!(
-        packets.iter().map(Packet::slot).collect::<Vec<_>>(),
-        [0, 1, 2]
-    );
+    assert_eq!(packets.iter().map(Packet::slot).collect::<Vec<_>>(), [0, 1, 2]);
     let [a, b, c]: [Packet; 3] = packets.try_into().unwrap();
     drop(b);
     drop(a);
     drop(c);
     let again: Vec<_> = (0..3).map(|_| pool.take_slot().unwrap()).collect();
-    assert_eq!(
-        again.iter().map(RawSlot::index).collect::<Vec<_>>(),
-        [1, 0, 2]
-    );
+    assert_eq!(again.iter().map(RawSlot::index).collect::<Vec<_>>(), [1, 0, 2]);
 }
 
 #[test]
@@ -80,10 +63,7 @@ fn the_slot_freed_last_comes_first_by_default() {
     drop(a);
     drop(b);
     let again: Vec<_> = (0..3).map(|_| pool.take_slot().unwrap()).collect();
-    assert_eq!(
-        again.iter().map(RawSlot::index).collect::<Vec<_>>(),
-        [1, 0, 2]
-    );
+    assert_eq!(again.iter().map(RawSlot::index).collect::<Vec<_>>(), [1, 0, 2]);
 }
 
 #[test]
@@ -104,10 +84,7 @@ fn slices_share_the_slot_until_the_last_is_gone() {
     let pool = pool(1, SlotOrder::default());
     let mut whole = pool.copy_from(b"onetwothree").unwrap();
     let parts = [whole.slice(..3), whole.slice(3..6), whole.slice(6..=10)];
-    assert_eq!(
-        (&parts[0][..], &parts[1][..], &parts[2][..]),
-        (&b"one"[..], &b"two"[..], &b"three"[..])
-    );
+    assert_eq!((&parts[0][..], &parts[1][..], &parts[2][..]), (&b"one"[..], &b"two"[..], &b"three"[..]));
     assert!(!whole.is_unique());
     assert!(whole.bytes_mut().is_none());
     drop(whole);
@@ -142,12 +119,7 @@ fn a_slot_filled_from_outside_becomes_a_packet() {
     let index = slot.into_index();
     assert_eq!(pool.in_use(), 1);
     // SAFETY: the slot is lent to this test, which writes within its 256 bytes.
-    unsafe {
-        start
-            .as_ptr()
-            .add(16)
-            .copy_from_nonoverlapping(b"kernel".as_ptr(), 6)
-    };
+    unsafe { start.as_ptr().add(16).copy_from_nonoverlapping(b"kernel".as_ptr(), 6) };
     // SAFETY: `index` is the slot lent above, and nobody writes to it any more.
     let packet = unsafe { pool.slot_from_index(index) }.into_packet(16, 6);
     assert_eq!(&packet[..], b"kernel");
@@ -170,14 +142,8 @@ fn a_packet_cannot_reach_beyond_its_slot() {
 
 #[test]
 fn a_pool_of_odd_sizes_is_refused() {
-    let refused = |slots, slot_size| {
-        PacketPool::new(PoolOptions {
-            slots,
-            slot_size,
-            ..PoolOptions::default()
-        })
-        .unwrap_err()
-    };
+    let refused =
+        |slots, slot_size| PacketPool::new(PoolOptions { slots, slot_size, ..PoolOptions::default() }).unwrap_err();
     assert_eq!(refused(0, 2048), PoolError::SlotCount(0));
     assert_eq!(refused(usize::MAX, 2048), PoolError::SlotCount(usize::MAX));
     assert_eq!(refused(1, 1500), PoolError::SlotSize(1500));
@@ -209,10 +175,7 @@ fn the_memory_file_shows_the_packets_and_cannot_be_shrunk() {
     let mut bytes = [0; 6];
     rustix::io::pread(pool.memfd(), &mut bytes, 256).unwrap();
     assert_eq!(&bytes, b"second");
-    assert_eq!(
-        rustix::fs::ftruncate(pool.memfd(), 0),
-        Err(rustix::io::Errno::PERM)
-    );
+    assert_eq!(rustix::fs::ftruncate(pool.memfd(), 0), Err(rustix::io::Errno::PERM));
 }
 
 #[derive(Debug, Clone)]
@@ -347,13 +310,7 @@ impl Model {
 
     fn compare(&self, pool: &PacketPool) {
         assert_eq!(pool.free_slots(), self.free.len());
-        assert_eq!(
-            pool.statistics(),
-            PoolStatistics {
-                exhausted: self.exhausted,
-                oversized: self.oversized
-            }
-        );
+        assert_eq!(pool.statistics(), PoolStatistics { exhausted: self.exhausted, oversized: self.oversized });
         for (packet, bytes) in &self.packets {
             assert_eq!(&packet[..], &bytes[..]);
             assert_eq!(packet.is_unique(), self.sharers(packet.slot()) == 1);
@@ -364,25 +321,12 @@ impl Model {
 
 fn run_against_model(order: SlotOrder, operations: Vec<Operation>, pool_dies_first: bool) {
     const SLOTS: usize = 5;
-    let pool = PacketPool::new(PoolOptions {
-        slots: SLOTS,
-        slot_size: 64,
-        order,
-        ..PoolOptions::default()
-    })
-    .unwrap();
+    let pool = PacketPool::new(PoolOptions { slots: SLOTS, slot_size: 64, order, ..PoolOptions::default() }).unwrap();
     let mut free: VecDeque<u32> = (0..SLOTS as u32).collect();
     if order == SlotOrder::LastFreedFirst {
         free.make_contiguous().reverse();
     }
-    let mut model = Model {
-        order,
-        free,
-        packets: Vec::new(),
-        raw: Vec::new(),
-        exhausted: 0,
-        oversized: 0,
-    };
+    let mut model = Model { order, free, packets: Vec::new(), raw: Vec::new(), exhausted: 0, oversized: 0 };
     for operation in operations {
         model.apply(&pool, operation);
         model.compare(&pool);

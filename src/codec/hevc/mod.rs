@@ -1,0 +1,3 @@
+//! HEVC (ITU-T H.265).
+
+pub mod rtp;
