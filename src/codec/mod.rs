@@ -1,22 +1,10 @@
 //! Floor 2: codecs. A [`Framer`] finds the access units in a track's bytes and reads what they say of themselves.
 
-pub mod aac;
-pub mod ac3;
-pub mod annexb;
-mod announced_length;
-mod crc16;
-pub mod data;
 pub mod dts;
-pub mod framer;
-#[doc(hidden)]
-pub mod fuzzing_audio;
 pub mod h264;
 pub mod hevc;
-pub mod klv;
-pub mod mp2;
-pub mod mpeg2video;
-pub mod opus;
-pub mod smpte302m;
+pub mod rtp_access_unit;
+pub mod rtp_payload;
 
 use crate::media::{AccessUnitInfo, TrackConfiguration};
 

@@ -1,10 +1,3 @@
-//! H.264: ITU-T Rec. H.264 (ISO/IEC 14496-10).
+//! H.264 (ITU-T H.264).
 
-pub mod access_unit;
-pub mod fuzzing;
-pub mod nal;
-pub mod parameters;
-pub mod sei;
-pub mod slice;
-
-pub use access_unit::{H264Framer, H264Syntax};
+pub mod rtp;

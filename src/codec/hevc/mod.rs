@@ -1,1 +1,3 @@
-//! HEVC: ITU-T Rec. H.265 (ISO/IEC 23008-2).
+//! HEVC (ITU-T H.265).
+
+pub mod rtp;
