@@ -5,6 +5,7 @@ pub mod connection;
 pub mod control;
 pub mod delivery_time;
 pub mod encryption;
+pub mod handshake;
 pub mod loss;
 pub mod packet;
 pub mod parameters;

@@ -19,6 +19,9 @@ pub const IPV6_UDP_LEN: usize = 48;
 /// Largest packet on the wire, IP header included, that we offer and accept: an Ethernet frame's payload.
 pub const MTU_MAX: u32 = 1500;
 
+/// Smallest packet on the wire that is taken from a peer: below it no media fits and lists of losses are useless.
+pub const MTU_MIN: u32 = 128;
+
 /// Who sends media on this connection. The protocol works both ways; this is what it is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Role {
