@@ -44,6 +44,9 @@ fn random_script(seed: u64) -> Script {
     let back = path(&[0, 10_000, 50_000]);
     let interval = random.pick(&[MS / 5, MS, 7 * MS]);
     let dark = !there.blackouts.is_empty() || !back.blackouts.is_empty();
+    // A sender that nobody answers for ten tries gives up announcing its key, so there are no blackouts with keys; and a key's
+    // place is taken by the next but one, so they change more slowly than packets are sent again.
+    let key_length = random.pick(&[None, Some(KeyLength::Aes128), Some(KeyLength::Aes256)]);
     Script {
         seed,
         there: Conditions { rate: random.pick(&[0, 0, 100_000_000]), queue: 50 * MS, ..there },
@@ -57,12 +60,7 @@ fn random_script(seed: u64) -> Script {
         turn: random.pick(&[0, MS / 2, 2 * MS]),
         receive_buffer_packets: random.pick(&[512, 4_096]),
         noise: random.pick(&[0, 0, 20_000]),
-        // A sender that nobody answers for ten tries gives up announcing its key: no blackouts here.
-        encryption: if dark {
-            None
-        } else {
-            random.pick(&[None, Some((KeyLength::Aes128, 1_000)), Some((KeyLength::Aes256, 2_500))])
-        },
+        encryption: if dark { None } else { key_length.map(|length| (length, (1_800 * MS / interval).max(900))) },
     }
 }
 
