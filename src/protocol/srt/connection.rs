@@ -29,6 +29,8 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::media::Payload;
 
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 

@@ -207,7 +207,8 @@ impl RejectReason {
         }
     }
 
-    /// libsrt's name for it, without its prefix; `PREDEFINED` and `USER` for codes without a name.
+    /// libsrt's name for it, without its prefix (so 8 and 1505 are both `VERSION`); `PREDEFINED` and `USER` for codes without a
+    /// name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Predefined(_) => "PREDEFINED",

@@ -1,11 +1,15 @@
 //! SRT, live mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it.
 
 pub mod acknowledgement;
+pub mod caller;
 pub mod connection;
 pub mod control;
 pub mod delivery_time;
 pub mod encryption;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
+pub mod listener;
 pub mod loss;
 pub mod packet;
 pub mod parameters;

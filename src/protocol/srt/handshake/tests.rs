@@ -1,3 +1,4 @@
+use super::super::encryption::{Encryption, KeyMaterial, KeyRefresh, derive_key_encrypting_key};
 use super::*;
 use proptest::prelude::*;
 
@@ -28,11 +29,26 @@ fn conclusion() -> Vec<u8> {
     body
 }
 
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
+}
+
+/// What `srt-live-transmit` of libsrt 1.5.1 sent to 127.0.0.1, after the packet's header.
+const LIBSRT_INDUCTION: &str =
+    "00000004000000022de4ee77000005dc000020000000000128235421000000000100007f000000000000000000000000";
+
+/// The same with `streamid=cam1&passphrase=correcthorse&latency=200`, after an induction with cookie 0x01020304.
+const LIBSRT_CONCLUSION: &str = concat!(
+    "00000005000000072de4ee77000005dc00002000ffffffff28235421010203040100007f000000000000000000000000",
+    "0001000300010501000000bf00c800c8",
+    "00050001316d6163",
+    "0003000e122029010000000002000200000004046f28fc5243ca914619790284d44751b4",
+    "e6a3b7966da3ebf01b0ba531660c93152a59acb3b07a91cf"
+);
+
 #[test]
-fn an_induction_of_libsrt_is_read() {
-    // Sent by srt-live-transmit 1.5.1 to 127.0.0.1.
-    let mut body = vec![0, 0, 0, 4, 0, 0, 0, 2, 0x1f, 0xa4, 0x2b, 0x11, 0, 0, 5, 0xdc, 0, 0, 0x20, 0, 0, 0, 0, 1];
-    body.extend([0x0b, 0x16, 0x21, 0x2c, 0, 0, 0, 0, 1, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+fn an_induction_of_libsrt_is_read_and_written_back() {
+    let body = hex(LIBSRT_INDUCTION);
     let handshake = Handshake::parse(&body).expect("an induction");
     assert_eq!(
         handshake.fields,
@@ -40,11 +56,11 @@ fn an_induction_of_libsrt_is_read() {
             version: 4,
             encryption: 0,
             extension: 2,
-            initial_sequence: SequenceNumber::new(0x1fa4_2b11),
+            initial_sequence: SequenceNumber::new(0x2de4_ee77),
             mtu: 1500,
             flow_window: 8192,
             request: Request::Induction,
-            socket_id: 0x0b16_212c,
+            socket_id: 0x2823_5421,
             cookie: 0,
             peer_address: IpAddr::from([127, 0, 0, 1]),
         }
@@ -52,6 +68,22 @@ fn an_induction_of_libsrt_is_read() {
     let mut back = Vec::new();
     handshake.fields.encode(&mut back);
     assert_eq!(back, body);
+}
+
+#[test]
+fn a_conclusion_of_libsrt_is_read_and_its_key_unwrapped() {
+    let body = hex(LIBSRT_CONCLUSION);
+    let handshake = Handshake::parse(&body).expect("a conclusion");
+    assert_eq!((handshake.fields.version, handshake.fields.cookie), (5, 0x0102_0304));
+    let expected =
+        HandshakeExtension { version: 0x0001_0501, flags: 0xbf, receive_latency_ms: 200, send_latency_ms: 200 };
+    assert_eq!(handshake.extensions.handshake, Some(expected));
+    let stream_id = StreamId::from_wire(handshake.extensions.stream_id.expect("a Stream ID")).expect("valid");
+    assert_eq!(stream_id.as_str(), "cam1");
+    let material = KeyMaterial::parse(handshake.extensions.key_material.expect("keys")).expect("valid");
+    let key = |passphrase| derive_key_encrypting_key(passphrase, material.salt(), material.key_length());
+    assert!(Encryption::accept(key(b"correcthorse"), &material, [0; 32], KeyRefresh::default()).is_some());
+    assert!(Encryption::accept(key(b"wrong horse"), &material, [0; 32], KeyRefresh::default()).is_none());
 }
 
 #[test]

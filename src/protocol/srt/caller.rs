@@ -1,0 +1,361 @@
+//! The caller: induction, conclusion, and what comes of it (draft-sharabayko-srt §4.3.1).
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::control::{Control, ControlWriter};
+use super::encryption::{
+    Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN, check_handshake_response,
+};
+use super::handshake::{
+    self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, VERSION_4, VERSION_5,
+    VERSION_MIN, flags,
+};
+use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
+use super::stream_id::StreamId;
+use crate::base::{Instant, Transmit};
+
+#[cfg(test)]
+mod tests;
+
+/// How often an unanswered handshake is sent again, as libsrt does.
+pub const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The first key of an encrypted call.
+#[derive(Clone, Debug)]
+pub struct CallerEncryption {
+    /// Derived from the passphrase and the salt below, off the shard; its length is that of the keys.
+    pub key_encrypting_key: KeyEncryptingKey,
+    /// Fresh randomness.
+    pub salt: [u8; SALT_LEN],
+    /// Fresh randomness that nobody else gets: all keys come from it.
+    pub key_seed: [u8; 32],
+    /// When keys change.
+    pub key_refresh: KeyRefresh,
+}
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub struct CallerSettings {
+    /// The listener.
+    pub peer: SocketAddr,
+    /// The address to call from; `None` leaves the choice to the kernel.
+    pub local: Option<IpAddr>,
+    /// Index of the interface to call by; 0 leaves the choice to the kernel.
+    pub interface: u32,
+    /// Our socket id: unused, not 0, below 2³⁰.
+    pub socket_id: u32,
+    /// Number of the first data packet: fresh randomness.
+    pub initial_sequence: SequenceNumber,
+    /// What the connection is for.
+    pub role: Role,
+    /// What to ask for.
+    pub stream_id: StreamId,
+    /// Latency to receive with, in ms.
+    pub receive_latency_ms: u16,
+    /// Latency that the listener should receive with, in ms.
+    pub send_latency_ms: u16,
+    /// Largest packet we take, IP header included.
+    pub mtu: u32,
+    /// How many packets may be in flight to us.
+    pub flow_window: u32,
+    /// `None` calls in plain.
+    pub encryption: Option<CallerEncryption>,
+    /// How long to try.
+    pub timeout: Duration,
+}
+
+impl CallerSettings {
+    /// A call in plain that sends, with the values of libsrt for everything else.
+    pub fn new(peer: SocketAddr, socket_id: u32, initial_sequence: SequenceNumber) -> Self {
+        Self {
+            peer,
+            local: None,
+            interface: 0,
+            socket_id,
+            initial_sequence,
+            role: Role::Sender,
+            stream_id: StreamId::default(),
+            receive_latency_ms: 120,
+            send_latency_ms: 120,
+            mtu: MTU_MAX,
+            flow_window: 25_600,
+            encryption: None,
+            timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Why a call did not lead to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CallError {
+    /// The listener said no.
+    #[error("rejected by the listener: {0}")]
+    Rejected(RejectReason),
+    /// The listener said yes, but to something that we cannot agree to; it has been told that the connection is over.
+    #[error("the listener's answer is not acceptable: {0}")]
+    Unacceptable(RejectReason),
+    /// Nobody answered.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// What a caller reports, once.
+#[derive(Debug)]
+pub enum Event {
+    /// The handshake is done.
+    Connected(Box<ConnectionParameters>),
+    /// It has failed.
+    Failed(CallError),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Induction,
+    Conclusion { cookie: u32 },
+    Done,
+}
+
+/// The machine of one call.
+pub struct Caller {
+    settings: CallerSettings,
+    /// The keys, until the connection takes them, and the message that carries the first one.
+    encryption: Option<(Encryption, KeyMaterial)>,
+    start: Instant,
+    deadline: Instant,
+    next_send: Instant,
+    stage: Stage,
+    /// Socket id of a peer that has to be told that the connection it believes in is over.
+    shutdown: Option<u32>,
+    events: VecDeque<Event>,
+    dropped: u64,
+}
+
+impl Caller {
+    /// Begins a call; the first packet is due at once, and `now` is the zero of our clock for the connection.
+    pub fn new(now: Instant, mut settings: CallerSettings) -> Self {
+        assert!((1..1 << 30).contains(&settings.socket_id), "socket ids lie between 1 and 2^30");
+        assert!((MTU_MIN..=MTU_MAX).contains(&settings.mtu), "packets that fit a frame and hold something");
+        let encryption = settings.encryption.take().map(|encryption| {
+            let CallerEncryption { key_encrypting_key, salt, key_seed, key_refresh } = encryption;
+            Encryption::initiate(key_encrypting_key, salt, key_seed, key_refresh)
+        });
+        Self {
+            deadline: now + settings.timeout,
+            settings,
+            encryption,
+            start: now,
+            next_send: now,
+            stage: Stage::Induction,
+            shutdown: None,
+            events: VecDeque::with_capacity(1),
+            dropped: 0,
+        }
+    }
+
+    /// Packets that were no answer to this call.
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Takes a datagram that came to our port.
+    pub fn receive(&mut self, now: Instant, peer: SocketAddr, bytes: &[u8]) {
+        if self.stage == Stage::Done || self.answer(now, peer, bytes).is_none() {
+            self.dropped += 1;
+        }
+    }
+
+    /// `None` when it is no answer to what has been asked.
+    fn answer(&mut self, now: Instant, peer: SocketAddr, bytes: &[u8]) -> Option<()> {
+        let Header::Control(header) = packet::parse(bytes).ok()? else { return None };
+        let Control::Handshake(body) = Control::parse(&header, &bytes[HEADER_LEN..]).ok()? else { return None };
+        if peer != self.settings.peer || header.socket_id != self.settings.socket_id {
+            return None;
+        }
+        let handshake = Handshake::parse(body).ok()?;
+        let fields = &handshake.fields;
+        match (self.stage, fields.request) {
+            (Stage::Induction | Stage::Conclusion { .. }, Request::Rejection(reason)) => {
+                self.finish(Event::Failed(CallError::Rejected(reason)));
+            }
+            (Stage::Induction, Request::Induction) => {
+                if fields.version != VERSION_5 || fields.extension != MAGIC {
+                    self.finish(Event::Failed(CallError::Unacceptable(RejectReason::Version)));
+                } else {
+                    self.stage = Stage::Conclusion { cookie: fields.cookie };
+                    self.next_send = now;
+                }
+            }
+            (Stage::Conclusion { .. }, Request::Conclusion) => {
+                match self.conclude(now, header.timestamp_us, &handshake) {
+                    Ok(parameters) => self.finish(Event::Connected(Box::new(parameters))),
+                    Err(reason) => {
+                        self.shutdown = Some(fields.socket_id);
+                        self.finish(Event::Failed(CallError::Unacceptable(reason)));
+                    }
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn conclude(
+        &mut self,
+        now: Instant,
+        timestamp_us: u32,
+        handshake: &Handshake<'_>,
+    ) -> Result<ConnectionParameters, RejectReason> {
+        let fields = &handshake.fields;
+        let extension = handshake.extensions.handshake.ok_or(RejectReason::Rogue)?;
+        if fields.version != VERSION_5 || extension.version < VERSION_MIN {
+            return Err(RejectReason::Version);
+        }
+        if fields.mtu < MTU_MIN || fields.flow_window < 2 || fields.socket_id == 0 {
+            return Err(RejectReason::Rogue);
+        }
+        if extension.flags & flags::STREAM != 0 {
+            return Err(RejectReason::MessageApi);
+        }
+        if !handshake.extensions.is_live() {
+            return Err(RejectReason::Congestion);
+        }
+        if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
+            return Err(RejectReason::Filter);
+        }
+        match (&self.encryption, handshake.extensions.key_material) {
+            (None, None) => {}
+            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
+            (Some((_, request)), Some(response)) => match check_handshake_response(request, response) {
+                KeyMaterialState::Secured => {}
+                KeyMaterialState::BadCryptoMode => return Err(RejectReason::Crypto),
+                KeyMaterialState::NoSecret | KeyMaterialState::Unsecured => return Err(RejectReason::Unsecure),
+                KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
+            },
+        }
+        let has = |flag: u32| extension.flags & flag != 0;
+        let features = Features {
+            receive_by_timestamp: has(flags::TSBPD_SENDER),
+            send_by_timestamp: has(flags::TSBPD_RECEIVER),
+            peer_drops_too_late: has(flags::TOO_LATE_PACKET_DROP),
+            peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
+            retransmission_flag: has(flags::RETRANSMISSION),
+        };
+        let settings = &self.settings;
+        Ok(ConnectionParameters {
+            peer: settings.peer,
+            local: settings.local,
+            interface: settings.interface,
+            role: settings.role,
+            socket_id: settings.socket_id,
+            peer_socket_id: fields.socket_id,
+            initial_sequence: settings.initial_sequence,
+            start: self.start,
+            peer_time_base: PeerTimeBase { timestamp_us, arrival: now },
+            // The listener's word is final: it has seen both wishes.
+            receive_latency_ms: if features.receive_by_timestamp {
+                extension.send_latency_ms
+            } else {
+                settings.receive_latency_ms
+            },
+            send_latency_ms: if features.send_by_timestamp {
+                extension.receive_latency_ms
+            } else {
+                settings.send_latency_ms
+            },
+            mtu: settings.mtu.min(fields.mtu),
+            flow_window: settings.flow_window,
+            peer_flow_window: fields.flow_window,
+            peer_version: extension.version,
+            peer_flags: extension.flags,
+            features,
+            encryption: self.encryption.take().map(|(encryption, _)| encryption),
+            stream_id: settings.stream_id.clone(),
+        })
+    }
+
+    fn finish(&mut self, event: Event) {
+        self.stage = Stage::Done;
+        self.events.push_back(event);
+    }
+
+    /// Gives up when the time is over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.stage != Stage::Done && now >= self.deadline {
+            self.finish(Event::Failed(CallError::Timeout));
+        }
+    }
+
+    /// When there is something to send or to give up; `None` when the call is over.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Done => self.shutdown.map(|_| Instant::ZERO),
+            Stage::Induction | Stage::Conclusion { .. } => Some(self.next_send.min(self.deadline)),
+        }
+    }
+
+    /// The next packet to send; its bytes are appended to `buffer`.
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let start = buffer.len();
+        let timestamp_us = now.saturating_since(self.start).as_micros() as u32;
+        match self.stage {
+            Stage::Done => ControlWriter { timestamp_us, socket_id: self.shutdown.take()? }.shutdown(buffer),
+            Stage::Induction | Stage::Conclusion { .. } if now < self.next_send || now >= self.deadline => return None,
+            Stage::Induction => {
+                ControlWriter { timestamp_us, socket_id: 0 }.handshake(buffer, &[]);
+                // The form of version 4: "socket type 2, datagrams" where extensions will stand.
+                let (version, extension) = (VERSION_4, 2);
+                HandshakeFields { version, extension, ..self.fields(Request::Induction, 0) }.encode(buffer);
+                self.next_send = now + RETRY_INTERVAL;
+            }
+            Stage::Conclusion { cookie } => {
+                ControlWriter { timestamp_us, socket_id: 0 }.handshake(buffer, &[]);
+                let offer = Offer {
+                    is_response: false,
+                    handshake: HandshakeExtension {
+                        version: VERSION,
+                        flags: flags::TSBPD_SENDER
+                            | flags::TSBPD_RECEIVER
+                            | flags::CRYPT
+                            | flags::TOO_LATE_PACKET_DROP
+                            | flags::PERIODIC_LOSS_REPORT
+                            | flags::RETRANSMISSION,
+                        receive_latency_ms: self.settings.receive_latency_ms,
+                        send_latency_ms: self.settings.send_latency_ms,
+                    },
+                    key_material: self.encryption.as_ref().map(|(_, message)| message.as_bytes()),
+                    stream_id: Some(&self.settings.stream_id),
+                };
+                self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);
+                self.next_send = now + RETRY_INTERVAL;
+            }
+        }
+        let CallerSettings { peer, local, interface, .. } = self.settings;
+        Some(Transmit { peer, local, interface, path: 0, len: buffer.len() - start })
+    }
+
+    /// What came of it, once.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn fields(&self, request: Request, cookie: u32) -> HandshakeFields {
+        let key_length = self.encryption.as_ref().map(|(encryption, _)| encryption.key_length());
+        HandshakeFields {
+            version: VERSION_5,
+            encryption: if request == Request::Induction { 0 } else { handshake::encryption_field(key_length) },
+            extension: 0,
+            initial_sequence: self.settings.initial_sequence,
+            mtu: self.settings.mtu,
+            flow_window: self.settings.flow_window,
+            request,
+            socket_id: self.settings.socket_id,
+            cookie,
+            peer_address: self.settings.peer.ip(),
+        }
+    }
+}

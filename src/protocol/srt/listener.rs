@@ -1,0 +1,633 @@
+//! The listener of one port: answers inductions, checks conclusions, and hands them out for admission.
+//!
+//! Until a caller has shown, with a cookie, that it receives at the address it writes from, nothing is kept of it. After that
+//! whoever owns the stream decides, at its leisure and perhaps on another shard, with [`AdmissionRequest::accept`] or
+//! [`AdmissionRequest::reject`]; the [`Answer`] goes out from there, and back to the listener that got the conclusion, so that it
+//! can repeat it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use siphasher::sip::SipHasher24;
+
+use super::control::{Control, ControlWriter};
+use super::encryption::{
+    Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialError, KeyRefresh,
+};
+use super::handshake::{
+    self, Extensions, HANDSHAKE_LEN, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason,
+    Request, VERSION_4, VERSION_5, VERSION_MIN, flags,
+};
+use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
+use super::stream_id::StreamId;
+use crate::base::{Instant, Transmit};
+
+#[cfg(test)]
+mod tests;
+
+/// Longest packet that a listener sends: a conclusion with a handshake extension and key material for two keys.
+pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX;
+
+/// How many milliseconds of latency the 16 bits of the handshake can say.
+const LATENCY_MAX_MS: u16 = u16::MAX;
+
+/// What a listener is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerSettings {
+    /// Secret for cookies; the same on all shards that share the port, and never the same after a restart.
+    pub cookie_secret: [u8; 16],
+    /// Oldest version of SRT that is let in, `0x00MMmmpp`; never below [`VERSION_MIN`].
+    pub version_min: u32,
+    /// How many conclusions may wait for their admission; others are rejected with [`RejectReason::Backlog`].
+    pub pending_max: usize,
+    /// How long one may wait, before it is forgotten.
+    pub pending_time: Duration,
+    /// How many answers are kept for repetition; the oldest make room.
+    pub answered_max: usize,
+    /// How long an answer is kept.
+    pub answered_time: Duration,
+    /// How many packets may wait to be sent; others are dropped.
+    pub transmit_max: usize,
+}
+
+impl Default for ListenerSettings {
+    /// Room for a machine full of encoders that come back at once; the secret is zero and has to be set.
+    fn default() -> Self {
+        Self {
+            cookie_secret: [0; 16],
+            version_min: VERSION_MIN,
+            pending_max: 256,
+            pending_time: Duration::from_secs(5),
+            answered_max: 1024,
+            answered_time: Duration::from_secs(10),
+            transmit_max: 256,
+        }
+    }
+}
+
+/// What tells one attempt to connect from all others; a repeated conclusion has the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionKey {
+    /// Where the caller is.
+    pub peer: SocketAddr,
+    /// Its socket id.
+    pub peer_socket_id: u32,
+    /// Its first sequence number.
+    pub initial_sequence: u32,
+}
+
+/// What a listener has counted since it was made. What is not answered stands here with its reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerCounters {
+    /// Inductions answered.
+    pub inductions: u64,
+    /// Conclusions handed out for admission.
+    pub admissions: u64,
+    /// Conclusions that repeated an earlier one.
+    pub repeats: u64,
+    /// Conclusions that the listener itself rejected.
+    pub rejections: u64,
+    /// Of these, for want of room to wait in.
+    pub rejected_backlog: u64,
+    /// Admissions that nobody answered in time.
+    pub unanswered: u64,
+    /// Packets that were not well formed.
+    pub dropped_malformed: u64,
+    /// Packets that were no handshake, or not to a listener.
+    pub dropped_stray: u64,
+    /// Conclusions whose cookie was not ours, or too old.
+    pub dropped_cookie: u64,
+    /// Answers for which the queue had no room.
+    pub dropped_transmit: u64,
+}
+
+/// What a listener reports.
+#[derive(Debug)]
+pub enum Event {
+    /// Somebody wants to connect.
+    Admission(Box<AdmissionRequest>),
+}
+
+/// Somebody wants to connect: all that the handshake says, for whoever owns the stream to decide. Owns its bytes; can be sent
+/// to another shard.
+#[derive(Clone, Debug)]
+pub struct AdmissionRequest {
+    /// Which attempt this is.
+    pub key: ConnectionKey,
+    /// The address of ours it was sent to, when known.
+    pub local: Option<IpAddr>,
+    /// Index of the interface; 0 when unknown.
+    pub interface: u32,
+    /// When the conclusion came in.
+    pub arrival: Instant,
+    /// Its time stamp, in µs of the peer's clock.
+    pub timestamp_us: u32,
+    /// What it asks for; empty without a Stream ID.
+    pub stream_id: StreamId,
+    /// The peer's version of SRT, `0x00MMmmpp`.
+    pub peer_version: u32,
+    /// The peer's flags.
+    pub peer_flags: u32,
+    /// The latency it wants us to receive with, in ms.
+    pub requested_latency_ms: u16,
+    /// The latency it receives with itself, in ms.
+    pub peer_latency_ms: u16,
+    /// Largest packet it takes, IP header included.
+    pub mtu: u32,
+    /// How many packets may be in flight to it.
+    pub flow_window: u32,
+    /// Its keys, wrapped. Salt and length for [`super::encryption::derive_key_encrypting_key`] are in there; derive off the shard.
+    pub key_material: Option<KeyMaterial>,
+    cookie: u32,
+}
+
+/// What the owner of a stream grants.
+#[derive(Debug)]
+pub struct Acceptance {
+    /// Our socket id: unused, not 0, below 2³⁰ (bit 30 marks groups).
+    pub socket_id: u32,
+    /// What the connection is for.
+    pub role: Role,
+    /// Least latency we receive with, in ms; the peer may ask for more.
+    pub receive_latency_ms: u16,
+    /// Least latency we want the peer to receive with, in ms.
+    pub send_latency_ms: u16,
+    /// Most latency that a peer gets either way, in ms.
+    pub latency_max_ms: u16,
+    /// Largest packet we take, IP header included.
+    pub mtu: u32,
+    /// How many packets may be in flight to us.
+    pub flow_window: u32,
+    /// The key of the stream's passphrase, derived for this request; `None` when the stream has no passphrase.
+    pub key_encrypting_key: Option<KeyEncryptingKey>,
+    /// Randomness for keys of our own.
+    pub key_seed: [u8; 32],
+    /// When our own keys change.
+    pub key_refresh: KeyRefresh,
+}
+
+impl Default for Acceptance {
+    /// The values of libsrt for everything but the socket id, which has to be set; no encryption.
+    fn default() -> Self {
+        Self {
+            socket_id: 0,
+            role: Role::Receiver,
+            receive_latency_ms: 120,
+            send_latency_ms: 0,
+            latency_max_ms: LATENCY_MAX_MS,
+            mtu: MTU_MAX,
+            flow_window: 25_600,
+            key_encrypting_key: None,
+            key_seed: [0; 32],
+            key_refresh: KeyRefresh::default(),
+        }
+    }
+}
+
+/// The packet that answers a conclusion: to be sent, and to be given to the listener for repetition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The attempt it answers.
+    pub key: ConnectionKey,
+    local: Option<IpAddr>,
+    interface: u32,
+    /// Zero of our clock for this connection: the time stamp is that of the sending, everything else never changes.
+    start: Instant,
+    packet: ArrayVec<u8, ANSWER_LEN_MAX>,
+}
+
+impl Answer {
+    /// Appends the packet as it is to be sent at `now`.
+    pub fn write(&self, now: Instant, buffer: &mut Vec<u8>) -> Transmit {
+        let start = buffer.len();
+        buffer.extend_from_slice(&self.packet);
+        let timestamp_us = now.saturating_since(self.start).as_micros() as u32;
+        buffer[start + 8..start + 12].copy_from_slice(&timestamp_us.to_be_bytes());
+        Transmit { peer: self.key.peer, local: self.local, interface: self.interface, path: 0, len: self.packet.len() }
+    }
+}
+
+impl AdmissionRequest {
+    /// Lets the caller in. `now` becomes the zero of our clock for the connection.
+    ///
+    /// # Errors
+    /// [`RejectReason::Unsecure`] when only one side has a passphrase, [`RejectReason::BadSecret`] when they differ; then
+    /// answer with [`AdmissionRequest::reject`].
+    pub fn accept(&self, now: Instant, acceptance: Acceptance) -> Result<(ConnectionParameters, Answer), RejectReason> {
+        assert!(
+            (1..1 << 30).contains(&acceptance.socket_id),
+            "socket ids are given out between 1 and 2^30, so that they cannot be taken for groups"
+        );
+        let encryption = match (acceptance.key_encrypting_key, &self.key_material) {
+            (None, None) => None,
+            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
+            (Some(key), Some(material)) => Some(
+                Encryption::accept(key, material, acceptance.key_seed, acceptance.key_refresh)
+                    .ok_or(RejectReason::BadSecret)?,
+            ),
+        };
+        let has = |flag: u32| self.peer_flags & flag != 0;
+        let features = Features {
+            receive_by_timestamp: has(flags::TSBPD_SENDER),
+            send_by_timestamp: has(flags::TSBPD_RECEIVER),
+            peer_drops_too_late: has(flags::TOO_LATE_PACKET_DROP),
+            peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
+            retransmission_flag: has(flags::RETRANSMISSION),
+        };
+        let latency = |ours: u16, theirs: u16| ours.max(theirs).min(acceptance.latency_max_ms.max(ours));
+        let receive_latency_ms = latency(acceptance.receive_latency_ms, self.requested_latency_ms);
+        let send_latency_ms = latency(acceptance.send_latency_ms, self.peer_latency_ms);
+        let mtu = self.mtu.min(acceptance.mtu);
+
+        let mut our_flags =
+            flags::TSBPD_RECEIVER | flags::CRYPT | flags::TOO_LATE_PACKET_DROP | flags::PERIODIC_LOSS_REPORT;
+        if features.send_by_timestamp {
+            our_flags |= flags::TSBPD_SENDER;
+        }
+        if features.retransmission_flag {
+            our_flags |= flags::RETRANSMISSION;
+        }
+        let fields = HandshakeFields {
+            encryption: handshake::encryption_field(encryption.as_ref().map(Encryption::key_length)),
+            mtu,
+            flow_window: acceptance.flow_window,
+            request: Request::Conclusion,
+            socket_id: acceptance.socket_id,
+            ..self.fields()
+        };
+        let offer = Offer {
+            is_response: true,
+            handshake: HandshakeExtension {
+                version: VERSION,
+                flags: our_flags,
+                receive_latency_ms,
+                send_latency_ms: if features.send_by_timestamp { send_latency_ms } else { 0 },
+            },
+            key_material: self.key_material.as_ref().map(KeyMaterial::as_bytes),
+            stream_id: None,
+        };
+        let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));
+        let parameters = ConnectionParameters {
+            peer: self.key.peer,
+            local: self.local,
+            interface: self.interface,
+            role: acceptance.role,
+            socket_id: acceptance.socket_id,
+            peer_socket_id: self.key.peer_socket_id,
+            initial_sequence: fields.initial_sequence,
+            start: now,
+            peer_time_base: PeerTimeBase { timestamp_us: self.timestamp_us, arrival: self.arrival },
+            receive_latency_ms,
+            send_latency_ms,
+            mtu,
+            flow_window: acceptance.flow_window,
+            peer_flow_window: self.flow_window,
+            peer_version: self.peer_version,
+            peer_flags: self.peer_flags,
+            features,
+            encryption,
+            stream_id: self.stream_id.clone(),
+        };
+        Ok((parameters, answer))
+    }
+
+    /// Refuses the caller, with a reason that it is told.
+    pub fn reject(&self, now: Instant, reason: RejectReason) -> Answer {
+        let fields = HandshakeFields { request: Request::Rejection(reason), ..self.fields() };
+        self.answer(now, |body| fields.encode(body))
+    }
+
+    fn fields(&self) -> HandshakeFields {
+        HandshakeFields {
+            version: VERSION_5,
+            encryption: 0,
+            extension: 0,
+            initial_sequence: SequenceNumber::new(u64::from(self.key.initial_sequence)),
+            mtu: self.mtu,
+            flow_window: self.flow_window,
+            request: Request::Conclusion,
+            socket_id: self.key.peer_socket_id,
+            cookie: self.cookie,
+            peer_address: self.key.peer.ip(),
+        }
+    }
+
+    fn answer(&self, start: Instant, body: impl FnOnce(&mut Vec<u8>)) -> Answer {
+        let mut bytes = Vec::with_capacity(ANSWER_LEN_MAX);
+        ControlWriter { timestamp_us: 0, socket_id: self.key.peer_socket_id }.handshake(&mut bytes, &[]);
+        body(&mut bytes);
+        let packet = bytes.iter().copied().collect();
+        Answer { key: self.key, local: self.local, interface: self.interface, start, packet }
+    }
+}
+
+enum Attempt {
+    Pending,
+    Answered(Box<Answer>),
+}
+
+struct Entry {
+    attempt: Attempt,
+    expires: Instant,
+}
+
+/// The machine of one listening port.
+pub struct Listener {
+    settings: ListenerSettings,
+    attempts: BTreeMap<ConnectionKey, Entry>,
+    pending: usize,
+    /// The order in which answers were given, oldest first; some may be gone from `attempts` already.
+    answered: VecDeque<ConnectionKey>,
+    next_expiry: Option<Instant>,
+    events: VecDeque<Event>,
+    transmits: VecDeque<(Transmit, ArrayVec<u8, ANSWER_LEN_MAX>)>,
+    scratch: Vec<u8>,
+    counters: ListenerCounters,
+}
+
+/// Where a datagram came from, and by which way an answer goes back.
+#[derive(Clone, Copy)]
+struct Origin {
+    peer: SocketAddr,
+    local: Option<IpAddr>,
+    interface: u32,
+}
+
+impl Listener {
+    /// A listener that knows nobody yet; everything it will ever hold is bounded by the settings.
+    pub fn new(settings: ListenerSettings) -> Self {
+        assert!(settings.pending_max > 0 && settings.answered_max > 0 && settings.transmit_max > 0, "room for one");
+        Self {
+            settings,
+            attempts: BTreeMap::new(),
+            pending: 0,
+            answered: VecDeque::with_capacity(settings.answered_max),
+            next_expiry: None,
+            events: VecDeque::with_capacity(settings.pending_max),
+            transmits: VecDeque::with_capacity(settings.transmit_max),
+            scratch: Vec::with_capacity(ANSWER_LEN_MAX),
+            counters: ListenerCounters::default(),
+        }
+    }
+
+    /// What has been counted.
+    pub const fn counters(&self) -> ListenerCounters {
+        self.counters
+    }
+
+    /// Takes a datagram that came to the port and belongs to no connection.
+    pub fn receive(&mut self, now: Instant, peer: SocketAddr, local: Option<IpAddr>, interface: u32, bytes: &[u8]) {
+        let origin = Origin { peer, local, interface };
+        let header = match packet::parse(bytes) {
+            Ok(Header::Control(header)) => header,
+            Ok(Header::Data(_)) => return self.counters.dropped_stray += 1,
+            Err(_) => return self.counters.dropped_malformed += 1,
+        };
+        let Ok(Control::Handshake(body)) = Control::parse(&header, &bytes[HEADER_LEN..]) else {
+            return self.counters.dropped_stray += 1;
+        };
+        if header.socket_id != 0 {
+            return self.counters.dropped_stray += 1;
+        }
+        let handshake = match Handshake::parse(body) {
+            Ok(handshake) if handshake.fields.socket_id != 0 => handshake,
+            _ => return self.counters.dropped_malformed += 1,
+        };
+        match handshake.fields.request {
+            Request::Induction => self.induction(now, origin, &handshake.fields),
+            Request::Conclusion => self.conclusion(now, origin, header.timestamp_us, &handshake),
+            Request::WaveAHand | Request::Agreement | Request::Rejection(_) => self.counters.dropped_stray += 1,
+        }
+    }
+
+    /// Answered with a cookie from nothing but the question, in as many bytes: nothing kept, nothing amplified.
+    fn induction(&mut self, now: Instant, origin: Origin, question: &HandshakeFields) {
+        let answer = HandshakeFields {
+            version: VERSION_5,
+            encryption: 0,
+            extension: MAGIC,
+            cookie: self.cookie(origin.peer, minute(now)),
+            peer_address: origin.peer.ip(),
+            ..*question
+        };
+        self.counters.inductions += 1;
+        self.send(now, origin, &answer);
+    }
+
+    fn conclusion(&mut self, now: Instant, origin: Origin, timestamp_us: u32, handshake: &Handshake<'_>) {
+        let fields = &handshake.fields;
+        let minute = minute(now);
+        let expected = |minute| self.cookie(origin.peer, minute);
+        if fields.cookie != expected(minute) && (minute == 0 || fields.cookie != expected(minute - 1)) {
+            return self.counters.dropped_cookie += 1;
+        }
+        let key = ConnectionKey {
+            peer: origin.peer,
+            peer_socket_id: fields.socket_id,
+            initial_sequence: fields.initial_sequence.get() as u32,
+        };
+        if let Some(entry) = self.attempts.get(&key) {
+            self.counters.repeats += 1;
+            if let Attempt::Answered(answer) = &entry.attempt {
+                let answer = answer.clone();
+                self.transmit(now, &answer);
+            }
+            return;
+        }
+        match self.judge(now, origin, key, timestamp_us, handshake) {
+            Ok(request) => {
+                let expires = now + self.settings.pending_time;
+                self.attempts.insert(key, Entry { attempt: Attempt::Pending, expires });
+                self.pending += 1;
+                self.expire_at(expires);
+                self.counters.admissions += 1;
+                self.events.push_back(Event::Admission(Box::new(request)));
+            }
+            Err(reason) => {
+                self.counters.rejections += 1;
+                let request = Request::Rejection(reason);
+                let answer = HandshakeFields { version: VERSION_5, encryption: 0, extension: 0, request, ..*fields };
+                self.send(now, origin, &answer);
+            }
+        }
+    }
+
+    /// Everything about a conclusion that does not depend on the stream it is for.
+    fn judge(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        key: ConnectionKey,
+        timestamp_us: u32,
+        handshake: &Handshake<'_>,
+    ) -> Result<AdmissionRequest, RejectReason> {
+        let fields = &handshake.fields;
+        if fields.version == VERSION_4 {
+            return Err(RejectReason::Version);
+        }
+        if fields.mtu < MTU_MIN || fields.flow_window < 2 {
+            return Err(RejectReason::Rogue);
+        }
+        let Extensions { handshake: extension, key_material, stream_id, filter, group, .. } = handshake.extensions;
+        let extension = extension.ok_or(RejectReason::Rogue)?;
+        if extension.version < VERSION_MIN {
+            // Handshake version 5 came with 1.3.0: who says otherwise does not mean it.
+            return Err(RejectReason::Rogue);
+        }
+        if extension.version < self.settings.version_min {
+            return Err(RejectReason::Version);
+        }
+        if extension.flags & flags::STREAM != 0 {
+            return Err(RejectReason::MessageApi);
+        }
+        if !handshake.extensions.is_live() {
+            return Err(RejectReason::Congestion);
+        }
+        if filter.is_some_and(|filter| !filter.is_empty()) {
+            return Err(RejectReason::Filter);
+        }
+        if group.is_some() {
+            return Err(RejectReason::Group);
+        }
+        let key_material = match key_material.map(KeyMaterial::parse).transpose() {
+            Ok(key_material) => key_material,
+            Err(KeyMaterialError::Gcm) => return Err(RejectReason::Crypto),
+            Err(_) => return Err(RejectReason::Rogue),
+        };
+        let stream_id = match stream_id.map(StreamId::from_wire).transpose() {
+            Ok(stream_id) => stream_id.unwrap_or_default(),
+            Err(_) => return Err(RejectReason::BadRequest),
+        };
+        if self.pending >= self.settings.pending_max || self.events.len() >= self.settings.pending_max {
+            self.counters.rejected_backlog += 1;
+            return Err(RejectReason::Backlog);
+        }
+        Ok(AdmissionRequest {
+            key,
+            local: origin.local,
+            interface: origin.interface,
+            arrival: now,
+            timestamp_us,
+            stream_id,
+            peer_version: extension.version,
+            peer_flags: extension.flags,
+            requested_latency_ms: extension.send_latency_ms,
+            peer_latency_ms: extension.receive_latency_ms,
+            mtu: fields.mtu,
+            flow_window: fields.flow_window,
+            key_material,
+            cookie: fields.cookie,
+        })
+    }
+
+    /// Takes the answer to an admission: sends it, and repeats it whenever the conclusion is repeated.
+    ///
+    /// An answer that comes after its time is sent all the same.
+    pub fn answer(&mut self, now: Instant, answer: Answer) {
+        self.transmit(now, &answer);
+        self.remember(now, answer);
+    }
+
+    /// Takes an answer that has been sent already, by the shard that gave it, for repetition only.
+    pub fn remember(&mut self, now: Instant, answer: Answer) {
+        let key = answer.key;
+        let expires = now + self.settings.answered_time;
+        let entry = Entry { attempt: Attempt::Answered(Box::new(answer)), expires };
+        match self.attempts.insert(key, entry).map(|previous| previous.attempt) {
+            Some(Attempt::Answered(_)) => return,
+            Some(Attempt::Pending) => self.pending -= 1,
+            None => {}
+        }
+        if self.answered.len() == self.settings.answered_max
+            && let Some(oldest) = self.answered.pop_front()
+        {
+            self.attempts.remove(&oldest);
+        }
+        self.answered.push_back(key);
+        self.expire_at(expires);
+    }
+
+    /// Forgets what has expired.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.next_expiry.is_none_or(|expiry| expiry > now) {
+            return;
+        }
+        let (pending, counters) = (&mut self.pending, &mut self.counters);
+        self.attempts.retain(|_, entry| {
+            let keep = entry.expires > now;
+            if !keep && matches!(entry.attempt, Attempt::Pending) {
+                *pending -= 1;
+                counters.unanswered += 1;
+            }
+            keep
+        });
+        let attempts = &self.attempts;
+        self.answered
+            .retain(|key| attempts.get(key).is_some_and(|entry| matches!(entry.attempt, Attempt::Answered(_))));
+        self.next_expiry = self.attempts.values().map(|entry| entry.expires).min();
+    }
+
+    /// When [`Listener::handle_timeout`] has something to do.
+    pub const fn next_timeout(&self) -> Option<Instant> {
+        self.next_expiry
+    }
+
+    /// The next packet to send; its bytes are appended to `buffer`.
+    pub fn poll_transmit(&mut self, _now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let (transmit, packet) = self.transmits.pop_front()?;
+        buffer.extend_from_slice(&packet);
+        Some(transmit)
+    }
+
+    /// The next thing to report.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn expire_at(&mut self, expires: Instant) {
+        self.next_expiry = Some(self.next_expiry.map_or(expires, |earlier| earlier.min(expires)));
+    }
+
+    /// A handshake without extensions, back to where the question came from.
+    fn send(&mut self, now: Instant, to: Origin, answer: &HandshakeFields) {
+        self.scratch.clear();
+        let timestamp_us = now.as_micros() as u32;
+        ControlWriter { timestamp_us, socket_id: answer.socket_id }.handshake(&mut self.scratch, &[]);
+        answer.encode(&mut self.scratch);
+        let len = self.scratch.len();
+        self.push(Transmit { peer: to.peer, local: to.local, interface: to.interface, path: 0, len });
+    }
+
+    fn transmit(&mut self, now: Instant, answer: &Answer) {
+        self.scratch.clear();
+        let transmit = answer.write(now, &mut self.scratch);
+        self.push(transmit);
+    }
+
+    fn push(&mut self, transmit: Transmit) {
+        if self.transmits.len() == self.settings.transmit_max {
+            self.counters.dropped_transmit += 1;
+            return;
+        }
+        self.transmits.push_back((transmit, self.scratch.iter().copied().collect()));
+    }
+
+    fn cookie(&self, peer: SocketAddr, minute: u64) -> u32 {
+        let mut hasher = SipHasher24::new_with_key(&self.settings.cookie_secret);
+        match peer.ip().to_canonical() {
+            IpAddr::V4(address) => hasher.write(&address.octets()),
+            IpAddr::V6(address) => hasher.write(&address.octets()),
+        }
+        hasher.write_u16(peer.port());
+        hasher.write_u64(minute);
+        hasher.finish() as u32
+    }
+}
+
+const fn minute(now: Instant) -> u64 {
+    now.as_nanos() / 60_000_000_000
+}
