@@ -6,5 +6,7 @@ pub mod codec;
 pub mod config;
 pub mod container;
 pub mod media;
+pub mod output;
 pub mod pipeline;
 pub mod protocol;
+pub mod shard;

@@ -192,9 +192,7 @@ impl Shards {
         let asked = self.mailboxes.iter().filter(|mailbox| mailbox.post(Message::Report(sender.clone()))).count();
         drop(sender);
         let mut reports: Vec<ShardReport> = (0..asked)
-            .map_while(|_| {
-                receiver.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())).ok()
-            })
+            .map_while(|_| receiver.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())).ok())
             .collect();
         reports.sort_by_key(|report| report.shard);
         reports

@@ -1,3 +1,2 @@
-//! HEVC (ITU-T H.265).
-
+//! HEVC: ITU-T Rec. H.265 (ISO/IEC 23008-2).
 pub mod rtp;
