@@ -137,6 +137,13 @@ impl Ingest {
         self.finish(now, sink);
     }
 
+    /// The session is over before there was anything to write to.
+    pub fn discard(&mut self) {
+        self.hold_until = None;
+        self.held.clear();
+        self.protocol = None;
+    }
+
     /// Takes a datagram of the session. Its payload comes out with [`deliver`](Self::deliver).
     #[inline]
     pub fn receive(&mut self, now: Instant, datagram: Datagram) {
