@@ -313,6 +313,7 @@ fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
         RandomAccess::Cra => (RingAccess::Cra, 0),
         RandomAccess::Bla => (RingAccess::Bla, 0),
         RandomAccess::RecoveryPoint { frame_count } => (RingAccess::RecoveryPoint, frame_count),
+        RandomAccess::Intra if frame.info.picture_type == PictureType::Unknown => (RingAccess::Independent, 0),
         RandomAccess::Intra => (RingAccess::Intra, 0),
     };
     FrameDescriptor {

@@ -137,6 +137,20 @@ impl Ingest {
         self.finish(now, sink);
     }
 
+    /// Gives the session away, for another source to attach.
+    pub fn take_protocol(&mut self) -> Option<Protocol> {
+        self.protocol.take()
+    }
+
+    /// Ends the session from this side: the peer is told, and what is held still comes out when it is due.
+    pub fn close(&mut self, now: Instant) {
+        match &mut self.protocol {
+            Some(Protocol::Srt(connection)) => connection.close(now, srt::connection::CloseReason::Local),
+            Some(Protocol::Rtp(source)) => source.close(),
+            Some(Protocol::RawTransport(_)) | None => {}
+        }
+    }
+
     /// The session is over before there was anything to write to.
     pub fn discard(&mut self) {
         self.hold_until = None;

@@ -2,18 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::net::SocketRole;
 use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
 use super::strangers::SourceKey;
 use crate::base::Instant;
+use crate::codec::framer::AnyFramer;
+use crate::media::Format;
 use crate::output::StreamRings;
 use crate::pipeline::assembler::Assembler;
 use crate::pipeline::frame::{SinkIndex, TrackDescription};
 use crate::pipeline::ingest::{Content, Ingest, Protocol};
-use crate::codec::framer::AnyFramer;
-use crate::media::Format;
 
 /// Events kept of each stream, for people.
 const EVENTS_MAX: usize = 50;
@@ -288,6 +288,16 @@ impl Sessions {
     #[inline]
     pub fn by_source(&self, key: &SourceKey) -> Option<usize> {
         self.by_source.get(key).copied()
+    }
+
+    /// The RTP source of an SSRC at a host, whatever the port.
+    pub fn by_ssrc(&self, ssrc: u32, host: IpAddr) -> Option<usize> {
+        self.by_source.iter().find_map(|(key, &index)| match key {
+            SourceKey::Rtp { ssrc: its, peer } if *its == ssrc && peer.ip().to_canonical() == host.to_canonical() => {
+                Some(index)
+            }
+            _ => None,
+        })
     }
 
     /// The stream of a name.

@@ -4,7 +4,7 @@
 //! timers ask for; deliver what is due, down through container and codec into the rings; send what is to be sent; read the
 //! mailbox; let readers be woken. Nothing in a turn waits for another thread.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ use crate::protocol::rtp::raw_ts::{RawEvent, RawOptions, RawTransportStream};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceEvent, SourceOptions};
 use crate::protocol::srt::connection::{CloseReason, Connection, Event as SrtEvent};
 use crate::protocol::srt::handshake::RejectReason;
-use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Event as ListenerEvent, Listener, ListenerSettings};
+use crate::protocol::srt::listener::{
+    Acceptance, AdmissionRequest, Event as ListenerEvent, Listener, ListenerSettings,
+};
 use crate::protocol::srt::packet::destination;
 
 /// Without a datagram for this long a shard sleeps outside its ring, at no cost.
@@ -279,12 +281,11 @@ impl Shard {
         match kind {
             strangers::Kind::Rtp(header) => self.receive_rtp_stranger(now, role, key, header, datagram),
             _ => {
-                let options = RawOptions {
-                    session_timeout: self.config.ingestion.rtp.session_timeout,
-                    ..RawOptions::default()
-                };
+                let options =
+                    RawOptions { session_timeout: self.config.ingestion.rtp.session_timeout, ..RawOptions::default() };
                 let raw = Protocol::RawTransport(Box::new(RawTransportStream::new(options)));
-                if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::RawTransport, raw, datagram.peer) {
+                if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::RawTransport, raw, datagram.peer)
+                {
                     self.hand_to(now, index, datagram);
                 }
             }
@@ -587,9 +588,10 @@ impl Shard {
         let (parameters, answer) = request.accept(now, acceptance)?;
         let version = request.peer_version;
         let about = About {
-            cipher: parameters.encryption.as_ref().map_or_else(String::new, |encryption| {
-                format!("AES-{}-CTR", encryption.key_length().bits())
-            }),
+            cipher: parameters
+                .encryption
+                .as_ref()
+                .map_or_else(String::new, |encryption| format!("AES-{}-CTR", encryption.key_length().bytes() * 8)),
             latency_ms: u32::from(parameters.receive_latency_ms),
             peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
         };
@@ -828,7 +830,7 @@ fn handle_event(session: &mut Session, now: Instant, event: &IngestEvent) {
             );
         }
         IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell(now, "keys refreshed".to_owned()),
-        IngestEvent::Srt(SrtEvent::KeyRefreshFailed) => {
+        IngestEvent::Srt(SrtEvent::KeyRefreshFailed(_)) => {
             session.tell(now, "key refresh failed: the new keys are not of this passphrase".to_owned());
         }
         IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
@@ -887,9 +889,4 @@ impl Random {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
-}
-
-/// The peer's host, whichever way its address is written.
-pub fn same_host(a: IpAddr, b: IpAddr) -> bool {
-    a.to_canonical() == b.to_canonical()
 }
