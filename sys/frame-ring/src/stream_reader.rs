@@ -1,1 +1,381 @@
-//! placeholder
+//! A reader of a whole stream: the frames of all its tracks in the order they were committed.
+//!
+//! stream_head is looked at first, then the tracks' generation, then the rings: every frame below stream_head is visible in its
+//! ring, and its ring in the directory. What lies below is merged by `stream_seq`; what lies above waits for the next look.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::bell::{BellError, BellReader};
+use crate::directory::list_tracks;
+use crate::layout::{State, TrackKind};
+use crate::reader::{Frame, Life, Look, OpenError, ReadError, Reader, Start};
+use crate::wake;
+
+/// While nothing comes the directory is looked through this often, in case a generation was missed.
+const RESCAN: Duration = Duration::from_secs(1);
+
+/// What a look at the stream gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StreamNext<'a> {
+    /// A frame.
+    Frame {
+        /// Whose: an index for [`StreamReader::track`].
+        track: usize,
+        /// The frame.
+        frame: Frame<'a>,
+    },
+    /// No frame, for this reason.
+    Event(StreamEvent),
+}
+
+/// What happened instead of a frame. `track` is an index for [`StreamReader::track`]; it stays valid as long as the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// The writer overtook this reader on one track.
+    Lapped {
+        /// Which.
+        track: usize,
+        /// See `reader::Next::Lapped`.
+        lost: u64,
+        /// See `reader::Next::Lapped`.
+        resume_at: u64,
+    },
+    /// Frames passed over on the way to a random access point.
+    Skipped {
+        /// Of which track.
+        track: usize,
+        /// How many.
+        count: u64,
+    },
+    /// A ring appeared (or replaced one of the same name).
+    TrackAdded {
+        /// Its index.
+        track: usize,
+    },
+    /// All frames of a ring have been delivered and none will come.
+    TrackEnded {
+        /// Its index.
+        track: usize,
+    },
+    /// A ring contradicts itself.
+    TrackFailed {
+        /// Its index.
+        track: usize,
+        /// How.
+        error: ReadError,
+    },
+    /// Nothing came within the time given.
+    Timeout,
+    /// The source is silent; said once per change of state.
+    Stalled,
+    /// The writer's heartbeat stopped; said once.
+    WriterDead,
+    /// All frames have been delivered and none will come.
+    Ended,
+    /// Another directory has this stream's name now: open again.
+    Superseded,
+}
+
+/// Why a stream cannot be opened.
+#[derive(Debug, Error)]
+pub enum StreamOpenError {
+    /// No bell, or not one of this version.
+    #[error(transparent)]
+    Bell(#[from] BellError),
+    /// The directory cannot be listed.
+    #[error("stream: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A ring of the stream.
+#[derive(Debug)]
+pub struct TrackReader {
+    name: String,
+    ring: Reader,
+    /// Ended, failed or replaced: no longer looked at.
+    done: bool,
+}
+
+impl TrackReader {
+    /// Name of the ring's directory.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The reader of the ring, for its header and configuration blocks.
+    #[must_use]
+    pub fn ring(&self) -> &Reader {
+        &self.ring
+    }
+}
+
+/// A reader of all tracks of a stream, or of some.
+#[derive(Debug)]
+pub struct StreamReader {
+    directory: PathBuf,
+    bell: BellReader,
+    only: Option<String>,
+    tracks: Vec<TrackReader>,
+    generation: u32,
+    scanned: Instant,
+    events: VecDeque<StreamEvent>,
+    verify: bool,
+    stalled_told: bool,
+    life: Life,
+}
+
+impl StreamReader {
+    /// Opens the stream in `directory`: all its tracks, or only the one named. With [`Start::Key`] and [`Start::OldestKey`] the video
+    /// tracks begin at a random access point and the others with what was committed after the first of these.
+    ///
+    /// # Errors
+    /// [`StreamOpenError`]. A ring that cannot be opened is left out, and tried again when the tracks change.
+    pub fn open(
+        directory: &Path,
+        start: Start,
+        only: Option<&str>,
+    ) -> Result<Self, StreamOpenError> {
+        let bell = BellReader::open(directory)?;
+        let mut reader = Self {
+            directory: directory.to_owned(),
+            generation: bell.tracks_generation(),
+            bell,
+            only: only.map(str::to_owned),
+            tracks: Vec::new(),
+            scanned: Instant::now(),
+            events: VecDeque::new(),
+            verify: false,
+            stalled_told: false,
+            life: Life::new(),
+        };
+        reader.scan(start)?;
+        if matches!(start, Start::Key | Start::OldestKey) {
+            reader.align();
+        }
+        Ok(reader)
+    }
+
+    /// Check payloads against their checksums, where the rings have them.
+    pub fn verify_checksums(&mut self, verify: bool) {
+        self.verify = verify;
+        self.tracks
+            .iter_mut()
+            .for_each(|track| track.ring.verify_checksums(verify));
+    }
+
+    /// A track by its index.
+    #[must_use]
+    pub fn track(&self, index: usize) -> Option<&TrackReader> {
+        self.tracks.get(index)
+    }
+
+    /// The bell of the stream, for its timeline anchors and state.
+    #[must_use]
+    pub fn bell(&self) -> &BellReader {
+        &self.bell
+    }
+
+    /// Lets the tracks that are not video begin where the first video does.
+    fn align(&mut self) {
+        let is_video = |track: &TrackReader| track.ring.header().kind == TrackKind::Video;
+        let first = |track: &mut TrackReader| match track.ring.look() {
+            Ok(Look::Ready { stream_seq }) => Some(stream_seq),
+            _ => None,
+        };
+        let begin = self
+            .tracks
+            .iter_mut()
+            .filter(|t| is_video(t))
+            .filter_map(first)
+            .min();
+        if let Some(begin) = begin {
+            for track in self.tracks.iter_mut().filter(|t| !is_video(t)) {
+                track.ring.seek_stream_seq(begin);
+            }
+        }
+    }
+
+    /// Opens the rings not yet known, and those that took the place of a superseded one.
+    fn scan(&mut self, start: Start) -> io::Result<()> {
+        self.scanned = Instant::now();
+        for name in list_tracks(&self.directory)? {
+            if self.only.as_ref().is_some_and(|only| *only != name) {
+                continue;
+            }
+            let path = self.directory.join(&name);
+            if let Some(known) = self.tracks.iter().rposition(|track| track.name == name) {
+                let known = &mut self.tracks[known];
+                if known.ring.state() != State::Superseded || !drained(&known.ring) {
+                    continue;
+                }
+                known.done = true;
+            }
+            let mut ring = match Reader::open(&path, start) {
+                Ok(ring) => ring,
+                Err(OpenError::Io(_) | OpenError::Layout(_)) => continue,
+            };
+            ring.verify_checksums(self.verify);
+            if ring.state() == State::Superseded {
+                continue;
+            }
+            self.events.push_back(StreamEvent::TrackAdded {
+                track: self.tracks.len(),
+            });
+            self.tracks.push(TrackReader {
+                name,
+                ring,
+                done: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// The next frame of the stream, copied into a buffer that this reader keeps, or what happened instead; waits at most `timeout`.
+    pub fn next(&mut self, timeout: Duration) -> StreamNext<'_> {
+        match self.advance(timeout) {
+            Ok((track, copied)) => StreamNext::Frame {
+                track,
+                frame: self.tracks[track].ring.frame(&copied),
+            },
+            Err(event) => StreamNext::Event(event),
+        }
+    }
+
+    fn advance(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<(usize, crate::reader::PendingFrame), StreamEvent> {
+        let mut deadline = None;
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Err(event);
+            }
+            // Before anything else: pairs with `BellWriter::bump`, which comes after the stores looked at below.
+            let seen = self.bell.futex();
+            let stream_head = self.bell.stream_head();
+            let generation = self.bell.tracks_generation();
+            if generation != self.generation {
+                self.generation = generation;
+                // A ring that is new to us holds nothing that we have passed over: all of it is wanted.
+                let _ = self.scan(Start::Oldest);
+                continue;
+            }
+            if let Some(track) = self.oldest_below(stream_head)? {
+                let copied = self.tracks[track].ring.copy_pending();
+                return match copied {
+                    Ok(Ok(copied)) => Ok((track, copied)),
+                    Ok(Err(look)) => Err(event_of(track, &look)),
+                    Err(error) => Err(self.failed(track, error)),
+                };
+            }
+            self.idle(seen, &mut deadline, timeout)?;
+        }
+    }
+
+    /// The track whose next frame comes first in the stream.
+    fn oldest_below(&mut self, stream_head: u64) -> Result<Option<usize>, StreamEvent> {
+        let mut oldest: Option<(u64, usize)> = None;
+        for i in 0..self.tracks.len() {
+            if self.tracks[i].done {
+                continue;
+            }
+            match self.tracks[i].ring.look() {
+                Ok(Look::Ready { stream_seq }) => {
+                    if stream_seq < stream_head
+                        && oldest.is_none_or(|(first, _)| stream_seq < first)
+                    {
+                        oldest = Some((stream_seq, i));
+                    }
+                }
+                Ok(Look::Empty) => {
+                    let track = &mut self.tracks[i];
+                    if track.ring.state() == State::Ended && drained(&track.ring) {
+                        track.done = true;
+                        return Err(StreamEvent::TrackEnded { track: i });
+                    }
+                }
+                Ok(look) => return Err(event_of(i, &look)),
+                Err(error) => return Err(self.failed(i, error)),
+            }
+        }
+        Ok(oldest.map(|(_, track)| track))
+    }
+
+    fn failed(&mut self, track: usize, error: ReadError) -> StreamEvent {
+        self.tracks[track].done |= matches!(error, ReadError::Head { .. });
+        StreamEvent::TrackFailed { track, error }
+    }
+
+    /// Nothing to read: says why, or sleeps.
+    fn idle(
+        &mut self,
+        seen: u32,
+        deadline: &mut Option<Option<Instant>>,
+        timeout: Duration,
+    ) -> Result<(), StreamEvent> {
+        match self.bell.state() {
+            state @ (State::Ended | State::Superseded) => {
+                // The last frame or ring may have come between the looks.
+                if self.bell.futex() != seen {
+                    return Ok(());
+                }
+                return Err(if state == State::Ended {
+                    StreamEvent::Ended
+                } else {
+                    StreamEvent::Superseded
+                });
+            }
+            State::Stalled if !self.stalled_told => {
+                self.stalled_told = true;
+                return Err(StreamEvent::Stalled);
+            }
+            State::Stalled => {}
+            State::Live => self.stalled_told = false,
+        }
+        let now = Instant::now();
+        if self.life.has_died(
+            self.bell
+                .heartbeat_count()
+                .wrapping_add(self.bell.stream_head()),
+            now,
+        ) {
+            return Err(StreamEvent::WriterDead);
+        }
+        if now.duration_since(self.scanned) >= RESCAN {
+            let _ = self.scan(Start::Oldest);
+            if !self.events.is_empty() {
+                return Ok(());
+            }
+        }
+        let end = *deadline.get_or_insert_with(|| now.checked_add(timeout));
+        let left = end.map_or(wake::WAIT_MAX, |end| end.saturating_duration_since(now));
+        if left.is_zero() {
+            return Err(StreamEvent::Timeout);
+        }
+        self.bell.wait(seen, left);
+        Ok(())
+    }
+}
+
+/// Looked at after a final state was seen: nothing is left in the ring.
+fn drained(ring: &Reader) -> bool {
+    ring.head_seq() == ring.position()
+}
+
+fn event_of(track: usize, look: &Look) -> StreamEvent {
+    match *look {
+        Look::Lapped { lost, resume_at } => StreamEvent::Lapped {
+            track,
+            lost,
+            resume_at,
+        },
+        Look::Skipped { count } => StreamEvent::Skipped { track, count },
+        Look::Ready { .. } | Look::Empty => unreachable!("neither is an event"),
+    }
+}

@@ -1,0 +1,229 @@
+//! Several rings under one bell.
+mod common;
+
+use std::time::Duration;
+
+use common::{directory, payload, spec, write};
+use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::builder::{self, RingSpec};
+use headworks_frame_ring::directory::{list_streams, list_tracks};
+use headworks_frame_ring::layout::{State, TrackKind};
+use headworks_frame_ring::reader::Start;
+use headworks_frame_ring::stream_reader::{StreamEvent, StreamNext, StreamReader};
+use proptest::prelude::*;
+
+const ZERO: Duration = Duration::ZERO;
+
+fn audio() -> RingSpec {
+    RingSpec {
+        kind: TrackKind::Audio,
+        codec: *b"mp4a",
+        clock_rate: 48_000,
+        ..spec()
+    }
+}
+
+#[test]
+fn frames_of_all_tracks_come_in_the_order_they_were_committed() {
+    let dir = directory();
+    let stream = dir.path().join("cam%2F1");
+    std::fs::create_dir(&stream).unwrap();
+    let mut bell = BellWriter::create(&stream).unwrap();
+    let mut video = builder::create(&stream.join("video0"), &spec()).unwrap();
+    let mut sound = builder::create(&stream.join("audio0"), &audio()).unwrap();
+    assert_eq!(list_streams(dir.path()).unwrap()[0].name, "cam/1");
+    assert_eq!(list_tracks(&stream).unwrap(), ["audio0", "video0"]);
+
+    let mut reader = StreamReader::open(&stream, Start::Live, None).unwrap();
+    assert_eq!(
+        reader.next(ZERO),
+        StreamNext::Event(StreamEvent::TrackAdded { track: 0 })
+    );
+    assert_eq!(
+        reader.next(ZERO),
+        StreamNext::Event(StreamEvent::TrackAdded { track: 1 })
+    );
+    assert_eq!(reader.track(0).unwrap().name(), "audio0");
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::Timeout));
+    let order = [1, 0, 0, 1, 1, 1, 0, 1, 0, 0];
+    for (n, &track) in order.iter().enumerate() {
+        let writer = if track == 0 { &mut sound } else { &mut video };
+        write(writer, &mut bell, &payload(n as u64, 300), true);
+    }
+    // A third track appears; its frames come in their place.
+    let mut data = builder::create(&stream.join(".tmp-1"), &audio()).unwrap();
+    builder::publish(&stream.join(".tmp-1"), &stream.join("data0")).unwrap();
+    bell.tracks_changed();
+    write(&mut data, &mut bell, b"late", true);
+    write(&mut video, &mut bell, b"later", true);
+
+    assert_eq!(
+        reader.next(ZERO),
+        StreamNext::Event(StreamEvent::TrackAdded { track: 2 })
+    );
+    for (n, &track) in order.iter().enumerate() {
+        let StreamNext::Frame { track: got, frame } = reader.next(ZERO) else {
+            panic!("no frame")
+        };
+        assert_eq!(
+            (got, frame.stream_seq, frame.payload),
+            (track, n as u64, &payload(n as u64, 300)[..])
+        );
+    }
+    let StreamNext::Frame { track: 2, frame } = reader.next(ZERO) else {
+        panic!("no frame")
+    };
+    assert_eq!(frame.payload, b"late");
+    data.set_state(State::Ended);
+    let StreamNext::Event(StreamEvent::TrackEnded { track: 2 }) = reader.next(ZERO) else {
+        panic!("no end")
+    };
+    let StreamNext::Frame { track: 1, frame } = reader.next(ZERO) else {
+        panic!("no frame")
+    };
+    assert_eq!((frame.payload, frame.stream_seq), (&b"later"[..], 11));
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::Timeout));
+    bell.set_state(State::Ended);
+    assert_eq!(
+        reader.next(Duration::from_secs(9)),
+        StreamNext::Event(StreamEvent::Ended)
+    );
+}
+
+#[test]
+fn sound_begins_where_the_video_key_does() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut sound = builder::create(&dir.path().join("audio0"), &audio()).unwrap();
+    for n in 0..20u64 {
+        write(&mut video, &mut bell, b"picture", n == 3 || n == 11);
+        write(&mut sound, &mut bell, b"sound", true);
+    }
+    let mut reader = StreamReader::open(dir.path(), Start::Key, None).unwrap();
+    let mut got = Vec::new();
+    loop {
+        match reader.next(ZERO) {
+            StreamNext::Frame { frame, .. } => got.push(frame.stream_seq),
+            StreamNext::Event(StreamEvent::TrackAdded { .. }) => {}
+            StreamNext::Event(StreamEvent::Timeout) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(got, (22..40).collect::<Vec<_>>());
+    let mut reader = StreamReader::open(dir.path(), Start::Oldest, Some("audio0")).unwrap();
+    assert_eq!(
+        reader.next(ZERO),
+        StreamNext::Event(StreamEvent::TrackAdded { track: 0 })
+    );
+    let StreamNext::Frame { frame, .. } = reader.next(ZERO) else {
+        panic!("no frame")
+    };
+    assert_eq!((frame.stream_seq, frame.payload), (1, &b"sound"[..]));
+}
+
+#[test]
+fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
+    let dir = directory();
+    let (temporary, stream) = (dir.path().join(".tmp-1-1"), dir.path().join("cam1"));
+    let build = || {
+        std::fs::create_dir(&temporary).unwrap();
+        let bell = BellWriter::create(&temporary).unwrap();
+        let ring = builder::create(&temporary.join("video0"), &spec()).unwrap();
+        builder::publish(&temporary, &stream).unwrap();
+        (bell, ring)
+    };
+    let (mut bell, ring) = build();
+    let mut reader = StreamReader::open(&stream, Start::Live, None).unwrap();
+    assert_eq!(
+        reader.next(ZERO),
+        StreamNext::Event(StreamEvent::TrackAdded { track: 0 })
+    );
+    drop(ring);
+    let mut ring = builder::create(&stream.join(".tmp-1"), &audio()).unwrap();
+    builder::publish(&stream.join(".tmp-1"), &stream.join("video0")).unwrap();
+    bell.tracks_changed();
+    write(&mut ring, &mut bell, b"new shape", true);
+    assert_eq!(
+        reader.next(ZERO),
+        StreamNext::Event(StreamEvent::TrackAdded { track: 1 })
+    );
+    let StreamNext::Frame { track: 1, frame } = reader.next(ZERO) else {
+        panic!("no frame")
+    };
+    assert_eq!(frame.payload, b"new shape");
+    drop((bell, ring));
+    let _second = build();
+    assert_eq!(
+        reader.next(Duration::from_secs(9)),
+        StreamNext::Event(StreamEvent::Superseded)
+    );
+}
+
+/// Whoever has an old handle on the bell: numbers are not given twice after a crash between a ring's head and the bell.
+#[test]
+fn no_number_is_given_twice_after_a_crash_before_the_bell() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut sound = builder::create(&dir.path().join("audio0"), &audio()).unwrap();
+    write(&mut video, &mut bell, b"0", true);
+    // The crash: a second bell takes the news of frame 1, the stream's own never hears of it.
+    let elsewhere = directory();
+    let mut deaf = BellWriter::create(elsewhere.path()).unwrap();
+    deaf.advance_to(1);
+    write(&mut video, &mut deaf, b"1", true);
+    drop((bell, video));
+    let mut bell = BellWriter::attach(dir.path()).unwrap();
+    let mut video = builder::attach(&dir.path().join("video0"), &spec()).unwrap();
+    bell.advance_to(video.stream_seq_after());
+    write(&mut sound, &mut bell, b"2", true);
+    write(&mut video, &mut bell, b"3", true);
+    let mut reader = StreamReader::open(dir.path(), Start::Oldest, None).unwrap();
+    let mut got = Vec::new();
+    loop {
+        match reader.next(ZERO) {
+            StreamNext::Frame { frame, .. } => got.push((frame.stream_seq, frame.payload.to_vec())),
+            StreamNext::Event(StreamEvent::TrackAdded { .. }) => {}
+            StreamNext::Event(StreamEvent::Timeout) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let expected = [b"0", b"1", b"2", b"3"]
+        .iter()
+        .enumerate()
+        .map(|(n, p)| (n as u64, p.to_vec()));
+    assert_eq!(got, expected.collect::<Vec<_>>());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_merge_of_any_interleaving_loses_and_reorders_nothing(
+        order in prop::collection::vec((0usize..3, 0usize..900, 0usize..4), 1..200),
+    ) {
+        let dir = directory();
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        let mut writers: Vec<_> =
+            ["a", "b", "c"].iter().map(|n| builder::create(&dir.path().join(n), &audio()).unwrap()).collect();
+        let mut reader = StreamReader::open(dir.path(), Start::Live, None).unwrap();
+        let mut expected = 0;
+        for (n, &(track, size, reads)) in order.iter().enumerate() {
+            write(&mut writers[track], &mut bell, &payload(n as u64, size), true);
+            // Behind by at most 60, so that nothing is lapped.
+            let reads = if n as u64 - expected > 50 { 20 } else { reads };
+            for _ in 0..reads {
+                match reader.next(ZERO) {
+                    StreamNext::Frame { track, frame } => {
+                        prop_assert_eq!((frame.stream_seq, track), (expected, order[expected as usize].0));
+                        prop_assert_eq!(frame.payload, &payload(expected, order[expected as usize].1)[..]);
+                        expected += 1;
+                    }
+                    StreamNext::Event(StreamEvent::Timeout) | StreamNext::Event(StreamEvent::TrackAdded { .. }) => {}
+                    other => return Err(TestCaseError::fail(format!("{other:?}"))),
+                }
+            }
+        }
+    }
+}
