@@ -8,3 +8,12 @@ pub mod container;
 pub mod media;
 pub mod pipeline;
 pub mod protocol;
+pub mod cli;
+/// Only what this branch compiles.
+pub mod output {
+    pub mod reader;
+}
+/// Only what this branch compiles.
+pub mod shard {
+    pub mod clock;
+}
