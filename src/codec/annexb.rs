@@ -429,7 +429,7 @@ impl<S: Syntax> Default for StartCodeFramer<S> {
 
 impl<S: Syntax> Framer for StartCodeFramer<S> {
     #[inline]
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
         self.step(input)
     }
 

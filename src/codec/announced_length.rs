@@ -248,7 +248,7 @@ impl<S: Syntax> AnnouncedLengthFramer<S> {
         Some(Step::End(self.info))
     }
 
-    fn step<'a>(&'a mut self, input: &mut &'a [u8], last: bool) -> Option<Step<'a>> {
+    fn step<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8], last: bool) -> Option<Step<'a>> {
         loop {
             match self.state {
                 State::Searching => match self.search(input, last) {
@@ -353,7 +353,7 @@ impl<S: Syntax> AnnouncedLengthFramer<S> {
 
 impl<S: Syntax> Framer for AnnouncedLengthFramer<S> {
     #[inline]
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
         self.step(input, false)
     }
 

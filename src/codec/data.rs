@@ -29,7 +29,7 @@ impl DataFramer {
 
 impl Framer for DataFramer {
     #[inline]
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
         self.unit.push(input)
     }
 

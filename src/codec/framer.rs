@@ -80,7 +80,7 @@ macro_rules! for_each {
 
 impl Framer for AnyFramer {
     #[inline]
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
         for_each!(self, framer => framer.push(input))
     }
 
@@ -114,7 +114,7 @@ macro_rules! delegate_framer {
     ($framer:ty) => {
         impl Framer for $framer {
             #[inline]
-            fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+            fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
                 self.0.push(input)
             }
 

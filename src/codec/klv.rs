@@ -103,7 +103,7 @@ impl Default for KlvFramer {
 }
 
 impl Framer for KlvFramer {
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
         if input.is_empty() && self.given == self.head.len() {
             return None;
         }

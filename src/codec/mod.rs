@@ -16,6 +16,8 @@ pub mod klv;
 pub mod mp2;
 pub mod mpeg2video;
 pub mod opus;
+pub mod rtp_access_unit;
+pub mod rtp_payload;
 pub mod smpte302m;
 
 use crate::media::{AccessUnitInfo, TrackConfiguration};
@@ -33,7 +35,7 @@ use crate::media::{AccessUnitInfo, TrackConfiguration};
 /// ```
 pub trait Framer {
     /// Takes bytes off the front of `input` and gives the next step; `None` when all of `input` has been taken.
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>>;
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>>;
 
     /// The open access unit ends here, as the container or protocol knows (RTP marker or new time stamp, PES length of an
     /// aligned track, end of stream): gives the bytes held back and the [`Step::End`], then `None`. Nothing open: `None` at once.

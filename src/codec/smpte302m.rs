@@ -34,7 +34,7 @@ impl Default for Smpte302mFramer {
 
 impl Framer for Smpte302mFramer {
     #[inline]
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
         let known = self.unit.front().len() == HEADER_LEN;
         let step = self.unit.push(input);
         if !known && let Some(header) = Smpte302mHeader::read(self.unit.front()) {

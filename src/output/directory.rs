@@ -1,10 +1,10 @@
 //! The directory that readers find rings by: made, filled, swept and cleared on the housekeeping thread.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use headworks_frame_ring::bell::{BellError, BellWriter};
@@ -93,24 +93,9 @@ impl OutputOptions {
 /// Why the root cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// It cannot be made, or not be looked at.
-    #[error("{path}: {source}")]
-    Unusable {
-        /// The root.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It belongs to somebody else, who could put rings of their own there.
-    #[error("{path} belongs to user {owner}, not to user {own}: remove it, or set output.root to another directory")]
-    ForeignOwner {
-        /// The root.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-        /// The user this process runs as.
-        own: u32,
-    },
+    /// It is not what it must be.
+    #[error(transparent)]
+    Root(#[from] names::RootError),
     /// Nothing can be written there.
     #[error("{path} cannot be written to: {source}")]
     NotWritable {
@@ -177,7 +162,8 @@ pub struct RingDirectory {
     options: OutputOptions,
     waker: Waker,
     ended: Mutex<Vec<Ended>>,
-    memory_used: AtomicU64,
+    /// Bytes of each ring's files, by directory.
+    rings: Mutex<BTreeMap<PathBuf, u64>>,
 }
 
 struct Ended {
@@ -192,17 +178,9 @@ impl RingDirectory {
     /// [`DirectoryError`], which names the directory.
     pub fn prepare(options: OutputOptions, waker: Waker) -> Result<Self, DirectoryError> {
         let path = options.root.clone();
-        let unusable = |source| DirectoryError::Unusable { path: path.clone(), source };
-        match fs::create_dir_all(&path) {
-            Ok(()) => {}
-            Err(error) => return Err(unusable(error)),
+        if let Some(warning) = names::create_root(&path, &options.group)? {
+            tracing::warn!("{}: {warning}", path.display());
         }
-        headworks_host::own_directory(&path, &options.group).map_err(|error| match error {
-            headworks_host::DirectoryFault::ForeignOwner { owner, own } => {
-                DirectoryError::ForeignOwner { path: path.clone(), owner, own }
-            }
-            headworks_host::DirectoryFault::Io(source) => unusable(source),
-        })?;
         let probe = path.join(format!(".tmp-{}-probe", std::process::id()));
         fs::create_dir(&probe)
             .and_then(|()| fs::remove_dir(&probe))
@@ -212,7 +190,13 @@ impl RingDirectory {
             Ok(count) => tracing::info!("swept {count} half-made rings of an earlier run"),
             Err(error) => tracing::warn!("could not sweep {}: {error}", path.display()),
         }
-        Ok(Self { options, waker, ended: Mutex::default(), memory_used: AtomicU64::new(0) })
+        // Streams of an earlier run wait for their source as those of this run do.
+        let left: Vec<Ended> = names::list_streams(&path)
+            .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?
+            .into_iter()
+            .map(|entry| Ended { name: entry.name, at: Instant::now() })
+            .collect();
+        Ok(Self { options, waker, ended: Mutex::new(left), rings: Mutex::default() })
     }
 
     /// The options in force.
@@ -228,7 +212,6 @@ impl RingDirectory {
         self.ended_streams().retain(|ended| ended.name != name);
         let directory = self.stream_directory(name);
         fs::create_dir_all(&directory)?;
-        headworks_host::share_directory(&directory)?;
         let needed = self.options.planned_stream_size();
         let free = free_bytes(&self.options.root)?;
         if free < needed && !directory.join("video0").exists() {
@@ -261,30 +244,37 @@ impl RingDirectory {
         let spec = self.options.ring_spec(codec.kind(), codec.fourcc(), description.clock_rate);
         match builder::attach(&target, &spec) {
             Ok(writer) => {
-                self.memory_used.fetch_add(spec.memory_size(), Ordering::Relaxed);
+                self.rings().insert(target, spec.memory_size());
                 return Ok(writer);
             }
             Err(AttachError::Locked) => return Err(TrackError::Locked),
             Err(_) => {}
         }
-        let used = self.memory_used.fetch_add(spec.memory_size(), Ordering::Relaxed);
-        if used + spec.memory_size() > self.options.memory_limit {
-            self.memory_used.fetch_sub(spec.memory_size(), Ordering::Relaxed);
+        let of_stream: u64 = self
+            .rings()
+            .range(directory.clone()..)
+            .take_while(|(path, _)| path.starts_with(&directory))
+            .map(|(_, size)| size)
+            .sum();
+        if self.memory_used() + spec.memory_size() > self.options.memory_limit {
             return Err(TrackError::OverLimit("memory.global_limit"));
         }
-        if directory_size(&directory) + spec.memory_size() > self.options.stream_memory_limit {
-            self.memory_used.fetch_sub(spec.memory_size(), Ordering::Relaxed);
+        if of_stream + spec.memory_size() > self.options.stream_memory_limit {
             return Err(TrackError::OverLimit("memory.per_stream_limit"));
         }
         let temporary = directory.join(format!(".tmp-{}-{track}", std::process::id()));
         let made = builder::create(&temporary, &spec).map_err(TrackError::from).and_then(|writer| {
-            headworks_host::share_directory(&temporary)?;
             builder::publish(&temporary, &target)?;
             Ok(writer)
         });
-        if made.is_err() {
-            self.memory_used.fetch_sub(spec.memory_size(), Ordering::Relaxed);
-            let _ = fs::remove_dir_all(&temporary);
+        match &made {
+            Ok(_) => {
+                self.rings().insert(target, spec.memory_size());
+            }
+            Err(_) => {
+                // What is left of it is swept at the next start if it cannot be removed now.
+                let _ = fs::remove_dir_all(&temporary);
+            }
         }
         made
     }
@@ -306,10 +296,9 @@ impl RingDirectory {
         };
         for name in over {
             let directory = self.stream_directory(&name);
-            let size = directory_size(&directory);
             match fs::remove_dir_all(&directory) {
                 Ok(()) => {
-                    self.memory_used.fetch_sub(size.min(self.memory_used()), Ordering::Relaxed);
+                    self.rings().retain(|path, _| !path.starts_with(&directory));
                     tracing::info!(stream = name, "cleared away");
                 }
                 Err(error) => tracing::warn!(stream = name, "could not be cleared away: {error}"),
@@ -319,14 +308,18 @@ impl RingDirectory {
 
     /// Bytes of shared memory that rings take.
     pub fn memory_used(&self) -> u64 {
-        self.memory_used.load(Ordering::Relaxed)
+        self.rings().values().sum()
     }
 
     fn stream_directory(&self, name: &str) -> PathBuf {
         self.options.root.join(names::encode_name(name))
     }
 
-    fn ended_streams(&self) -> std::sync::MutexGuard<'_, Vec<Ended>> {
+    fn rings(&self) -> MutexGuard<'_, BTreeMap<PathBuf, u64>> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended_streams(&self) -> MutexGuard<'_, Vec<Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -334,17 +327,4 @@ impl RingDirectory {
 fn free_bytes(path: &Path) -> io::Result<u64> {
     let facts = rustix::fs::statvfs(path)?;
     Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
-}
-
-/// Bytes of all regular files below `directory`; 0 where it cannot be looked at.
-fn directory_size(directory: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(directory) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(facts) if facts.is_dir() => directory_size(&entry.path()),
-            Ok(facts) => facts.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }

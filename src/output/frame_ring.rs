@@ -186,7 +186,8 @@ impl StreamSink for StreamRings {
         let state = RingState::Opening { configuration: None, frame_open: false };
         self.opening += 1;
         let job = {
-            let (directory, wake, reply) = (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
+            let (directory, wake, reply) =
+                (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
             let (stream, track, description) = (self.name.clone(), name.clone(), description.clone());
             Box::new(move || {
                 let ring = directory.open_track(&stream, &track, &description).map(Box::new);

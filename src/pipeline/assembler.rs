@@ -153,6 +153,16 @@ impl<F: Framer> Assembler<F> {
         self.assembly.discontinuity(damage, packets_lost);
     }
 
+    /// Something is wrong with the frame that is open, or with the one that begins next if none is.
+    pub fn damage(&mut self, damage: Damage) {
+        self.assembly.damage(damage);
+    }
+
+    /// Packets were lost right before the frame that begins next, and its own first ones may be among them.
+    pub fn start_is_unproven(&mut self) {
+        self.assembly.next_damage |= Damage::UNPROVEN;
+    }
+
     /// The source starts anew after its session ended; what follows is a new segment.
     pub fn restart(&mut self) {
         self.framer.discontinuity();
@@ -201,6 +211,8 @@ struct Assembly {
     alignment: Alignment,
     /// Bytes were lost and no access unit has begun since.
     after_loss: bool,
+    /// What is already known to be wrong with the frame that begins next.
+    next_damage: Damage,
     next_cause: DiscontinuityCause,
     packets_lost: u32,
     statistics: TrackStatistics,
@@ -218,6 +230,7 @@ impl Assembly {
             prediction: Prediction::default(),
             alignment: Alignment::default(),
             after_loss: false,
+            next_damage: Damage::NONE,
             next_cause: DiscontinuityCause::Start,
             packets_lost: 0,
             statistics: TrackStatistics::default(),
@@ -244,7 +257,10 @@ impl Assembly {
         }
         let at_mark = mark.is_some_and(|mark| mark.position == position);
         self.alignment.observe(at_mark && passed == 1);
-        let damage = if self.after_loss && !at_mark { Damage::START_MISSING } else { Damage::NONE };
+        let mut damage = std::mem::take(&mut self.next_damage);
+        if self.after_loss && !at_mark {
+            damage |= Damage::START_MISSING;
+        }
         self.after_loss = false;
         self.open = Some(Open {
             mark,
@@ -408,11 +424,21 @@ impl Assembly {
         }
     }
 
+    fn damage(&mut self, damage: Damage) {
+        match &mut self.open {
+            Some(open) => open.damage |= damage,
+            None => self.next_damage |= damage,
+        }
+    }
+
     fn restart(&mut self) {
         self.after_loss = true;
         self.next_cause = DiscontinuityCause::Restart;
         self.prediction = Prediction::default();
         self.marks.clear();
+        if let DecodeTime::Derived(estimator) = &mut self.decode_time {
+            estimator.restart();
+        }
     }
 
     fn skipped(&mut self, len: u32) {

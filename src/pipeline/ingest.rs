@@ -18,7 +18,7 @@ use super::frame::StreamSink;
 use super::transport::TransportStream;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::media::Payload;
-use crate::protocol::rtp::raw_ts::RawTransport;
+use crate::protocol::rtp::raw_ts::{RawEvent, RawTransportStream};
 use crate::protocol::rtp::{self, Encoding, PayloadTypes};
 use crate::protocol::srt;
 
@@ -47,7 +47,7 @@ pub enum Protocol {
     /// RTP, one synchronization source.
     Rtp(Box<rtp::Source>),
     /// A transport stream in bare UDP datagrams.
-    RawTransport(Box<RawTransport>),
+    RawTransport(Box<RawTransportStream>),
 }
 
 /// What the payloads hold.
@@ -67,6 +67,8 @@ pub enum IngestEvent {
     Srt(srt::connection::Event),
     /// The RTP source says.
     Rtp(rtp::SourceEvent),
+    /// The raw transport stream says.
+    Raw(RawEvent),
     /// RTP payloads of a type that is not known, which are dropped; told once per type.
     UnknownPayloadType(u8),
 }
@@ -158,7 +160,8 @@ impl Ingest {
         match &mut self.protocol {
             Some(Protocol::Srt(connection)) => connection.handle_timeout(now),
             Some(Protocol::Rtp(source)) => source.handle_timeout(now),
-            Some(Protocol::RawTransport(_)) | None => {}
+            Some(Protocol::RawTransport(raw)) => raw.handle_timeout(now),
+            None => {}
         }
     }
 
@@ -168,7 +171,8 @@ impl Ingest {
         let protocol = match &self.protocol {
             Some(Protocol::Srt(connection)) => connection.next_timeout(),
             Some(Protocol::Rtp(source)) => source.next_timeout(),
-            Some(Protocol::RawTransport(_)) | None => None,
+            Some(Protocol::RawTransport(raw)) => raw.next_timeout(),
+            None => None,
         };
         match (protocol, self.hold_until) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -229,7 +233,8 @@ impl Ingest {
         match &mut self.protocol {
             Some(Protocol::Srt(connection)) => connection.poll_event().map(IngestEvent::Srt),
             Some(Protocol::Rtp(source)) => source.poll_event().map(IngestEvent::Rtp),
-            Some(Protocol::RawTransport(_)) | None => None,
+            Some(Protocol::RawTransport(raw)) => raw.poll_event().map(IngestEvent::Raw),
+            None => None,
         }
     }
 
@@ -350,9 +355,7 @@ impl Ingest {
 #[inline]
 fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
     match protocol {
-        Some(Protocol::Srt(connection)) => {
-            connection.poll_payload(now).map(|payload| Delivery { payload, rtp: None })
-        }
+        Some(Protocol::Srt(connection)) => connection.poll_payload(now).map(|payload| Delivery { payload, rtp: None }),
         Some(Protocol::Rtp(source)) => source.poll_payload(now).map(|delivered| Delivery {
             rtp: Some(RtpFacts {
                 timestamp: delivered.timestamp,
@@ -362,7 +365,7 @@ fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
             }),
             payload: delivered.payload,
         }),
-        Some(Protocol::RawTransport(raw)) => raw.poll_payload().map(|payload| Delivery { payload, rtp: None }),
+        Some(Protocol::RawTransport(raw)) => raw.poll_payload(now).map(|payload| Delivery { payload, rtp: None }),
         None => None,
     }
 }

@@ -1,7 +1,9 @@
 //! Floor 3: joins protocol, container and codec into whole access units on one timeline.
 
 pub mod assembler;
+pub mod elementary;
 pub mod frame;
+pub mod ingest;
 pub mod timeline;
 pub mod transport;
 

@@ -1,5 +1,6 @@
 //! What other threads say to a shard: the control thread's questions and housekeeping's answers.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -9,12 +10,15 @@ use crossbeam_queue::ArrayQueue;
 
 use super::admission::Admitted;
 use super::report::ShardReport;
+use crate::base::Instant;
 use crate::output::TrackReady;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{AdmissionRequest, Answer};
 
 /// Messages that may wait; housekeeping cannot produce them faster than a shard reads.
 const MESSAGES_MAX: usize = 4_096;
+/// Datagrams from other shards that may wait: two batches.
+const HANDED_MAX: usize = 512;
 
 /// What can be said to a shard.
 pub enum Message {
@@ -34,6 +38,23 @@ pub enum Message {
     TrackReady(u64, TrackReady),
 }
 
+/// A datagram that came to the wrong shard, copied for the right one.
+///
+/// The steering program sends nearly all to the right one: what is left are ports without the program and aggregates of
+/// several connections. So one bounded lane into each shard does, where one per pair would only be more of the same.
+pub struct Handed {
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// To which address.
+    pub local: Option<IpAddr>,
+    /// By which interface.
+    pub interface: u32,
+    /// When it came in.
+    pub arrival: Instant,
+    /// Its bytes.
+    pub bytes: Box<[u8]>,
+}
+
 /// A shard's mailbox; clones lead to the same one.
 #[derive(Clone)]
 pub struct Mailbox {
@@ -42,6 +63,7 @@ pub struct Mailbox {
 
 struct Shared {
     messages: ArrayQueue<Message>,
+    lane: ArrayQueue<Handed>,
     eventfd: OnceLock<OwnedFd>,
     parked: AtomicBool,
     closed: AtomicBool,
@@ -59,6 +81,7 @@ impl Mailbox {
         Self {
             shared: Arc::new(Shared {
                 messages: ArrayQueue::new(MESSAGES_MAX),
+                lane: ArrayQueue::new(HANDED_MAX),
                 eventfd: OnceLock::new(),
                 parked: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
@@ -71,15 +94,26 @@ impl Mailbox {
         if self.shared.closed.load(Ordering::Acquire) || self.shared.messages.push(message).is_err() {
             return false;
         }
-        // Pairs with the swap in `park`: either the shard sees the message before it sleeps, or we see that it sleeps.
+        self.wake_if_parked();
+        true
+    }
+
+    /// Hands over a datagram that belongs to this shard; `false` if the lane is full, and the datagram lost.
+    pub fn hand_over(&self, handed: Handed) -> bool {
+        let taken = self.shared.lane.push(handed).is_ok();
+        self.wake_if_parked();
+        taken
+    }
+
+    fn wake_if_parked(&self) {
+        // Pairs with the fence in `park`: either the shard sees what was pushed before it sleeps, or we see that it sleeps.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.shared.parked.load(Ordering::Relaxed)
             && let Some(eventfd) = self.shared.eventfd.get()
         {
-            // The count only overflows when the shard has been woken 2^64 times without looking.
+            // Fails only when the count would overflow, and then the shard is awake.
             let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
         }
-        true
     }
 
     /// The shard's side: the descriptor it sleeps on.
@@ -93,12 +127,18 @@ impl Mailbox {
         self.shared.messages.pop()
     }
 
+    /// The shard's side: the next datagram from another shard.
+    #[inline]
+    pub fn take_handed(&self) -> Option<Handed> {
+        self.shared.lane.pop()
+    }
+
     /// The shard's side, before a sleep: `false` if there is a message after all.
     pub fn park(&self) -> bool {
         self.shared.parked.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `post`.
+        // Pairs with the fence in `wake_if_parked`.
         std::sync::atomic::fence(Ordering::SeqCst);
-        if self.shared.messages.is_empty() {
+        if self.shared.messages.is_empty() && self.shared.lane.is_empty() {
             return true;
         }
         self.shared.parked.store(false, Ordering::Relaxed);
@@ -152,9 +192,7 @@ impl Shards {
         let asked = self.mailboxes.iter().filter(|mailbox| mailbox.post(Message::Report(sender.clone()))).count();
         drop(sender);
         let mut reports: Vec<ShardReport> = (0..asked)
-            .map_while(|_| {
-                receiver.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())).ok()
-            })
+            .map_while(|_| receiver.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())).ok())
             .collect();
         reports.sort_by_key(|report| report.shard);
         reports

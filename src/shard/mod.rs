@@ -5,12 +5,8 @@
 pub mod admission;
 pub mod clock;
 pub mod executor;
-pub mod lanes;
 pub mod mailbox;
 pub mod net;
-pub mod plan;
 pub mod report;
-pub mod sessions;
 pub mod strangers;
 pub mod timers;
-pub mod turn;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use headworks::base::{Datagram, Instant};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Event, Limits};
+use headworks::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use headworks::protocol::srt::packet::SequenceNumber;
 use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
 use headworks::protocol::srt::statistics::Statistics;
@@ -38,6 +39,8 @@ pub struct Script {
     pub receive_buffer_packets: usize,
     /// Datagrams of noise thrown at the receiver from the sender's address, per million packets.
     pub noise: u32,
+    /// Encrypted, with keys of this length, changed every so many packets.
+    pub encryption: Option<(KeyLength, u64)>,
 }
 
 impl Default for Script {
@@ -56,6 +59,7 @@ impl Default for Script {
             turn: MS / 2,
             receive_buffer_packets: 4_096,
             noise: 0,
+            encryption: None,
         }
     }
 }
@@ -104,7 +108,24 @@ fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 9_000))
 }
 
-fn parameters(script: &Script, from: u8, to: u8, role: Role, start: Instant) -> ConnectionParameters {
+/// The sender's keys and the receiver's, as their handshake would have left them.
+fn keys(script: &Script) -> (Option<Encryption>, Option<Encryption>) {
+    let Some((length, after_packets)) = script.encryption else { return (None, None) };
+    let salt = [script.seed as u8; SALT_LEN];
+    let refresh = KeyRefresh { after_packets, announce_packets: after_packets / 3 };
+    let kek = || derive_key_encrypting_key(b"correct horse", &salt, length);
+    let (sending, message) = Encryption::initiate(kek(), salt, [7; 32], refresh);
+    let receiving = Encryption::accept(kek(), &message, [8; 32], refresh);
+    (Some(sending), receiving)
+}
+
+fn parameters(
+    script: &Script,
+    (from, to): (u8, u8),
+    role: Role,
+    start: Instant,
+    encryption: Option<Encryption>,
+) -> ConnectionParameters {
     ConnectionParameters {
         peer: address(to),
         local: None,
@@ -126,7 +147,7 @@ fn parameters(script: &Script, from: u8, to: u8, role: Role, start: Instant) -> 
         peer_version: 0x0001_0501,
         peer_flags: 0xbf,
         features: Features::default(),
-        encryption: None,
+        encryption,
         stream_id: StreamId::default(),
     }
 }
@@ -147,10 +168,11 @@ impl World {
     fn new(script: Script) -> Self {
         let start = SENDER_EPOCH - u64::from(script.initial_timestamp_us) * 1_000;
         let begin = Instant::from_nanos(SENDER_EPOCH);
+        let (sending, receiving) = keys(&script);
         let idle = Duration::from_secs(3_600);
         let sender = Connection::new(
             begin,
-            parameters(&script, 1, 2, Role::Sender, Instant::from_nanos(start)),
+            parameters(&script, (1, 2), Role::Sender, Instant::from_nanos(start), sending),
             Limits {
                 send_buffer_packets: 16_384,
                 receive_buffer_packets: 64,
@@ -161,7 +183,7 @@ impl World {
         let began = Instant::from_nanos(RECEIVER_EPOCH);
         let receiver = Connection::new(
             began,
-            parameters(&script, 2, 1, Role::Receiver, began),
+            parameters(&script, (2, 1), Role::Receiver, began, receiving),
             Limits {
                 receive_buffer_packets: script.receive_buffer_packets,
                 peer_idle_timeout: idle,
@@ -368,7 +390,7 @@ impl World {
         while let Some(event) = self.receiver.poll_event() {
             match event {
                 Event::SequenceJump { .. } => self.outcome.jumps += 1,
-                Event::Connected | Event::PeerError { .. } => {}
+                Event::Connected | Event::PeerError { .. } | Event::KeyRefreshed | Event::KeyRefreshFailed(_) => {}
                 event => panic!("{event:?}"),
             }
         }

@@ -11,6 +11,7 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conversation::{Outcome, Script, play};
+use headworks::protocol::srt::encryption::KeyLength;
 use link::{Conditions, MS};
 use random::Random;
 
@@ -42,6 +43,10 @@ fn random_script(seed: u64) -> Script {
     let there = path(&[0, 10_000, 50_000, 200_000]);
     let back = path(&[0, 10_000, 50_000]);
     let interval = random.pick(&[MS / 5, MS, 7 * MS]);
+    let dark = !there.blackouts.is_empty() || !back.blackouts.is_empty();
+    // A sender that nobody answers for ten tries gives up announcing its key, so there are no blackouts with keys; and a key's
+    // place is taken by the next but one, so they change more slowly than packets are sent again.
+    let key_length = random.pick(&[None, Some(KeyLength::Aes128), Some(KeyLength::Aes256)]);
     Script {
         seed,
         there: Conditions { rate: random.pick(&[0, 0, 100_000_000]), queue: 50 * MS, ..there },
@@ -55,6 +60,7 @@ fn random_script(seed: u64) -> Script {
         turn: random.pick(&[0, MS / 2, 2 * MS]),
         receive_buffer_packets: random.pick(&[512, 4_096]),
         noise: random.pick(&[0, 0, 20_000]),
+        encryption: if dark { None } else { key_length.map(|length| (length, (1_800 * MS / interval).max(900))) },
     }
 }
 
@@ -197,6 +203,22 @@ fn a_receive_buffer_too_small_for_the_latency_loses_packets_but_never_stalls() {
     let outcome = play(Script { receive_buffer_packets: 256, ..Script::default() });
     assert!(outcome.most_held <= 256);
     assert!(outcome.delivered > 1_000, "{}", outcome.delivered);
+}
+
+#[test]
+fn keys_change_without_a_packet_lost() {
+    for length in [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256] {
+        let path = Conditions { delay: 15 * MS, loss: 20_000, ..Conditions::default() };
+        let outcome = play(Script {
+            there: path.clone(),
+            back: path,
+            encryption: Some((length, 900)),
+            initial_sequence: (1 << 31) - 2_000,
+            ..Script::default()
+        });
+        assert_eq!((outcome.delivered, outcome.lost), (4_000, 0));
+        assert_eq!((outcome.receiver.key_refreshes, outcome.receiver.pkt_rcv_undecrypt), (4, 0));
+    }
 }
 
 /// Packets lost for good of 4,000, over loss × round trip × latency. A change of the protocol machines that changes this

@@ -195,7 +195,7 @@ impl Default for LatmFramer {
 }
 
 impl Framer for LatmFramer {
-    fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Step<'a>> {
+    fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>> {
         while !self.has_ready() {
             let mut rest = *input;
             let step = self.loas.push(&mut rest);

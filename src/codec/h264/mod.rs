@@ -4,6 +4,7 @@ pub mod access_unit;
 pub mod fuzzing;
 pub mod nal;
 pub mod parameters;
+pub mod rtp;
 pub mod sei;
 pub mod slice;
 

@@ -169,7 +169,7 @@ impl Demux {
     /// Takes bytes off the front of `input` and gives the next event; `None` when all of `input` has been taken.
     /// Packets may be cut anywhere between one input and the next.
     #[inline]
-    pub fn push<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
+    pub fn push<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Option<Event<'s>> {
         if self.quick
             && let Some(event) = self.state.take_plain(input)
         {
@@ -178,13 +178,13 @@ impl Demux {
         self.push_any(input)
     }
 
-    fn push_any<'a>(&'a mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
+    fn push_any<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Option<Event<'s>> {
         loop {
             if let Some(step) = self.state.step() {
                 self.quick = false;
                 return Some(self.state.event(step));
             }
-            self.quick = self.synchroniser.is_aligned();
+            self.quick = self.synchroniser.is_bypassable();
             if self.quick
                 && let Some(event) = self.state.take_plain(input)
             {
@@ -193,7 +193,7 @@ impl Demux {
             match self.synchroniser.take(input) {
                 Some(packet) => self.state.accept(packet),
                 None => {
-                    self.quick = self.synchroniser.is_aligned();
+                    self.quick = self.synchroniser.is_bypassable();
                     return None;
                 }
             }
@@ -211,7 +211,7 @@ impl Demux {
             slot.lost = slot.lost.saturating_add(lost);
             hot.gate = NO_COUNTER;
         }
-        self.quick &= self.synchroniser.is_aligned();
+        self.quick &= self.synchroniser.is_bypassable();
     }
 
     /// The programmes of the PAT in force.

@@ -16,6 +16,9 @@
 
 mod demux;
 mod directory;
+#[doc(hidden)]
+pub mod fuzzing;
+mod mux;
 
 mod packet;
 mod pes;
@@ -24,9 +27,12 @@ mod section;
 mod statistics;
 mod synchroniser;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use demux::{Demux, DiscontinuityCause, Event};
 pub use directory::{Limits, Programme, ProgrammeIndex, Track, TrackIndex, TrackKey};
+pub use mux::{AccessUnit, Mux, MuxConfiguration, MuxError, MuxTrack};
 pub use packet::{NULL_PID, PACKET_LEN, SYNC_BYTE};
 pub use section::crc32;
 pub use statistics::{Statistics, TrackStatistics};

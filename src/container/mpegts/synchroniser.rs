@@ -46,9 +46,10 @@ impl Synchroniser {
         }
     }
 
-    /// The next byte of input is expected to be a packet's first.
-    pub(super) fn is_aligned(&self) -> bool {
-        self.stride.is_some() && self.to_skip == 0 && self.start == self.end
+    /// The next byte of input is expected to be a packet's first, and nothing lies between packets: whole packets may be
+    /// taken off the input without asking.
+    pub(super) fn is_bypassable(&self) -> bool {
+        self.stride == Some(PACKET_LEN) && self.start == self.end
     }
 
     /// Distance of packets in bytes, when known.

@@ -52,12 +52,20 @@ pub fn fuzz_source(data: &[u8]) {
     let mut rest = data;
     let mut buffer = Vec::new();
     let mut last_sequence = None;
+    let mut sent = 0_u16;
     while let Some((step, after)) = rest.split_first_chunk::<6>() {
         rest = after;
         let [kind, pause, peer, sequence_high, sequence_low, ssrc] = *step;
         now = now.offset_nanos(i64::from(pause) * i64::from(pause) * 100_000);
-        let mut bytes = vec![0x80, 33, sequence_high, sequence_low, 0, 0, 0, pause, 0, 0, 0, ssrc & 3, 0x47];
-        if kind & 1 == 1 {
+        // Mostly near the last one, so that sources do get proven.
+        sent = if kind & 4 == 0 {
+            sent.wrapping_add_signed(1 + i16::from(sequence_low.cast_signed() >> 5))
+        } else {
+            u16::from_be_bytes([sequence_high, sequence_low])
+        };
+        let [sequence_high, sequence_low] = sent.to_be_bytes();
+        let mut bytes = vec![0x80, 33, sequence_high, sequence_low, 0, 0, 0, pause, 0, 0, 0, u8::from(ssrc < 16), 0x47];
+        if kind & 9 == 1 {
             let len = usize::from(kind >> 2).min(rest.len());
             bytes = rest[..len].to_vec();
             rest = &rest[len..];
@@ -65,13 +73,13 @@ pub fn fuzz_source(data: &[u8]) {
         let Some(packet) = pool.copy_from(&bytes) else { panic!("the source holds more packets than it may") };
         let datagram = Datagram {
             packet,
-            peer: SocketAddr::from(([127, 0, 0, 1 + (peer & 1)], 5_000 + u16::from(peer >> 1 & 1))),
+            peer: SocketAddr::from(([127, 0, 0, 1 + u8::from(peer & 15 == 0)], 5_000 + u16::from(peer & 0x30 == 0))),
             local: None,
             interface: 0,
-            path: peer >> 4,
+            path: peer >> 6,
             arrival: now,
         };
-        if kind & 2 == 2 {
+        if kind & 0x12 == 2 {
             raw.receive(now, datagram);
         } else {
             source.receive(now, datagram);

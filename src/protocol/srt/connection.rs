@@ -17,7 +17,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::acknowledgement::RoundTrip;
-use super::control::{Control, ControlWriter, DropRequest, SequenceRange};
+use super::control::{
+    Acknowledgement, Control, ControlWriter, DropRequest, ReceiverReport, ReceivingRates, SequenceRange,
+};
+use super::encryption::{KEY_MATERIAL_LEN_MAX, KeyMaterialState};
 use super::packet::{self, ControlHeader, DataHeader, HEADER_LEN, Header, PacketPosition, SequenceNumber};
 use super::parameters::ConnectionParameters;
 use super::receiver::{Received, Receiver};
@@ -26,12 +29,15 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::media::Payload;
 
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(test)]
+mod tests;
+
 /// Silence after which a keep-alive is sent (draft-sharabayko-srt §3.2.3).
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Events kept for one who does not poll them.
 const EVENTS_MAX: usize = 16;
-/// The longest key material message that is looked at: two 256-bit keys take 104 bytes (draft-sharabayko-srt §3.2.2).
-const KEY_MATERIAL_MAX: usize = 256;
 /// Message numbers run from 1 (libsrt takes 0 for "none").
 const MESSAGE_NUMBERS: u64 = packet::MESSAGE_NUMBER_MAX as u64;
 
@@ -66,8 +72,8 @@ pub enum Event {
     Connected,
     /// The peer has announced new stream encrypting keys, and they are in use from now on.
     KeyRefreshed,
-    /// The peer has announced new key material that could not be used.
-    KeyRefreshFailed,
+    /// The peer has announced new key material that could not be used, for this reason.
+    KeyRefreshFailed(KeyMaterialState),
     /// The sender went on beyond the receive buffer; the receiver followed.
     SequenceJump {
         /// How many packets were given up.
@@ -153,7 +159,7 @@ impl Connection {
             parameters,
             limits,
             events,
-            key_material_response: Vec::with_capacity(KEY_MATERIAL_MAX),
+            key_material_response: Vec::with_capacity(KEY_MATERIAL_LEN_MAX),
         }
     }
 
@@ -252,12 +258,12 @@ impl Connection {
             Control::Shutdown => self.end(CloseReason::PeerShutdown),
             Control::PeerError { code } => self.event(Event::PeerError { code }),
             Control::KeyMaterialRequest(message) => self.key_material_request(message),
-            Control::KeyMaterialResponse(message) => match &mut self.parameters.encryption {
-                Some(encryption) if message.len() <= KEY_MATERIAL_MAX => {
-                    encryption.receive_response(message);
+            Control::KeyMaterialResponse(message) => {
+                let encryption = self.parameters.encryption.as_mut();
+                if encryption.and_then(|encryption| encryption.receive_response(message)).is_none() {
+                    self.statistics.control_rejected += 1;
                 }
-                _ => self.statistics.control_rejected += 1,
-            },
+            }
             Control::Handshake(_) | Control::CongestionWarning | Control::UnknownExtension { .. } => {
                 self.statistics.control_ignored += 1;
             }
@@ -268,19 +274,19 @@ impl Connection {
         let Some(encryption) = &mut self.parameters.encryption else {
             return self.statistics.control_rejected += 1;
         };
-        if message.len() > KEY_MATERIAL_MAX {
-            return self.statistics.control_rejected += 1;
+        // The peer asks again until it hears from us: the same message gets the same answer.
+        self.pending.key_material_response = true;
+        if self.key_material_response == message {
+            return;
         }
         self.key_material_response.clear();
-        encryption.receive_request(message, &mut self.key_material_response);
-        self.pending.key_material_response = !self.key_material_response.is_empty();
-        // The answer to keys that were taken is the message itself, else a state of four bytes.
-        if self.key_material_response.len() > 4 {
+        let state = encryption.receive_request(message, &mut self.key_material_response);
+        if state == KeyMaterialState::Secured {
             self.statistics.key_refreshes += 1;
             self.event(Event::KeyRefreshed);
         } else {
             self.statistics.key_refresh_failures += 1;
-            self.event(Event::KeyRefreshFailed);
+            self.event(Event::KeyRefreshFailed(state));
         }
     }
 
@@ -319,6 +325,10 @@ impl Connection {
                     .min(self.heard_at + self.limits.peer_idle_timeout);
                 if let Some(sender) = &self.sender {
                     next = next.min(sender.next_timeout(&self.round_trip));
+                    if let Some(encryption) = &self.parameters.encryption {
+                        let at = encryption.next_timeout(self.rtt());
+                        next = next.min(at.unwrap_or(Instant::FAR_FUTURE));
+                    }
                 }
                 Some(next)
             }
@@ -437,7 +447,7 @@ impl Connection {
         if std::mem::take(&mut self.pending.light_acknowledgement) {
             self.statistics.pkt_sent_light_ack += 1;
             let next = self.receiver.take_light_ack();
-            writer.acknowledgement(buffer, &super::control::Acknowledgement { number: 0, next, report: None });
+            writer.acknowledgement(buffer, &Acknowledgement { number: 0, next, report: None });
             return true;
         }
         let size_max = self.parameters.packet_size_max();
@@ -455,7 +465,14 @@ impl Connection {
             self.statistics.pkt_sent_nak += 1;
             return true;
         }
+        let rtt = self.rtt();
         if let Some(sender) = &mut self.sender {
+            if let Some(encryption) = &mut self.parameters.encryption
+                && let Some(message) = encryption.poll_request(now, rtt)
+            {
+                writer.key_material_request(buffer, message);
+                return true;
+            }
             if let Some(number) = sender.take_receipt() {
                 self.statistics.pkt_sent_ackack += 1;
                 writer.acknowledgement_receipt(buffer, number);
@@ -476,20 +493,24 @@ impl Connection {
         false
     }
 
+    fn rtt(&self) -> Duration {
+        Duration::from_micros(u64::from(self.round_trip.smoothed_us()))
+    }
+
     fn write_acknowledgement(&mut self, now: Instant, writer: ControlWriter, buffer: &mut Vec<u8>) {
         let (packets_per_second, capacity, bytes_per_second) = self.receiver.rates(now, &self.statistics);
         let (number, next) = self.receiver.take_ack(now);
-        let report = super::control::ReceiverReport {
+        let report = ReceiverReport {
             rtt_us: self.round_trip.smoothed_us(),
             rtt_variance_us: self.round_trip.variance_us(),
             available_buffer_packets: self.receiver.free() as u32,
-            rates: Some(super::control::ReceivingRates {
+            rates: Some(ReceivingRates {
                 packets_per_second,
                 link_capacity_packets_per_second: capacity,
                 bytes_per_second: Some(bytes_per_second),
             }),
         };
-        writer.acknowledgement(buffer, &super::control::Acknowledgement { number, next, report: Some(report) });
+        writer.acknowledgement(buffer, &Acknowledgement { number, next, report: Some(report) });
         let statistics = &mut self.statistics;
         statistics.pkt_sent_ack += 1;
         statistics.mbps_recv_rate = f64::from(bytes_per_second) * 8.0 / 1e6;
@@ -537,7 +558,3 @@ impl Connection {
 fn range((first, end): (u64, u64)) -> Option<SequenceRange> {
     SequenceRange::new(SequenceNumber::new(first), SequenceNumber::new(end - 1))
 }
-
-#[cfg(test)]
-#[path = "connection_tests.rs"]
-mod tests;

@@ -216,10 +216,10 @@ impl SendBuffer {
         (!self.is_empty()).then(|| self.slots[self.index(self.first)].submitted)
     }
 
-    /// Gives up all handed in before `before`, sent or not. Returns how many.
-    pub fn drop_before(&mut self, before: Instant) -> u64 {
+    /// Gives up all handed in up to `until`, sent or not. Returns how many.
+    pub fn drop_until(&mut self, until: Instant) -> u64 {
         let mut sequence = self.first;
-        while sequence < self.end && self.slots[self.index(sequence)].submitted < before {
+        while sequence < self.end && self.slots[self.index(sequence)].submitted <= until {
             sequence += 1;
         }
         let dropped = sequence - self.first;
@@ -305,7 +305,7 @@ mod tests {
             buffer.next_new(at(64));
         }
         buffer.lose(100, 105);
-        assert_eq!(buffer.drop_before(at(10)), 10);
+        assert_eq!(buffer.drop_until(at(9)), 10);
         assert!(!buffer.has_lost());
         assert_eq!(buffer.next_new(at(65)).map(|p| p.sequence), Some(110));
         assert!(!push(&mut buffer, 99, &[0; 9]));

@@ -94,10 +94,10 @@ impl Sender {
     }
 
     fn drop_too_late(&mut self, now: Instant, statistics: &mut Statistics) {
-        if self.drop_at() < now
+        if self.drop_at() <= now
             && let Some(too_late) = self.too_late
         {
-            statistics.pkt_snd_drop += self.buffer.drop_before(now - too_late);
+            statistics.pkt_snd_drop += self.buffer.drop_until(now - too_late);
         }
     }
 

@@ -78,7 +78,7 @@ pub struct PortSet {
     /// Multicast memberships, which last as long as their sockets.
     pub memberships: Vec<(String, Membership)>,
     /// What SDP files said of payload types: stream index, session.
-    pub descriptions: Vec<(usize, sdp::MediaDescription)>,
+    pub descriptions: Vec<(usize, sdp::SdpMedia)>,
 }
 
 impl PortSet {
@@ -152,14 +152,15 @@ impl PortSet {
     ) -> Result<(), SocketsError> {
         let mut rtp = rtp.clone();
         if let Some(path) = rtp.sdp.clone() {
-            let sdp_error =
-                |reason: String| SocketsError::Sdp { stream: name.to_owned(), path: path.clone(), reason };
+            let sdp_error = |reason: String| SocketsError::Sdp { stream: name.to_owned(), path: path.clone(), reason };
             let text = std::fs::read(&path).map_err(|error| sdp_error(error.to_string()))?;
             let session = sdp::SdpSession::parse(&text).map_err(|error| sdp_error(error.to_string()))?;
             let media = session.media.into_iter().next().ok_or_else(|| sdp_error("no media section".to_owned()))?;
             rtp.port = rtp.port.or(Some(media.port));
-            rtp.address = rtp.address.or(media.address);
-            rtp.source = rtp.source.or(media.sources.first().copied());
+            rtp.address = rtp.address.or(Some(media.address));
+            if let sdp::SourceFilter::Include(sources) = &media.sources {
+                rtp.source = rtp.source.or(sources.first().copied());
+            }
             self.descriptions.push((index, media));
         }
         let Some(port) = rtp.port else { return Ok(()) };

@@ -11,7 +11,7 @@ use super::sockets::SocketRole;
 use crate::base::Transmit;
 
 /// Completions that end a wait before its time: more would not make the batch cheaper, only later.
-const BATCH: u32 = 256;
+const BATCH: usize = 256;
 /// Bytes of a slot: an Ethernet frame's payload with the kernel's headers before it.
 pub const SLOT_SIZE: usize = 2_048;
 
@@ -61,7 +61,7 @@ impl Uring {
             slot_size: SLOT_SIZE,
             huge_pages: options.huge_pages,
             prefault: true,
-            order: SlotOrder::Lifo,
+            order: SlotOrder::LastFreedFirst,
         })?;
         let ring_options = RingOptions { credit: options.credit, ..RingOptions::default() };
         let mut ring = PacketRing::new(ring_options, pool.clone())?;
@@ -75,7 +75,8 @@ impl Uring {
     /// Submits what is queued and sleeps until a batch has come or `window` has passed.
     #[inline]
     pub fn wait(&mut self, window: Duration) -> Result<(), NetError> {
-        Ok(self.ring.enter_and_wait(BATCH, window).map(drop)?)
+        self.ring.enter_and_wait(BATCH, window)?;
+        Ok(())
     }
 
     /// Hands out what has come; gives their number, and whether there is more.

@@ -20,11 +20,15 @@
 
 mod credit;
 mod message;
+mod options;
 mod ring;
 mod send;
+mod state;
+mod transmit;
 
 pub use message::{Received, Segments};
-pub use ring::{Drained, GroupId, PacketRing, RingError, RingOptions, RingStatistics, SocketId, WakeHandle};
+pub use options::{Drained, RingError, RingOptions, RingStatistics};
+pub use ring::{GroupId, PacketRing, SocketId, WakeHandle, probe};
 pub use send::{SendError, SendStatistics};
 
 #[cfg(test)]

@@ -3,110 +3,27 @@
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use headworks_packet::PacketPool;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, opcode, squeue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use crate::credit::CreditRing;
 use crate::message::{CONTROL_SIZE, HEADER_SIZE, NAME_SIZE, Received};
-use crate::send::{Route, SendArena, SendError, SendStatistics};
+use crate::options::{Drained, RingError, RingOptions, RingStatistics};
+use crate::send::SendArena;
+use crate::state::{Kind, Receive, Socket, State};
 
 /// `IORING_ENTER_GETEVENTS`: run deferred task work, post what has completed.
 const ENTER_GETEVENTS: u32 = 1;
+/// Pieces of deferred work the kernel runs in one `io_uring_enter` (`IO_LOCAL_TW_DEFAULT_MAX` is 20; older kernels run all).
+const WORK_PER_ENTER: usize = 20;
 /// How long a ring that is dropped waits for the kernel to let go of its memory.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What a ring is to be.
-#[derive(Debug, Clone, Copy)]
-pub struct RingOptions {
-    /// Submission queue entries; it is submitted when full, so this bounds a batch, not a backlog.
-    pub submission_entries: u32,
-    /// Completion queue entries. A completion per datagram and per send must find room between two drains.
-    pub completion_entries: u32,
-    /// Slots lent to the kernel: a power of two up to 32,768. It must outlast the batch window at line rate.
-    pub credit: u16,
-    /// Datagrams that can be on their way out at once.
-    pub send_slots: usize,
-    /// Bytes of the longest datagram, or aggregate of datagrams, to send.
-    pub send_slot_size: usize,
-    /// How long `queue_send` waits for a send slot when all are in flight. A full socket buffer must not stop a shard for long.
-    pub send_wait: Duration,
-    /// Datagrams after which a drain stops although there are more, so that timers get their turn under a flood.
-    pub drain_limit: usize,
-}
-
-impl Default for RingOptions {
-    fn default() -> Self {
-        Self {
-            submission_entries: 256,
-            completion_entries: 8192,
-            credit: 2048,
-            send_slots: 256,
-            send_slot_size: 2048,
-            send_wait: Duration::from_millis(1),
-            drain_limit: 4096,
-        }
-    }
-}
-
-/// Why there is no packet ring, or why it stopped working. Each says what mends it.
-#[derive(Debug, thiserror::Error)]
-pub enum RingError {
-    /// `io_uring_setup` answered `EPERM`.
-    #[error(
-        "io_uring is forbidden here: set `sysctl kernel.io_uring_disabled=0`, or allow io_uring_setup in the container's seccomp profile"
-    )]
-    Disabled,
-    /// `io_uring_setup` answered `ENOSYS`.
-    #[error("this kernel is built without io_uring: use one with CONFIG_IO_URING")]
-    NotBuilt,
-    /// The kernel does not know deferred task work, buffer rings or multishot `recvmsg`.
-    #[error("this kernel's io_uring lacks {lacking}: use Linux 6.1 or later")]
-    KernelTooOld {
-        /// What is missing.
-        lacking: &'static str,
-    },
-    /// `ENOMEM`: older kernels charge rings against the memlock limit.
-    #[error("no memory for the ring: raise the memlock limit (`LimitMEMLOCK=infinity`, `ulimit -l`)")]
-    Memory,
-    /// The options contradict each other or are out of range.
-    #[error("packet ring: {0}")]
-    Options(&'static str),
-    /// The socket could not be added.
-    #[error("cannot add the socket to the ring: {0}")]
-    Socket(Errno),
-    /// A system call of the ring failed in a way that has no cure.
-    #[error("{call}: {error}")]
-    System {
-        /// Which one.
-        call: &'static str,
-        /// The kernel's answer.
-        error: std::io::Error,
-    },
-}
-
-impl RingError {
-    /// `io_uring_setup` failed.
-    fn setup(error: std::io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => Self::Disabled,
-            Some(libc::ENOSYS) => Self::NotBuilt,
-            Some(libc::EINVAL) => Self::KernelTooOld { lacking: "deferred task work" },
-            Some(libc::ENOMEM) => Self::Memory,
-            _ => Self::System { call: "io_uring_setup", error },
-        }
-    }
-
-    fn enter(error: std::io::Error) -> Self {
-        Self::System { call: "io_uring_enter", error }
-    }
-}
 
 /// A socket in a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,122 +36,19 @@ pub struct SocketId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct GroupId(u16);
 
-/// What one drain brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Drained {
-    /// Datagrams (or aggregates) handed out.
-    pub datagrams: usize,
-    /// Wakes by other shards' rings.
-    pub wakes: usize,
-    /// The drain stopped at its limit: do not wait before the next.
-    pub more: bool,
-}
-
-/// What a ring has counted since it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RingStatistics {
-    /// Datagrams (or aggregates) received.
-    pub datagrams: u64,
-    /// Of those, cut short because a slot was too small.
-    pub truncated: u64,
-    /// Receives that ended because no credit was left (`ENOBUFS`). Datagrams wait in the socket meanwhile.
-    pub credit_exhausted: u64,
-    /// Receives armed again after they ended, for whatever reason.
-    pub rearmed: u64,
-    /// Receives that ended with any other error.
-    pub receive_errors: u64,
-    /// The errno of the last of them.
-    pub last_receive_errno: i32,
-    /// Messages with a header that makes no sense.
-    pub malformed: u64,
-    /// Datagrams thrown away because their socket was being removed.
-    pub after_removal: u64,
-    /// Times the completion queue was found full.
-    pub completion_overflows: u64,
-    /// Wakes of other rings that failed.
-    pub wake_errors: u64,
-    /// `io_uring_enter` calls.
-    pub enters: u64,
-    /// What became of datagrams sent.
-    pub sends: SendStatistics,
-}
-
-/// What a completion is about: the top byte of its user data; the rest is an index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    Receive = 1,
-    Send = 2,
-    Cancel = 3,
-    Wake = 4,
-    WakeOther = 5,
-}
-
-impl Kind {
-    fn tag(self, index: u32) -> u64 {
-        u64::from(self as u8) << 56 | u64::from(index)
-    }
-
-    #[inline]
-    fn of(tag: u64) -> (Self, u32) {
-        let kind = match tag >> 56 {
-            1 => Self::Receive,
-            2 => Self::Send,
-            3 => Self::Cancel,
-            4 => Self::Wake,
-            5 => Self::WakeOther,
-            other => unreachable!("a completion of kind {other} was never asked for"),
-        };
-        (kind, tag as u32)
-    }
-}
-
-/// Whether a socket's multishot receive is in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Receive {
-    /// In flight, in this group.
-    Armed(u16),
-    /// To be armed as soon as there is credit.
-    Ended,
-    /// It ended with an error: to be armed again once, before the next wait, so that a broken socket cannot keep a drain busy.
-    Failed,
-}
-
-struct Socket {
-    descriptor: OwnedFd,
-    token: u32,
-    generation: u32,
-    group: u16,
-    ipv6: bool,
-    receive: Receive,
-    closing: bool,
-}
-
-/// All but the ring: what completions change.
-struct State {
-    groups: Vec<ManuallyDrop<CreditRing>>,
-    sockets: Vec<Option<Socket>>,
-    sends: ManuallyDrop<SendArena>,
-    /// Some socket's receive is not in flight.
-    unarmed: bool,
-    /// Requests the kernel may still touch memory for, or still has to answer.
-    in_flight: usize,
-    statistics: RingStatistics,
-}
-
 /// A private io_uring with its sockets, its receive credit and its send slots. It stays on the thread that made it.
 ///
 /// Dropping it cancels everything in flight and waits until the kernel has let go of sockets and memory.
 pub struct PacketRing {
     // First, so that it is closed first: see `Drop`.
     ring: IoUring,
-    state: State,
+    pub(crate) state: State,
     /// Completions met while looking for a free send slot; the next drain handles them first.
     set_aside: VecDeque<(u64, i32, u32)>,
     eventfd: OwnedFd,
     /// Read by the kernel at each arming: how much of a slot is name and control data.
     template: Box<libc::msghdr>,
-    options: RingOptions,
+    pub(crate) options: RingOptions,
     generation: u32,
     _not_send: PhantomData<*mut ()>,
 }
@@ -242,6 +56,46 @@ pub struct PacketRing {
 /// Wakes another shard's ring; may be held by any thread's ring.
 #[derive(Debug)]
 pub struct WakeHandle(OwnedFd);
+
+/// Opens an io_uring with all that a packet ring needs of it.
+fn open(submission_entries: u32, completion_entries: u32) -> Result<IoUring, RingError> {
+    let ring: IoUring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_cqsize(completion_entries)
+        .setup_clamp()
+        .build(submission_entries)
+        .map_err(RingError::setup)?;
+    let features = ring.params();
+    if !features.is_feature_ext_arg()
+        || !features.is_feature_nodrop()
+        || !features.is_feature_submit_stable()
+    {
+        return Err(RingError::KernelTooOld {
+            lacking: "waiting with a timeout",
+        });
+    }
+    let mut probe = io_uring::Probe::new();
+    if ring.submitter().register_probe(&mut probe).is_err()
+        || !probe.is_supported(opcode::RecvMsgMulti::CODE)
+        || !probe.is_supported(opcode::MsgRingData::CODE)
+    {
+        return Err(RingError::KernelTooOld {
+            lacking: "multishot recvmsg",
+        });
+    }
+    Ok(ring)
+}
+
+/// Whether a packet ring would work here, by opening a small one.
+///
+/// # Errors
+///
+/// What is missing, and its cure.
+pub fn probe() -> Result<(), RingError> {
+    open(4, 8).map(drop)
+}
 
 impl PacketRing {
     /// Makes the ring, with `pool` as its first group of buffers (`GroupId::default()`).
@@ -254,32 +108,23 @@ impl PacketRing {
             return Err(RingError::Options("no number of entries can be 0"));
         }
         if options.completion_entries < 2 * u32::from(options.credit) {
-            return Err(RingError::Options("the completion queue needs twice as many entries as there is credit"));
+            return Err(RingError::Options(
+                "the completion queue needs twice as many entries as there is credit",
+            ));
         }
-        let mut ring: IoUring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_cqsize(options.completion_entries)
-            .setup_clamp()
-            .build(options.submission_entries)
-            .map_err(RingError::setup)?;
-        let features = ring.params();
-        if !features.is_feature_ext_arg() || !features.is_feature_nodrop() || !features.is_feature_submit_stable() {
-            return Err(RingError::KernelTooOld { lacking: "waiting with a timeout" });
-        }
-        let mut probe = io_uring::Probe::new();
-        if ring.submitter().register_probe(&mut probe).is_err()
-            || !probe.is_supported(opcode::RecvMsgMulti::CODE)
-            || !probe.is_supported(opcode::MsgRingData::CODE)
-        {
-            return Err(RingError::KernelTooOld { lacking: "multishot recvmsg" });
-        }
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| RingError::System { call: "eventfd", error: e.into() })?;
+        let mut ring = open(options.submission_entries, options.completion_entries)?;
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
+            RingError::System {
+                call: "eventfd",
+                error: e.into(),
+            }
+        })?;
         ring.submitter()
             .register_eventfd(eventfd.as_raw_fd())
-            .map_err(|error| RingError::System { call: "io_uring_register(EVENTFD)", error })?;
+            .map_err(|error| RingError::System {
+                call: "io_uring_register(EVENTFD)",
+                error,
+            })?;
         ring.completion().disable_eventfd();
         // SAFETY: `msghdr` is plain data, for which all zeroes (null pointers, lengths 0) is a value.
         let mut template: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -290,7 +135,10 @@ impl PacketRing {
             state: State {
                 groups: Vec::new(),
                 sockets: Vec::new(),
-                sends: ManuallyDrop::new(SendArena::new(options.send_slots, options.send_slot_size)),
+                sends: ManuallyDrop::new(SendArena::new(
+                    options.send_slots,
+                    options.send_slot_size,
+                )),
                 unarmed: false,
                 in_flight: 0,
                 statistics: RingStatistics::default(),
@@ -313,19 +161,26 @@ impl PacketRing {
     /// Sizes out of range, or a kernel without buffer rings.
     pub fn add_group(&mut self, pool: PacketPool, credit: u16) -> Result<GroupId, RingError> {
         if !credit.is_power_of_two() || credit > 1 << 15 {
-            return Err(RingError::Options("credit is a power of two from 1 to 32768"));
+            return Err(RingError::Options(
+                "credit is a power of two from 1 to 32768",
+            ));
         }
         if pool.slot_size() <= HEADER_SIZE {
-            return Err(RingError::Options("a slot must hold the message header and a payload"));
+            return Err(RingError::Options(
+                "a slot must hold the message header and a payload",
+            ));
         }
         let group = self.state.groups.len() as u16;
-        let credit_ring =
-            CreditRing::register(&self.ring.submitter(), pool, credit, group).map_err(|error| {
-                match error.raw_os_error() {
-                    Some(libc::EINVAL) => RingError::KernelTooOld { lacking: "buffer rings" },
-                    Some(libc::ENOMEM) => RingError::Memory,
-                    _ => RingError::System { call: "io_uring_register(PBUF_RING)", error },
-                }
+        let credit_ring = CreditRing::register(&self.ring.submitter(), pool, credit, group)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) => RingError::KernelTooOld {
+                    lacking: "buffer rings",
+                },
+                Some(libc::ENOMEM) => RingError::Memory,
+                _ => RingError::System {
+                    call: "io_uring_register(PBUF_RING)",
+                    error,
+                },
             })?;
         self.state.groups.push(ManuallyDrop::new(credit_ring));
         Ok(GroupId(group))
@@ -336,7 +191,8 @@ impl PacketRing {
         pool.slot_size().saturating_sub(HEADER_SIZE)
     }
 
-    /// Adds a UDP socket; what it receives carries `token`. The ring keeps the descriptor until the socket is removed.
+    /// Adds a UDP socket; what it receives carries `token`. The ring keeps the descriptor until the socket is removed, and makes
+    /// it a blocking one.
     ///
     /// # Errors
     ///
@@ -354,13 +210,21 @@ impl PacketRing {
     /// # Panics
     ///
     /// If `group` is not of this ring.
-    pub fn add_socket_in(&mut self, descriptor: OwnedFd, token: u32, group: GroupId) -> Result<SocketId, RingError> {
+    pub fn add_socket_in(
+        &mut self,
+        descriptor: OwnedFd,
+        token: u32,
+        group: GroupId,
+    ) -> Result<SocketId, RingError> {
         assert!(usize::from(group.0) < self.state.groups.len());
         let name = rustix::net::getsockname(&descriptor).map_err(RingError::Socket)?;
         let family = name.address_family();
-        if family != rustix::net::AddressFamily::INET && family != rustix::net::AddressFamily::INET6 {
+        if family != rustix::net::AddressFamily::INET && family != rustix::net::AddressFamily::INET6
+        {
             return Err(RingError::Socket(Errno::AFNOSUPPORT));
         }
+        // A request on a descriptor that does not block is answered EAGAIN instead of waiting in the ring.
+        rustix::io::ioctl_fionbio(&descriptor, false).map_err(RingError::Socket)?;
         self.generation = self.generation.wrapping_add(1);
         let socket = Socket {
             descriptor,
@@ -385,7 +249,10 @@ impl PacketRing {
         self.state.groups[usize::from(group.0)].refill();
         self.arm(index as u32)?;
         self.submit()?;
-        Ok(SocketId { index: index as u32, generation: self.generation })
+        Ok(SocketId {
+            index: index as u32,
+            generation: self.generation,
+        })
     }
 
     /// Stops receiving from a socket and closes its descriptor once the kernel is done with it. What is still on its way is
@@ -432,7 +299,7 @@ impl PacketRing {
         }
     }
 
-    fn socket_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
+    pub(crate) fn socket_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
         self.state
             .sockets
             .get_mut(id.index as usize)?
@@ -450,7 +317,9 @@ impl PacketRing {
 
     /// Puts a socket's multishot receive into the submission queue.
     fn arm(&mut self, index: u32) -> Result<(), RingError> {
-        let socket = self.state.sockets[index as usize].as_mut().expect("only sockets in the ring are armed");
+        let socket = self.state.sockets[index as usize]
+            .as_mut()
+            .expect("only sockets in the ring are armed");
         debug_assert!(!matches!(socket.receive, Receive::Armed(_)));
         socket.receive = Receive::Armed(socket.group);
         let descriptor = Fd(socket.descriptor.as_raw_fd());
@@ -468,7 +337,7 @@ impl PacketRing {
     /// # Safety
     ///
     /// What the entry refers to stays valid until it completes, and only the kernel changes it until then.
-    unsafe fn push(&mut self, entry: squeue::Entry) -> Result<(), RingError> {
+    pub(crate) unsafe fn push(&mut self, entry: squeue::Entry) -> Result<(), RingError> {
         loop {
             // SAFETY: by the caller's word.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
@@ -480,7 +349,7 @@ impl PacketRing {
     }
 
     /// Submits what is queued, without waiting for anything.
-    fn submit(&mut self) -> Result<(), RingError> {
+    pub(crate) fn submit(&mut self) -> Result<(), RingError> {
         while !self.ring.submission().is_empty() {
             self.state.statistics.enters += 1;
             match self.ring.submit() {
@@ -500,11 +369,15 @@ impl PacketRing {
     }
 
     /// `io_uring_enter(GETEVENTS, 0)`: submits what is queued, runs deferred work, posts completions; does not wait.
-    fn enter_events(&mut self) -> Result<(), RingError> {
+    pub(crate) fn enter_events(&mut self) -> Result<(), RingError> {
         self.state.statistics.enters += 1;
         let queued = self.ring.submission().len() as u32;
         // SAFETY: no argument is passed, and entries were pushed under `push`'s conditions.
-        let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) };
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None)
+        };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -520,7 +393,11 @@ impl PacketRing {
     /// # Errors
     ///
     /// `io_uring_enter` failed for good.
-    pub fn enter_and_wait(&mut self, min_completions: usize, timeout: Duration) -> Result<(), RingError> {
+    pub fn enter_and_wait(
+        &mut self,
+        min_completions: usize,
+        timeout: Duration,
+    ) -> Result<(), RingError> {
         self.lend_and_arm(true)?;
         if timeout.is_zero() || !self.set_aside.is_empty() || !self.ring.completion().is_empty() {
             return self.enter_events();
@@ -528,7 +405,9 @@ impl PacketRing {
         // Sends queued now complete at once and count as completions; more than half the credit will never come.
         let credit = self.state.groups[0].size();
         let want = min_completions.clamp(1, (credit / 2).max(1)) + self.ring.submission().len();
-        let time = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let time = Timespec::new()
+            .sec(timeout.as_secs())
+            .nsec(timeout.subsec_nanos());
         self.state.statistics.enters += 1;
         let arguments = SubmitArgs::new().timespec(&time);
         match self.ring.submitter().submit_with_args(want, &arguments) {
@@ -579,16 +458,19 @@ impl PacketRing {
     /// `io_uring_enter` failed for good.
     pub fn drain(&mut self, mut sink: impl FnMut(Received)) -> Result<Drained, RingError> {
         let mut drained = Drained::default();
+        let mut asked = false;
         loop {
             let mut seen = 0;
             while let Some((tag, result, flags)) = self.set_aside.pop_front() {
                 seen += 1;
-                self.state.complete(tag, result, flags, &mut drained, &mut sink);
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut sink);
             }
             for entry in self.ring.completion() {
                 seen += 1;
                 let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-                self.state.complete(tag, result, flags, &mut drained, &mut sink);
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut sink);
             }
             if drained.datagrams >= self.options.drain_limit {
                 drained.more = true;
@@ -599,9 +481,12 @@ impl PacketRing {
                 (queue.taskrun(), queue.cq_overflow())
             };
             self.state.statistics.completion_overflows += u64::from(overflow);
-            if seen == 0 && !work && !overflow {
+            // The kernel sometimes says that there is work after it has been done (it sets the flag late): asking until the flag is
+            // gone would never end. Whoever was asked and brought nothing has nothing.
+            if seen == 0 && (asked || !work && !overflow) {
                 return Ok(drained);
             }
+            asked = true;
             let low = |group: &ManuallyDrop<CreditRing>| group.lent() < group.size() / 2;
             if self.state.unarmed || self.state.groups.iter().any(low) {
                 self.lend_and_arm(false)?;
@@ -611,7 +496,7 @@ impl PacketRing {
     }
 
     /// Takes completions of sends, and keeps the others for the next drain.
-    fn set_completions_aside(&mut self) {
+    pub(crate) fn set_completions_aside(&mut self) {
         for entry in self.ring.completion() {
             let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             if Kind::of(tag).0 == Kind::Send {
@@ -621,136 +506,6 @@ impl PacketRing {
                 self.set_aside.push_back((tag, result, flags));
             }
         }
-    }
-
-    /// Queues a datagram; [`flush`](Self::flush) or the next wait submits it. The bytes are copied into a send slot.
-    ///
-    /// `local` is the source address, if it is not for the routing table to choose. Datagrams of one socket leave in the order
-    /// they were queued, unless the socket's send buffer is full.
-    ///
-    /// # Errors
-    ///
-    /// See [`SendError`]. Errors of the network itself are counted in [`SendStatistics`].
-    #[inline]
-    pub fn queue_send(
-        &mut self,
-        socket: SocketId,
-        to: &SocketAddr,
-        local: Option<IpAddr>,
-        bytes: &[u8],
-    ) -> Result<(), SendError> {
-        self.queue(socket, to, local, None, bytes)
-    }
-
-    /// Queues datagrams of `segment` bytes each (the last may be shorter) to one peer, to be cut apart by the kernel or the
-    /// network card (UDP GSO).
-    ///
-    /// # Errors
-    ///
-    /// See [`SendError`].
-    #[inline]
-    pub fn queue_send_segmented(
-        &mut self,
-        socket: SocketId,
-        to: &SocketAddr,
-        local: Option<IpAddr>,
-        bytes: &[u8],
-        segment: u16,
-    ) -> Result<(), SendError> {
-        self.queue(socket, to, local, Some(segment), bytes)
-    }
-
-    #[inline]
-    fn queue(
-        &mut self,
-        socket: SocketId,
-        to: &SocketAddr,
-        local: Option<IpAddr>,
-        segment: Option<u16>,
-        bytes: &[u8],
-    ) -> Result<(), SendError> {
-        let limit = self.state.sends.slot_size();
-        if bytes.len() > limit {
-            return Err(SendError::TooLarge { length: bytes.len(), limit });
-        }
-        self.queue_send_with(socket, to, local, segment, |slot| {
-            slot[..bytes.len()].copy_from_slice(bytes);
-            bytes.len()
-        })
-    }
-
-    /// Queues a datagram that `write` writes straight into the send slot: it gets the whole slot and says how long the datagram
-    /// is. `write` is not called when there is no slot.
-    ///
-    /// # Errors
-    ///
-    /// See [`SendError`].
-    #[inline]
-    pub fn queue_send_with(
-        &mut self,
-        socket: SocketId,
-        to: &SocketAddr,
-        local: Option<IpAddr>,
-        segment: Option<u16>,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) -> Result<(), SendError> {
-        let Some(found) = self.socket_mut(socket) else {
-            return Err(SendError::NoSocket);
-        };
-        let (descriptor, ipv6_socket) = (found.descriptor.as_raw_fd(), found.ipv6);
-        if !self.state.sends.has_free() {
-            self.wait_for_send_slot();
-        }
-        let route = Route { to, local, segment, ipv6_socket };
-        let Some((slot, message)) = self.state.sends.fill(route, write) else {
-            self.state.sends.statistics.arena_full += 1;
-            return Err(SendError::Full);
-        };
-        let entry = opcode::SendMsg::new(Fd(descriptor), message).build().user_data(Kind::Send.tag(slot));
-        // SAFETY: header and bytes lie in slot `slot` of the arena, which is not filled again before the completion that frees
-        // it, and whose memory is kept, in `Drop`, until nothing is in flight.
-        let pushed = unsafe { self.push(entry) };
-        if pushed.is_err() {
-            // The ring itself is broken, which the next `enter_and_wait` reports; here it is one more datagram that did not leave.
-            self.state.sends.complete(slot, -libc::EIO);
-        }
-        Ok(())
-    }
-
-    /// All send slots are in flight: submit, and wait for one, but not for long.
-    #[cold]
-    fn wait_for_send_slot(&mut self) {
-        let started = Instant::now();
-        loop {
-            if self.submit().is_err() {
-                return;
-            }
-            self.set_completions_aside();
-            if self.state.sends.has_free() || started.elapsed() >= self.options.send_wait {
-                return;
-            }
-            // The completion of a send that had to wait for buffer space is deferred work: it comes by asking.
-            if self.enter_events().is_err() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    /// Submits queued datagrams now instead of with the next wait.
-    ///
-    /// # Errors
-    ///
-    /// `io_uring_enter` failed for good.
-    pub fn flush(&mut self) -> Result<(), RingError> {
-        self.submit()?;
-        self.set_completions_aside();
-        Ok(())
-    }
-
-    /// Datagrams queued or submitted and not yet taken by the network.
-    pub fn sends_in_flight(&self) -> usize {
-        self.state.sends.in_flight()
     }
 
     /// The descriptor that becomes readable when something arrives while the ring is parked.
@@ -774,12 +529,17 @@ impl PacketRing {
         }
         self.clear_eventfd();
         self.ring.completion().enable_eventfd();
-        self.enter_events()?;
+        // One call runs at least `WORK_PER_ENTER` pieces of deferred work, and a request has one at most. Whether there are any more
+        // cannot be read off the ring's flag for it, which stays set at times when all is done.
+        for _ in 0..=self.state.in_flight / WORK_PER_ENTER {
+            self.enter_events()?;
+        }
         let queue = self.ring.submission();
-        let pending = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
+        let pending = queue.cq_overflow() || !queue.is_empty();
         drop(queue);
         if pending || !self.ring.completion().is_empty() {
-            self.ring.completion().disable_eventfd();
+            // What was posted just now has been notified, too.
+            self.unpark();
             return Ok(false);
         }
         Ok(true)
@@ -804,7 +564,10 @@ impl PacketRing {
     pub fn wake_handle(&self) -> Result<WakeHandle, RingError> {
         // SAFETY: the ring owns the descriptor and outlives this borrow.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring_descriptor()) };
-        descriptor.try_clone_to_owned().map(WakeHandle).map_err(|error| RingError::System { call: "dup", error })
+        descriptor
+            .try_clone_to_owned()
+            .map(WakeHandle)
+            .map_err(|error| RingError::System { call: "dup", error })
     }
 
     fn ring_descriptor(&self) -> RawFd {
@@ -819,15 +582,19 @@ impl PacketRing {
     /// The submission queue was full and could not be submitted.
     pub fn queue_wake(&mut self, other: &WakeHandle) -> Result<(), RingError> {
         let descriptor = Fd(other.0.as_raw_fd());
-        let entry =
-            opcode::MsgRingData::new(descriptor, 0, Kind::Wake.tag(0), None).build().user_data(Kind::WakeOther.tag(0));
+        let entry = opcode::MsgRingData::new(descriptor, 0, Kind::Wake.tag(0), None)
+            .build()
+            .user_data(Kind::WakeOther.tag(0));
         // SAFETY: the message is data by value; it refers to no memory.
         unsafe { self.push(entry) }
     }
 
     /// What has been counted so far.
     pub fn statistics(&self) -> RingStatistics {
-        RingStatistics { sends: self.state.sends.statistics, ..self.state.statistics }
+        RingStatistics {
+            sends: self.state.sends.statistics,
+            ..self.state.statistics
+        }
     }
 
     /// Slots of `group` the kernel can still fill.
@@ -860,97 +627,16 @@ impl PacketRing {
             let _ = self.ring.submitter().submit_with_args(1, &arguments);
             let mut drained = Drained::default();
             while let Some((tag, result, flags)) = self.set_aside.pop_front() {
-                self.state.complete(tag, result, flags, &mut drained, &mut drop);
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut drop);
             }
             for entry in self.ring.completion() {
                 let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-                self.state.complete(tag, result, flags, &mut drained, &mut drop);
+                self.state
+                    .complete(tag, result, flags, &mut drained, &mut drop);
             }
         }
         self.state.in_flight == 0
-    }
-}
-
-impl State {
-    /// One completion.
-    #[inline]
-    fn complete(&mut self, tag: u64, result: i32, flags: u32, drained: &mut Drained, sink: &mut impl FnMut(Received)) {
-        let (kind, index) = Kind::of(tag);
-        match kind {
-            Kind::Receive => self.complete_receive(index, result, flags, drained, sink),
-            Kind::Send => {
-                self.in_flight -= 1;
-                self.sends.complete(index, result);
-            }
-            Kind::Cancel => self.in_flight -= 1,
-            Kind::Wake => drained.wakes += 1,
-            Kind::WakeOther => {
-                self.in_flight -= 1;
-                self.statistics.wake_errors += u64::from(result < 0);
-            }
-        }
-    }
-
-    #[inline]
-    fn complete_receive(
-        &mut self,
-        index: u32,
-        result: i32,
-        flags: u32,
-        drained: &mut Drained,
-        sink: &mut impl FnMut(Received),
-    ) {
-        let socket = self.sockets[index as usize].as_mut().expect("a socket stays until its receive has ended");
-        let Receive::Armed(group) = socket.receive else {
-            unreachable!("a receive completed that was not armed");
-        };
-        if let Some(id) = cqueue::buffer_select(flags) {
-            // SAFETY: this completion, seen once, names the buffer.
-            let slot = unsafe { self.groups[usize::from(group)].take(id) };
-            if socket.closing {
-                self.statistics.after_removal += u64::from(result > 0);
-            } else if result > 0 {
-                match Received::parse(slot.into_packet(0, result as usize), socket.token) {
-                    Some(received) => {
-                        self.statistics.datagrams += 1;
-                        self.statistics.truncated += u64::from(received.truncated);
-                        drained.datagrams += 1;
-                        sink(received);
-                    }
-                    None => self.statistics.malformed += 1,
-                }
-            }
-        }
-        if !cqueue::more(flags) {
-            self.end_receive(index, result);
-        }
-    }
-
-    /// A multishot receive is over: out of credit, an empty datagram, a cancellation, a full completion queue, an error.
-    #[cold]
-    fn end_receive(&mut self, index: u32, result: i32) {
-        self.in_flight -= 1;
-        let place = &mut self.sockets[index as usize];
-        let Some(socket) = place else {
-            unreachable!("its receive was in flight until now");
-        };
-        if socket.closing {
-            *place = None;
-            return;
-        }
-        socket.receive = match -result {
-            ..=0 | libc::ECANCELED => Receive::Ended,
-            libc::ENOBUFS => {
-                self.statistics.credit_exhausted += 1;
-                Receive::Ended
-            }
-            errno => {
-                self.statistics.receive_errors += 1;
-                self.statistics.last_receive_errno = errno;
-                Receive::Failed
-            }
-        };
-        self.unarmed = true;
     }
 }
 

@@ -1,0 +1,172 @@
+//! Body of the fuzz target: a conversation with a peer that sends anything. Called by `tests/fuzz` and by a test on random bytes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use headworks_packet::{PacketPool, PoolOptions};
+
+use super::{CloseReason, Connection, Limits, State};
+use crate::base::{Datagram, Instant};
+use crate::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
+use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
+use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
+use crate::protocol::srt::stream_id::StreamId;
+
+const FIRST: u64 = 0x7fff_ff80;
+const SOCKET_ID: u32 = 7;
+const BUFFER: usize = 128;
+
+fn connection(flags: u8, now: Instant) -> Connection {
+    let refresh = KeyRefresh { after_packets: 20, announce_packets: 5 };
+    let encryption = (flags & 1 != 0).then(|| {
+        let kek = derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128);
+        Encryption::initiate(kek, [1; SALT_LEN], [2; 32], refresh).0
+    });
+    let parameters = ConnectionParameters {
+        peer: peer(),
+        local: None,
+        interface: 0,
+        role: Role::Both,
+        socket_id: SOCKET_ID,
+        peer_socket_id: 9,
+        initial_sequence: SequenceNumber::new(FIRST),
+        start: now,
+        peer_time_base: PeerTimeBase { timestamp_us: u32::MAX - 100_000, arrival: now },
+        receive_latency_ms: 120,
+        send_latency_ms: 120,
+        mtu: 1_500,
+        flow_window: 8_192,
+        peer_flow_window: 8_192,
+        peer_version: 0x0001_0501,
+        peer_flags: 0xbf,
+        features: Features {
+            receive_by_timestamp: flags & 2 == 0,
+            peer_repeats_loss_reports: flags & 4 == 0,
+            retransmission_flag: flags & 8 == 0,
+            ..Features::default()
+        },
+        encryption,
+        stream_id: StreamId::default(),
+    };
+    let limits = Limits {
+        receive_buffer_packets: BUFFER,
+        send_buffer_packets: BUFFER,
+        reorder_tolerance: u16::from(flags >> 4 & 3),
+        ..Limits::default()
+    };
+    Connection::new(now, parameters, limits)
+}
+
+fn peer() -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 7], 51_000))
+}
+
+/// Steps of four bytes, some followed by the content of a packet. Promises that must hold whatever comes: payloads in order
+/// with every gap told, no more packets held than there are slots, no slot lost, no time-out that is due again at once.
+pub fn fuzz_connection(data: &[u8]) {
+    let Ok(pool) = PacketPool::new(PoolOptions { slots: 2 * BUFFER, slot_size: 512, ..PoolOptions::default() }) else {
+        return;
+    };
+    let Some((&flags, mut rest)) = data.split_first() else { return };
+    let mut now = Instant::from_millis(600_000);
+    let mut connection = connection(flags, now);
+    let mut sent = Vec::new();
+    let mut next = FIRST;
+    while let Some((&[kind, a, b, c], after)) = rest.split_first_chunk::<4>() {
+        rest = after;
+        let mut content = |length: usize| {
+            let (content, after) = rest.split_at(length.min(rest.len()));
+            rest = after;
+            content
+        };
+        let number = SequenceNumber::new(FIRST).offset(i64::from(i16::from_le_bytes([a, b])));
+        let mut bytes = vec![0; HEADER_LEN];
+        match kind % 8 {
+            0 => bytes = content(usize::from(a)).to_vec(),
+            1 | 2 => {
+                let header = DataHeader {
+                    sequence: number,
+                    position: PacketPosition::Only,
+                    key: KeyFlag::from_bits(u32::from(kind >> 3)),
+                    retransmitted: kind & 0x20 != 0,
+                    message_number: 1,
+                    timestamp_us: (u32::MAX - 100_000).wrapping_add(u32::from(c) << 12),
+                    socket_id: SOCKET_ID,
+                    ..DataHeader::default()
+                };
+                header.encode(bytes.first_chunk_mut().expect("as long as a header"));
+                bytes.extend_from_slice(content(usize::from(kind >> 6)));
+            }
+            3 | 4 => {
+                bytes[..2].copy_from_slice(&(0x8000 | if a == 9 { 0x7fff } else { u16::from(a % 9) }).to_be_bytes());
+                bytes[3] = b;
+                bytes[7] = c;
+                bytes[15] = SOCKET_ID as u8;
+                bytes.extend_from_slice(content(usize::from(kind >> 3) * 4));
+                if kind & 0x80 != 0 && bytes.len() >= HEADER_LEN + 4 {
+                    let marked = bytes[HEADER_LEN] & 0x80;
+                    bytes[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&(number.get() as u32).to_be_bytes());
+                    bytes[HEADER_LEN] |= marked;
+                }
+            }
+            5 => {
+                let _ = connection.send(now, content(usize::from(a)));
+                continue;
+            }
+            6 => {
+                if a == 0xff {
+                    connection.close(now, CloseReason::Local);
+                }
+                continue;
+            }
+            _ => {
+                now += Duration::from_micros(u64::from(a) * u64::from(b) * 16);
+                settle(&mut connection, now, &mut sent, &mut next);
+                continue;
+            }
+        }
+        if let Some(packet) = pool.copy_from(&bytes) {
+            let datagram = Datagram { packet, peer: peer(), local: None, interface: 0, path: c & 7, arrival: now };
+            connection.receive(now, datagram);
+        }
+        assert!(connection.held_packets() <= BUFFER);
+        assert_eq!(pool.in_use(), connection.held_packets(), "a slot is lost");
+    }
+    now += Duration::from_secs(40);
+    settle(&mut connection, now, &mut sent, &mut next);
+    assert_eq!((pool.in_use(), connection.state), (0, State::Closed));
+    assert_eq!(connection.next_timeout(), None);
+}
+
+/// Does what a shard does at the end of a turn.
+fn settle(connection: &mut Connection, now: Instant, sent: &mut Vec<u8>, next: &mut u64) {
+    connection.handle_timeout(now);
+    while let Some(payload) = connection.poll_payload(now) {
+        assert_eq!(payload.sequence, *next + u64::from(payload.lost_before), "in order, gaps told");
+        assert!(payload.due <= now);
+        *next = payload.sequence + 1;
+    }
+    sent.clear();
+    let mut count = 0;
+    while let Some(transmit) = connection.poll_transmit(now, sent) {
+        assert!(transmit.len >= HEADER_LEN && transmit.len <= connection.parameters().packet_size_max());
+        count += 1;
+        assert!(count <= 3 * BUFFER + 100, "no end of sending");
+    }
+    while connection.poll_event().is_some() {}
+    assert!(connection.next_timeout().is_none_or(|at| at > now), "due again at once");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_connection_survives_any_peer(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
+            super::fuzz_connection(&bytes);
+        }
+    }
+}

@@ -1,0 +1,583 @@
+use std::net::SocketAddr;
+
+use headworks_packet::{PacketPool, PoolOptions};
+
+use super::*;
+use crate::protocol::srt::control::LossReport;
+use crate::protocol::srt::encryption::{
+    Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+};
+use crate::protocol::srt::packet::KeyFlag;
+use crate::protocol::srt::parameters::{Features, PeerTimeBase, Role};
+use crate::protocol::srt::stream_id::StreamId;
+
+const FIRST: u64 = 0x7fff_fff0;
+const LATENCY_MS: u64 = 120;
+
+/// A connection and everything around it. The peer's clock shows what ours does, less the handshake's second.
+struct Bench {
+    connection: Connection,
+    pool: PacketPool,
+    buffer: Vec<u8>,
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_millis(1_000 + ms)
+}
+
+fn peer() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 40_000))
+}
+
+fn bench_with(limits: Limits, encryption: Option<Encryption>) -> Bench {
+    let parameters = ConnectionParameters {
+        peer: peer(),
+        local: None,
+        interface: 0,
+        role: Role::Both,
+        socket_id: 7,
+        peer_socket_id: 9,
+        initial_sequence: SequenceNumber::new(FIRST),
+        start: at(0),
+        peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: at(0) },
+        receive_latency_ms: LATENCY_MS as u16,
+        send_latency_ms: LATENCY_MS as u16,
+        mtu: 1_500,
+        flow_window: 8_192,
+        peer_flow_window: 8_192,
+        peer_version: 0x0001_0501,
+        peer_flags: 0xbf,
+        features: Features::default(),
+        encryption,
+        stream_id: StreamId::default(),
+    };
+    let pool = PacketPool::new(PoolOptions { slots: 1_024, ..PoolOptions::default() }).expect("memory");
+    let mut bench = Bench { connection: Connection::new(at(0), parameters, limits), pool, buffer: Vec::new() };
+    assert_eq!(bench.connection.poll_event(), Some(Event::Connected));
+    bench
+}
+
+fn bench() -> Bench {
+    bench_with(Limits { send_buffer_packets: 256, receive_buffer_packets: 256, ..Limits::default() }, None)
+}
+
+fn data(index: u64, timestamp_ms: u64) -> DataHeader {
+    DataHeader {
+        sequence: SequenceNumber::new(FIRST + index),
+        timestamp_us: (timestamp_ms * 1_000) as u32,
+        socket_id: 7,
+        message_number: 1,
+        ..DataHeader::default()
+    }
+}
+
+/// A header of a control packet to us, for bodies that no writer would write.
+fn raw_control(kind: u16, subtype: u16, information: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&(0x8000 | kind).to_be_bytes());
+    bytes.extend_from_slice(&subtype.to_be_bytes());
+    bytes.extend_from_slice(&information.to_be_bytes());
+    bytes.extend_from_slice(&0_u32.to_be_bytes());
+    bytes.extend_from_slice(&7_u32.to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// What came out of `poll_transmit`, in short.
+#[derive(Debug, PartialEq, Eq)]
+enum Out {
+    Ack(u32, u64),
+    LightAck(u64),
+    Nak(Vec<(u64, u64)>),
+    Data(u64, bool),
+    Receipt(u32),
+    Drop(u64, u64),
+    KeepAlive,
+    Shutdown,
+    KeyMaterialResponse(usize),
+}
+
+fn index(sequence: SequenceNumber) -> u64 {
+    sequence.distance(SequenceNumber::new(FIRST)) as u64
+}
+
+impl Bench {
+    fn datagram(&self, now: Instant, bytes: &[u8]) -> Datagram {
+        let packet = self.pool.copy_from(bytes).expect("a slot");
+        Datagram { packet, peer: peer(), local: None, interface: 0, path: 0, arrival: now }
+    }
+
+    fn put(&mut self, now: Instant, bytes: &[u8]) {
+        let datagram = self.datagram(now, bytes);
+        self.connection.receive(now, datagram);
+    }
+
+    fn put_data(&mut self, now: Instant, header: &DataHeader, payload: &[u8]) {
+        let mut bytes = [0; HEADER_LEN];
+        header.encode(&mut bytes);
+        let bytes = [&bytes, payload].concat();
+        self.put(now, &bytes);
+    }
+
+    fn control(&mut self, now: Instant, write: impl FnOnce(ControlWriter, &mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        write(ControlWriter { timestamp_us: now.saturating_since(at(0)).as_micros() as u32, socket_id: 7 }, &mut bytes);
+        self.put(now, &bytes);
+    }
+
+    fn acknowledge(&mut self, now: Instant, number: u32, next: u64) {
+        let report =
+            ReceiverReport { rtt_us: 30_000, rtt_variance_us: 1_000, available_buffer_packets: 8_000, rates: None };
+        let next = SequenceNumber::new(FIRST + next);
+        self.control(now, |to, buffer| {
+            to.acknowledgement(buffer, &Acknowledgement { number, next, report: Some(report) })
+        });
+    }
+
+    fn report_loss(&mut self, now: Instant, first: u64, last: u64) {
+        let range = SequenceRange::new(SequenceNumber::new(FIRST + first), SequenceNumber::new(FIRST + last));
+        self.control(now, |to, buffer| assert_eq!(to.loss_report(buffer, range, 1_472), 1));
+    }
+
+    fn out(&mut self, now: Instant) -> Vec<Out> {
+        let mut out = Vec::new();
+        loop {
+            self.buffer.clear();
+            let Some(transmit) = self.connection.poll_transmit(now, &mut self.buffer) else { return out };
+            assert_eq!((transmit.len, transmit.peer), (self.buffer.len(), peer()));
+            out.push(match packet::parse(&self.buffer).expect("well-formed") {
+                Header::Data(header) => {
+                    assert_eq!(header.socket_id, 9);
+                    Out::Data(index(header.sequence), header.retransmitted)
+                }
+                Header::Control(header) => {
+                    assert_eq!(header.socket_id, 9);
+                    let body = &self.buffer[HEADER_LEN..];
+                    let runs = |report: LossReport<'_>| {
+                        report.ranges().map(|range| (index(range.first()), index(range.last()))).collect()
+                    };
+                    match Control::parse(&header, body).expect("well-formed") {
+                        Control::Acknowledgement(ack) if ack.report.is_none() => Out::LightAck(index(ack.next)),
+                        Control::Acknowledgement(ack) => Out::Ack(ack.number, index(ack.next)),
+                        Control::LossReport(report) => Out::Nak(runs(report)),
+                        Control::AcknowledgementReceipt { number } => Out::Receipt(number),
+                        Control::DropRequest(drop) => Out::Drop(index(drop.range.first()), index(drop.range.last())),
+                        Control::KeepAlive => Out::KeepAlive,
+                        Control::Shutdown => Out::Shutdown,
+                        Control::KeyMaterialResponse(message) => Out::KeyMaterialResponse(message.len()),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) -> Vec<Out> {
+        self.connection.handle_timeout(now);
+        self.out(now)
+    }
+
+    fn payloads(&mut self, now: Instant) -> Vec<(u64, u32, Vec<u8>)> {
+        std::iter::from_fn(|| self.connection.poll_payload(now))
+            .map(|payload| (payload.sequence - FIRST, payload.lost_before, payload.packet.to_vec()))
+            .collect()
+    }
+
+    fn indices(&mut self, now: Instant) -> Vec<u64> {
+        self.payloads(now).into_iter().map(|(index, ..)| index).collect()
+    }
+
+    fn count(&self) -> &Statistics {
+        self.connection.statistics()
+    }
+}
+
+#[test]
+fn a_payload_comes_out_a_latency_after_its_time_stamp_without_its_header() {
+    let mut bench = bench();
+    bench.put_data(at(15), &data(0, 10), b"media");
+    assert_eq!(bench.connection.held_packets(), 1);
+    assert_eq!(bench.payloads(at(10 + LATENCY_MS - 1)), []);
+    assert_eq!(bench.payloads(at(10 + LATENCY_MS)), [(0, 0, b"media".to_vec())]);
+    assert_eq!((bench.connection.held_packets(), bench.pool.in_use()), (0, 0));
+}
+
+#[test]
+fn what_is_missing_when_the_next_is_due_is_given_up_and_told() {
+    let mut bench = bench();
+    for index in [0, 1, 4, 5] {
+        bench.put_data(at(index), &data(index, index), &[]);
+    }
+    assert_eq!(bench.payloads(at(LATENCY_MS + 3)).len(), 2);
+    let late = bench.payloads(at(LATENCY_MS + 5));
+    assert_eq!(late, [(4, 2, vec![]), (5, 0, vec![])]);
+    let count = bench.count();
+    assert_eq!((count.pkt_rcv_loss, count.pkt_rcv_drop, count.pkt_delivered), (2, 2, 4));
+    bench.put_data(at(200), &DataHeader { retransmitted: true, ..data(3, 3) }, &[]);
+    assert_eq!(bench.count().pkt_rcv_belated, 1);
+    assert_eq!(bench.timeout(at(400)).iter().filter(|out| matches!(out, Out::Nak(_))).count(), 0);
+}
+
+#[test]
+fn a_gap_is_reported_at_once_and_again_until_it_closes() {
+    let mut bench = bench();
+    bench.put_data(at(0), &data(0, 0), &[]);
+    bench.put_data(at(1), &data(4, 1), &[]);
+    assert_eq!(bench.out(at(1)), [Out::Nak(vec![(1, 3)])]);
+    assert_eq!(bench.out(at(1)), []);
+    bench.put_data(at(40), &DataHeader { retransmitted: true, ..data(2, 0) }, &[]);
+    // Nothing measured: (100 + 4 · 50) / 2 ms.
+    assert_eq!(bench.timeout(at(100)).iter().filter(|out| matches!(out, Out::Nak(_))).count(), 0);
+    assert!(bench.timeout(at(151)).contains(&Out::Nak(vec![(1, 1), (3, 3)])));
+    assert_eq!(bench.count().pkt_rcv_recovered, 1);
+    assert_eq!(bench.count().pkt_sent_nak, 2);
+}
+
+#[test]
+fn a_packet_that_was_overtaken_is_not_called_recovered() {
+    let mut bench = bench();
+    bench.put_data(at(0), &data(0, 0), &[]);
+    bench.put_data(at(1), &data(3, 0), &[]);
+    bench.put_data(at(2), &data(1, 0), &[]);
+    let count = bench.count();
+    assert_eq!((count.pkt_rcv_reordered, count.pkt_rcv_recovered, count.pkt_reorder_distance), (1, 0, 3));
+}
+
+#[test]
+fn acknowledgements_come_each_ten_ms_are_repeated_and_end_when_confirmed() {
+    let mut bench = bench();
+    bench.put_data(at(5), &data(0, 0), &[]);
+    assert_eq!(bench.timeout(at(5)), [Out::Ack(1, 1)]);
+    bench.put_data(at(6), &data(1, 1), &[]);
+    assert_eq!(bench.timeout(at(14)), []);
+    assert_eq!(bench.timeout(at(15)), [Out::Ack(2, 2)]);
+    // Not confirmed: again after 100 + 4 · 50 ms.
+    assert_eq!(bench.timeout(at(300)), []);
+    assert_eq!(bench.timeout(at(315)), [Out::Ack(3, 2)]);
+    bench.control(at(345), |to, buffer| to.acknowledgement_receipt(buffer, 3));
+    assert_eq!(bench.timeout(at(900)), []);
+    assert_eq!(bench.count().pkt_recv_ackack, 1);
+    bench.put_data(at(950), &data(2, 900), &[]);
+    bench.timeout(at(950));
+    assert_eq!(bench.count().ms_rtt, 30.0);
+    // The next thing that happens is the keep-alive or a delivery, not an acknowledgement.
+    assert_eq!(bench.payloads(at(2_000)).len(), 3);
+}
+
+#[test]
+fn every_64_packets_a_light_acknowledgement_goes_out() {
+    let mut bench = bench();
+    let mut out = Vec::new();
+    for index in 0..200 {
+        bench.put_data(at(1), &data(index, 1), &[]);
+        out.extend(bench.out(at(1)));
+    }
+    assert_eq!(out, [Out::LightAck(64), Out::LightAck(128), Out::LightAck(192)]);
+}
+
+#[test]
+fn an_acknowledgement_tells_the_room_there_is() {
+    let mut bench = bench();
+    for index in 0..250 {
+        bench.put_data(at(1), &data(index, 1), &[]);
+    }
+    bench.connection.handle_timeout(at(20));
+    bench.buffer.clear();
+    bench.connection.poll_transmit(at(20), &mut bench.buffer);
+    assert_eq!(bench.buffer[16 + 12..16 + 16], 6_u32.to_be_bytes());
+    assert_eq!(bench.buffer.len(), 16 + 28);
+}
+
+#[test]
+fn duplicates_and_strangers_are_counted_and_change_nothing() {
+    let mut bench = bench();
+    bench.put_data(at(0), &data(0, 0), b"first");
+    bench.put_data(at(1), &data(0, 0), b"second");
+    bench.put_data(at(1), &DataHeader { socket_id: 8, ..data(1, 0) }, &[]);
+    bench.put(at(1), &[0; 15]);
+    bench.put(at(1), &raw_control(0x123, 0, 0, &[]));
+    let mut stranger = bench.datagram(at(1), &raw_control(5, 0, 0, &[]));
+    stranger.peer.set_port(1);
+    bench.connection.receive(at(1), stranger);
+    let count = *bench.count();
+    assert_eq!((count.pkt_rcv_duplicate, count.pkt_wrong_socket), (1, 1));
+    assert_eq!((count.pkt_malformed, count.pkt_wrong_peer), (2, 1));
+    assert_eq!(bench.payloads(at(500)), [(0, 0, b"first".to_vec())]);
+}
+
+#[test]
+fn forged_control_packets_are_counted_and_believed_in_nothing() {
+    let mut bench = bench();
+    for index in 0..10 {
+        bench.connection.send(at(0), &[index]).expect("room");
+    }
+    bench.out(at(0));
+    let sequence = |index: u64| ((FIRST + index) & 0x7fff_ffff) as u32;
+
+    // Acknowledgements of what was never sent, of no number, without a body.
+    bench.acknowledge(at(1), 1, 11);
+    bench.put(at(1), &raw_control(2, 0, 2, &words(&[0x8000_0000 | sequence(3), 1, 1, 1])));
+    bench.put(at(1), &raw_control(2, 0, 3, &[1, 2]));
+    assert_eq!(bench.out(at(1)), []);
+    // Losses of what was never sent, with a range without end, reversed.
+    bench.report_loss(at(1), 5, 10);
+    bench.put(at(1), &raw_control(3, 0, 0, &words(&[0x8000_0000 | sequence(5)])));
+    bench.put(at(1), &raw_control(3, 0, 0, &words(&[0x8000_0000 | sequence(6), sequence(5)])));
+    assert_eq!(bench.out(at(1)), []);
+    // Drops: short, reversed, beyond the window, with a hole before them.
+    bench.put(at(1), &raw_control(7, 0, 0, &words(&[sequence(0)])));
+    bench.put(at(1), &raw_control(7, 0, 0, &words(&[sequence(9), sequence(2)])));
+    bench.put(at(1), &raw_control(7, 0, 0, &words(&[sequence(0), sequence(0x2000_0000)])));
+    bench.put(at(1), &raw_control(7, 0, 0, &words(&[sequence(50), sequence(60)])));
+    // An answer to no question, keys on a plain connection, both directions, as long as a datagram can be.
+    bench.control(at(1), |to, buffer| to.acknowledgement_receipt(buffer, 77));
+    bench.put(at(1), &raw_control(0x7fff, 3, 0, &[0xff; 1_400]));
+    bench.put(at(1), &raw_control(0x7fff, 4, 0, &[0xff; 1_400]));
+    // A handshake, a congestion warning, an extension of HSv4.
+    bench.put(at(1), &raw_control(0, 0, 0, &[0; 64]));
+    bench.put(at(1), &raw_control(4, 0, 0, &[]));
+    bench.put(at(1), &raw_control(0x7fff, 1, 0, &[0; 12]));
+
+    let count = *bench.count();
+    assert_eq!((count.control_malformed, count.control_rejected, count.control_ignored), (6, 7, 3));
+    assert_eq!(bench.out(at(1)), []);
+    assert_eq!(bench.connection.poll_event(), None);
+    assert_eq!(count.pkt_snd_loss, 0);
+    bench.acknowledge(at(2), 1, 10);
+    bench.connection.gauge();
+    assert_eq!(bench.count().pkt_flight_size, 0);
+}
+
+#[test]
+fn a_drop_request_ends_the_asking_but_not_the_delivery() {
+    let mut bench = bench();
+    bench.put_data(at(0), &data(0, 0), &[]);
+    bench.put_data(at(1), &data(5, 5), &[]);
+    assert_eq!(bench.out(at(1)), [Out::Nak(vec![(1, 4)])]);
+    let drop = |first, last| DropRequest {
+        message_number: 0,
+        range: SequenceRange::new(SequenceNumber::new(FIRST + first), SequenceNumber::new(FIRST + last))
+            .expect("in order"),
+    };
+    bench.control(at(10), |to, buffer| to.drop_request(buffer, &drop(1, 2)));
+    assert!(bench.timeout(at(160)).contains(&Out::Nak(vec![(3, 4)])));
+    bench.control(at(161), |to, buffer| to.drop_request(buffer, &drop(3, 7)));
+    bench.put_data(at(162), &data(2, 2), &[]);
+    bench.put_data(at(163), &data(8, 8), &[]);
+    assert_eq!(bench.out(at(163)), []);
+    let payloads: Vec<_> = bench.payloads(at(300)).into_iter().map(|(index, lost, _)| (index, lost)).collect();
+    assert_eq!(payloads, [(0, 0), (2, 1), (5, 2), (8, 2)]);
+    assert_eq!(bench.count().pkt_recv_drop_request, 2);
+}
+
+#[test]
+fn a_jump_beyond_the_buffer_is_followed_when_two_packets_confirm_it() {
+    let mut bench = bench();
+    bench.put_data(at(0), &data(0, 0), &[]);
+    assert_eq!(bench.indices(at(200)), [0]);
+    bench.put_data(at(300), &data(100_000, 300), &[]);
+    bench.put_data(at(301), &data(1, 301), &[]);
+    assert_eq!(bench.indices(at(500)), [1]);
+    bench.put_data(at(600), &data(5_000, 600), &[]);
+    bench.put_data(at(601), &data(9_000, 601), &[]);
+    assert_eq!(bench.connection.held_packets(), 0);
+    bench.put_data(at(602), &data(9_001, 602), &[]);
+    bench.put_data(at(603), &data(9_002, 603), &[]);
+    let payloads: Vec<_> = bench.payloads(at(800)).into_iter().map(|(index, lost, _)| (index, lost)).collect();
+    assert_eq!(payloads, [(9_001, 8_999), (9_002, 0)]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::SequenceJump { skipped: 8_999 }));
+    let count = bench.count();
+    assert_eq!((count.sequence_jumps, count.pkt_rcv_no_room, count.pkt_rcv_drop), (1, 3, 8_999));
+}
+
+#[test]
+fn a_time_stamp_from_nowhere_does_not_block_the_others() {
+    let mut bench = bench();
+    bench.put_data(at(10), &data(0, 1_000_000), &[]);
+    bench.put_data(at(11), &data(1, 11), &[]);
+    assert_eq!(bench.indices(at(11 + LATENCY_MS)), [0, 1]);
+    assert_eq!(bench.count().timestamps_disbelieved, 1);
+}
+
+fn keys(passphrase: &[u8]) -> (Encryption, KeyMaterial) {
+    let salt = [3; SALT_LEN];
+    let kek = derive_key_encrypting_key(passphrase, &salt, KeyLength::Aes128);
+    Encryption::initiate(kek, salt, [1; 32], KeyRefresh { after_packets: 10, announce_packets: 2 })
+}
+
+fn secured() -> (Bench, Encryption) {
+    let (sending, message) = keys(b"a good passphrase");
+    let kek = derive_key_encrypting_key(b"a good passphrase", message.salt(), KeyLength::Aes128);
+    let receiving = Encryption::accept(kek, &message, [2; 32], KeyRefresh::default());
+    assert!(receiving.is_some());
+    (bench_with(Limits::default(), receiving), sending)
+}
+
+#[test]
+fn a_packet_that_cannot_be_read_takes_no_place() {
+    let (mut bench, mut sending) = secured();
+    let mut payload = *b"under a key";
+    let key = sending.encrypt(SequenceNumber::new(FIRST), &mut payload);
+    bench.put_data(at(0), &data(0, 0), b"plain text!");
+    bench.put_data(at(0), &DataHeader { key: KeyFlag::Odd, ..data(0, 0) }, &payload);
+    bench.put_data(at(0), &DataHeader { key: KeyFlag::Both, ..data(0, 0) }, &payload);
+    let shared = bench.datagram(at(0), &[0; 40]);
+    let other = shared.packet.clone();
+    let mut header = [0; HEADER_LEN];
+    DataHeader { key, ..data(0, 0) }.encode(&mut header);
+    let packet = bench.pool.copy_from(&[&header[..], &payload].concat()).expect("a slot");
+    let _twin = packet.clone();
+    bench.connection.receive(at(0), Datagram { packet, ..shared });
+    drop(other);
+    assert_eq!(bench.connection.held_packets(), 0);
+    bench.put_data(at(1), &DataHeader { key, ..data(0, 0) }, &payload);
+    assert_eq!(bench.payloads(at(200)), [(0, 0, b"under a key".to_vec())]);
+    let count = bench.count();
+    assert_eq!((count.pkt_rcv_undecrypt, count.pkt_rcv_unencrypted, count.pkt_rcv_not_writable), (4, 1, 1));
+    assert_eq!(count.pkt_rcv_drop, 0);
+}
+
+#[test]
+fn an_encrypted_packet_on_a_plain_connection_is_undecryptable() {
+    let mut bench = bench();
+    bench.put_data(at(0), &DataHeader { key: KeyFlag::Even, ..data(0, 0) }, &[1; 8]);
+    assert_eq!((bench.connection.held_packets(), bench.count().pkt_rcv_undecrypt), (0, 1));
+}
+
+#[test]
+fn new_keys_are_taken_and_answered_and_bad_ones_refused_with_a_state() {
+    let (mut bench, mut sending) = secured();
+    for index in 0..9 {
+        sending.encrypt(SequenceNumber::new(FIRST + index), &mut [0; 4]);
+    }
+    let request = sending.poll_request(at(0), Duration::ZERO).expect("announced").to_vec();
+    bench.control(at(1), |to, buffer| to.key_material_request(buffer, &request));
+    assert_eq!(bench.out(at(1)), [Out::KeyMaterialResponse(request.len())]);
+    bench.control(at(2), |to, buffer| to.key_material_request(buffer, &request));
+    assert_eq!(bench.out(at(2)), [Out::KeyMaterialResponse(request.len())]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::KeyRefreshed));
+    assert_eq!(bench.connection.poll_event(), None);
+    for broken in [&request[..40], &[0xff; 1_400], &[]] {
+        bench.put(at(3), &raw_control(0x7fff, 3, 0, broken));
+        assert_eq!(bench.out(at(3)), [Out::KeyMaterialResponse(4)]);
+        assert!(matches!(bench.connection.poll_event(), Some(Event::KeyRefreshFailed(_))));
+    }
+    let count = bench.count();
+    assert_eq!((count.key_refreshes, count.key_refresh_failures), (1, 3));
+}
+
+#[test]
+fn a_silent_connection_keeps_itself_alive_and_a_silent_peer_ends_it() {
+    let mut bench = bench();
+    assert_eq!(bench.connection.next_timeout(), Some(at(1_000)));
+    assert_eq!(bench.timeout(at(999)), []);
+    assert_eq!(bench.timeout(at(1_000)), [Out::KeepAlive]);
+    assert_eq!(bench.connection.next_timeout(), Some(at(2_000)));
+    bench.control(at(1_500), |to, buffer| to.keep_alive(buffer));
+    assert_eq!(bench.timeout(at(6_499)), [Out::KeepAlive]);
+    assert_eq!(bench.timeout(at(6_500)), []);
+    assert_eq!(bench.connection.poll_event(), Some(Event::Closed(CloseReason::PeerIdle)));
+    assert!(bench.connection.is_closed());
+    assert_eq!((bench.connection.next_timeout(), bench.out(at(9_000))), (None, vec![]));
+}
+
+#[test]
+fn after_a_shutdown_what_is_held_is_still_delivered_in_time() {
+    let mut bench = bench();
+    for index in [0, 1, 3] {
+        bench.put_data(at(index), &data(index, index), &[]);
+    }
+    bench.control(at(10), |to, buffer| to.shutdown(buffer));
+    assert_eq!(bench.connection.poll_event(), None);
+    assert_eq!(bench.connection.next_timeout(), Some(at(LATENCY_MS)));
+    assert_eq!(bench.indices(at(LATENCY_MS + 3)), [0, 1, 3]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::Closed(CloseReason::PeerShutdown)));
+    assert_eq!(bench.out(at(200)), []);
+}
+
+#[test]
+fn closing_tells_the_peer_and_lets_go_of_everything() {
+    let mut bench = bench();
+    bench.put_data(at(0), &data(0, 0), &[]);
+    bench.put_data(at(0), &data(9, 0), &[]);
+    bench.connection.close(at(1), CloseReason::TakenOver);
+    assert_eq!(bench.out(at(1)), [Out::Shutdown]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::Closed(CloseReason::TakenOver)));
+    assert_eq!((bench.pool.in_use(), bench.connection.next_timeout()), (0, None));
+    assert_eq!(bench.connection.send(at(2), &[1]), Err(SendError::NotSending));
+    assert_eq!(bench.payloads(at(900)), []);
+}
+
+#[test]
+fn a_sender_sends_once_again_when_asked_and_frees_when_acknowledged() {
+    let mut bench = bench();
+    for index in 0..4 {
+        bench.connection.send(at(0), &[index]).expect("room");
+    }
+    assert_eq!(bench.out(at(0)), (0..4).map(|index| Out::Data(index, false)).collect::<Vec<_>>());
+    bench.report_loss(at(40), 1, 2);
+    assert_eq!(bench.out(at(40)), [Out::Data(1, true), Out::Data(2, true)]);
+    bench.acknowledge(at(60), 5, 4);
+    assert_eq!(bench.out(at(60)), [Out::Receipt(5)]);
+    bench.report_loss(at(70), 1, 2);
+    assert_eq!(bench.out(at(70)), [Out::Drop(1, 3)]);
+    let count = bench.count();
+    assert_eq!((count.pkt_sent, count.pkt_sent_unique, count.pkt_retrans, count.pkt_snd_loss), (6, 4, 2, 2));
+}
+
+#[test]
+fn a_sender_keeps_to_the_window_of_its_peer_and_probes_a_silent_one() {
+    let mut bench = bench();
+    for index in 0..6 {
+        bench.connection.send(at(0), &[index]).expect("room");
+    }
+    bench.buffer.clear();
+    let report = ReceiverReport { rtt_us: 30_000, rtt_variance_us: 0, available_buffer_packets: 2, rates: None };
+    let next = SequenceNumber::new(FIRST);
+    bench.control(at(1), |to, buffer| {
+        to.acknowledgement(buffer, &Acknowledgement { number: 1, next, report: Some(report) })
+    });
+    assert_eq!(bench.out(at(1)), [Out::Receipt(1), Out::Data(0, false), Out::Data(1, false)]);
+    assert_eq!(bench.timeout(at(50)), []);
+    // Round trip 30 ms and 20 ms to react: then the newest again.
+    assert_eq!(bench.timeout(at(51)), [Out::Data(1, true)]);
+    bench.acknowledge(at(60), 2, 2);
+    assert_eq!(bench.out(at(60))[1..], [2, 3, 4, 5].map(|index| Out::Data(index, false)));
+}
+
+#[test]
+fn a_sender_gives_up_what_nobody_waits_for_any_more() {
+    let mut bench = bench();
+    for index in 0..3 {
+        bench.connection.send(at(index * 10), &[1]).expect("room");
+    }
+    bench.out(at(20));
+    bench.timeout(at(1_025));
+    assert_eq!(bench.count().pkt_snd_drop, 1);
+    bench.report_loss(at(1_026), 0, 1);
+    assert_eq!(bench.out(at(1_026))[0], Out::Drop(0, 0));
+}
+
+#[test]
+fn a_payload_that_does_not_fit_is_refused() {
+    let mut bench = bench();
+    assert_eq!(bench.connection.send(at(0), &[0; 1_457]), Err(SendError::TooLong { length: 1_457, limit: 1_456 }));
+    for _ in 0..256 {
+        bench.connection.send(at(0), &[0; 1_456]).expect("room");
+    }
+    assert_eq!(bench.connection.send(at(0), &[0]), Err(SendError::BufferFull));
+}
+
+#[test]
+fn events_nobody_polls_take_no_more_than_their_room() {
+    let mut bench = bench();
+    for code in 0..100 {
+        bench.control(at(1), |to, buffer| to.peer_error(buffer, code));
+    }
+    assert_eq!(std::iter::from_fn(|| bench.connection.poll_event()).count(), EVENTS_MAX);
+    assert_eq!(bench.count().events_lost, 100 - EVENTS_MAX as u64);
+}

@@ -1,0 +1,328 @@
+//! Who is let in, as which stream, on which shard. Judged on the housekeeping thread, where files may be touched and keys
+//! derived; the shard whose door a stranger stands at only carries the question there and the answer back.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::mailbox::{Message, Shards};
+use super::strangers::SourceKey;
+use crate::config::Config;
+use crate::output::directory::{RingDirectory, StreamOutput};
+use crate::output::{Housekeeping, TrackReady};
+use crate::protocol::srt::encryption::{KeyEncryptingKey, derive_key_encrypting_key};
+use crate::protocol::srt::handshake::RejectReason;
+use crate::protocol::srt::listener::AdmissionRequest;
+use crate::protocol::srt::stream_id::Mode;
+
+/// A source that was let in, sent to the shard that owns its stream.
+pub struct Admitted {
+    /// The stream's name.
+    pub name: String,
+    /// Which life of the stream: a name that comes back after its stream has ended gets another.
+    pub life: u64,
+    /// What the stream needs to be written; `None` when its owner has it already.
+    pub output: Option<StreamOutput>,
+    /// Who was let in.
+    pub source: AdmittedSource,
+}
+
+/// Who was let in.
+pub enum AdmittedSource {
+    /// An SRT caller, to be answered by the owner.
+    Srt {
+        /// Its conclusion.
+        request: Box<AdmissionRequest>,
+        /// The key of the stream's passphrase, if it has one.
+        key: Option<KeyEncryptingKey>,
+        /// The shard that got the conclusion.
+        origin: usize,
+        /// The least latency of the stream.
+        latency: Duration,
+    },
+    /// A source of RTP or raw transport packets.
+    Source(SourceKey),
+}
+
+/// Why a source of RTP or raw transport packets is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// As many as may be are there.
+    #[error("{key} = {limit} is reached")]
+    Full {
+        /// The configuration key.
+        key: &'static str,
+        /// Its value.
+        limit: u32,
+    },
+    /// The stream is to come from another address.
+    #[error("streams.{name}.source is another address")]
+    ForeignSource {
+        /// The stream.
+        name: String,
+    },
+    /// Another source has the name.
+    #[error("another shard receives a stream named {name}")]
+    Taken {
+        /// The stream.
+        name: String,
+    },
+    /// There is no room for its rings, or no permission.
+    #[error("no rings for {name}: {reason}")]
+    NoOutput {
+        /// The stream.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The desk at which admissions are judged; one for all shards.
+pub struct Desk {
+    config: Arc<Config>,
+    shards: Shards,
+    directory: Arc<RingDirectory>,
+    housekeeping: Housekeeping,
+    streams: Mutex<Streams>,
+}
+
+/// Which shard owns which stream. Locked on the housekeeping thread alone.
+#[derive(Default)]
+struct Streams {
+    owners: HashMap<String, Owner>,
+    lives: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Owner {
+    shard: usize,
+    life: u64,
+}
+
+impl Desk {
+    /// A desk that knows no stream yet.
+    pub fn new(
+        config: Arc<Config>,
+        shards: Shards,
+        directory: Arc<RingDirectory>,
+        housekeeping: Housekeeping,
+    ) -> Arc<Self> {
+        Arc::new(Self { config, shards, directory, housekeeping, streams: Mutex::default() })
+    }
+
+    /// The rings' directory.
+    pub fn directory(&self) -> &Arc<RingDirectory> {
+        &self.directory
+    }
+
+    /// The thread that may block.
+    pub fn housekeeping(&self) -> &Housekeeping {
+        &self.housekeeping
+    }
+
+    /// Carries an SRT caller's conclusion to the desk; the answer comes to a shard's mailbox.
+    pub fn admit_srt(self: &Arc<Self>, origin: usize, request: Box<AdmissionRequest>) {
+        let desk = Arc::clone(self);
+        // When the desk is overrun the caller hears nothing, repeats its conclusion, and is heard then.
+        let _ = self.housekeeping.submit(Box::new(move || desk.judge_srt(origin, request)));
+    }
+
+    /// Carries a source that has proved itself to the desk.
+    pub fn admit_source(self: &Arc<Self>, shard: usize, key: SourceKey) {
+        let desk = Arc::clone(self);
+        let submitted = self.housekeeping.submit(Box::new(move || desk.judge_source(shard, key)));
+        if submitted.is_err() {
+            self.shards.mailbox(shard).post(Message::SourceRefused(key));
+        }
+    }
+
+    /// The owner has ended a stream; another shard may own the name from now on.
+    pub fn stream_ended(self: &Arc<Self>, name: String, life: u64) {
+        let desk = Arc::clone(self);
+        let _ = self.housekeeping.submit(Box::new(move || {
+            let mut streams = desk.streams();
+            if streams.owners.get(&name).is_some_and(|owner| owner.life == life) {
+                streams.owners.remove(&name);
+            }
+        }));
+    }
+
+    /// How rings of a stream that become ready find their shard.
+    pub fn reply_to(&self, shard: usize, life: u64) -> Arc<dyn Fn(TrackReady) + Send + Sync> {
+        let mailbox = self.shards.mailbox(shard).clone();
+        Arc::new(move |ready| {
+            mailbox.post(Message::TrackReady(life, ready));
+        })
+    }
+
+    fn judge_srt(&self, origin: usize, request: Box<AdmissionRequest>) {
+        let name = srt_stream_name(&request);
+        match self.admit(origin, &name, &request) {
+            Ok((shard, admitted)) => {
+                let (life, output, key, latency) = admitted;
+                let source = AdmittedSource::Srt { request, key, origin, latency };
+                self.shards.mailbox(shard).post(Message::Admitted(Box::new(Admitted { name, life, output, source })));
+            }
+            Err(reason) => {
+                tracing::warn!(stream = name, peer = %request.key.peer, "SRT caller refused: {reason}");
+                self.shards.mailbox(origin).post(Message::Refused(request, reason));
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "taken apart at once by its only caller")]
+    fn admit(
+        &self,
+        origin: usize,
+        name: &str,
+        request: &AdmissionRequest,
+    ) -> Result<(usize, (u64, Option<StreamOutput>, Option<KeyEncryptingKey>, Duration)), RejectReason> {
+        if request.stream_id.mode() == Some(Mode::Request) {
+            // Nothing is served over SRT here.
+            return Err(RejectReason::BadMode);
+        }
+        let settings = self.config.streams.get(name);
+        let source = settings.and_then(|stream| stream.source);
+        if source.is_some_and(|source| source != request.key.peer.ip().to_canonical()) {
+            return Err(RejectReason::Forbidden);
+        }
+        let srt = &self.config.ingestion.srt;
+        let passphrase = settings.and_then(|stream| stream.passphrase.as_ref()).or(srt.passphrase.as_ref());
+        let key = match (passphrase, &request.key_material) {
+            (None, None) => None,
+            (Some(passphrase), Some(material)) => {
+                Some(derive_key_encrypting_key(passphrase.as_bytes(), material.salt(), material.key_length()))
+            }
+            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
+        };
+        let limit = self.config.ingestion.max_connections;
+        let (owner, output) = self.place(origin, name, limit).map_err(|refusal| match refusal {
+            Refused::Full => RejectReason::Overload,
+            Refused::NoOutput(reason) => {
+                tracing::error!(stream = name, "no rings: {reason}");
+                RejectReason::NoRoom
+            }
+        })?;
+        let latency = settings.and_then(|stream| stream.latency).unwrap_or(srt.latency);
+        Ok((owner.shard, (owner.life, output, key, latency)))
+    }
+
+    fn judge_source(&self, shard: usize, key: SourceKey) {
+        let name = self.source_name(key);
+        match self.admit_named_source(shard, &name, key) {
+            Ok((life, output)) => {
+                let source = AdmittedSource::Source(key);
+                self.shards.mailbox(shard).post(Message::Admitted(Box::new(Admitted { name, life, output, source })));
+            }
+            Err(refusal) => {
+                tracing::warn!(stream = name, source = %key, "source refused: {refusal}");
+                self.shards.mailbox(shard).post(Message::SourceRefused(key));
+            }
+        }
+    }
+
+    fn admit_named_source(
+        &self,
+        shard: usize,
+        name: &str,
+        key: SourceKey,
+    ) -> Result<(u64, Option<StreamOutput>), Refusal> {
+        let expected = self.config.streams.get(name).and_then(|stream| stream.source);
+        if let (Some(expected), Some(peer)) = (expected, key.peer())
+            && expected != peer.ip().to_canonical()
+        {
+            return Err(Refusal::ForeignSource { name: name.to_owned() });
+        }
+        let limit = self.config.ingestion.rtp.max_sessions;
+        let (owner, output) = self.place(shard, name, limit).map_err(|refusal| match refusal {
+            Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
+            Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
+        })?;
+        if owner.shard != shard {
+            return Err(Refusal::Taken { name: name.to_owned() });
+        }
+        Ok((owner.life, output))
+    }
+
+    /// The owner of a stream; a new stream goes to the shard with the fewest, `preferred` among equals.
+    fn place(&self, preferred: usize, name: &str, limit: u32) -> Result<(Owner, Option<StreamOutput>), Refused> {
+        let mut streams = self.streams();
+        if let Some(owner) = streams.owners.get(name) {
+            return Ok((*owner, None));
+        }
+        if streams.owners.len() >= limit as usize {
+            return Err(Refused::Full);
+        }
+        let output = self.directory.open_stream(name).map_err(|error| Refused::NoOutput(error.to_string()))?;
+        let mut loads = vec![0_usize; self.shards.len()];
+        for owner in streams.owners.values() {
+            loads[owner.shard] += 1;
+        }
+        let shard = (0..loads.len())
+            .min_by_key(|&shard| (loads[shard], shard != preferred))
+            .expect("there is at least one shard");
+        streams.lives += 1;
+        let owner = Owner { shard, life: streams.lives };
+        streams.owners.insert(name.to_owned(), owner);
+        Ok((owner, Some(output)))
+    }
+
+    /// The configured name of a source, or one made of what is known of it.
+    fn source_name(&self, key: SourceKey) -> String {
+        match key {
+            SourceKey::Configured(index) => {
+                self.config.streams.keys().nth(index).expect("sockets are made from the configuration").clone()
+            }
+            SourceKey::Rtp { ssrc, .. } => self
+                .config
+                .streams
+                .iter()
+                .find(|(_, stream)| stream.rtp.as_ref().is_some_and(|rtp| rtp.ssrc == Some(ssrc)))
+                .map_or_else(|| format!("rtp-{ssrc:08x}"), |(name, _)| name.clone()),
+            SourceKey::Raw { peer } => format!("ts-{}-{}", peer.ip().to_canonical(), peer.port()),
+        }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Refused {
+    Full,
+    NoOutput(String),
+}
+
+/// The name in the Stream ID, or one made of the caller's address.
+fn srt_stream_name(request: &AdmissionRequest) -> String {
+    match request.stream_id.resource() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => format!("srt-{}-{}", request.key.peer.ip().to_canonical(), request.key.peer.port()),
+    }
+}
+
+/// Whether a session may be taken over by a caller of the same name: it has been silent, or the caller is the same host and
+/// (as it has come this far) knows the passphrase.
+pub fn may_take_over(silence: Duration, old_peer: Option<SocketAddr>, new_peer: SocketAddr) -> bool {
+    /// A running encoder is never silent for so long: keep-alives come each second, media much oftener.
+    const SILENT: Duration = Duration::from_secs(1);
+    let host = |address: SocketAddr| -> IpAddr { address.ip().to_canonical() };
+    silence >= SILENT || old_peer.is_none_or(|old| host(old) == host(new_peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_over_from_the_silent_and_from_the_same_host_only() {
+        let old: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let same_host: SocketAddr = "10.0.0.1:5000".parse().unwrap();
+        let other: SocketAddr = "10.0.0.2:4000".parse().unwrap();
+        assert!(may_take_over(Duration::ZERO, Some(old), same_host));
+        assert!(!may_take_over(Duration::from_millis(999), Some(old), other));
+        assert!(may_take_over(Duration::from_secs(1), Some(old), other));
+        assert!(may_take_over(Duration::ZERO, None, other));
+    }
+}

@@ -1,0 +1,136 @@
+//! Datagrams without a session at the RTP ports: who might they become?
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::base::{Datagram, Instant};
+use crate::protocol::rtp::probation::{Probation, Strangers as Probations};
+use crate::protocol::rtp::{DatagramKind, RtpHeader, classify};
+
+/// Sources in probation at one time; a flood of random SSRCs turns over within it.
+const PROBATIONS_MAX: usize = 64;
+/// `TS` packets of a datagram that is taken for a transport stream must all begin so.
+const SYNC_BYTE: u8 = 0x47;
+const TRANSPORT_PACKET_LEN: usize = 188;
+
+/// What tells a source at the RTP ports from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceKey {
+    /// An RTP source on the shared port.
+    Rtp {
+        /// Its SSRC.
+        ssrc: u32,
+        /// Its address.
+        peer: SocketAddr,
+    },
+    /// A raw transport stream on the shared port.
+    Raw {
+        /// Its address.
+        peer: SocketAddr,
+    },
+    /// Whoever sends to the port of a configured stream, by the stream's place in the configuration.
+    Configured(usize),
+}
+
+impl SourceKey {
+    /// Where it sends from, if that is part of what it is.
+    pub fn peer(self) -> Option<SocketAddr> {
+        match self {
+            Self::Rtp { peer, .. } | Self::Raw { peer } => Some(peer),
+            Self::Configured(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rtp { ssrc, peer } => write!(f, "SSRC {ssrc:08x} at {peer}"),
+            Self::Raw { peer } => write!(f, "transport stream at {peer}"),
+            Self::Configured(index) => write!(f, "port of stream {index}"),
+        }
+    }
+}
+
+/// What a datagram at an RTP port is.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// RTP with this header.
+    Rtp(RtpHeader),
+    /// RTCP.
+    Rtcp,
+    /// Whole transport packets.
+    Transport,
+    /// Neither.
+    Unknown,
+}
+
+/// Judges a datagram at an RTP port.
+#[inline]
+pub fn judge(bytes: &[u8]) -> Kind {
+    match classify(bytes) {
+        DatagramKind::Rtp => RtpHeader::parse(bytes).map_or(Kind::Unknown, Kind::Rtp),
+        DatagramKind::Rtcp => Kind::Rtcp,
+        DatagramKind::TransportStream if is_whole_packets(bytes) => Kind::Transport,
+        _ => Kind::Unknown,
+    }
+}
+
+/// Stricter than the demultiplexer, which resynchronises: a stranger must look like a transport stream throughout.
+fn is_whole_packets(bytes: &[u8]) -> bool {
+    bytes.len() >= TRANSPORT_PACKET_LEN
+        && bytes.len().is_multiple_of(TRANSPORT_PACKET_LEN)
+        && bytes.chunks_exact(TRANSPORT_PACKET_LEN).all(|packet| packet[0] == SYNC_BYTE)
+}
+
+/// RTP sources that have yet to prove themselves.
+pub struct Strangers {
+    probations: Probations,
+}
+
+impl Strangers {
+    /// Nobody yet.
+    pub fn new() -> Self {
+        Self { probations: Probations::new(PROBATIONS_MAX) }
+    }
+
+    /// Takes a packet of an unknown source; gives the source, with what it has sent so far, when it has proved itself.
+    pub fn receive(&mut self, now: Instant, header: RtpHeader, datagram: Datagram) -> Option<Probation> {
+        let index = self.probations.receive(now, header, datagram)?;
+        Some(self.probations.take(index))
+    }
+
+    /// Forgets sources that have fallen silent.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.probations.handle_timeout(now);
+    }
+
+    /// Packets of sources that never proved themselves.
+    pub fn dropped(&self) -> u64 {
+        self.probations.dropped()
+    }
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_a_transport_stream_only_if_all_of_it_looks_like_one() {
+        let mut bytes = [0_u8; 7 * 188];
+        for packet in bytes.chunks_exact_mut(188) {
+            packet[0] = 0x47;
+        }
+        assert!(matches!(judge(&bytes), Kind::Transport));
+        assert!(matches!(judge(&bytes[..bytes.len() - 1]), Kind::Unknown));
+        bytes[188] = 0x46;
+        assert!(matches!(judge(&bytes), Kind::Unknown));
+        assert!(matches!(judge(&[]), Kind::Unknown));
+    }
+}
