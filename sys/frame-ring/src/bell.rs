@@ -319,6 +319,12 @@ impl BellReader {
         self.words.load(HEARTBEAT_COUNT)
     }
 
+    /// CLOCK_MONOTONIC of the last heartbeat, ns; 0 before the first. For people: liveness is judged by the count.
+    #[must_use]
+    pub fn heartbeat_monotonic_ns(&self) -> u64 {
+        self.words.load(HEARTBEAT_MONOTONIC_NS)
+    }
+
     /// + 1 with every writer.
     #[must_use]
     pub fn epoch(&self) -> u32 {

@@ -1,0 +1,7 @@
+//! Floor 8: what a person types. One file per command.
+
+pub mod arguments;
+pub mod completions;
+pub mod streams;
+pub mod table;
+pub mod tap;
