@@ -3,6 +3,7 @@
 //! Start with [`turn`]: it is the loop that everything else serves.
 
 pub mod admission;
+pub mod appliance;
 pub mod clock;
 pub mod executor;
 pub mod mailbox;
