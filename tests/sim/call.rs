@@ -1,7 +1,6 @@
 //! The handshake before a conversation: a caller and a listener over the same bad links.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 
 use headworks::base::Instant;
@@ -13,7 +12,7 @@ use headworks::protocol::srt::parameters::ConnectionParameters;
 use headworks::protocol::srt::stream_id::StreamId;
 
 use crate::conversation::{Script, refresh};
-use crate::link::{Link, MS};
+use crate::link::{InFlight, Link, MS};
 
 /// What a call over bad links has come to.
 pub struct Call {
@@ -51,7 +50,7 @@ pub fn call(
     let mut caller = Caller::new((clocks.0)(0), settings);
     let mut listener = Listener::new(ListenerSettings { cookie_secret: [9; 16], ..ListenerSettings::default() });
     let mut accepted = None;
-    let mut in_flight: BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>> = BinaryHeap::new();
+    let mut in_flight = InFlight::new();
     let mut posted = 0_u64;
     for step in 0..60_000 {
         let now = step * MS;

@@ -2,7 +2,6 @@
 //! what went in.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use headworks::protocol::srt::stream_id::StreamId;
 use headworks_packet::{PacketPool, PoolOptions};
 
 use crate::call::call;
-use crate::link::{Conditions, Link, MS};
+use crate::link::{Conditions, InFlight, Link, MS};
 use crate::random::Random;
 
 /// What is played.
@@ -100,7 +99,7 @@ struct World {
     there: Link,
     back: Link,
     noise: Random,
-    in_flight: BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>>,
+    in_flight: InFlight,
     posted: u64,
     sender_pool: PacketPool,
     receiver_pool: PacketPool,
@@ -184,7 +183,7 @@ fn parameters(
 /// The bytes of payload `index`: its length and content follow from the index.
 pub fn payload(index: u64) -> Vec<u8> {
     let mut random = Random::new(index);
-    let length = if index % 7 == 0 { random.between(1, 1_316) } else { 188 };
+    let length = if index.is_multiple_of(7) { random.between(1, 1_316) } else { 188 };
     let mut bytes: Vec<u8> = Vec::with_capacity(length as usize + 8);
     while bytes.len() < length as usize {
         bytes.extend_from_slice(&random.next().to_le_bytes());
@@ -236,7 +235,7 @@ impl World {
             sender_pool: pool(16),
             receiver_pool: pool(script.receive_buffer_packets.next_power_of_two() + 16),
             script,
-            in_flight: BinaryHeap::new(),
+            in_flight: InFlight::new(),
             posted: 0,
             buffer: Vec::new(),
             submitted: Vec::new(),

@@ -33,7 +33,7 @@ fn random_script(seed: u64) -> Script {
         reorder: random.pick(&[0, 0, 10_000]),
         reorder_delay: random.pick(&[1, 20]) * MS,
         duplicate: random.pick(&[0, 0, 20_000]),
-        rate: 0,
+        rate: None,
         queue: 0,
         blackouts: if random.per_million(100_000) {
             vec![(800 * MS, random.between(820, 2_000) * MS)]
@@ -52,7 +52,7 @@ fn random_script(seed: u64) -> Script {
     Script {
         seed,
         handshake,
-        there: Conditions { rate: random.pick(&[0, 0, 100_000_000]), queue: 50 * MS, ..there },
+        there: Conditions { rate: random.pick(&[None, None, Some(100_000_000)]), queue: 50 * MS, ..there },
         back,
         latency_ms: random.pick(&[20, 120, 500]),
         packets: random.between(1_000, 3_000),
