@@ -164,7 +164,7 @@ pub struct Acceptance {
     pub flow_window: u32,
     /// The key of the stream's passphrase, derived for this request; `None` when the stream has no passphrase.
     pub key_encrypting_key: Option<KeyEncryptingKey>,
-    /// Randomness for keys of our own.
+    /// Randomness for keys of our own; must be set when we send encrypted.
     pub key_seed: [u8; 32],
     /// When our own keys change.
     pub key_refresh: KeyRefresh,
@@ -221,6 +221,10 @@ impl AdmissionRequest {
         assert!(
             (1..1 << 30).contains(&acceptance.socket_id),
             "socket ids are given out between 1 and 2^30, so that they cannot be taken for groups"
+        );
+        assert!(
+            !acceptance.role.sends() || acceptance.key_encrypting_key.is_none() || acceptance.key_seed != [0; 32],
+            "keys of our own need randomness"
         );
         let encryption = match (acceptance.key_encrypting_key, &self.key_material) {
             (None, None) => None,

@@ -259,6 +259,9 @@ fn what_waits_and_what_was_answered_is_bounded_and_expires() {
     assert_eq!(admitted(&mut listener).key.initial_sequence, 50);
 }
 
+/// Makes a conclusion with a given cookie.
+type Making = Box<dyn Fn(u32) -> Vec<u8>>;
+
 #[test]
 fn each_kind_of_unsuitable_conclusion_has_its_reject_reason() {
     let with = |kind: u16, content: &'static [u8]| {
@@ -270,7 +273,7 @@ fn each_kind_of_unsuitable_conclusion_has_its_reject_reason() {
             packet
         }
     };
-    let cases: [(RejectReason, Box<dyn Fn(u32) -> Vec<u8>>); 14] = [
+    let cases: [(RejectReason, Making); 14] = [
         (RejectReason::Version, Box::new(|cookie| conclusion(cookie, |fields, _| fields.version = 4))),
         (RejectReason::Version, Box::new(|cookie| conclusion(cookie, |_, extension| extension.version = 0x0001_0300))),
         (RejectReason::Rogue, Box::new(|cookie| conclusion(cookie, |_, extension| extension.version = 0x0001_0207))),
