@@ -35,6 +35,10 @@ pub struct Arguments {
 enum Command {
     Tap(TapArguments),
     Streams(StreamsArguments),
+    ServeDev {
+        #[arg(long)]
+        set: Vec<String>,
+    },
     /// Print completions for a shell
     Completions(CompletionsArguments),
 }
@@ -96,6 +100,10 @@ impl Arguments {
     pub fn run(self) -> Result<Exit, CommandError> {
         Ok(match self.command {
             Command::Tap(arguments) => tap::run(arguments)?,
+            Command::ServeDev { set } => {
+                super::serve_dev::run(&set);
+                Exit::Done
+            }
             Command::Streams(arguments) => streams::run(&arguments)?,
             Command::Completions(arguments) => completions::run(&arguments),
         })

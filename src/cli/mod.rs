@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod completions;
+pub mod serve_dev;
 pub mod streams;
 pub mod table;
 pub mod tap;

@@ -137,8 +137,9 @@ pub fn create(directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> 
     // Before the pages exist: binding does not move them. A machine with one node, or a kernel without NUMA, says no.
     let bound = spec.numa_node.filter(|&node| data.bind(node).is_ok());
     memory::allocate(&data_file, spec.capacity()).map_err(full)?;
-    data.prefault();
+    // In this order: there are 512 times fewer page table entries to fill once the pages are huge.
     let huge_pages = data.collapse();
+    data.prefault();
 
     let header = Header {
         minor: layout::MINOR,

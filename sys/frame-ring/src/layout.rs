@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+pub use crate::headworks_capnp::TrackKind;
+
 /// First eight bytes of `ctl`.
 pub const MAGIC: [u8; 8] = *b"HWRING\0\x01";
 /// Layouts with another major version are refused.
@@ -18,7 +20,7 @@ pub const FEATURE_PAYLOAD_CRC: u64 = 1;
 
 /// Bytes of the immutable page; its last four are the CRC32C of the rest.
 pub const HEADER_SIZE: usize = 0x1000;
-/// A reader refuses header sizes above this.
+/// Offset of the header's CRC32C.
 pub const HEADER_CRC: usize = HEADER_SIZE - 4;
 
 /// `data_reserve` u64: bytes below it may be being written, so bytes below reserve − capacity are gone.
@@ -108,34 +110,12 @@ impl State {
     }
 }
 
-/// What a ring carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum TrackKind {
-    /// A later version's kind.
-    Unknown = 0,
-    /// Coded pictures.
-    Video = 1,
-    /// Coded or uncompressed sound.
-    Audio = 2,
-    /// SCTE-35, KLV, ancillary data, teletext, subtitles.
-    Data = 3,
-    /// Whole transport stream packets.
-    Transport = 4,
-}
-
-impl TrackKind {
-    /// The kind a word stands for.
-    #[must_use]
-    pub fn from_word(word: u32) -> Self {
-        match word {
-            1 => Self::Video,
-            2 => Self::Audio,
-            3 => Self::Data,
-            4 => Self::Transport,
-            _ => Self::Unknown,
-        }
-    }
+/// The kind that the header's word stands for; what a later version may add is unknown.
+fn track_kind(word: u32) -> TrackKind {
+    u16::try_from(word)
+        .ok()
+        .and_then(|word| TrackKind::try_from(word).ok())
+        .unwrap_or(TrackKind::Unknown)
 }
 
 /// The immutable page, decoded.
@@ -302,7 +282,7 @@ impl Header {
             config_offset: u64_at(page, 0x60),
             config_size: u32_at(page, 0x68),
             codec: u32_at(page, 0x6C),
-            kind: TrackKind::from_word(u32_at(page, 0x70)),
+            kind: track_kind(u32_at(page, 0x70)),
             clock_rate: u32_at(page, 0x74),
             numa_node: u32_at(page, 0x78) as i32,
             backing_page_size: u32_at(page, 0x7C),

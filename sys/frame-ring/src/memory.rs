@@ -132,8 +132,35 @@ impl SharedWords {
             offset.is_multiple_of(8) && offset + words.len() * 8 <= self.map.len(),
             "words outside the mapping"
         );
-        for (i, word) in words.iter_mut().enumerate() {
-            *word = self.word(offset + i * 8).load(Relaxed);
+        // SAFETY: checked just now; as in `word`.
+        let shared = unsafe { self.word_slice(offset, words.len()) };
+        for (word, shared) in words.iter_mut().zip(shared) {
+            *word = shared.load(Relaxed);
+        }
+    }
+
+    /// Stores words one by one, in no order.
+    #[inline]
+    pub(crate) fn store_words(&self, offset: usize, words: &[u64]) {
+        assert!(self.writable, "a reader does not write");
+        assert!(
+            offset.is_multiple_of(8) && offset + words.len() * 8 <= self.map.len(),
+            "words outside the mapping"
+        );
+        // SAFETY: checked just now; as in `word`.
+        let shared = unsafe { self.word_slice(offset, words.len()) };
+        for (&word, shared) in words.iter().zip(shared) {
+            shared.store(word, Relaxed);
+        }
+    }
+
+    /// # Safety
+    /// `offset` is a multiple of 8 and `count` words from it lie in the mapping.
+    #[inline]
+    unsafe fn word_slice(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        // SAFETY: as promised by the caller, and as in `word`.
+        unsafe {
+            std::slice::from_raw_parts(self.map.as_ptr().add(offset).cast::<AtomicU64>(), count)
         }
     }
 

@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::bell::{BellError, BellReader};
+use crate::builder::open_directory;
 use crate::directory::list_tracks;
 use crate::layout::{State, TrackKind};
 use crate::reader::{Frame, Life, Look, OpenError, ReadError, Reader, Start};
@@ -118,12 +120,16 @@ impl TrackReader {
 /// A reader of all tracks of a stream, or of some.
 #[derive(Debug)]
 pub struct StreamReader {
+    /// The directory by its descriptor: when another one takes its name, these rings still belong to this bell.
     directory: PathBuf,
+    _handle: OwnedFd,
     bell: BellReader,
     only: Option<String>,
     tracks: Vec<TrackReader>,
     generation: u32,
     scanned: Instant,
+    /// A ring was found to be superseded: look for the one that took its place.
+    rescan: bool,
     events: VecDeque<StreamEvent>,
     verify: bool,
     stalled_told: bool,
@@ -141,14 +147,18 @@ impl StreamReader {
         start: Start,
         only: Option<&str>,
     ) -> Result<Self, StreamOpenError> {
-        let bell = BellReader::open(directory)?;
+        let handle = open_directory(directory)?;
+        let directory = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+        let bell = BellReader::open(&directory)?;
         let mut reader = Self {
-            directory: directory.to_owned(),
+            directory,
+            _handle: handle,
             generation: bell.tracks_generation(),
             bell,
             only: only.map(str::to_owned),
             tracks: Vec::new(),
             scanned: Instant::now(),
+            rescan: false,
             events: VecDeque::new(),
             verify: false,
             stalled_told: false,
@@ -260,7 +270,7 @@ impl StreamReader {
             let seen = self.bell.futex();
             let stream_head = self.bell.stream_head();
             let generation = self.bell.tracks_generation();
-            if generation != self.generation {
+            if generation != self.generation || std::mem::take(&mut self.rescan) {
                 self.generation = generation;
                 // A ring that is new to us holds nothing that we have passed over: all of it is wanted.
                 let _ = self.scan(Start::Oldest);
@@ -274,7 +284,9 @@ impl StreamReader {
                     Err(error) => Err(self.failed(track, error)),
                 };
             }
-            self.idle(seen, &mut deadline, timeout)?;
+            if !self.rescan {
+                self.idle(seen, &mut deadline, timeout)?;
+            }
         }
     }
 
@@ -295,16 +307,24 @@ impl StreamReader {
                 }
                 Ok(Look::Empty) => {
                     let track = &mut self.tracks[i];
-                    if track.ring.state() == State::Ended && drained(&track.ring) {
-                        track.done = true;
-                        return Err(StreamEvent::TrackEnded { track: i });
+                    match track.ring.state() {
+                        State::Ended if drained(&track.ring) => {
+                            track.done = true;
+                            return Err(StreamEvent::TrackEnded { track: i });
+                        }
+                        State::Superseded if drained(&track.ring) => {
+                            track.done = true;
+                            self.rescan = true;
+                        }
+                        _ => {}
                     }
                 }
                 Ok(look) => return Err(event_of(i, &look)),
                 Err(error) => return Err(self.failed(i, error)),
             }
         }
-        Ok(oldest.map(|(_, track)| track))
+        // The new ring first: its frames may come before those just found.
+        Ok(oldest.map(|(_, track)| track).filter(|_| !self.rescan))
     }
 
     fn failed(&mut self, track: usize, error: ReadError) -> StreamEvent {

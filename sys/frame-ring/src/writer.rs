@@ -255,9 +255,7 @@ impl Writer {
         self.ctl.store(slot, layout::BUSY, Relaxed);
         // Pairs with the acquire fence between the two looks at `lock` in `Reader::copy_slot`.
         fence(Release);
-        for (i, &word) in image.iter().enumerate().skip(1) {
-            self.ctl.store(slot + i * 8, word, Relaxed);
-        }
+        self.ctl.store_words(slot + 8, &image[1..]);
         // Pairs with the first look at `lock` in `Reader::copy_slot`.
         self.ctl.store(slot, seq + 1, Release);
 
