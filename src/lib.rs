@@ -6,6 +6,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod container;
+pub mod control;
 pub mod media;
 pub mod output;
 pub mod pipeline;
