@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod clock;
 pub mod executor;
+pub mod host;
 pub mod mailbox;
 pub mod net;
 pub mod report;
