@@ -2,6 +2,7 @@
 //! **Headworks** takes broadcast contribution feeds off the network and puts coded frames into shared memory.
 
 pub mod base;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod container;

@@ -234,6 +234,16 @@ impl StreamSink for StreamRings {
     }
 }
 
+impl TrackRing {
+    /// Why it has no ring, if it has none and will have none.
+    pub fn error(&self) -> Option<String> {
+        match &self.state {
+            RingState::Failed(error) => Some(error.to_string()),
+            RingState::Opening { .. } | RingState::Ready(_) | RingState::Ended => None,
+        }
+    }
+}
+
 /// A track of [`StreamRings`] with the stream's bell at hand.
 pub struct OpenTrack<'a> {
     ring: &'a mut TrackRing,
@@ -303,6 +313,7 @@ fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
         RandomAccess::Cra => (RingAccess::Cra, 0),
         RandomAccess::Bla => (RingAccess::Bla, 0),
         RandomAccess::RecoveryPoint { frame_count } => (RingAccess::RecoveryPoint, frame_count),
+        RandomAccess::Intra if frame.info.picture_type == PictureType::Unknown => (RingAccess::Independent, 0),
         RandomAccess::Intra => (RingAccess::Intra, 0),
     };
     FrameDescriptor {

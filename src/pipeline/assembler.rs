@@ -193,6 +193,11 @@ impl<F: Framer> Assembler<F> {
         &self.assembly.delay_us
     }
 
+    /// What a decoder must know first.
+    pub fn configuration(&self) -> &TrackConfiguration {
+        self.framer.configuration()
+    }
+
     /// What is known of the track's format.
     pub fn format(&self) -> &Format {
         &self.framer.configuration().format

@@ -94,6 +94,8 @@ pub struct IngestStatistics {
 struct Delivery {
     payload: Payload,
     rtp: Option<RtpFacts>,
+    /// Bytes of it that the content has taken already.
+    taken: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -135,6 +137,27 @@ impl Ingest {
         self.release(now, sink);
         self.protocol = None;
         self.finish(now, sink);
+    }
+
+    /// Gives the session away, for another source to attach.
+    pub fn take_protocol(&mut self) -> Option<Protocol> {
+        self.protocol.take()
+    }
+
+    /// Ends the session from this side: the peer is told, and what is held still comes out when it is due.
+    pub fn close(&mut self, now: Instant) {
+        match &mut self.protocol {
+            Some(Protocol::Srt(connection)) => connection.close(now, srt::connection::CloseReason::Local),
+            Some(Protocol::Rtp(source)) => source.close(),
+            Some(Protocol::RawTransport(_)) | None => {}
+        }
+    }
+
+    /// The session is over before there was anything to write to.
+    pub fn discard(&mut self) {
+        self.hold_until = None;
+        self.held.clear();
+        self.protocol = None;
     }
 
     /// Takes a datagram of the session. Its payload comes out with [`deliver`](Self::deliver).
@@ -189,9 +212,10 @@ impl Ingest {
             }
             return;
         }
-        while let Some(delivery) = poll(&mut self.protocol, now) {
-            self.take(now, &delivery, sink);
-            if sink.is_opening() && self.hold_until.is_none() {
+        while let Some(mut delivery) = poll(&mut self.protocol, now) {
+            if !self.take(now, &mut delivery, sink) {
+                // A new track: what comes now waits for its ring.
+                self.held.push_front(delivery);
                 self.hold_until = Some(now + HOLD_MAX);
                 return self.deliver(now, sink);
             }
@@ -284,44 +308,70 @@ impl Ingest {
             return false;
         }
         let give_up = self.hold_until.take().is_some() && sink.is_opening();
-        while let Some(delivery) = self.held.pop_front() {
-            self.take(now, &delivery, sink);
-            if sink.is_opening() && !give_up {
-                // Another track has turned up among what was held.
-                self.hold_until = Some(now + HOLD_MAX);
-                return false;
+        while let Some(mut delivery) = self.held.pop_front() {
+            while !self.take(now, &mut delivery, sink) {
+                if !give_up {
+                    // Another track has turned up among what was held.
+                    self.held.push_front(delivery);
+                    self.hold_until = Some(now + HOLD_MAX);
+                    return false;
+                }
             }
         }
         true
     }
 
+    /// Gives a payload to the content; `false` if the content stopped at a new track whose ring is not there yet.
     #[inline]
-    fn take<S: StreamSink>(&mut self, now: Instant, delivery: &Delivery, sink: &mut S) {
-        let payload = &delivery.payload;
-        self.statistics.payloads += 1;
-        self.statistics.bytes += payload.packet.len() as u64;
-        self.statistics.lost += u64::from(payload.lost_before);
-        self.statistics.recovered += u64::from(payload.recovered);
+    fn take<S: StreamSink>(&mut self, now: Instant, delivery: &mut Delivery, sink: &mut S) -> bool {
+        if delivery.taken == 0 {
+            let payload = &delivery.payload;
+            self.statistics.payloads += 1;
+            self.statistics.bytes += payload.packet.len() as u64;
+            self.statistics.lost += u64::from(payload.lost_before);
+            self.statistics.recovered += u64::from(payload.recovered);
+        }
         match delivery.rtp {
-            None => self.transport().receive(now, payload, sink),
-            Some(facts) => self.take_rtp(now, payload, facts, sink),
+            None => self.take_transport(now, delivery, sink),
+            Some(facts) => {
+                let taken = self.take_rtp(now, delivery, facts, sink);
+                // A payload that is given again is not a second restart.
+                delivery.rtp = Some(RtpFacts { restart: false, ..facts });
+                taken
+            }
         }
     }
 
-    fn take_rtp<S: StreamSink>(&mut self, now: Instant, payload: &Payload, facts: RtpFacts, sink: &mut S) {
+    #[inline]
+    fn take_transport<S: StreamSink>(&mut self, now: Instant, delivery: &mut Delivery, sink: &mut S) -> bool {
+        match self.transport().receive(now, &delivery.payload, delivery.taken, sink) {
+            None => true,
+            Some(taken) => {
+                delivery.taken = taken;
+                false
+            }
+        }
+    }
+
+    fn take_rtp<S: StreamSink>(
+        &mut self,
+        now: Instant,
+        delivery: &mut Delivery,
+        facts: RtpFacts,
+        sink: &mut S,
+    ) -> bool {
         let Some(format) = self.payload_types.get(facts.payload_type) else {
             self.statistics.unknown_payload_type += 1;
             if self.unknown_payload_type.replace(facts.payload_type) != Some(facts.payload_type) {
                 self.events.push_back(IngestEvent::UnknownPayloadType(facts.payload_type));
             }
-            return;
+            return true;
         };
         if format.encoding == Encoding::Mp2t {
-            let transport = self.transport();
-            if facts.restart {
-                transport.restart();
+            if facts.restart && delivery.taken == 0 {
+                self.transport().restart();
             }
-            return transport.receive(now, payload, sink);
+            return self.take_transport(now, delivery, sink);
         }
         if !matches!(&self.content, Content::Elementary(elementary) if elementary.carries(&format.encoding)) {
             let ssrc = match &self.protocol {
@@ -330,16 +380,19 @@ impl Ingest {
             };
             let Some(elementary) = ElementaryStream::new(format, ssrc, sink) else {
                 self.statistics.unknown_payload_type += 1;
-                return;
+                return true;
             };
             self.finish(now, sink);
             self.content = Content::Elementary(Box::new(elementary));
-        }
-        let Content::Elementary(elementary) = &mut self.content else { unreachable!("it was just made one") };
-        if facts.restart {
+            if sink.is_opening() {
+                return false;
+            }
+        } else if let (true, Content::Elementary(elementary)) = (facts.restart, &mut self.content) {
             elementary.restart();
         }
-        elementary.receive(now, payload, facts.timestamp, facts.marker, sink);
+        let Content::Elementary(elementary) = &mut self.content else { unreachable!("it was just made one") };
+        elementary.receive(now, &delivery.payload, facts.timestamp, facts.marker, sink);
+        true
     }
 
     #[inline]
@@ -355,7 +408,9 @@ impl Ingest {
 #[inline]
 fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
     match protocol {
-        Some(Protocol::Srt(connection)) => connection.poll_payload(now).map(|payload| Delivery { payload, rtp: None }),
+        Some(Protocol::Srt(connection)) => {
+            connection.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0 })
+        }
         Some(Protocol::Rtp(source)) => source.poll_payload(now).map(|delivered| Delivery {
             rtp: Some(RtpFacts {
                 timestamp: delivered.timestamp,
@@ -364,8 +419,11 @@ fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
                 restart: delivered.restart,
             }),
             payload: delivered.payload,
+            taken: 0,
         }),
-        Some(Protocol::RawTransport(raw)) => raw.poll_payload(now).map(|payload| Delivery { payload, rtp: None }),
+        Some(Protocol::RawTransport(raw)) => {
+            raw.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0 })
+        }
         None => None,
     }
 }

@@ -49,10 +49,19 @@ impl TransportStream {
         Self { demux: Demux::new(Limits::default()), tracks: Vec::new(), programmes: Vec::new(), datagrams_lost: 0 }
     }
 
-    /// Takes one payload and writes what it completes.
-    pub fn receive<S: StreamSink>(&mut self, now: Instant, payload: &Payload, sink: &mut S) {
+    /// Takes one payload, from the byte at `from` on, and writes what it completes.
+    ///
+    /// When a track is new and its ring is not there yet, it stops and gives the place to go on from, so that not a byte of
+    /// the track's first frame is written to nowhere.
+    pub fn receive<S: StreamSink>(
+        &mut self,
+        now: Instant,
+        payload: &Payload,
+        from: usize,
+        sink: &mut S,
+    ) -> Option<usize> {
         self.datagrams_lost = payload.lost_before;
-        if payload.lost_before > 0 {
+        if payload.lost_before > 0 && from == 0 {
             self.demux.gap(payload.lost_before.saturating_mul(PACKETS_PER_DATAGRAM));
         }
         let mut carriage = Carriage {
@@ -63,10 +72,10 @@ impl TransportStream {
             origin: 0,
         };
         let bytes: &[u8] = &payload.packet;
-        let mut taken = 0;
+        let mut taken = from;
         loop {
             let mut rest = &bytes[taken..];
-            let Some(event) = self.demux.push(&mut rest) else { return };
+            let event = self.demux.push(&mut rest)?;
             taken = bytes.len() - rest.len();
             match event {
                 Event::PesData { track, data } => {
@@ -119,7 +128,11 @@ impl TransportStream {
                         track.assembler.discontinuity(damage(cause), lost);
                     }
                 }
-                Event::Tables => self.follow_tables(now, sink),
+                Event::Tables => {
+                    if self.follow_tables(now, sink) && sink.is_opening() {
+                        return Some(taken);
+                    }
+                }
             }
         }
     }
@@ -161,8 +174,9 @@ impl TransportStream {
         self.demux.statistics()
     }
 
-    /// Opens tracks that are new in the tables and ends those that are gone.
-    fn follow_tables<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+    /// Opens tracks that are new in the tables and ends those that are gone; `true` if any is new.
+    fn follow_tables<S: StreamSink>(&mut self, now: Instant, sink: &mut S) -> bool {
+        let mut is_any_new = false;
         for index in 0..self.tracks.len() {
             let listed = self.demux.track(TrackIndex(index as u16)).map(|listed| listed.serial);
             if let Some(track) = self.tracks[index].take_if(|track| listed != Some(track.serial)) {
@@ -196,6 +210,7 @@ impl TransportStream {
                     language: listed.language,
                 };
                 let hints = FramerHints { opus_channel_configuration: listed.opus_channel_config };
+                is_any_new = true;
                 let framer = AnyFramer::new(listed.key.codec, hints);
                 self.tracks[slot] = Some(Track {
                     assembler: Assembler::new(framer, DecodeTime::Presentation),
@@ -206,6 +221,7 @@ impl TransportStream {
                 });
             }
         }
+        is_any_new
     }
 }
 

@@ -28,6 +28,12 @@ impl Clock {
         self.now
     }
 
+    /// The turn's time: that of the last [`read`](Self::read).
+    #[inline]
+    pub fn turn(&self) -> Instant {
+        self.now
+    }
+
     /// The time right now, without the wall clock.
     #[inline]
     pub fn now() -> Instant {

@@ -3,11 +3,15 @@
 //! Start with [`turn`]: it is the loop that everything else serves.
 
 pub mod admission;
+pub mod appliance;
 pub mod clock;
 pub mod executor;
 pub mod host;
 pub mod mailbox;
 pub mod net;
+pub mod plan;
 pub mod report;
+pub mod sessions;
 pub mod strangers;
 pub mod timers;
+pub mod turn;

@@ -2,7 +2,6 @@
 //! what went in.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,7 +14,8 @@ use headworks::protocol::srt::statistics::Statistics;
 use headworks::protocol::srt::stream_id::StreamId;
 use headworks_packet::{PacketPool, PoolOptions};
 
-use crate::link::{Conditions, Link, MS};
+use crate::call::call;
+use crate::link::{Conditions, InFlight, Link, MS};
 use crate::random::Random;
 
 /// What is played.
@@ -41,6 +41,8 @@ pub struct Script {
     pub noise: u32,
     /// Encrypted, with keys of this length, changed every so many packets.
     pub encryption: Option<(KeyLength, u64)>,
+    /// Begins with a handshake; then the initial time stamp is that of the caller, zero.
+    pub handshake: bool,
 }
 
 impl Default for Script {
@@ -60,6 +62,7 @@ impl Default for Script {
             receive_buffer_packets: 4_096,
             noise: 0,
             encryption: None,
+            handshake: false,
         }
     }
 }
@@ -87,12 +90,16 @@ const SENDER_EPOCH: u64 = 10_000_000 * MS;
 
 struct World {
     script: Script,
+    /// Virtual time at which the first payload is handed in.
+    begin: u64,
+    /// How long the handshake that the time base comes from was on its way.
+    base_delay: u64,
     sender: Connection,
     receiver: Connection,
     there: Link,
     back: Link,
     noise: Random,
-    in_flight: BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>>,
+    in_flight: InFlight,
     posted: u64,
     sender_pool: PacketPool,
     receiver_pool: PacketPool,
@@ -104,15 +111,36 @@ struct World {
     drift_means: u64,
 }
 
+/// What the sender's clock shows at virtual time `now`.
+fn sender_clock(script: &Script, now: u64) -> Instant {
+    Instant::from_nanos(SENDER_EPOCH + (i128::from(now) * i128::from(1_000_000 + script.drift_ppm) / 1_000_000) as u64)
+}
+
+/// The virtual time at which it shows that.
+fn from_sender_clock(script: &Script, at: Instant) -> u64 {
+    let since = at.as_nanos().saturating_sub(SENDER_EPOCH);
+    (i128::from(since) * 1_000_000 / i128::from(1_000_000 + script.drift_ppm)) as u64 + 1
+}
+
+/// What the receiver's clock shows at virtual time `now`.
+fn receiver_clock(now: u64) -> Instant {
+    Instant::from_nanos(RECEIVER_EPOCH + now)
+}
+
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 9_000))
+}
+
+/// Keys are announced a third of their time before they change.
+pub fn refresh(after_packets: u64) -> KeyRefresh {
+    KeyRefresh { after_packets, announce_packets: after_packets / 3 }
 }
 
 /// The sender's keys and the receiver's, as their handshake would have left them.
 fn keys(script: &Script) -> (Option<Encryption>, Option<Encryption>) {
     let Some((length, after_packets)) = script.encryption else { return (None, None) };
     let salt = [script.seed as u8; SALT_LEN];
-    let refresh = KeyRefresh { after_packets, announce_packets: after_packets / 3 };
+    let refresh = refresh(after_packets);
     let kek = || derive_key_encrypting_key(b"correct horse", &salt, length);
     let (sending, message) = Encryption::initiate(kek(), salt, [7; 32], refresh);
     let receiving = Encryption::accept(kek(), &message, [8; 32], refresh);
@@ -155,7 +183,7 @@ fn parameters(
 /// The bytes of payload `index`: its length and content follow from the index.
 pub fn payload(index: u64) -> Vec<u8> {
     let mut random = Random::new(index);
-    let length = if index % 7 == 0 { random.between(1, 1_316) } else { 188 };
+    let length = if index.is_multiple_of(7) { random.between(1, 1_316) } else { 188 };
     let mut bytes: Vec<u8> = Vec::with_capacity(length as usize + 8);
     while bytes.len() < length as usize {
         bytes.extend_from_slice(&random.next().to_le_bytes());
@@ -166,42 +194,48 @@ pub fn payload(index: u64) -> Vec<u8> {
 
 impl World {
     fn new(script: Script) -> Self {
-        let start = SENDER_EPOCH - u64::from(script.initial_timestamp_us) * 1_000;
-        let begin = Instant::from_nanos(SENDER_EPOCH);
-        let (sending, receiving) = keys(&script);
-        let idle = Duration::from_secs(3_600);
-        let sender = Connection::new(
-            begin,
-            parameters(&script, (1, 2), Role::Sender, Instant::from_nanos(start), sending),
-            Limits {
-                send_buffer_packets: 16_384,
-                receive_buffer_packets: 64,
-                peer_idle_timeout: idle,
-                ..Limits::default()
-            },
-        );
-        let began = Instant::from_nanos(RECEIVER_EPOCH);
-        let receiver = Connection::new(
-            began,
-            parameters(&script, (2, 1), Role::Receiver, began, receiving),
-            Limits {
-                receive_buffer_packets: script.receive_buffer_packets,
-                peer_idle_timeout: idle,
-                ..Limits::default()
-            },
-        );
         let mut random = Random::new(script.seed);
+        let mut there = Link::new(script.there.clone(), Random::new(random.next()));
+        let mut back = Link::new(script.back.clone(), Random::new(random.next()));
+        let mut begin = 0;
+        let mut base_delay = script.there.delay;
+        let (sending, receiving) = if script.handshake {
+            let clocks = (|now| sender_clock(&script, now), receiver_clock);
+            let call = call(&script, &mut there, &mut back, (address(1), address(2)), clocks);
+            begin = call.at;
+            base_delay = call.conclusion_delay;
+            (call.caller, call.listener)
+        } else {
+            let start = Instant::from_nanos(SENDER_EPOCH - u64::from(script.initial_timestamp_us) * 1_000);
+            let (sending, receiving) = keys(&script);
+            (
+                parameters(&script, (1, 2), Role::Sender, start, sending),
+                parameters(&script, (2, 1), Role::Receiver, receiver_clock(0), receiving),
+            )
+        };
+        let idle = Duration::from_secs(3_600);
+        let limits = Limits { peer_idle_timeout: idle, receive_buffer_packets: 64, ..Limits::default() };
         let pool = |slots| PacketPool::new(PoolOptions { slots, ..PoolOptions::default() }).expect("memory");
         Self {
-            there: Link::new(script.there.clone(), Random::new(random.next())),
-            back: Link::new(script.back.clone(), Random::new(random.next())),
+            sender: Connection::new(
+                sender_clock(&script, begin),
+                sending,
+                Limits { send_buffer_packets: 16_384, ..limits },
+            ),
+            receiver: Connection::new(
+                receiver_clock(begin),
+                receiving,
+                Limits { receive_buffer_packets: script.receive_buffer_packets, ..limits },
+            ),
+            begin,
+            base_delay,
+            there,
+            back,
             noise: Random::new(random.next()),
             sender_pool: pool(16),
             receiver_pool: pool(script.receive_buffer_packets.next_power_of_two() + 16),
             script,
-            sender,
-            receiver,
-            in_flight: BinaryHeap::new(),
+            in_flight: InFlight::new(),
             posted: 0,
             buffer: Vec::new(),
             submitted: Vec::new(),
@@ -210,22 +244,6 @@ impl World {
             last_delivery: Instant::ZERO,
             drift_means: 0,
         }
-    }
-
-    /// What the sender's clock shows at virtual time `now`, and back.
-    fn sender_clock(&self, now: u64) -> Instant {
-        Instant::from_nanos(
-            SENDER_EPOCH + (now as i128 * (1_000_000 + self.script.drift_ppm) as i128 / 1_000_000) as u64,
-        )
-    }
-
-    fn from_sender_clock(&self, at: Instant) -> u64 {
-        let since = at.as_nanos().saturating_sub(SENDER_EPOCH);
-        (since as i128 * 1_000_000 / (1_000_000 + self.script.drift_ppm) as i128) as u64 + 1
-    }
-
-    fn receiver_clock(now: u64) -> Instant {
-        Instant::from_nanos(RECEIVER_EPOCH + now)
     }
 
     fn round_up(&self, at: u64) -> u64 {
@@ -240,21 +258,21 @@ impl World {
 
     fn run(mut self) -> Outcome {
         let interval = self.script.interval;
-        let last_send = interval * self.script.packets;
+        let last_send = self.begin + interval * self.script.packets;
         let latency = u64::from(self.script.latency_ms) * MS;
         let end = last_send + latency + 1_200 * MS + 4 * (self.script.there.delay + self.script.back.delay);
-        let mut next_send = 0;
-        let mut now = 0;
+        let mut next_send = self.begin;
+        let mut now = self.begin;
         while now < end {
             // What the sender hands in.
             while next_send <= now && (self.submitted.len() as u64) < self.script.packets {
                 let bytes = payload(self.submitted.len() as u64);
-                let clock = self.sender_clock(now);
+                let clock = sender_clock(&self.script, now);
                 self.sender.send(clock, &bytes).expect("the send buffer holds a second and more");
                 self.submitted.push(now);
                 next_send += interval;
             }
-            let mut receiver_turn = self.receiver.next_timeout().is_some_and(|at| at <= Self::receiver_clock(now));
+            let mut receiver_turn = self.receiver.next_timeout().is_some_and(|at| at <= receiver_clock(now));
             while let Some(Reverse((at, ..))) = self.in_flight.peek()
                 && *at <= now
             {
@@ -262,15 +280,17 @@ impl World {
                 self.arrive(now, at, to_receiver, &bytes);
                 receiver_turn |= to_receiver;
             }
-            let clock = self.sender_clock(now);
+            let clock = sender_clock(&self.script, now);
             if self.sender.next_timeout().is_some_and(|at| at <= clock) {
                 self.sender.handle_timeout(clock);
             }
             self.flush_sender(now);
             if receiver_turn {
-                self.receiver.handle_timeout(Self::receiver_clock(now));
+                self.receiver.handle_timeout(receiver_clock(now));
                 self.deliver(now);
                 self.flush_receiver(now);
+                let next = self.receiver.next_timeout();
+                assert!(next.is_some_and(|at| at > receiver_clock(now)), "due again at once: {next:?}");
             }
             now = self.next_time(now, next_send, end);
         }
@@ -286,7 +306,7 @@ impl World {
             next = next.min(if *to_receiver { self.round_up(*at) } else { *at });
         }
         if let Some(at) = self.sender.next_timeout() {
-            next = next.min(self.from_sender_clock(at));
+            next = next.min(from_sender_clock(&self.script, at));
         }
         if let Some(at) = self.receiver.next_timeout() {
             next = next.min(self.round_up(at.as_nanos().saturating_sub(RECEIVER_EPOCH)));
@@ -297,25 +317,19 @@ impl World {
     fn arrive(&mut self, now: u64, at: u64, to_receiver: bool, bytes: &[u8]) {
         let (pool, peer) = if to_receiver { (&self.receiver_pool, 1) } else { (&self.sender_pool, 2) };
         let packet = pool.copy_from(bytes).expect("a slot: the receive buffer is bounded");
-        let mut datagram = Datagram {
-            packet,
-            peer: address(peer),
-            local: None,
-            interface: 0,
-            path: 0,
-            arrival: Self::receiver_clock(at),
-        };
+        let mut datagram =
+            Datagram { packet, peer: address(peer), local: None, interface: 0, path: 0, arrival: receiver_clock(at) };
         if to_receiver {
-            self.receiver.receive(Self::receiver_clock(now), datagram);
+            self.receiver.receive(receiver_clock(now), datagram);
             self.outcome.most_held = self.outcome.most_held.max(self.receiver.held_packets());
         } else {
-            datagram.arrival = self.sender_clock(now);
+            datagram.arrival = sender_clock(&self.script, now);
             self.sender.receive(datagram.arrival, datagram);
         }
     }
 
     fn flush_sender(&mut self, now: u64) {
-        let clock = self.sender_clock(now);
+        let clock = sender_clock(&self.script, now);
         loop {
             self.buffer.clear();
             let Some(transmit) = self.sender.poll_transmit(clock, &mut self.buffer) else { break };
@@ -350,7 +364,7 @@ impl World {
     fn flush_receiver(&mut self, now: u64) {
         loop {
             self.buffer.clear();
-            let clock = Self::receiver_clock(now);
+            let clock = receiver_clock(now);
             if self.receiver.poll_transmit(clock, &mut self.buffer).is_none() {
                 break;
             }
@@ -362,7 +376,7 @@ impl World {
     }
 
     fn deliver(&mut self, now: u64) {
-        let clock = Self::receiver_clock(now);
+        let clock = receiver_clock(now);
         while let Some(payload) = self.receiver.poll_payload(clock) {
             let outcome = &mut self.outcome;
             self.next_index += u64::from(payload.lost_before);
@@ -372,8 +386,8 @@ impl World {
             assert_eq!(*payload.packet, *self::payload(index), "the bytes of payload {index}");
             assert!(payload.due <= clock, "payload {index} came before its time");
             let submitted = self.submitted[index as usize];
-            let ideal = submitted + self.script.there.delay + u64::from(self.script.latency_ms) * MS;
-            let error = payload.due.signed_nanos_since(Self::receiver_clock(ideal));
+            let ideal = submitted + self.base_delay + u64::from(self.script.latency_ms) * MS;
+            let error = payload.due.signed_nanos_since(receiver_clock(ideal));
             outcome.due_error = (outcome.due_error.0.min(error), outcome.due_error.1.max(error));
             // It waited for nothing but its time, its arrival and the one before it.
             let possible = payload.due.max(payload.arrival).max(self.last_delivery);
@@ -401,7 +415,7 @@ impl World {
         assert_eq!(statistics.pkt_delivered, self.outcome.delivered);
         assert_eq!(statistics.pkt_rcv_drop, self.outcome.lost);
         assert_eq!(self.receiver.held_packets(), 0, "nothing waits for ever");
-        self.receiver.close(Self::receiver_clock(0), CloseReason::Local);
+        self.receiver.close(receiver_clock(0), CloseReason::Local);
         assert!(self.receiver.is_closed());
         assert_eq!(self.receiver_pool.in_use(), 0, "every slot is free again");
         assert_eq!(self.sender_pool.in_use(), 0);

@@ -1,8 +1,14 @@
 //! One direction of a bad network.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::random::Random;
 
 pub const MS: u64 = 1_000_000;
+
+/// Datagrams under way: when they arrive, the order they were sent in, whether they go to the receiver, their bytes.
+pub type InFlight = BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>>;
 
 /// How bad.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +28,8 @@ pub struct Conditions {
     pub reorder_delay: u64,
     /// Packets that come twice, per million.
     pub duplicate: u32,
-    /// Bits per second of the bottleneck; 0 is no limit. What would wait longer than `queue` ns is lost.
-    pub rate: u64,
+    /// Bits per second of the bottleneck, if any. What would wait longer than `queue` ns is lost.
+    pub rate: Option<u64>,
     pub queue: u64,
     /// From … to, in ns: nothing passes.
     pub blackouts: Vec<(u64, u64)>,
@@ -58,13 +64,13 @@ impl Link {
             return [None; 2];
         }
         let mut at = now;
-        if conditions.rate > 0 {
+        if let Some(rate) = conditions.rate {
             at = at.max(self.free_at);
             if at - now > conditions.queue {
                 self.lost += 1;
                 return [None; 2];
             }
-            at += (length as u64 + 28) * 8 * 1_000_000_000 / conditions.rate;
+            at += (length as u64 + 28) * 8 * 1_000_000_000 / rate;
             self.free_at = at;
         }
         at = (at + conditions.delay + random.below(conditions.jitter + 1)).max(self.last_arrival);

@@ -3,6 +3,7 @@
 //! `HEADWORKS_SIM_SEEDS=20000 cargo test --test sim` plays more; `HEADWORKS_SIM_FIRST=137` begins elsewhere;
 //! `HEADWORKS_SIM_UPDATE=1` writes the table of residual loss anew.
 
+mod call;
 mod conversation;
 mod link;
 mod random;
@@ -32,7 +33,7 @@ fn random_script(seed: u64) -> Script {
         reorder: random.pick(&[0, 0, 10_000]),
         reorder_delay: random.pick(&[1, 20]) * MS,
         duplicate: random.pick(&[0, 0, 20_000]),
-        rate: 0,
+        rate: None,
         queue: 0,
         blackouts: if random.per_million(100_000) {
             vec![(800 * MS, random.between(820, 2_000) * MS)]
@@ -47,15 +48,17 @@ fn random_script(seed: u64) -> Script {
     // A sender that nobody answers for ten tries gives up announcing its key, so there are no blackouts with keys; and a key's
     // place is taken by the next but one, so they change more slowly than packets are sent again.
     let key_length = random.pick(&[None, Some(KeyLength::Aes128), Some(KeyLength::Aes256)]);
+    let handshake = random.per_million(250_000);
     Script {
         seed,
-        there: Conditions { rate: random.pick(&[0, 0, 100_000_000]), queue: 50 * MS, ..there },
+        handshake,
+        there: Conditions { rate: random.pick(&[None, None, Some(100_000_000)]), queue: 50 * MS, ..there },
         back,
         latency_ms: random.pick(&[20, 120, 500]),
         packets: random.between(1_000, 3_000),
         interval,
         initial_sequence: random.pick(&[0, 12_345, (1 << 31) - 700, (1 << 31) - 1]),
-        initial_timestamp_us: random.pick(&[0, 3_000_000, u32::MAX - 500_000, u32::MAX]),
+        initial_timestamp_us: if handshake { 0 } else { random.pick(&[0, 3_000_000, u32::MAX - 500_000, u32::MAX]) },
         drift_ppm: random.pick(&[0, 50, -50, 300]),
         turn: random.pick(&[0, MS / 2, 2 * MS]),
         receive_buffer_packets: random.pick(&[512, 4_096]),
@@ -218,6 +221,25 @@ fn keys_change_without_a_packet_lost() {
         });
         assert_eq!((outcome.delivered, outcome.lost), (4_000, 0));
         assert_eq!((outcome.receiver.key_refreshes, outcome.receiver.pkt_rcv_undecrypt), (4, 0));
+    }
+}
+
+#[test]
+fn a_call_over_a_bad_path_becomes_a_conversation() {
+    for (seed, encryption) in [(1, None), (2, Some((KeyLength::Aes128, 1_000))), (3, Some((KeyLength::Aes256, 1_000)))]
+    {
+        let path = Conditions { delay: 15 * MS, loss: 100_000, ..Conditions::default() };
+        let outcome = play(Script {
+            seed,
+            there: path.clone(),
+            back: path,
+            encryption,
+            handshake: true,
+            latency_ms: 1_000,
+            packets: 3_000,
+            ..Script::default()
+        });
+        assert_eq!((outcome.delivered, outcome.lost, outcome.receiver.pkt_rcv_undecrypt), (3_000, 0, 0));
     }
 }
 

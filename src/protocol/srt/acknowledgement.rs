@@ -206,7 +206,7 @@ impl Rates {
             sum += u64::from(interval);
             count += 1;
         }
-        if sum == 0 { 0 } else { u32::try_from(count * 1_000_000_000 / sum).unwrap_or(u32::MAX) }
+        (count * 1_000_000_000).checked_div(sum).map_or(0, |rate| u32::try_from(rate).unwrap_or(u32::MAX))
     }
 }
 

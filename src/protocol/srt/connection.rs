@@ -114,7 +114,6 @@ enum State {
 struct Pending {
     shutdown: bool,
     key_material_response: bool,
-    acknowledgement: bool,
     light_acknowledgement: bool,
     loss_report: bool,
     keep_alive: bool,
@@ -189,6 +188,7 @@ impl Connection {
     #[inline]
     pub fn receive(&mut self, now: Instant, datagram: Datagram) {
         if self.state != State::Running {
+            self.statistics.pkt_after_end += 1;
             return;
         }
         if datagram.peer != self.parameters.peer {
@@ -301,7 +301,6 @@ impl Connection {
             self.end(CloseReason::PeerIdle);
             return self.finish_draining();
         }
-        self.pending.acknowledgement |= now >= self.receiver.ack_at(&self.round_trip);
         if now >= self.receiver.nak_at() {
             self.pending.loss_report = true;
             self.receiver.periodic_nak_sent(now, &self.round_trip);
@@ -439,7 +438,8 @@ impl Connection {
             writer.key_material_response(buffer, &self.key_material_response);
             return true;
         }
-        if std::mem::take(&mut self.pending.acknowledgement) {
+        // Looked at here, not in `handle_timeout`: giving up a gap may have made it due.
+        if now >= self.receiver.ack_at(&self.round_trip) {
             self.pending.light_acknowledgement = false;
             self.write_acknowledgement(now, writer, buffer);
             return true;

@@ -343,6 +343,10 @@ impl Receiver {
     /// The number of a full acknowledgement that goes out now, and what it acknowledges.
     pub fn take_ack(&mut self, now: Instant) -> (u32, SequenceNumber) {
         let next = self.buffer.first_missing();
+        if self.was_full {
+            // That there is room again must reach the sender, or it waits for ever: repeated until confirmed.
+            self.confirmed = self.confirmed.min(next.saturating_sub(1));
+        }
         self.acknowledged = next;
         self.acknowledged_at = now;
         self.was_full = self.buffer.free() == 0;

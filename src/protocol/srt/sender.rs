@@ -120,9 +120,9 @@ impl Sender {
             return false;
         }
         if offset > 0 {
-            let flight = offset as usize;
-            assert!(self.buffer.acknowledge(self.buffer.first() + offset as u64), "judged above");
-            self.flow_window = self.flow_window.saturating_sub(flight);
+            let known = self.buffer.acknowledge(self.buffer.first() + offset as u64);
+            assert!(known, "judged above");
+            self.flow_window = self.flow_window.saturating_sub(offset as usize);
             self.progress_at = now;
             self.probes = 0;
         }

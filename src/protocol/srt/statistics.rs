@@ -51,6 +51,8 @@ pub struct Statistics {
     // --- received datagrams that were nothing for us
     /// Datagrams too short, or of an unknown control type.
     pub pkt_malformed: u64,
+    /// Datagrams that came after the end.
+    pub pkt_after_end: u64,
     /// Datagrams from another address than the peer's.
     pub pkt_wrong_peer: u64,
     /// Datagrams for another socket id.

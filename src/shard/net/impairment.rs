@@ -41,7 +41,8 @@ pub struct Conditions {
 impl Conditions {
     /// Whether they change nothing.
     pub fn is_clear(&self) -> bool {
-        let Self { loss, burst, delay, jitter, reorder, reorder_delay: _, duplicate, rate_bps, queue: _, blackouts } = self;
+        let Self { loss, burst, delay, jitter, reorder, reorder_delay: _, duplicate, rate_bps, queue: _, blackouts } =
+            self;
         *loss == 0.0
             && burst.is_none()
             && delay.is_zero()
@@ -422,8 +423,7 @@ mod tests {
 
     #[test]
     fn a_reordered_datagram_is_overtaken() {
-        let conditions =
-            Conditions { reorder: 0.02, reorder_delay: Duration::from_millis(2), ..Conditions::default() };
+        let conditions = Conditions { reorder: 0.02, reorder_delay: Duration::from_millis(2), ..Conditions::default() };
         let (fates, statistics) = run(conditions, 5, 10_000);
         assert!((150..250).contains(&statistics.reordered));
         let mut line = DelayLine::new(10_000);

@@ -6,6 +6,7 @@ pub mod random;
 pub mod sockets;
 pub mod uring;
 
+pub use headworks_host::{compose_socket_id, shard_of_socket_id};
 pub use headworks_packet::PacketPool;
 pub use headworks_uring::{RingStatistics, SendStatistics};
 pub use sockets::{PortSet, SocketRole, SocketsError};

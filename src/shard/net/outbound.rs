@@ -137,8 +137,11 @@ impl Outbound {
         let (descriptor, granted) = udp_socket(&options)?;
         let descriptor = match socket.peer {
             None => descriptor,
-            Some(peer) => connect(descriptor, peer, multicast_from)
-                .map_err(|error| OutboundError::NoWay { peer, interface: socket.interface.clone(), error })?,
+            Some(peer) => connect(descriptor, peer, multicast_from).map_err(|error| OutboundError::NoWay {
+                peer,
+                interface: socket.interface.clone(),
+                error,
+            })?,
         };
         let number = self.sockets.len();
         self.sockets.push(self.ring.add_socket(descriptor, number as u32)?);

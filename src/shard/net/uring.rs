@@ -47,7 +47,16 @@ pub type Incoming = Received;
 pub struct Uring {
     ring: PacketRing,
     pool: PacketPool,
-    sockets: Vec<(SocketRole, SocketId)>,
+    sockets: Vec<Socket>,
+    /// Room for a drained batch, lent to whoever drains.
+    pub batch: Vec<Incoming>,
+}
+
+struct Socket {
+    role: SocketRole,
+    id: SocketId,
+    /// What the kernel says it has lost for want of buffer (`SO_RXQ_OVFL`), a running count.
+    overflow: u32,
 }
 
 impl Uring {
@@ -67,9 +76,11 @@ impl Uring {
         let mut ring = PacketRing::new(ring_options, pool.clone())?;
         let mut armed = Vec::with_capacity(sockets.len());
         for (index, (role, descriptor)) in sockets.into_iter().enumerate() {
-            armed.push((role, ring.add_socket(descriptor, index as u32)?));
+            let id = ring.add_socket(descriptor, index as u32)?;
+            armed.push(Socket { role, id, overflow: 0 });
         }
-        Ok(Self { ring, pool, sockets: armed })
+        let batch = Vec::with_capacity(ring_options.drain_limit);
+        Ok(Self { ring, pool, sockets: armed, batch })
     }
 
     /// Submits what is queued and sleeps until a batch has come or `window` has passed.
@@ -79,25 +90,36 @@ impl Uring {
         Ok(())
     }
 
-    /// Hands out what has come; gives their number, and whether there is more.
+    /// Adds what has come to `batch`; gives its number, and whether there is more.
     #[inline]
-    pub fn drain(&mut self, sink: impl FnMut(Incoming)) -> Result<(usize, bool), NetError> {
-        let drained = self.ring.drain(sink)?;
+    pub fn drain_into(&mut self, batch: &mut Vec<Incoming>) -> Result<(usize, bool), NetError> {
+        let sockets = &mut self.sockets;
+        let drained = self.ring.drain(|incoming| {
+            if let Some(overflow) = incoming.overflow {
+                sockets[incoming.token as usize].overflow = overflow;
+            }
+            batch.push(incoming);
+        })?;
         Ok((drained.datagrams, drained.more))
+    }
+
+    /// Datagrams that sockets have lost because their buffers were full.
+    pub fn dropped_by_kernel(&self) -> u64 {
+        self.sockets.iter().map(|socket| u64::from(socket.overflow)).sum()
     }
 
     /// Queues a datagram on the socket of this role.
     #[inline]
     pub fn send(&mut self, role: SocketRole, transmit: &Transmit, bytes: &[u8]) {
-        if let Some((_, socket)) = self.sockets.iter().find(|(its, _)| *its == role) {
-            self.queue(*socket, transmit.peer, transmit.local, bytes);
+        if let Some(socket) = self.sockets.iter().find(|socket| socket.role == role) {
+            self.queue(socket.id, transmit.peer, transmit.local, bytes);
         }
     }
 
     /// The role of the socket that a datagram came in by.
     #[inline]
     pub fn role(&self, incoming: &Incoming) -> SocketRole {
-        self.sockets[incoming.token as usize].0
+        self.sockets[incoming.token as usize].role
     }
 
     /// A descriptor that becomes readable when something arrives while parked, for parking and for waking.

@@ -6,7 +6,7 @@
 # the first data word, for readers that have no Cap'n Proto library.
 #
 # Generated code: capnp 0.9.2 with the Rust plugin of capnpc 0.27.0
-#   capnp compile -I schema -o capnpc-rust:src --src-prefix=schema schema/headworks.capnp
+#   capnp compile -I schema -o rust:src --src-prefix=schema schema/headworks.capnp
 
 const none :UInt64 = 0xffffffffffffffff;
 # keySeq of a frame that follows no random access point of this writer.

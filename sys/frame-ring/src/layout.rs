@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+pub use crate::headworks_capnp::TrackKind;
+
 /// First eight bytes of `ctl`.
 pub const MAGIC: [u8; 8] = *b"HWRING\0\x01";
 /// Layouts with another major version are refused.
@@ -18,7 +20,7 @@ pub const FEATURE_PAYLOAD_CRC: u64 = 1;
 
 /// Bytes of the immutable page; its last four are the CRC32C of the rest.
 pub const HEADER_SIZE: usize = 0x1000;
-/// A reader refuses header sizes above this.
+/// Offset of the header's CRC32C.
 pub const HEADER_CRC: usize = HEADER_SIZE - 4;
 
 /// `data_reserve` u64: bytes below it may be being written, so bytes below reserve − capacity are gone.
@@ -108,34 +110,9 @@ impl State {
     }
 }
 
-/// What a ring carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum TrackKind {
-    /// A later version's kind.
-    Unknown = 0,
-    /// Coded pictures.
-    Video = 1,
-    /// Coded or uncompressed sound.
-    Audio = 2,
-    /// SCTE-35, KLV, ancillary data, teletext, subtitles.
-    Data = 3,
-    /// Whole transport stream packets.
-    Transport = 4,
-}
-
-impl TrackKind {
-    /// The kind a word stands for.
-    #[must_use]
-    pub fn from_word(word: u32) -> Self {
-        match word {
-            1 => Self::Video,
-            2 => Self::Audio,
-            3 => Self::Data,
-            4 => Self::Transport,
-            _ => Self::Unknown,
-        }
-    }
+/// The kind that the header's word stands for; what a later version may add is unknown.
+fn track_kind(word: u32) -> TrackKind {
+    u16::try_from(word).ok().and_then(|word| TrackKind::try_from(word).ok()).unwrap_or(TrackKind::Unknown)
 }
 
 /// The immutable page, decoded.
@@ -284,9 +261,7 @@ impl Header {
         }
         let features_required = u64_at(page, 0x10);
         if features_required & !FEATURES_REQUIRED_KNOWN != 0 {
-            return Err(LayoutError::Features(
-                features_required & !FEATURES_REQUIRED_KNOWN,
-            ));
+            return Err(LayoutError::Features(features_required & !FEATURES_REQUIRED_KNOWN));
         }
         let header = Self {
             minor: u16_at(page, 0x0A),
@@ -302,7 +277,7 @@ impl Header {
             config_offset: u64_at(page, 0x60),
             config_size: u32_at(page, 0x68),
             codec: u32_at(page, 0x6C),
-            kind: TrackKind::from_word(u32_at(page, 0x70)),
+            kind: track_kind(u32_at(page, 0x70)),
             clock_rate: u32_at(page, 0x74),
             numa_node: u32_at(page, 0x78) as i32,
             backing_page_size: u32_at(page, 0x7C),
@@ -316,10 +291,7 @@ impl Header {
 
     fn check_geometry(&self, ctl_size: u64, data_size: u64) -> Result<(), LayoutError> {
         let bad = |what| Err(LayoutError::Geometry(what));
-        if !self.slot_count.is_power_of_two()
-            || self.slot_count < 4
-            || self.slot_count > SLOT_COUNT_MAX
-        {
+        if !self.slot_count.is_power_of_two() || self.slot_count < 4 || self.slot_count > SLOT_COUNT_MAX {
             return bad("slot count");
         }
         let page = u64::from(self.backing_page_size);
@@ -342,20 +314,13 @@ impl Header {
             return bad("configuration size");
         }
         let low = CONFIG_OFFSET as u64;
-        if !self.config_offset.is_multiple_of(64)
-            || self.config_offset < low
-            || self.config_offset > ctl_size
-        {
+        if !self.config_offset.is_multiple_of(64) || self.config_offset < low || self.config_offset > ctl_size {
             return bad("configuration offset");
         }
-        if !self.slot_offset.is_multiple_of(64)
-            || self.slot_offset < low
-            || self.slot_offset > ctl_size
-        {
+        if !self.slot_offset.is_multiple_of(64) || self.slot_offset < low || self.slot_offset > ctl_size {
             return bad("slot offset");
         }
-        let config_end =
-            self.config_offset + u64::from(self.config_count) * u64::from(self.config_size);
+        let config_end = self.config_offset + u64::from(self.config_count) * u64::from(self.config_size);
         let slot_end = self.slot_offset + u64::from(self.slot_count) * SLOT_SIZE as u64;
         if config_end > ctl_size || slot_end > ctl_size {
             return Err(LayoutError::FileSize("ctl"));
@@ -384,8 +349,7 @@ impl Header {
     #[inline]
     #[must_use]
     pub fn config_at(&self, generation: u32) -> usize {
-        self.config_offset as usize
-            + (generation % self.config_count) as usize * self.config_size as usize
+        self.config_offset as usize + (generation % self.config_count) as usize * self.config_size as usize
     }
 }
 
@@ -424,10 +388,7 @@ mod tests {
     #[test]
     fn a_header_comes_back_as_it_was_written() {
         let page = header().encode();
-        assert_eq!(
-            Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20),
-            Ok(header())
-        );
+        assert_eq!(Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20), Ok(header()));
     }
 
     #[test]
@@ -448,32 +409,16 @@ mod tests {
         assert_eq!(judge(&resealed(page)), Err(LayoutError::Features(4)));
         let mut page = header().encode();
         page[0x4C] = 15;
-        assert_eq!(
-            judge(&resealed(page)),
-            Err(LayoutError::Geometry("slot count"))
-        );
-        assert_eq!(
-            Header::judge(&header().encode()[..], size - 1, 1 << 20),
-            Err(LayoutError::FileSize("ctl"))
-        );
-        assert_eq!(
-            Header::judge(&header().encode()[..], size, 4096),
-            Err(LayoutError::FileSize("data"))
-        );
+        assert_eq!(judge(&resealed(page)), Err(LayoutError::Geometry("slot count")));
+        assert_eq!(Header::judge(&header().encode()[..], size - 1, 1 << 20), Err(LayoutError::FileSize("ctl")));
+        assert_eq!(Header::judge(&header().encode()[..], size, 4096), Err(LayoutError::FileSize("data")));
         assert_eq!(Header::judge(&[], 0, 0), Err(LayoutError::Short(0)));
     }
 
     #[test]
     fn a_newer_minor_version_is_read() {
-        let newer = Header {
-            minor: 7,
-            features_optional: u64::MAX,
-            ..header()
-        };
+        let newer = Header { minor: 7, features_optional: u64::MAX, ..header() };
         let page = newer.encode();
-        assert_eq!(
-            Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20),
-            Ok(newer)
-        );
+        assert_eq!(Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20), Ok(newer));
     }
 }

@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::bell::{BellError, BellReader};
+use crate::builder::open_directory;
 use crate::directory::list_tracks;
 use crate::layout::{State, TrackKind};
 use crate::reader::{Frame, Life, Look, OpenError, ReadError, Reader, Start};
@@ -118,12 +120,16 @@ impl TrackReader {
 /// A reader of all tracks of a stream, or of some.
 #[derive(Debug)]
 pub struct StreamReader {
+    /// The directory by its descriptor: when another one takes its name, these rings still belong to this bell.
     directory: PathBuf,
+    _handle: OwnedFd,
     bell: BellReader,
     only: Option<String>,
     tracks: Vec<TrackReader>,
     generation: u32,
     scanned: Instant,
+    /// A ring was found to be superseded: look for the one that took its place.
+    rescan: bool,
     events: VecDeque<StreamEvent>,
     verify: bool,
     stalled_told: bool,
@@ -136,19 +142,19 @@ impl StreamReader {
     ///
     /// # Errors
     /// [`StreamOpenError`]. A ring that cannot be opened is left out, and tried again when the tracks change.
-    pub fn open(
-        directory: &Path,
-        start: Start,
-        only: Option<&str>,
-    ) -> Result<Self, StreamOpenError> {
-        let bell = BellReader::open(directory)?;
+    pub fn open(directory: &Path, start: Start, only: Option<&str>) -> Result<Self, StreamOpenError> {
+        let handle = open_directory(directory)?;
+        let directory = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+        let bell = BellReader::open(&directory)?;
         let mut reader = Self {
-            directory: directory.to_owned(),
+            directory,
+            _handle: handle,
             generation: bell.tracks_generation(),
             bell,
             only: only.map(str::to_owned),
             tracks: Vec::new(),
             scanned: Instant::now(),
+            rescan: false,
             events: VecDeque::new(),
             verify: false,
             stalled_told: false,
@@ -164,9 +170,7 @@ impl StreamReader {
     /// Check payloads against their checksums, where the rings have them.
     pub fn verify_checksums(&mut self, verify: bool) {
         self.verify = verify;
-        self.tracks
-            .iter_mut()
-            .for_each(|track| track.ring.verify_checksums(verify));
+        self.tracks.iter_mut().for_each(|track| track.ring.verify_checksums(verify));
     }
 
     /// A track by its index.
@@ -188,12 +192,7 @@ impl StreamReader {
             Ok(Look::Ready { stream_seq }) => Some(stream_seq),
             _ => None,
         };
-        let begin = self
-            .tracks
-            .iter_mut()
-            .filter(|t| is_video(t))
-            .filter_map(first)
-            .min();
+        let begin = self.tracks.iter_mut().filter(|t| is_video(t)).filter_map(first).min();
         if let Some(begin) = begin {
             for track in self.tracks.iter_mut().filter(|t| !is_video(t)) {
                 track.ring.seek_stream_seq(begin);
@@ -224,14 +223,8 @@ impl StreamReader {
             if ring.state() == State::Superseded {
                 continue;
             }
-            self.events.push_back(StreamEvent::TrackAdded {
-                track: self.tracks.len(),
-            });
-            self.tracks.push(TrackReader {
-                name,
-                ring,
-                done: false,
-            });
+            self.events.push_back(StreamEvent::TrackAdded { track: self.tracks.len() });
+            self.tracks.push(TrackReader { name, ring, done: false });
         }
         Ok(())
     }
@@ -239,18 +232,12 @@ impl StreamReader {
     /// The next frame of the stream, copied into a buffer that this reader keeps, or what happened instead; waits at most `timeout`.
     pub fn next(&mut self, timeout: Duration) -> StreamNext<'_> {
         match self.advance(timeout) {
-            Ok((track, copied)) => StreamNext::Frame {
-                track,
-                frame: self.tracks[track].ring.frame(&copied),
-            },
+            Ok((track, copied)) => StreamNext::Frame { track, frame: self.tracks[track].ring.frame(&copied) },
             Err(event) => StreamNext::Event(event),
         }
     }
 
-    fn advance(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<(usize, crate::reader::PendingFrame), StreamEvent> {
+    fn advance(&mut self, timeout: Duration) -> Result<(usize, crate::reader::PendingFrame), StreamEvent> {
         let mut deadline = None;
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -260,7 +247,7 @@ impl StreamReader {
             let seen = self.bell.futex();
             let stream_head = self.bell.stream_head();
             let generation = self.bell.tracks_generation();
-            if generation != self.generation {
+            if generation != self.generation || std::mem::take(&mut self.rescan) {
                 self.generation = generation;
                 // A ring that is new to us holds nothing that we have passed over: all of it is wanted.
                 let _ = self.scan(Start::Oldest);
@@ -274,7 +261,9 @@ impl StreamReader {
                     Err(error) => Err(self.failed(track, error)),
                 };
             }
-            self.idle(seen, &mut deadline, timeout)?;
+            if !self.rescan {
+                self.idle(seen, &mut deadline, timeout)?;
+            }
         }
     }
 
@@ -287,24 +276,30 @@ impl StreamReader {
             }
             match self.tracks[i].ring.look() {
                 Ok(Look::Ready { stream_seq }) => {
-                    if stream_seq < stream_head
-                        && oldest.is_none_or(|(first, _)| stream_seq < first)
-                    {
+                    if stream_seq < stream_head && oldest.is_none_or(|(first, _)| stream_seq < first) {
                         oldest = Some((stream_seq, i));
                     }
                 }
                 Ok(Look::Empty) => {
                     let track = &mut self.tracks[i];
-                    if track.ring.state() == State::Ended && drained(&track.ring) {
-                        track.done = true;
-                        return Err(StreamEvent::TrackEnded { track: i });
+                    match track.ring.state() {
+                        State::Ended if drained(&track.ring) => {
+                            track.done = true;
+                            return Err(StreamEvent::TrackEnded { track: i });
+                        }
+                        State::Superseded if drained(&track.ring) => {
+                            track.done = true;
+                            self.rescan = true;
+                        }
+                        _ => {}
                     }
                 }
                 Ok(look) => return Err(event_of(i, &look)),
                 Err(error) => return Err(self.failed(i, error)),
             }
         }
-        Ok(oldest.map(|(_, track)| track))
+        // The new ring first: its frames may come before those just found.
+        Ok(oldest.map(|(_, track)| track).filter(|_| !self.rescan))
     }
 
     fn failed(&mut self, track: usize, error: ReadError) -> StreamEvent {
@@ -325,11 +320,7 @@ impl StreamReader {
                 if self.bell.futex() != seen {
                     return Ok(());
                 }
-                return Err(if state == State::Ended {
-                    StreamEvent::Ended
-                } else {
-                    StreamEvent::Superseded
-                });
+                return Err(if state == State::Ended { StreamEvent::Ended } else { StreamEvent::Superseded });
             }
             State::Stalled if !self.stalled_told => {
                 self.stalled_told = true;
@@ -339,12 +330,7 @@ impl StreamReader {
             State::Live => self.stalled_told = false,
         }
         let now = Instant::now();
-        if self.life.has_died(
-            self.bell
-                .heartbeat_count()
-                .wrapping_add(self.bell.stream_head()),
-            now,
-        ) {
+        if self.life.has_died(self.bell.heartbeat_count().wrapping_add(self.bell.stream_head()), now) {
             return Err(StreamEvent::WriterDead);
         }
         if now.duration_since(self.scanned) >= RESCAN {
@@ -370,11 +356,7 @@ fn drained(ring: &Reader) -> bool {
 
 fn event_of(track: usize, look: &Look) -> StreamEvent {
     match *look {
-        Look::Lapped { lost, resume_at } => StreamEvent::Lapped {
-            track,
-            lost,
-            resume_at,
-        },
+        Look::Lapped { lost, resume_at } => StreamEvent::Lapped { track, lost, resume_at },
         Look::Skipped { count } => StreamEvent::Skipped { track, count },
         Look::Ready { .. } | Look::Empty => unreachable!("neither is an event"),
     }

@@ -226,6 +226,7 @@ fn what_is_missing_when_the_next_is_due_is_given_up_and_told() {
 fn a_gap_is_reported_at_once_and_again_until_it_closes() {
     let mut bench = bench();
     bench.put_data(at(0), &data(0, 0), &[]);
+    assert_eq!(bench.out(at(0)), [Out::Ack(1, 1)]);
     bench.put_data(at(1), &data(4, 1), &[]);
     assert_eq!(bench.out(at(1)), [Out::Nak(vec![(1, 3)])]);
     assert_eq!(bench.out(at(1)), []);
@@ -276,7 +277,7 @@ fn every_64_packets_a_light_acknowledgement_goes_out() {
         bench.put_data(at(1), &data(index, 1), &[]);
         out.extend(bench.out(at(1)));
     }
-    assert_eq!(out, [Out::LightAck(64), Out::LightAck(128), Out::LightAck(192)]);
+    assert_eq!(out, [Out::Ack(1, 1), Out::LightAck(65), Out::LightAck(129), Out::LightAck(193)]);
 }
 
 #[test]
@@ -290,6 +291,25 @@ fn an_acknowledgement_tells_the_room_there_is() {
     bench.connection.poll_transmit(at(20), &mut bench.buffer);
     assert_eq!(bench.buffer[16 + 12..16 + 16], 6_u32.to_be_bytes());
     assert_eq!(bench.buffer.len(), 16 + 28);
+}
+
+#[test]
+fn that_a_full_buffer_has_room_again_is_told_until_confirmed() {
+    let mut bench = bench();
+    for index in 0..256 {
+        bench.put_data(at(0), &data(index, 0), &[]);
+        bench.out(at(0));
+    }
+    assert_eq!(bench.timeout(at(10)), [Out::Ack(2, 256)]);
+    bench.control(at(20), |to, buffer| to.acknowledgement_receipt(buffer, 2));
+    assert_eq!(bench.timeout(at(60)), []);
+    assert_eq!(bench.indices(at(LATENCY_MS)).len(), 256);
+    assert_eq!(bench.out(at(LATENCY_MS)), [Out::Ack(3, 256)]);
+    // Round trip 10 ms, deviation 5 ms.
+    assert_eq!(bench.out(at(LATENCY_MS + 29)), []);
+    assert_eq!(bench.out(at(LATENCY_MS + 30)), [Out::Ack(4, 256)]);
+    bench.control(at(LATENCY_MS + 40), |to, buffer| to.acknowledgement_receipt(buffer, 4));
+    assert_eq!(bench.out(at(LATENCY_MS + 500)), []);
 }
 
 #[test]
@@ -356,6 +376,7 @@ fn forged_control_packets_are_counted_and_believed_in_nothing() {
 fn a_drop_request_ends_the_asking_but_not_the_delivery() {
     let mut bench = bench();
     bench.put_data(at(0), &data(0, 0), &[]);
+    assert_eq!(bench.out(at(0)), [Out::Ack(1, 1)]);
     bench.put_data(at(1), &data(5, 5), &[]);
     assert_eq!(bench.out(at(1)), [Out::Nak(vec![(1, 4)])]);
     let drop = |first, last| DropRequest {

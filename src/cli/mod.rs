@@ -1,0 +1,8 @@
+//! Floor 8: what a person types. One file per command.
+
+pub mod arguments;
+pub mod completions;
+pub mod serve_dev;
+pub mod streams;
+pub mod table;
+pub mod tap;

@@ -1,0 +1,314 @@
+//! All shards of a host and the threads beside them: started in order, ended in order.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use headworks_host::{InstanceError, InstanceLock, ServiceManager, ServiceState, Signal, SignalFd, available_cores};
+
+use super::admission::Desk;
+use super::executor::{ExecutorError, Shell};
+use super::mailbox::Shards;
+use super::net::uring::NetError;
+use super::net::{NetOptions, PortSet, SocketRole, SocketsError};
+use super::plan::MemoryPlan;
+use super::turn::{Shard, ShardOptions};
+use crate::config::{Config, PayloadFormat};
+use crate::output::directory::DirectoryError;
+use crate::output::{Housekeeping, OutputOptions, RingDirectory, Waker};
+use crate::protocol::rtp::{Encoding, PayloadFormat as RtpFormat, PayloadTypes};
+
+/// Shards that are started when no cores are named: more than one feed a core can hardly bring is rare, and each costs memory.
+const SHARDS_BY_DEFAULT: usize = 2;
+/// How long all shards together may take to start.
+const START_MAX: Duration = Duration::from_secs(30);
+/// How long ending may take; systemd is told to wait longer.
+const STOP_MAX: Duration = Duration::from_millis(4_500);
+
+/// Why the appliance does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Signals cannot be received.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+    /// Another instance writes the same rings.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The rings' directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A port cannot be had.
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
+    /// The plan does not fit the limit.
+    #[error("{0}")]
+    Memory(String),
+    /// A shard's thread cannot be made.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// A shard has no net.
+    #[error("shard {shard}: {source}")]
+    Net {
+        /// Which shard.
+        shard: usize,
+        /// Why not.
+        source: NetError,
+    },
+    /// A shard said nothing.
+    #[error("a shard did not start within {START_MAX:?}")]
+    Silent,
+    /// `shards.cores` names a core that is not there.
+    #[error("shards.cores names core {core}, but this process may run on {available:?} only")]
+    NoSuchCore {
+        /// The core.
+        core: usize,
+        /// Those that are there.
+        available: Vec<usize>,
+    },
+}
+
+/// Signals, to be received before any thread is started.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// First thing in a process that serves.
+    ///
+    /// # Errors
+    /// [`StartError::Signals`].
+    pub fn new() -> Result<Self, StartError> {
+        SignalFd::new().map(Self).map_err(StartError::Signals)
+    }
+
+    /// Waits for a signal to end; `false` when none came within `timeout`.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        matches!(self.0.wait(timeout), Some(Signal::Terminate | Signal::Interrupt))
+    }
+}
+
+/// A running appliance.
+pub struct Appliance {
+    shards: Shards,
+    shells: Vec<Shell>,
+    outcomes: Receiver<(usize, Result<(), NetError>)>,
+    waker: Waker,
+    waker_thread: JoinHandle<()>,
+    housekeeping_thread: JoinHandle<()>,
+    desk: Arc<Desk>,
+    _ports: PortSet,
+    _lock: InstanceLock,
+    started: Started,
+}
+
+/// What is to be said once it runs.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Where is listened.
+    pub listening: Vec<(String, std::net::SocketAddr)>,
+    /// Bytes of receive buffer per socket: asked for, granted.
+    pub receive_buffer: (usize, usize),
+    /// The memory plan.
+    pub plan: MemoryPlan,
+    /// The cores that shards run on.
+    pub cores: Vec<Option<usize>>,
+    /// The rings' directory.
+    pub root: PathBuf,
+}
+
+impl Appliance {
+    /// Opens everything and starts every shard; returns when all of them turn.
+    ///
+    /// # Errors
+    /// [`StartError`], one line that names what is in the way.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let cores = choose_cores(&config)?;
+        let plan = MemoryPlan::new(&config, cores.len());
+        if let Some(fault) = plan.fault(&config) {
+            return Err(StartError::Memory(fault));
+        }
+        let (waker, waker_thread) = Waker::start("hw-waker");
+        let directory = Arc::new(RingDirectory::prepare(OutputOptions::from_config(&config), waker.clone())?);
+        let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
+        let mut ports = PortSet::open(&config, cores.len())?;
+        let payload_types = Arc::new(payload_types(&config, &ports));
+        let (housekeeping, housekeeping_thread) = {
+            let directory = Arc::clone(&directory);
+            Housekeeping::start("hw-house", move || directory.tick())
+        };
+        let shards = Shards::new(cores.len());
+        let desk = Desk::new(Arc::clone(&config), shards.clone(), directory, housekeeping);
+        let net = NetOptions { slots: plan.slots_per_shard, huge_pages: config.output.huge_pages, credit: plan.credit };
+        let (outcome_sender, outcomes) = channel();
+        let (ready_sender, ready) = channel();
+        let cookie_secret = random_bytes();
+        let mut shells = Vec::with_capacity(cores.len());
+        for (index, core) in cores.iter().copied().enumerate() {
+            let sockets: Vec<(SocketRole, OwnedFd)> = std::mem::take(&mut ports.by_shard[index]);
+            let options = ShardOptions {
+                shard: index,
+                core,
+                config: Arc::clone(&config),
+                net,
+                sockets,
+                shards: shards.clone(),
+                desk: Arc::clone(&desk),
+                waker: waker.clone(),
+                payload_types: Arc::clone(&payload_types),
+                cookie_secret,
+                seed: u64::from_le_bytes(random_bytes()),
+            };
+            let (ready, outcome) = (ready_sender.clone(), outcome_sender.clone());
+            shells.push(Shell::spawn(&format!("hw-shard-{index}"), core, move || async move {
+                // Made here, because the ring belongs to the thread that makes it.
+                let result = match Shard::new(options) {
+                    Ok(shard) => {
+                        let _ = ready.send(Ok(()));
+                        drop(ready);
+                        shard.run().await
+                    }
+                    Err(source) => {
+                        let _ = ready.send(Err(StartError::Net { shard: index, source }));
+                        Ok(())
+                    }
+                };
+                // Nobody listens any more when the start has failed.
+                let _ = outcome.send((index, result));
+            })?);
+        }
+        drop((ready_sender, outcome_sender));
+        for _ in 0..cores.len() {
+            match ready.recv_timeout(START_MAX) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(StartError::Silent),
+            }
+        }
+        let started = Started {
+            listening: ports.listening.clone(),
+            receive_buffer: ports.receive_buffer,
+            plan,
+            cores,
+            root: config.output.root.clone(),
+        };
+        Ok(Self {
+            shards,
+            shells,
+            outcomes,
+            waker,
+            waker_thread,
+            housekeeping_thread,
+            desk,
+            _ports: ports,
+            _lock: lock,
+            started,
+        })
+    }
+
+    /// What is to be said at start.
+    pub fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// The mailboxes of its shards, for control.
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    /// Tells the service manager, if there is one, that the appliance is ready.
+    pub fn notify_ready(&self) {
+        if let Some(manager) = ServiceManager::from_environment() {
+            let _ = manager.notify(ServiceState::Ready);
+        }
+    }
+
+    /// Whether a shard has ended by itself, and why.
+    pub fn failure(&self) -> Option<(usize, NetError)> {
+        match self.outcomes.try_recv() {
+            Ok((shard, Err(error))) => Some((shard, error)),
+            _ => None,
+        }
+    }
+
+    /// Ends all shards: open frames are published, peers are told, what they have sent is delivered.
+    pub fn stop(self) {
+        if let Some(manager) = ServiceManager::from_environment() {
+            let _ = manager.notify(ServiceState::Stopping);
+        }
+        self.shards.stop();
+        let deadline = std::time::Instant::now() + STOP_MAX;
+        for _ in &self.shells {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if self.outcomes.recv_timeout(left).is_err() {
+                tracing::error!("a shard did not end in time");
+                return;
+            }
+        }
+        for shell in self.shells {
+            if let Err(error) = shell.join() {
+                tracing::error!("{error}");
+            }
+        }
+        self.waker.stop();
+        let _ = self.waker_thread.join();
+        self.desk.directory().drop_spare();
+        drop((self.desk, self.shards));
+        // Housekeeping ends when the last one that could give it a job is gone.
+        let _ = self.housekeeping_thread.join();
+    }
+}
+
+fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {
+    let available = available_cores();
+    if config.shards.cores.is_empty() {
+        return Ok(available.into_iter().take(SHARDS_BY_DEFAULT).map(Some).collect());
+    }
+    for &core in &config.shards.cores {
+        if !available.contains(&core) {
+            return Err(StartError::NoSuchCore { core, available });
+        }
+    }
+    Ok(config.shards.cores.iter().copied().map(Some).collect())
+}
+
+/// What payload types mean: per configured stream, and on the shared port.
+fn payload_types(config: &Config, ports: &PortSet) -> (Vec<PayloadTypes>, PayloadTypes) {
+    let add = |types: &mut PayloadTypes, configured: &std::collections::BTreeMap<u8, PayloadFormat>| {
+        for (&payload_type, format) in configured {
+            let encoding = match format {
+                PayloadFormat::Mp2t => Encoding::Mp2t,
+                PayloadFormat::H264 => Encoding::H264,
+                PayloadFormat::Hevc => Encoding::Hevc,
+            };
+            types.set(payload_type, RtpFormat::new(encoding));
+        }
+    };
+    let mut shared = PayloadTypes::default();
+    add(&mut shared, &config.ingestion.rtp.payload_types);
+    let by_stream = config
+        .streams
+        .values()
+        .enumerate()
+        .map(|(index, stream)| {
+            let mut types = shared.clone();
+            for (_, media) in ports.descriptions.iter().filter(|(described, _)| *described == index) {
+                for (payload_type, format) in media.payload_types.iter() {
+                    types.set(payload_type, format.clone());
+                }
+            }
+            if let Some(rtp) = &stream.rtp {
+                add(&mut types, &rtp.payload_types);
+            }
+            types
+        })
+        .collect();
+    (by_stream, shared)
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has randomness");
+    bytes
+}

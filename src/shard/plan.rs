@@ -1,0 +1,200 @@
+//! What memory is needed, itemised, before any of it is taken; for the start and for `check`.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::net::uring::SLOT_SIZE;
+use crate::config::Config;
+use crate::output::directory::OutputOptions;
+use crate::protocol::srt::connection::Limits;
+
+/// Round trip that buffers are sized for beside the latency: around the world by fibre, and some.
+const ROUND_TRIP: Duration = Duration::from_millis(300);
+/// Slots lent to the kernel per shard: the base load's packets of 17 ms.
+const CREDIT: u16 = 2_048;
+/// Slots of a shard that no stream is planned for: credit, batches, strangers.
+const SPARE_SLOTS: usize = 4_096;
+/// Part of the free slots that one more session may count on.
+const FREE_SHARE: usize = 2;
+
+/// What one session may have, from the configuration and its latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionPlan {
+    /// Bounds of an SRT connection.
+    pub limits: Limits,
+    /// Packets in flight that an SRT peer is told it may have.
+    pub flow_window: u32,
+    /// Slots of packet memory that the stream may hold.
+    pub quota: usize,
+}
+
+impl SessionPlan {
+    /// Buffers for `max_bandwidth` over latency and round trip, so that high rates over long distances simply work.
+    pub fn new(config: &Config, latency: Duration) -> Self {
+        let srt = &config.ingestion.srt;
+        let packets = packets(config, latency + ROUND_TRIP);
+        let receive_buffer_packets = packets.max(1_024).next_power_of_two();
+        Self {
+            limits: Limits {
+                receive_buffer_packets,
+                send_buffer_packets: 0,
+                peer_idle_timeout: srt.peer_idle_timeout,
+                reorder_tolerance: 0,
+            },
+            flow_window: srt.flow_window.max(receive_buffer_packets as u32),
+            quota: receive_buffer_packets + 4_096,
+        }
+    }
+
+    /// The most latency that another session gets with so many slots free, never less than what was planned for.
+    pub fn latency_max(config: &Config, free_slots: usize) -> Duration {
+        let per_second = packets(config, Duration::from_secs(1)).max(1);
+        let affordable = Duration::from_secs_f64(free_slots as f64 / FREE_SHARE as f64 / per_second as f64);
+        affordable.max(config.shards.planned_latency).min(config.ingestion.srt.latency_max)
+    }
+}
+
+/// Packets that a stream at full rate sends in `span`.
+fn packets(config: &Config, span: Duration) -> usize {
+    let srt = &config.ingestion.srt;
+    let per_second = srt.max_bandwidth as f64 / 8.0 / f64::from(srt.payload_size);
+    (per_second * span.as_secs_f64()).ceil() as usize
+}
+
+/// All memory of a host, itemised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// What, why, and how many bytes.
+    pub items: Vec<PlanItem>,
+    /// Slots of packet memory of each shard.
+    pub slots_per_shard: usize,
+    /// Slots lent to the kernel at a time, per shard.
+    pub credit: u16,
+}
+
+/// One line of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanItem {
+    /// What the memory is for.
+    pub what: &'static str,
+    /// How it was reckoned.
+    pub reckoning: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Taken at start, or as streams come.
+    pub at_start: bool,
+}
+
+impl MemoryPlan {
+    /// The plan for so many shards.
+    pub fn new(config: &Config, shards: usize) -> Self {
+        let streams = config.ingestion.buffer.pool_size.min(config.ingestion.max_connections.max(1)) as usize;
+        let span = config.shards.planned_latency + ROUND_TRIP;
+        let per_stream = packets(config, span);
+        let streams_per_shard = streams.div_ceil(shards);
+        let slots_per_shard = streams_per_shard * per_stream + SPARE_SLOTS;
+        let output = OutputOptions::from_config(config);
+        let ring_bytes = output.planned_stream_size();
+        let metadata = SessionPlan::new(config, config.shards.planned_latency).limits.receive_buffer_packets * 64;
+        let items = vec![
+            PlanItem {
+                what: "packet memory",
+                reckoning: format!(
+                    "{shards} shards × ({streams_per_shard} streams × {per_stream} packets ({} bit/s for {span:?} in payloads of {} bytes) + {SPARE_SLOTS}) × {SLOT_SIZE} bytes",
+                    config.ingestion.srt.max_bandwidth, config.ingestion.srt.payload_size
+                ),
+                bytes: (shards * slots_per_shard * SLOT_SIZE) as u64,
+                at_start: true,
+            },
+            PlanItem {
+                what: "sending",
+                reckoning: format!("{shards} shards × 256 datagrams × {SLOT_SIZE} bytes"),
+                bytes: (shards * 256 * SLOT_SIZE) as u64,
+                at_start: true,
+            },
+            PlanItem {
+                what: "receive buffers",
+                reckoning: format!("{streams} streams × {metadata} bytes of metadata"),
+                bytes: (streams * metadata) as u64,
+                at_start: false,
+            },
+            PlanItem {
+                what: "frame rings",
+                reckoning: format!(
+                    "{streams} streams × {ring_bytes} bytes (one video, two audio) under {}",
+                    output.root.display()
+                ),
+                bytes: streams as u64 * ring_bytes,
+                at_start: false,
+            },
+        ];
+        Self { items, slots_per_shard, credit: CREDIT }
+    }
+
+    /// Bytes in all.
+    pub fn total(&self) -> u64 {
+        self.items.iter().map(|item| item.bytes).sum()
+    }
+
+    /// Why the plan cannot be carried out under the configured limit, if it cannot.
+    pub fn fault(&self, config: &Config) -> Option<String> {
+        let limit = config.ingestion.memory.global_limit;
+        (self.total() > limit).then(|| {
+            format!(
+                "the memory plan needs {} bytes, ingestion.memory.global_limit allows {limit}: raise it, or lower ingestion.max_connections, srt.max_bandwidth or shards.planned_latency",
+                self.total()
+            )
+        })
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.items {
+            let when = if item.at_start { "at start" } else { "as streams come" };
+            writeln!(f, "  {:>9}  {} ({when}): {}", mebibytes(item.bytes), item.what, item.reckoning)?;
+        }
+        write!(f, "  {:>9}  in all", mebibytes(self.total()))
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_room_for_its_rate_over_latency_and_round_trip() {
+        let config = Config::default();
+        let plan = SessionPlan::new(&config, Duration::from_millis(120));
+        // 60 Mbit/s are 5699.1 packets of 1316 bytes per second.
+        assert_eq!(plan.limits.receive_buffer_packets, 4_096);
+        let plan = SessionPlan::new(&config, Duration::from_secs(8));
+        assert_eq!(plan.limits.receive_buffer_packets, 65_536);
+        assert_eq!(plan.flow_window, 65_536);
+    }
+
+    #[test]
+    fn latency_is_granted_as_far_as_packet_memory_goes() {
+        let config = Config::default();
+        assert_eq!(SessionPlan::latency_max(&config, 0), Duration::from_secs(1));
+        assert_eq!(SessionPlan::latency_max(&config, 1_000_000), Duration::from_secs(8));
+        let some = SessionPlan::latency_max(&config, 45_600);
+        assert!((3.9..4.1).contains(&some.as_secs_f64()), "{some:?}");
+    }
+
+    #[test]
+    fn the_plan_is_the_sum_of_its_items_and_fits_the_default_limit() {
+        let config = Config::default();
+        let plan = MemoryPlan::new(&config, 2);
+        assert_eq!(plan.total(), plan.items.iter().map(|item| item.bytes).sum::<u64>());
+        assert_eq!(plan.slots_per_shard, 13 * 7_409 + SPARE_SLOTS);
+        assert_eq!(plan.fault(&config), None);
+        let mut small = config;
+        small.ingestion.memory.global_limit = 1 << 20;
+        assert!(plan.fault(&small).unwrap().contains("ingestion.memory.global_limit allows 1048576"));
+    }
+}

@@ -1,0 +1,428 @@
+//! Whose is it? The streams of one shard, and the sessions attached to them.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::{IpAddr, SocketAddr};
+
+use super::net::SocketRole;
+use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
+use super::strangers::SourceKey;
+use crate::base::Instant;
+use crate::codec::framer::AnyFramer;
+use crate::media::Format;
+use crate::output::StreamRings;
+use crate::pipeline::assembler::Assembler;
+use crate::pipeline::frame::{SinkIndex, TrackDescription};
+use crate::pipeline::ingest::{Content, Ingest, Protocol};
+
+/// Events kept of each stream, for people.
+const EVENTS_MAX: usize = 50;
+
+/// One stream of this shard with the session attached to it.
+pub struct Session {
+    /// The stream's name.
+    pub name: String,
+    /// Which life of the stream.
+    pub life: u64,
+    /// Where it comes from.
+    pub kind: StreamKind,
+    /// The socket that its peer is answered by.
+    pub role: SocketRole,
+    /// Protocol, container, codec.
+    pub ingest: Ingest,
+    /// Its rings; `None` until housekeeping has made the stream's directory.
+    pub rings: Option<StreamRings>,
+    /// Who sends it, while there is a session.
+    pub peer: Option<SocketAddr>,
+    /// The socket id of an SRT session.
+    pub socket_id: Option<u32>,
+    /// What a source of the RTP ports is known by.
+    pub source: Option<SourceKey>,
+    /// When the stream was opened.
+    pub created: Instant,
+    /// When its last datagram came in.
+    pub last_datagram: Instant,
+    /// When its last session ended, if it has none.
+    pub detached: Option<Instant>,
+    /// Sessions it has had.
+    pub sessions: u32,
+    /// Datagrams and payload bytes taken in.
+    pub packets: u64,
+    /// Payload bytes taken in.
+    pub bytes: u64,
+    /// Slots of packet memory that it may hold.
+    pub quota: usize,
+    /// Datagrams dropped because it held its quota.
+    pub dropped_quota: u64,
+    /// What people are told of the session.
+    pub about: About,
+    /// The tracks' formats that people have been told.
+    pub announced: Vec<Format>,
+    events: VecDeque<(Instant, String)>,
+    rate: Rate,
+    stalled: bool,
+}
+
+/// What the handshake settled, for people.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Such as `AES-128-CTR`; empty when plain.
+    pub cipher: String,
+    /// Negotiated latency; 0 outside SRT.
+    pub latency_ms: u32,
+    /// Such as `1.5.1`; empty outside SRT.
+    pub peer_version: String,
+}
+
+/// Bits per second over the last second or so.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    at: Instant,
+    bytes: u64,
+    bits_per_second: u64,
+}
+
+impl Session {
+    /// A stream without a session yet.
+    pub fn new(name: String, life: u64, kind: StreamKind, role: SocketRole, now: Instant, ingest: Ingest) -> Self {
+        Self {
+            name,
+            life,
+            kind,
+            role,
+            ingest,
+            rings: None,
+            peer: None,
+            socket_id: None,
+            source: None,
+            created: now,
+            last_datagram: now,
+            detached: Some(now),
+            sessions: 0,
+            packets: 0,
+            bytes: 0,
+            quota: usize::MAX,
+            dropped_quota: 0,
+            about: About::default(),
+            announced: Vec::new(),
+            events: VecDeque::with_capacity(EVENTS_MAX),
+            rate: Rate { at: now, ..Rate::default() },
+            stalled: false,
+        }
+    }
+
+    /// A session takes the stream over.
+    pub fn attach(&mut self, now: Instant, protocol: Protocol, peer: SocketAddr, about: About) {
+        self.ingest.attach(protocol);
+        self.peer = Some(peer);
+        self.about = about;
+        self.sessions += 1;
+        self.detached = None;
+        self.last_datagram = now;
+    }
+
+    /// The session is over: what is open is published, and the stream waits for another.
+    pub fn detach(&mut self, now: Instant) {
+        match &mut self.rings {
+            Some(rings) => self.ingest.detach(now, rings),
+            None => self.ingest.discard(),
+        }
+        self.peer = None;
+        self.socket_id = None;
+        self.detached = Some(now);
+    }
+
+    /// Keeps an event for people, and logs it.
+    pub fn tell(&mut self, now: Instant, what: String) {
+        tracing::info!(stream = self.name, "{what}");
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back((now, what));
+    }
+
+    /// Ten times a second: rates, states, heartbeats, formats that have become known.
+    pub fn tick(&mut self, now: Instant, stall_after: std::time::Duration) {
+        let elapsed = now.saturating_since(self.rate.at);
+        if elapsed.as_millis() >= 1_000 {
+            let bits = (self.bytes - self.rate.bytes) as f64 * 8.0 / elapsed.as_secs_f64();
+            self.rate = Rate { at: now, bytes: self.bytes, bits_per_second: bits as u64 };
+        }
+        let stalled = now.saturating_since(self.last_datagram) >= stall_after;
+        if let Some(rings) = &mut self.rings {
+            if stalled != self.stalled {
+                rings.set_stalled(stalled);
+            }
+            rings.heartbeat(now);
+        }
+        if stalled != self.stalled {
+            self.stalled = stalled;
+            self.tell(now, if stalled { "no packets come any more" } else { "packets come again" }.to_owned());
+        }
+        self.announce_formats(now);
+    }
+
+    /// Says what tracks there are as their formats become known or change.
+    fn announce_formats(&mut self, now: Instant) {
+        let Some(rings) = &self.rings else { return };
+        let mut news = Vec::new();
+        for_each_track(&self.ingest, |sink, description, assembler| {
+            if self.announced.len() <= sink.0 {
+                self.announced.resize(sink.0 + 1, Format::Unknown);
+            }
+            let format = assembler.format();
+            if *format != Format::Unknown && self.announced[sink.0] != *format {
+                self.announced[sink.0] = format.clone();
+                let language = description.language.map_or_else(String::new, language_suffix);
+                news.push(format!("{}: {} {format}{language}", rings.tracks()[sink.0].name, description.codec));
+            }
+        });
+        for what in news {
+            self.tell(now, what);
+        }
+    }
+
+    /// How it fares.
+    pub fn report(&self) -> StreamReport {
+        let mut tracks = Vec::new();
+        if let Some(rings) = &self.rings {
+            for_each_track(&self.ingest, |sink, description, assembler| {
+                let ring = &rings.tracks()[sink.0];
+                let configuration = assembler.configuration();
+                let (resolution, frame_rate) = match &configuration.format {
+                    Format::Video(video) => {
+                        (Some((video.width, video.height)), video.frame_rate.map(crate::media::Rational::as_f64))
+                    }
+                    _ => (None, None),
+                };
+                let delay = assembler.delay_us();
+                tracks.push(TrackReport {
+                    name: ring.name.clone(),
+                    codec: description.codec,
+                    id: description.id,
+                    programme: description.programme,
+                    language: description.language.map(|code| String::from_utf8_lossy(&code).into_owned()),
+                    format: configuration.format.to_string(),
+                    resolution,
+                    frame_rate,
+                    configuration: configuration.bytes.clone(),
+                    statistics: *assembler.statistics(),
+                    frames_without_ring: ring.frames_without_ring,
+                    head_seq: ring.head_seq,
+                    ring_error: ring.error(),
+                    delay_us: [delay.value_at_quantile(0.5), delay.value_at_quantile(0.99), delay.max()],
+                });
+            });
+        }
+        let (srt, rtp) = match self.ingest.protocol() {
+            Some(Protocol::Srt(connection)) => (Some(connection.statistics().clone()), None),
+            Some(Protocol::Rtp(source)) => (None, Some(source.statistics())),
+            Some(Protocol::RawTransport(_)) | None => (None, None),
+        };
+        StreamReport {
+            name: self.name.clone(),
+            kind: self.kind,
+            status: if self.stalled || self.detached.is_some() { StreamStatus::Stalled } else { StreamStatus::Active },
+            peer: self.peer,
+            created: self.created,
+            last_datagram: self.last_datagram,
+            sessions: self.sessions,
+            cipher: self.about.cipher.clone(),
+            latency_ms: self.about.latency_ms,
+            peer_version: self.about.peer_version.clone(),
+            packets_received: self.packets,
+            bytes_received: self.bytes,
+            bitrate: self.rate.bits_per_second,
+            held_packets: self.ingest.held_packets() as u64,
+            ingest: *self.ingest.statistics(),
+            srt,
+            rtp,
+            continuity_errors: match self.ingest.content() {
+                Content::Transport(transport) => transport.statistics().continuity_errors,
+                Content::Unknown | Content::Elementary(_) => 0,
+            },
+            tracks,
+            events: self.events.iter().cloned().collect(),
+        }
+    }
+}
+
+/// Calls `each` with every track that is in the stream now.
+fn for_each_track(ingest: &Ingest, mut each: impl FnMut(SinkIndex, &TrackDescription, &Assembler<AnyFramer>)) {
+    match ingest.content() {
+        Content::Unknown => {}
+        Content::Transport(transport) => {
+            for track in transport.tracks() {
+                each(track.sink, &track.description, &track.assembler);
+            }
+        }
+        Content::Elementary(elementary) => {
+            let track = elementary.track();
+            each(track.sink, &track.description, &track.assembler);
+        }
+    }
+}
+
+fn language_suffix(code: [u8; 3]) -> String {
+    format!(" {}", String::from_utf8_lossy(&code))
+}
+
+/// The streams of one shard, by all that a datagram or a message can name them with.
+#[derive(Default)]
+pub struct Sessions {
+    slots: Vec<Option<Session>>,
+    free: Vec<usize>,
+    by_socket_id: HashMap<u32, usize, BuildHasherDefault<RandomKeyHasher>>,
+    by_source: HashMap<SourceKey, usize>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Sessions {
+    /// The session of an SRT socket id.
+    #[inline]
+    pub fn by_socket_id(&self, id: u32) -> Option<usize> {
+        self.by_socket_id.get(&id).copied()
+    }
+
+    /// The session of a source of the RTP ports.
+    #[inline]
+    pub fn by_source(&self, key: &SourceKey) -> Option<usize> {
+        self.by_source.get(key).copied()
+    }
+
+    /// The RTP source of an SSRC at a host, whatever the port.
+    pub fn by_ssrc(&self, ssrc: u32, host: IpAddr) -> Option<usize> {
+        self.by_source.iter().find_map(|(key, &index)| match key {
+            SourceKey::Rtp { ssrc: its, peer } if *its == ssrc && peer.ip().to_canonical() == host.to_canonical() => {
+                Some(index)
+            }
+            _ => None,
+        })
+    }
+
+    /// The stream of a name.
+    pub fn by_name(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The stream of a life.
+    pub fn by_life(&self, life: u64) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.as_ref().is_some_and(|session| session.life == life))
+    }
+
+    /// The session in a slot.
+    ///
+    /// # Panics
+    /// If there is none: indices are only kept as long as their sessions.
+    #[inline]
+    pub fn get_mut(&mut self, index: usize) -> &mut Session {
+        self.slots[index].as_mut().expect("an index is kept as long as its session")
+    }
+
+    /// Whether there is a session in a slot.
+    pub fn contains(&self, index: usize) -> bool {
+        self.slots.get(index).is_some_and(Option::is_some)
+    }
+
+    /// Takes a new stream in.
+    pub fn insert(&mut self, session: Session) -> usize {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        if !session.name.is_empty() {
+            self.by_name.insert(session.name.clone(), index);
+        }
+        if let Some(source) = session.source {
+            self.by_source.insert(source, index);
+        }
+        self.slots[index] = Some(session);
+        index
+    }
+
+    /// Gives a stream the name that it was admitted under.
+    pub fn rename(&mut self, index: usize, name: &str) {
+        let session = self.slots[index].as_mut().expect("an index is kept as long as its session");
+        session.name = name.to_owned();
+        self.by_name.insert(name.to_owned(), index);
+    }
+
+    /// An SRT session is known by this id from now on, and by no other.
+    pub fn set_socket_id(&mut self, index: usize, id: u32) {
+        self.clear_socket_id(index);
+        self.get_mut(index).socket_id = Some(id);
+        self.by_socket_id.insert(id, index);
+    }
+
+    /// The session's socket id leads nowhere any more.
+    pub fn clear_socket_id(&mut self, index: usize) {
+        if let Some(id) = self.get_mut(index).socket_id.take() {
+            self.by_socket_id.remove(&id);
+        }
+    }
+
+    /// A source of the RTP ports is this stream from now on, and the source before it no more.
+    pub fn set_source(&mut self, index: usize, key: SourceKey) {
+        if let Some(old) = self.get_mut(index).source.replace(key) {
+            self.by_source.remove(&old);
+        }
+        self.by_source.insert(key, index);
+    }
+
+    /// Takes a stream out.
+    pub fn remove(&mut self, index: usize) -> Session {
+        self.clear_socket_id(index);
+        let session = self.slots[index].take().expect("an index is kept as long as its session");
+        if self.by_name.get(&session.name) == Some(&index) {
+            self.by_name.remove(&session.name);
+        }
+        if let Some(source) = session.source {
+            self.by_source.remove(&source);
+        }
+        self.free.push(index);
+        session
+    }
+
+    /// Number of slots, empty ones included.
+    #[inline]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The streams.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.slots.iter().flatten()
+    }
+
+    /// Number of streams.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether there is no stream.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// For keys that we have drawn at random ourselves: nobody can choose them to collide.
+#[derive(Default)]
+pub struct RandomKeyHasher(u64);
+
+impl Hasher for RandomKeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0 << 8 | u64::from(byte);
+        }
+    }
+
+    #[inline]
+    fn write_u32(&mut self, key: u32) {
+        // The table takes its tag from the top bits and the place from the bottom ones.
+        self.0 = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}

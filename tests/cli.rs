@@ -1,0 +1,377 @@
+//! The commands as a person or a script runs them: exit codes, fields and values, bytes.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::builder::{self, RingSpec};
+use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
+use headworks_frame_ring::directory::encode_name;
+use headworks_frame_ring::layout::{State, TrackKind};
+use headworks_frame_ring::writer::Writer;
+use serde_json::Value;
+
+/// A stream that this test writes.
+struct Feed {
+    directory: std::path::PathBuf,
+    bell: BellWriter,
+}
+
+impl Feed {
+    fn new(root: &Path, name: &str) -> Self {
+        let directory = root.join(encode_name(name));
+        std::fs::create_dir(&directory).unwrap();
+        let mut bell = BellWriter::create(&directory).unwrap();
+        bell.heartbeat(monotonic_ns());
+        Self { directory, bell }
+    }
+
+    fn track(&mut self, name: &str, kind: TrackKind, codec: [u8; 4]) -> Writer {
+        let spec = RingSpec {
+            kind,
+            codec,
+            clock_rate: 90_000,
+            data_capacity: 1 << 18,
+            slot_count: 64,
+            frame_size_max: 16 << 10,
+            numa_node: None,
+            crc: true,
+        };
+        let temporary = self.directory.join(format!(".tmp-{name}"));
+        let writer = builder::create(&temporary, &spec).unwrap();
+        builder::publish(&temporary, &self.directory.join(name)).unwrap();
+        self.bell.tracks_changed();
+        writer
+    }
+
+    fn frame(&mut self, writer: &mut Writer, payload: &[u8], descriptor: &FrameDescriptor) {
+        writer.append(payload).unwrap();
+        writer.commit(descriptor, &mut self.bell);
+    }
+
+    /// Frame `n` of a picture track: every fifth is a key, 25 per second.
+    fn picture(&mut self, writer: &mut Writer, n: i64) {
+        let key = n % 5 == 0;
+        let descriptor = FrameDescriptor {
+            pts: Some(n * 3_600 + 7_200),
+            dts: Some(n * 3_600),
+            timeline_ns: n * 40_000_000,
+            segment: 3,
+            last_arrival_ns: 1_000,
+            commit_ns: 5_000,
+            packets_lost: u32::from(n == 3),
+            damaged: n == 3,
+            key,
+            random_access: if key { RandomAccess::Idr } else { RandomAccess::None },
+            discontinuity: Discontinuity::None,
+            ..FrameDescriptor::default()
+        };
+        self.frame(writer, &picture_bytes(n), &descriptor);
+    }
+
+    fn end(&mut self, writer: &mut Writer) {
+        writer.set_state(State::Ended);
+        self.bell.set_state(State::Ended);
+    }
+}
+
+fn picture_bytes(n: i64) -> Vec<u8> {
+    (0..100 + n as usize).map(|i| (i as u8).wrapping_mul(31).wrapping_add(n as u8)).collect()
+}
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn root() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+fn command(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headworks"));
+    command.args(arguments).env("HEADWORKS_OUTPUT__ROOT", root);
+    command
+}
+
+fn run(root: &Path, arguments: &[&str]) -> Output {
+    command(root, arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn objects(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn every_field_of_a_frame_is_told() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    (0..10).for_each(|n| feed.picture(&mut video, n));
+    let output = run(root.path(), &["tap", "cam1", "--from", "oldest", "--frames", "10", "--json", "--hash", "sha256"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let frames = objects(&output);
+    assert_eq!(frames.len(), 10);
+    let third = frames[3].as_object().unwrap();
+    let fields = "stream track codec seq stream_seq key_seq segment pts dts clock_rate timeline_ns key random_access len \
+                  crc32c discontinuity damaged lost lapped arrival_ns commit_ns sha256";
+    let first_line = text(&output.stdout).lines().next().unwrap();
+    let mut place = 0;
+    for field in fields.split_whitespace() {
+        assert!(third.contains_key(field), "{field}");
+        let found = first_line.find(&format!("\"{field}\":")).unwrap();
+        assert!(found >= place, "{field} stands elsewhere");
+        place = found;
+    }
+    assert_eq!(third.len(), fields.split_whitespace().count());
+    let payload = picture_bytes(3);
+    for (field, value) in [
+        ("stream", Value::from("cam1")),
+        ("track", "video0".into()),
+        ("codec", "h264".into()),
+        ("seq", 3.into()),
+        ("stream_seq", 3.into()),
+        ("key_seq", 0.into()),
+        ("segment", 3.into()),
+        ("pts", 18_000.into()),
+        ("dts", 10_800.into()),
+        ("clock_rate", 90_000.into()),
+        ("timeline_ns", 120_000_000.into()),
+        ("key", false.into()),
+        ("random_access", Value::Null),
+        ("len", 103.into()),
+        ("crc32c", format!("{:08x}", crc32c::crc32c(&payload)).into()),
+        ("discontinuity", Value::Null),
+        ("damaged", true.into()),
+        ("lost", 1.into()),
+        ("lapped", 0.into()),
+        ("arrival_ns", 1_000.into()),
+        ("commit_ns", 5_000.into()),
+    ] {
+        assert_eq!(third[field], value, "{field}");
+    }
+    assert_eq!((&frames[5]["key"], &frames[5]["random_access"]), (&Value::from(true), &Value::from("idr")));
+    assert_eq!(frames[0]["discontinuity"], "start");
+    assert_eq!(third["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn tracks_come_in_the_order_they_were_committed() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "studio/cam 1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    let mut audio = feed.track("audio0", TrackKind::Audio, *b"aac ");
+    for n in 0..6 {
+        feed.picture(&mut video, n);
+        feed.frame(&mut audio, b"sound", &FrameDescriptor::default());
+    }
+    let output = run(root.path(), &["tap", "studio/cam 1", "--from", "oldest", "--frames", "12", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let frames = objects(&output);
+    let order: Vec<u64> = frames.iter().map(|frame| frame["stream_seq"].as_u64().unwrap()).collect();
+    assert_eq!(order, (0..12).collect::<Vec<u64>>());
+    assert_eq!((&frames[1]["track"], &frames[1]["codec"]), (&Value::from("audio0"), &Value::from("aac")));
+    assert_eq!((&frames[1]["pts"], &frames[1]["key_seq"]), (&Value::Null, &Value::Null));
+
+    let output = run(root.path(), &["tap", "studio/cam 1/audio0", "--from", "oldest", "--frames", "6", "--json"]);
+    assert!(objects(&output).iter().all(|frame| frame["track"] == "audio0"));
+    let output = run(root.path(), &["tap", "studio/cam 1", "--from", "key", "--frames", "2", "--json"]);
+    assert_eq!((&objects(&output)[0]["seq"], &objects(&output)[0]["key"]), (&Value::from(5), &Value::from(true)));
+}
+
+#[test]
+fn payloads_of_one_track_are_written_as_they_are() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    (0..7).for_each(|n| feed.picture(&mut video, n));
+    let bytes: Vec<u8> = (5..7).flat_map(picture_bytes).collect();
+    let output = run(root.path(), &["tap", "cam1", "--from", "key", "--frames", "2", "--out", "-"]);
+    assert_eq!((output.status.code(), &output.stdout), (Some(0), &bytes));
+
+    let file = root.path().join("frames.h264");
+    let name = file.to_str().unwrap();
+    let output = run(root.path(), &["tap", "cam1/video0", "--from", "key", "--frames", "2", "--out", name, "--json"]);
+    assert_eq!((output.status.code(), objects(&output).len()), (Some(0), 2));
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+
+    let mut audio = feed.track("audio0", TrackKind::Audio, *b"aac ");
+    feed.frame(&mut audio, b"sound", &FrameDescriptor::default());
+    let output = run(root.path(), &["tap", "cam1", "--from", "oldest", "--frames", "8", "--out", "-"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("name the one to write"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error() {
+    let root = root();
+    for arguments in [
+        &["tap"][..],
+        &["tap", "cam1", "--from", "yesterday"],
+        &["tap", "cam1", "--frames", "0"],
+        &["tap", "cam1", "--json", "--out", "-"],
+        &["drink"],
+    ] {
+        assert_eq!(run(root.path(), arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    let help = run(root.path(), &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("Exit codes: 0 done, 1 error, 2 usage, 3 time-out"));
+}
+
+#[test]
+fn a_time_out_says_what_was_missing() {
+    let root = root();
+    let output = run(root.path(), &["tap", "cam1", "--timeout", "0.1"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("there is no stream cam1"), "{}", text(&output.stderr));
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    feed.picture(&mut video, 0);
+    let output = run(root.path(), &["tap", "cam1/video3", "--timeout", "0.1"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("no track video3 (it has: video0)"), "{}", text(&output.stderr));
+    let output = run(root.path(), &["tap", "cam1", "--from", "oldest", "--frames", "2", "--timeout", "0.2", "--json"]);
+    assert_eq!((output.status.code(), objects(&output).len()), (Some(3), 1));
+}
+
+#[test]
+fn a_stream_that_ends_ends_its_reader() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    (0..3).for_each(|n| feed.picture(&mut video, n));
+    feed.end(&mut video);
+    let output = run(root.path(), &["tap", "cam1", "--from", "oldest", "--frames", "9", "--timeout", "9"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("cam1 ended after 3 frames"), "{}", text(&output.stderr));
+    let lines: Vec<&str> = text(&output.stdout).lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[0].starts_with("track"), "{}", lines[0]);
+    assert!(lines[1].starts_with("video0             0       0.080000       0.000000       100"), "{}", lines[1]);
+    assert!(lines[1].ends_with("4 µs  key  idr  discontinuity: start"), "{}", lines[1]);
+    let output = run(root.path(), &["tap", "cam1/video1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cam1 has no track video1"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_reader_waits_for_a_stream_and_begins_at_its_first_key() {
+    let root = root();
+    let reader =
+        command(root.path(), &["tap", "cam1/video0", "--from", "key", "--frames", "2", "--timeout", "20", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let mut feed = Feed::new(root.path(), "cam1");
+    std::thread::sleep(Duration::from_millis(100));
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    (3..8).for_each(|n| feed.picture(&mut video, n));
+    let output = reader.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let frames = objects(&output);
+    assert_eq!((&frames[0]["dts"], &frames[0]["lapped"]), (&Value::from(18_000), &Value::from(0)));
+    assert_eq!(frames[1]["dts"], 21_600);
+}
+
+#[test]
+fn a_reader_that_was_overtaken_says_how_many_frames_it_lost() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    // Larger than a pipe: the reader is stopped by its own output until this test reads it.
+    let big = vec![7; 16 << 10];
+    let plain = FrameDescriptor::default();
+    for _ in 0..8 {
+        feed.frame(&mut video, &big, &plain);
+    }
+    let mut reader = command(root.path(), &["tap", "cam1", "--from", "oldest", "--out", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    for n in 0..200 {
+        feed.frame(&mut video, &big, &FrameDescriptor { key: n == 195, ..plain });
+    }
+    feed.end(&mut video);
+    let mut taken = Vec::new();
+    reader.stdout.take().unwrap().read_to_end(&mut taken).unwrap();
+    let output = reader.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lost: usize = text(&output.stderr)
+        .lines()
+        .filter_map(|line| line.strip_prefix("cam1/video0: lapped, ")?.split(' ').next()?.parse::<usize>().ok())
+        .sum();
+    assert!(lost > 0);
+    assert_eq!(taken.len() / big.len() + lost, 208);
+}
+
+#[test]
+fn a_closed_pipe_ends_the_reader_without_a_word() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    let mut reader =
+        command(root.path(), &["tap", "cam1", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(reader.stdout.take());
+    let began = Instant::now();
+    for n in 0.. {
+        feed.picture(&mut video, n);
+        std::thread::sleep(Duration::from_millis(20));
+        if reader.try_wait().unwrap().is_some() {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "the reader goes on without an output");
+    }
+    let output = reader.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn streams_are_listed_with_their_states() {
+    let root = root();
+    let output = run(root.path(), &["streams"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).starts_with("no streams in "));
+    let mut feed = Feed::new(root.path(), "cam/1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    (0..7).for_each(|n| feed.picture(&mut video, n));
+    let mut ended = Feed::new(root.path(), "old");
+    let mut audio = ended.track("audio0", TrackKind::Audio, *b"aac ");
+    ended.end(&mut audio);
+    let mut dead = Feed::new(root.path(), "zombie");
+    dead.bell.heartbeat(monotonic_ns() - 2_000_000_000);
+    feed.bell.heartbeat(monotonic_ns());
+
+    let output = run(root.path(), &["streams", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let listing: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(listing["root"], root.path().to_str().unwrap());
+    let streams = listing["streams"].as_array().unwrap();
+    let states: Vec<(&str, &str)> =
+        streams.iter().map(|it| (it["stream"].as_str().unwrap(), it["state"].as_str().unwrap())).collect();
+    assert_eq!(states, [("cam/1", "live"), ("old", "ended"), ("zombie", "dead")]);
+    let track = &streams[0]["tracks"][0];
+    assert_eq!((&track["track"], &track["codec"]), (&Value::from("video0"), &Value::from("h264")));
+    assert_eq!((&track["frames"], &track["bytes"], &track["damaged"]), (&7.into(), &721.into(), &1.into()));
+    assert_eq!((&track["pts"], &track["dts"], &track["key_seq"]), (&28_800.into(), &21_600.into(), &5.into()));
+    assert!(streams[2]["heartbeat_age_ms"].as_u64().unwrap() >= 2_000);
+
+    let table = run(root.path(), &["streams"]);
+    let lines: Vec<&str> = text(&table.stdout).lines().collect();
+    assert!(
+        lines[0].starts_with("stream  state  track   codec  frames  bytes  damaged  last pts  heartbeat"),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[1].starts_with("cam/1   live   video0  h264        7    721        1   0.320 s"), "{}", lines[1]);
+}

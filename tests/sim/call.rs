@@ -1,0 +1,103 @@
+//! The handshake before a conversation: a caller and a listener over the same bad links.
+
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+
+use headworks::base::Instant;
+use headworks::protocol::srt::caller::{self, Caller, CallerEncryption, CallerSettings};
+use headworks::protocol::srt::encryption::{SALT_LEN, derive_key_encrypting_key};
+use headworks::protocol::srt::listener::{Acceptance, Event, Listener, ListenerSettings};
+use headworks::protocol::srt::packet::SequenceNumber;
+use headworks::protocol::srt::parameters::ConnectionParameters;
+use headworks::protocol::srt::stream_id::StreamId;
+
+use crate::conversation::{Script, refresh};
+use crate::link::{InFlight, Link, MS};
+
+/// What a call over bad links has come to.
+pub struct Call {
+    /// Virtual time at which both sides were connected.
+    pub at: u64,
+    pub caller: ConnectionParameters,
+    pub listener: ConnectionParameters,
+    /// How long the conclusion that counts was on its way, in ns.
+    pub conclusion_delay: u64,
+}
+
+/// Calls until somebody answers. `clocks` show what the caller's and the listener's clock show at a virtual time.
+pub fn call(
+    script: &Script,
+    there: &mut Link,
+    back: &mut Link,
+    addresses: (SocketAddr, SocketAddr),
+    clocks: (impl Fn(u64) -> Instant, impl Fn(u64) -> Instant),
+) -> Call {
+    let salt = [5; SALT_LEN];
+    let derive = |length| derive_key_encrypting_key(b"correct horse", &salt, length);
+    let encryption = script.encryption.map(|(length, after_packets)| CallerEncryption {
+        key_encrypting_key: derive(length),
+        salt,
+        key_seed: [7; 32],
+        key_refresh: refresh(after_packets),
+    });
+    let settings = CallerSettings {
+        encryption,
+        send_latency_ms: script.latency_ms,
+        stream_id: StreamId::new("#!::r=cam1,m=publish").expect("well-formed"),
+        timeout: std::time::Duration::from_secs(60),
+        ..CallerSettings::new(addresses.1, 1, SequenceNumber::new(script.initial_sequence))
+    };
+    let mut caller = Caller::new((clocks.0)(0), settings);
+    let mut listener = Listener::new(ListenerSettings { cookie_secret: [9; 16], ..ListenerSettings::default() });
+    let mut accepted = None;
+    let mut in_flight = InFlight::new();
+    let mut posted = 0_u64;
+    for step in 0..60_000 {
+        let now = step * MS;
+        while let Some(Reverse((at, ..))) = in_flight.peek()
+            && *at <= now
+        {
+            let Some(Reverse((_, _, to_listener, bytes))) = in_flight.pop() else { break };
+            if to_listener {
+                listener.receive((clocks.1)(now), addresses.0, None, 0, &bytes);
+            } else {
+                caller.receive((clocks.0)(now), addresses.1, &bytes);
+            }
+        }
+        while let Some(Event::Admission(request)) = listener.poll_event() {
+            assert_eq!(request.stream_id.resource(), Some("cam1"));
+            let acceptance = Acceptance {
+                socket_id: 2,
+                receive_latency_ms: 20,
+                flow_window: script.receive_buffer_packets as u32,
+                key_encrypting_key: request.key_material.as_ref().map(|material| derive(material.key_length())),
+                ..Acceptance::default()
+            };
+            let (parameters, answer) = request.accept((clocks.1)(now), acceptance).expect("nothing to refuse");
+            listener.answer((clocks.1)(now), answer);
+            assert!(accepted.is_none(), "one call is admitted once");
+            let delay = (clocks.1)(now).as_micros() - (clocks.1)(0).as_micros() - u64::from(request.timestamp_us);
+            accepted = Some((parameters, delay * 1_000));
+        }
+        if let Some(event) = caller.poll_event() {
+            let caller::Event::Connected(parameters) = event else { panic!("{event:?}") };
+            let (listener, conclusion_delay) = accepted.expect("the listener knows of it");
+            assert_eq!(parameters.send_latency_ms, listener.receive_latency_ms);
+            return Call { at: now, caller: *parameters, listener, conclusion_delay };
+        }
+        let mut post = |link: &mut Link, bytes: Vec<u8>, to_listener| {
+            for at in link.arrivals(now, bytes.len()).into_iter().flatten() {
+                posted += 1;
+                in_flight.push(Reverse((at, posted, to_listener, bytes.clone())));
+            }
+        };
+        let mut buffer = Vec::new();
+        while caller.poll_transmit((clocks.0)(now), &mut buffer).is_some() {
+            post(there, std::mem::take(&mut buffer), true);
+        }
+        while listener.poll_transmit((clocks.1)(now), &mut buffer).is_some() {
+            post(back, std::mem::take(&mut buffer), false);
+        }
+    }
+    panic!("nobody answered for a minute");
+}
