@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
+use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{completions, streams, tap};
+use super::{check, completions, serve, streams, tap};
 use crate::config::Config;
 
 const EXAMPLES: &str = "\
@@ -25,20 +27,20 @@ Exit codes: 0 done, 1 error, 2 usage, 3 time-out";
 
 /// Takes broadcast contribution feeds off the network and puts coded frames into shared memory
 #[derive(Parser, Debug)]
-#[command(name = "headworks", version, after_help = EXAMPLES)]
+#[command(name = "headworks", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArguments,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Serve(ServeArguments),
     Tap(TapArguments),
     Streams(StreamsArguments),
-    ServeDev {
-        #[arg(long)]
-        set: Vec<String>,
-    },
+    Check(CheckArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
 }
@@ -74,6 +76,12 @@ impl From<Exit> for ExitCode {
 /// Why a command failed, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
+    /// `serve`.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// `check`.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// `tap`.
     #[error(transparent)]
     Tap(#[from] TapError),
@@ -98,12 +106,11 @@ impl Arguments {
     /// # Errors
     /// [`CommandError`], one line for standard error.
     pub fn run(self) -> Result<Exit, CommandError> {
-        Ok(match self.command {
+        let command = self.command.unwrap_or(Command::Serve(self.serve));
+        Ok(match command {
+            Command::Serve(arguments) => serve::run(&arguments)?,
             Command::Tap(arguments) => tap::run(arguments)?,
-            Command::ServeDev { set } => {
-                super::serve_dev::run(&set);
-                Exit::Done
-            }
+            Command::Check(arguments) => check::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
             Command::Completions(arguments) => completions::run(&arguments),
         })

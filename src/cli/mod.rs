@@ -1,8 +1,9 @@
 //! Floor 8: what a person types. One file per command.
 
 pub mod arguments;
+pub mod check;
 pub mod completions;
-pub mod serve_dev;
+pub mod serve;
 pub mod streams;
 pub mod table;
 pub mod tap;

@@ -260,7 +260,7 @@ impl Appliance {
     }
 }
 
-fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {
+pub(super) fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {
     let available = available_cores();
     if config.shards.cores.is_empty() {
         return Ok(available.into_iter().take(SHARDS_BY_DEFAULT).map(Some).collect());

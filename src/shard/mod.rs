@@ -6,6 +6,7 @@ pub mod admission;
 pub mod appliance;
 pub mod clock;
 pub mod executor;
+pub mod host;
 pub mod mailbox;
 pub mod net;
 pub mod plan;

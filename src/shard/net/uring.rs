@@ -40,6 +40,14 @@ pub enum NetError {
     Descriptors(#[from] std::io::Error),
 }
 
+/// Whether a shard's ring would work on this host.
+///
+/// # Errors
+/// [`NetError::Ring`], which says what mends it.
+pub fn probe() -> Result<(), NetError> {
+    Ok(headworks_uring::probe()?)
+}
+
 /// A datagram as it came in.
 pub type Incoming = Received;
 
