@@ -41,7 +41,7 @@ pub enum DecodeTime {
     /// An absent DTS equals the PTS (H.222.0 §2.4.3.7).
     Presentation,
     /// RTP has none: it is derived from the order of the presentation times.
-    Derived(DecodeTimeEstimator),
+    Derived(Box<DecodeTimeEstimator>),
 }
 
 /// What became of a track's frames, for people and metrics.
