@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::frame_ring::ring_kind;
 use super::waker::{WakeFlag, Waker};
 use crate::config::Config;
 use crate::media::TrackKind;
+use crate::media::timestamp::CLOCK_RATE_90_KHZ;
 use crate::pipeline::frame::TrackDescription;
 
 /// Largest frame of a track that is neither video nor the transport stream itself.
@@ -46,6 +48,8 @@ pub struct OutputOptions {
     pub memory_limit: u64,
     /// Bytes of shared memory that one stream may take.
     pub stream_memory_limit: u64,
+    /// Streams whose video rings are made ahead.
+    pub pool_size: usize,
 }
 
 impl OutputOptions {
@@ -64,6 +68,7 @@ impl OutputOptions {
             retention: config.output.retention,
             memory_limit: ingestion.memory.global_limit,
             stream_memory_limit: ingestion.memory.per_stream_limit,
+            pool_size: ingestion.buffer.pool_size.min(ingestion.max_connections) as usize,
         }
     }
 
@@ -164,6 +169,9 @@ pub struct RingDirectory {
     ended: Mutex<Vec<Ended>>,
     /// Bytes of each ring's files, by directory.
     rings: Mutex<BTreeMap<PathBuf, u64>>,
+    /// Video rings made ahead of their need, with the directories they were made in: a new stream does not wait for them.
+    spare: Mutex<Vec<(PathBuf, Writer)>>,
+    spare_made: AtomicU64,
 }
 
 struct Ended {
@@ -196,7 +204,14 @@ impl RingDirectory {
             .into_iter()
             .map(|entry| Ended { name: entry.name, at: Instant::now() })
             .collect();
-        Ok(Self { options, waker, ended: Mutex::new(left), rings: Mutex::default() })
+        Ok(Self {
+            options,
+            waker,
+            ended: Mutex::new(left),
+            rings: Mutex::default(),
+            spare: Mutex::default(),
+            spare_made: AtomicU64::new(0),
+        })
     }
 
     /// The options in force.
@@ -262,8 +277,18 @@ impl RingDirectory {
         if of_stream + spec.memory_size() > self.options.stream_memory_limit {
             return Err(TrackError::OverLimit("memory.per_stream_limit"));
         }
-        let temporary = directory.join(format!(".tmp-{}-{track}", std::process::id()));
-        let made = builder::create(&temporary, &spec).map_err(TrackError::from).and_then(|writer| {
+        let (temporary, made) = match self.take_spare(&spec) {
+            Some((temporary, mut writer)) => {
+                builder::relabel(&mut writer, spec.kind, spec.codec, spec.clock_rate);
+                (temporary, Ok(writer))
+            }
+            None => {
+                let temporary = directory.join(format!(".tmp-{}-{track}", std::process::id()));
+                let made = builder::create(&temporary, &spec).map_err(TrackError::from);
+                (temporary, made)
+            }
+        };
+        let made = made.and_then(|writer| {
             builder::publish(&temporary, &target)?;
             Ok(writer)
         });
@@ -279,13 +304,54 @@ impl RingDirectory {
         made
     }
 
+    /// Regular work of the housekeeping thread: makes one ring ahead, if any is wanted, and clears away.
+    pub fn tick(&self) {
+        self.make_spare();
+        self.clear_ended();
+    }
+
+    /// One video ring more, up to the pool's size and as long as it leaves half of the free memory to others.
+    fn make_spare(&self) {
+        let spec = self.options.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ);
+        let in_use = self.rings().values().filter(|&&size| size == spec.memory_size()).count();
+        let wanted = self.options.pool_size.saturating_sub(in_use);
+        let held = self.spare().len();
+        let fits = self.memory_used() + spec.memory_size() * (held as u64 + 1) <= self.options.memory_limit;
+        if held >= wanted || !fits || free_bytes(&self.options.root).unwrap_or(0) / 2 < spec.memory_size() {
+            return;
+        }
+        let number = self.spare_made.fetch_add(1, Ordering::Relaxed);
+        let directory = self.options.root.join(format!(".tmp-{}-spare-{number}", std::process::id()));
+        match builder::create(&directory, &spec) {
+            Ok(writer) => self.spare().push((directory, writer)),
+            Err(error) => {
+                tracing::debug!("no ring could be made ahead: {error}");
+                let _ = fs::remove_dir_all(&directory);
+            }
+        }
+    }
+
+    fn take_spare(&self, spec: &RingSpec) -> Option<(PathBuf, Writer)> {
+        let ahead = self.options.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ);
+        let fits = RingSpec { kind: ahead.kind, codec: ahead.codec, clock_rate: ahead.clock_rate, ..*spec } == ahead;
+        if fits { self.spare().pop() } else { None }
+    }
+
+    /// Gives up the rings that were made ahead; the process is about to end.
+    pub fn drop_spare(&self) {
+        for (directory, writer) in self.spare().drain(..) {
+            drop(writer);
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+
     /// The stream's rings are ended; they stay for their readers for `output.retention`.
     pub fn stream_ended(&self, name: &str) {
         self.ended_streams().push(Ended { name: name.to_owned(), at: Instant::now() });
     }
 
     /// Removes streams whose readers had their time.
-    pub fn clear_ended(&self) {
+    fn clear_ended(&self) {
         let retention = self.options.retention;
         let over: Vec<String> = {
             let mut ended = self.ended_streams();
@@ -317,6 +383,10 @@ impl RingDirectory {
 
     fn rings(&self) -> MutexGuard<'_, BTreeMap<PathBuf, u64>> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<(PathBuf, Writer)>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ended_streams(&self) -> MutexGuard<'_, Vec<Ended>> {

@@ -96,7 +96,7 @@ pub struct Appliance {
     waker: Waker,
     waker_thread: JoinHandle<()>,
     housekeeping_thread: JoinHandle<()>,
-    _desk: Arc<Desk>,
+    desk: Arc<Desk>,
     _ports: PortSet,
     _lock: InstanceLock,
     started: Started,
@@ -136,7 +136,7 @@ impl Appliance {
         let payload_types = Arc::new(payload_types(&config, &ports));
         let (housekeeping, housekeeping_thread) = {
             let directory = Arc::clone(&directory);
-            Housekeeping::start("hw-house", move || directory.clear_ended())
+            Housekeeping::start("hw-house", move || directory.tick())
         };
         let shards = Shards::new(cores.len());
         let desk = Desk::new(Arc::clone(&config), shards.clone(), directory, housekeeping);
@@ -200,7 +200,7 @@ impl Appliance {
             waker,
             waker_thread,
             housekeeping_thread,
-            _desk: desk,
+            desk,
             _ports: ports,
             _lock: lock,
             started,
@@ -253,7 +253,8 @@ impl Appliance {
         }
         self.waker.stop();
         let _ = self.waker_thread.join();
-        drop((self._desk, self.shards));
+        self.desk.directory().drop_spare();
+        drop((self.desk, self.shards));
         // Housekeeping ends when the last one that could give it a job is gone.
         let _ = self.housekeeping_thread.join();
     }

@@ -46,9 +46,9 @@ pub struct Session {
     pub detached: Option<Instant>,
     /// Sessions it has had.
     pub sessions: u32,
-    /// Datagrams and payload bytes taken in.
+    /// Datagrams taken in.
     pub packets: u64,
-    /// Payload bytes taken in.
+    /// Their bytes, protocol headers included.
     pub bytes: u64,
     /// Slots of packet memory that it may hold.
     pub quota: usize,

@@ -4,100 +4,13 @@
 //! input. All others are copied once (188 bytes) and worked off step by step, because one packet can tell several things.
 
 use super::directory::{Applied, Directory, Limits, Programme, ProgrammeIndex, Track, TrackIndex};
+use super::event::{DiscontinuityCause, Event};
 use super::packet::{AdaptationField, Header, NULL_PID, PACKET_LEN, Parts};
 use super::pes::{PADDING_STREAM, PesHeader};
 use super::pids::{NO_COUNTER, PesState, Pids, Role, UNLISTED};
 use super::section::{self, Progress};
 use super::statistics::{Statistics, TrackStatistics};
 use super::synchroniser::Synchroniser;
-
-/// What a transport stream tells next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// Programmes or tracks changed, or a table has a new version: see [`Demux::programmes`] and [`Demux::tracks`].
-    /// Given before any data of a new track. A track that is gone got its last event before.
-    Tables,
-    /// A programme clock reference (H.222.0 §2.4.3.5).
-    Pcr {
-        /// Whose clock; a PCR that several programmes share is given for each.
-        programme: ProgrammeIndex,
-        /// Base × 300 + extension, below 2³³ × 300.
-        pcr_27mhz: u64,
-        /// The clock does not continue the one before (`discontinuity_indicator`, H.222.0 §2.4.3.5).
-        discontinuity: bool,
-    },
-    /// A PES packet begins.
-    PesStart {
-        /// On which track.
-        track: TrackIndex,
-        /// `stream_id`.
-        stream_id: u8,
-        /// Presentation time stamp, 33 bits of 90 kHz.
-        pts: Option<u64>,
-        /// Decoding time stamp, 33 bits of 90 kHz; when absent it equals the PTS.
-        dts: Option<u64>,
-        /// `data_alignment_indicator`.
-        data_alignment: bool,
-        /// `random_access_indicator` of the packet it begins in.
-        random_access: bool,
-        /// Payload bytes, when `PES_packet_length` is not 0.
-        length: Option<u32>,
-    },
-    /// Payload of the PES packet that began last on this track. After a [`Event::PesEnd`] it contradicts that end.
-    PesData {
-        /// On which track.
-        track: TrackIndex,
-        /// Never empty.
-        data: &'a [u8],
-    },
-    /// The length that [`Event::PesStart`] announced is reached, with no byte missing.
-    PesEnd {
-        /// On which track.
-        track: TrackIndex,
-    },
-    /// The packet of the last data was filled up by adaptation field stuffing, which a multiplexer does at the end of a PES
-    /// packet without length. No proof: a multiplexer may stuff where it likes.
-    PesEndHint {
-        /// On which track.
-        track: TrackIndex,
-    },
-    /// A private section, whole; its CRC, when it has one, is right.
-    Section {
-        /// On which track.
-        track: TrackIndex,
-        /// From `table_id` to the last byte, CRC included.
-        data: &'a [u8],
-    },
-    /// Bytes are missing, or may be, before the next event of this track. What comes then still belongs to the PES packet
-    /// that was open, until the next [`Event::PesStart`].
-    Discontinuity {
-        /// On which track.
-        track: TrackIndex,
-        /// How that is known.
-        cause: DiscontinuityCause,
-    },
-}
-
-/// How it is known that bytes of a track are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DiscontinuityCause {
-    /// The continuity counter did not follow, and nobody had said so.
-    Continuity,
-    /// A packet of the track was marked damaged (`transport_error_indicator`) and dropped.
-    TransportError,
-    /// The continuity counter did not follow, and `discontinuity_indicator` announced it.
-    Signalled,
-    /// [`Demux::gap`] was called.
-    Gap {
-        /// The continuity counter follows, but so many packets are missing that it would also follow if 16 of the track's
-        /// were among them.
-        unproven: bool,
-    },
-    /// Scrambled packets, of which this is the first, are dropped.
-    Scrambled,
-    /// The header of a PES packet cannot be read; the PES packet is dropped.
-    PesHeader,
-}
 
 /// More packets than a continuity counter can prove not to be missing.
 const BEYOND_PROOF: u32 = 16;
@@ -296,7 +209,7 @@ impl State {
             return None;
         }
         let data = &packet[4..];
-        hot.next_counter = hot.gate + 1 & 0x0f;
+        hot.next_counter = (hot.gate + 1) & 0x0f;
         hot.gate = hot.next_counter;
         hot.left -= PAYLOAD_LEN;
         hot.packets += 1;
@@ -322,7 +235,7 @@ impl State {
             if index != UNLISTED {
                 // The packet may be another PID's: then the next one's continuity counter tells.
                 if header.has_payload() && header.continuity_counter() == hot.next_counter {
-                    hot.next_counter = hot.next_counter + 1 & 0x0f;
+                    hot.next_counter = (hot.next_counter + 1) & 0x0f;
                 }
                 slot.statistics.transport_errors += 1;
                 self.discontinue(DiscontinuityCause::TransportError);
@@ -348,7 +261,7 @@ impl State {
                 if slot.lost >= BEYOND_PROOF && hot.next_counter != NO_COUNTER {
                     cause = Some(DiscontinuityCause::Gap { unproven: true });
                 }
-            } else if counter + 1 & 0x0f == hot.next_counter && print == hot.fingerprint {
+            } else if (counter + 1) & 0x0f == hot.next_counter && print == hot.fingerprint {
                 self.statistics.duplicates += 1;
                 self.statistics.excess_duplicates += u64::from(slot.repeated_at == hot.packets);
                 slot.statistics.duplicates += 1;
@@ -362,7 +275,7 @@ impl State {
                 cause = Some(DiscontinuityCause::Continuity);
             }
             slot.lost = 0;
-            hot.next_counter = counter + 1 & 0x0f;
+            hot.next_counter = (counter + 1) & 0x0f;
             hot.fingerprint = print;
             hot.packets += 1;
             self.work.at = parts.payload;

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! demux.rs         the one entry: the quick path, and what happens to every other packet
+//!   event.rs         what comes out
 //!   synchroniser.rs  bytes → packets of 188
 //!   packet.rs        header and adaptation field
 //!   section.rs       sections out of packets, CRC
@@ -16,6 +17,7 @@
 
 mod demux;
 mod directory;
+mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod mux;
@@ -30,8 +32,9 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use demux::{Demux, DiscontinuityCause, Event};
+pub use demux::Demux;
 pub use directory::{Limits, Programme, ProgrammeIndex, Track, TrackIndex, TrackKey};
+pub use event::{DiscontinuityCause, Event};
 pub use mux::{AccessUnit, Mux, MuxConfiguration, MuxError, MuxTrack};
 pub use packet::{NULL_PID, PACKET_LEN, SYNC_BYTE};
 pub use section::crc32;

@@ -162,7 +162,7 @@ impl Mux {
     /// As [`Mux::new`]; the tracks are then what they were.
     pub fn set_tracks(&mut self, tracks: Vec<MuxTrack>) -> Result<(), MuxError> {
         let before = std::mem::replace(&mut self.configuration.tracks, tracks);
-        self.version = self.version + 1 & 0x1f;
+        self.version = (self.version + 1) & 0x1f;
         if let Err(error) = self.write_tables() {
             self.configuration.tracks = before;
             self.version = self.version.wrapping_sub(1) & 0x1f;
@@ -276,7 +276,7 @@ impl Mux {
     fn put_pcr(&mut self, field: &mut Field) {
         let clock = self.now();
         let pcr = clock.rem_euclid(PCR_WRAP) as u64;
-        let bits = (pcr / 300) << 15 | 0x3f << 9 | pcr % 300;
+        let bits = (pcr / 300) << 15 | 0x3f << 9 | (pcr % 300);
         field.flags |= 0x10 | if self.discontinuity { 0x80 } else { 0 };
         field.pcr.copy_from_slice(&bits.to_be_bytes()[2..]);
         self.discontinuity = false;
@@ -314,7 +314,7 @@ impl Mux {
         // A packet without payload repeats the counter of the last one with (H.222.0 §2.4.3.3).
         let counter = if available > 0 { *next } else { next.wrapping_sub(1) & 0x0f };
         if available > 0 {
-            *next = *next + 1 & 0x0f;
+            *next = (*next + 1) & 0x0f;
         }
         out.extend([SYNC_BYTE, u8::from(start) << 6 | (pid >> 8) as u8, pid as u8, control | counter]);
         if with_field {

@@ -133,7 +133,7 @@ impl PesTrack {
 
 impl Pids {
     pub(super) fn new(limits: Limits) -> Self {
-        let most = 2 + 2 * limits.programmes + limits.tracks;
+        let most = 2 + 2 * limits.programmes.min(255) + limits.tracks.min(8192);
         let mut pids = Self {
             slot_of: Box::new([UNLISTED as SlotIndex; 8192]),
             hot: Vec::with_capacity(most),

@@ -181,7 +181,7 @@ impl<'a> Descriptors<'a> {
         self.find(tag::STREAM_IDENTIFIER)?.first().copied()
     }
 
-    /// `channel_config_code` of Opus in MPEG-TS (ETSI TS 102 366 style extension descriptor, tag extension 0x80).
+    /// `channel_config_code` of the Opus audio descriptor (extension descriptor, tag extension 0x80).
     pub(super) fn opus_channel_config(self) -> Option<u8> {
         self.iter().find_map(|(tag, content)| match (tag, content) {
             (tag::EXTENSION, [OPUS_TAG_EXTENSION, code, ..]) => Some(*code),

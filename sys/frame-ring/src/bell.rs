@@ -186,8 +186,7 @@ impl BellWriter {
     /// before its first commit: readers look at this word after stream_head.
     pub fn tracks_changed(&mut self) {
         self.tracks_generation = self.tracks_generation.wrapping_add(1);
-        self.words
-            .store_half(TRACKS_GENERATION, self.tracks_generation, Release);
+        self.words.store_half(TRACKS_GENERATION, self.tracks_generation, Release);
         self.bump();
     }
 
@@ -205,17 +204,13 @@ impl BellWriter {
     pub fn heartbeat(&mut self, now_ns: u64) {
         self.heartbeat_count += 1;
         self.words.store(HEARTBEAT_MONOTONIC_NS, now_ns, Relaxed);
-        self.words
-            .store(HEARTBEAT_COUNT, self.heartbeat_count, Release);
+        self.words.store(HEARTBEAT_COUNT, self.heartbeat_count, Release);
     }
 
     /// Records where a programme's timeline stands. Returns false when all places are taken by other programmes.
     pub fn set_anchor(&mut self, anchor: TimelineAnchor) -> bool {
         let taken = |a: &TimelineAnchor| a.clock_rate != 0;
-        let place = self
-            .anchors
-            .iter()
-            .position(|a| taken(a) && a.programme == anchor.programme);
+        let place = self.anchors.iter().position(|a| taken(a) && a.programme == anchor.programme);
         let Some(i) = place.or_else(|| self.anchors.iter().position(|a| !taken(a))) else {
             return false;
         };
@@ -224,20 +219,13 @@ impl BellWriter {
         self.words.store(at, BUSY, Relaxed);
         // Pairs with the acquire fence in `read_anchor`.
         fence(Release);
-        self.words.store(
-            at + 8,
-            u64::from(anchor.programme) | u64::from(anchor.segment) << 32,
-            Relaxed,
-        );
+        self.words.store(at + 8, u64::from(anchor.programme) | u64::from(anchor.segment) << 32, Relaxed);
         self.words.store(at + 16, anchor.pts as u64, Relaxed);
-        self.words
-            .store(at + 24, anchor.timeline_ns as u64, Relaxed);
+        self.words.store(at + 24, anchor.timeline_ns as u64, Relaxed);
         self.words.store(at + 32, anchor.monotonic_ns, Relaxed);
         self.words.store(at + 40, anchor.utc_ns as u64, Relaxed);
-        self.words
-            .store(at + 48, u64::from(anchor.clock_rate), Relaxed);
-        self.words
-            .store(at, 1 + anchor.monotonic_ns % (BUSY - 1), Release);
+        self.words.store(at + 48, u64::from(anchor.clock_rate), Relaxed);
+        self.words.store(at, 1 + anchor.monotonic_ns % (BUSY - 1), Release);
         true
     }
 
@@ -279,9 +267,7 @@ impl BellReader {
     pub fn open(stream_directory: &Path) -> Result<Self, BellError> {
         let file = open_shared(&open_directory(stream_directory)?, "bell", false)?;
         judge_head(&file)?;
-        Ok(Self {
-            words: SharedWords::read_only(&file, SIZE)?,
-        })
+        Ok(Self { words: SharedWords::read_only(&file, SIZE)? })
     }
 
     /// Every frame with a lower `stream_seq` is visible in its ring.
@@ -334,10 +320,7 @@ impl BellReader {
     /// The anchors that are set and not being written just now.
     #[must_use]
     pub fn anchors(&self) -> Vec<TimelineAnchor> {
-        (0..ANCHOR_COUNT)
-            .filter_map(|i| read_anchor(&self.words, i))
-            .filter(|a| a.clock_rate != 0)
-            .collect()
+        (0..ANCHOR_COUNT).filter_map(|i| read_anchor(&self.words, i)).filter(|a| a.clock_rate != 0).collect()
     }
 }
 
@@ -431,19 +414,9 @@ mod tests {
         bell.publish(42);
         bell.tracks_changed();
         bell.heartbeat(77);
-        assert!(matches!(
-            BellWriter::attach(dir.path()),
-            Err(BellError::Locked)
-        ));
+        assert!(matches!(BellWriter::attach(dir.path()), Err(BellError::Locked)));
         let reader = BellReader::open(dir.path()).unwrap();
-        assert_eq!(
-            (
-                reader.stream_head(),
-                reader.tracks_generation(),
-                reader.heartbeat_count()
-            ),
-            (42, 1, 1)
-        );
+        assert_eq!((reader.stream_head(), reader.tracks_generation(), reader.heartbeat_count()), (42, 1, 1));
         assert_eq!(reader.anchors(), [anchor]);
         let futex = reader.futex();
         drop(bell);
@@ -460,14 +433,8 @@ mod tests {
     fn what_is_no_bell_is_refused() {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         std::fs::write(dir.path().join("bell"), [0; SIZE]).unwrap();
-        assert!(matches!(
-            BellReader::open(dir.path()),
-            Err(BellError::Layout(LayoutError::Magic))
-        ));
+        assert!(matches!(BellReader::open(dir.path()), Err(BellError::Layout(LayoutError::Magic))));
         std::fs::write(dir.path().join("bell"), b"HWBELL").unwrap();
-        assert!(matches!(
-            BellReader::open(dir.path()),
-            Err(BellError::Layout(LayoutError::Short(6)))
-        ));
+        assert!(matches!(BellReader::open(dir.path()), Err(BellError::Layout(LayoutError::Short(6)))));
     }
 }

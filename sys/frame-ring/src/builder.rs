@@ -42,19 +42,14 @@ impl RingSpec {
     /// `data_capacity` as it will be. Use it, with `slot_count` × 256, for the memory plan.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        let wanted = self
-            .data_capacity
-            .max(4 * u64::from(self.frame_size_max))
-            .max(64 << 10);
+        let wanted = self.data_capacity.max(4 * u64::from(self.frame_size_max)).max(64 << 10);
         wanted.min(layout::DATA_CAPACITY_MAX).next_power_of_two()
     }
 
     /// `slot_count` as it will be.
     #[must_use]
     pub fn slots(&self) -> u32 {
-        self.slot_count
-            .clamp(16, layout::SLOT_COUNT_MAX)
-            .next_power_of_two()
+        self.slot_count.clamp(16, layout::SLOT_COUNT_MAX).next_power_of_two()
     }
 
     /// Shared memory the ring takes, bytes.
@@ -62,6 +57,14 @@ impl RingSpec {
     pub fn memory_size(&self) -> u64 {
         self.capacity() + Header::ctl_size(self.slots()) as u64
     }
+}
+
+/// Gives a ring that was made ahead of its need, and that no reader can have seen yet, its kind, codec and clock.
+///
+/// # Panics
+/// If a frame was committed to it.
+pub fn relabel(writer: &mut Writer, kind: TrackKind, codec: [u8; 4], clock_rate: u32) {
+    writer.relabel(kind, codec, clock_rate);
 }
 
 /// Why a ring cannot be made.
@@ -120,9 +123,7 @@ pub fn create(directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> 
     }
     let lock = lock_file(directory, true)?.ok_or(CreateError::Locked)?;
     let full = |error: io::Error| match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            CreateError::Full(spec.memory_size())
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CreateError::Full(spec.memory_size()),
         _ => CreateError::Io(error),
     };
 
@@ -144,11 +145,7 @@ pub fn create(directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> 
     let header = Header {
         minor: layout::MINOR,
         features_required: 0,
-        features_optional: if spec.crc {
-            layout::FEATURE_PAYLOAD_CRC
-        } else {
-            0
-        },
+        features_optional: if spec.crc { layout::FEATURE_PAYLOAD_CRC } else { 0 },
         boot_id: memory::boot_id()?,
         ring_uuid: memory::random_uuid()?,
         slot_offset: layout::SLOT_OFFSET as u64,
@@ -167,14 +164,8 @@ pub fn create(directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> 
     ctl.store(layout::LAST_KEY_SEQ, NONE, Relaxed);
     ctl.store_half(layout::WRITER_EPOCH, 1, Relaxed);
     ctl.write_bytes(0, &header.encode()[..]);
-    let private = Private {
-        epoch: 1,
-        first_discontinuity: Some(Discontinuity::Start),
-        ..Private::default()
-    };
-    Ok(Writer::new(
-        ctl, data, header, private, huge_pages, directory, lock,
-    ))
+    let private = Private { epoch: 1, first_discontinuity: Some(Discontinuity::Start), ..Private::default() };
+    Ok(Writer::new(ctl, data, header, private, huge_pages, directory, lock))
 }
 
 /// Takes up the ring that an earlier process left in `directory`: same inodes, the sequence continues, the epoch is one higher,
@@ -206,15 +197,7 @@ pub fn attach(directory: &Path, spec: &RingSpec) -> Result<Writer, AttachError> 
     ctl.store_half(layout::STATE, private.state, Release);
     ctl.store_half(layout::FUTEX, private.futex, Release);
     wake::wake(&ctl, layout::FUTEX);
-    Ok(Writer::new(
-        ctl,
-        data,
-        header,
-        private,
-        HugePages::NotAsked,
-        directory,
-        lock,
-    ))
+    Ok(Writer::new(ctl, data, header, private, HugePages::NotAsked, directory, lock))
 }
 
 fn check_shape(header: &Header, spec: &RingSpec) -> Result<(), AttachError> {
@@ -225,15 +208,9 @@ fn check_shape(header: &Header, spec: &RingSpec) -> Result<(), AttachError> {
         (header.clock_rate == spec.clock_rate, "clock rate"),
         (header.data_capacity == spec.capacity(), "capacity"),
         (header.slot_count == spec.slots(), "number of slots"),
-        (
-            header.frame_size_max == spec.frame_size_max,
-            "largest frame",
-        ),
+        (header.frame_size_max == spec.frame_size_max, "largest frame"),
         (checksums == spec.crc, "choice of checksums"),
-        (
-            header.config_size as usize == layout::CONFIG_SIZE,
-            "configuration size",
-        ),
+        (header.config_size as usize == layout::CONFIG_SIZE, "configuration size"),
     ];
     match same.iter().find(|(same, _)| !same) {
         Some((_, what)) => Err(AttachError::Shape(what)),
@@ -283,12 +260,7 @@ fn recover(ctl: &SharedWords, header: &Header) -> Result<Private, AttachError> {
         epoch: ctl.load_half(layout::WRITER_EPOCH),
         config_generation,
         config: read_configuration(ctl, header, config_generation).unwrap_or_default(),
-        totals: Totals {
-            frames: totals(0),
-            bytes: totals(1),
-            damaged: totals(2),
-            discontinuities: totals(3),
-        },
+        totals: Totals { frames: totals(0), bytes: totals(1), damaged: totals(2), discontinuities: totals(3) },
         stream_seq_after,
         last_frame,
         first_discontinuity: None,
@@ -296,11 +268,7 @@ fn recover(ctl: &SharedWords, header: &Header) -> Result<Private, AttachError> {
 }
 
 /// The bytes of a configuration block, if it holds that generation whole.
-pub(crate) fn read_configuration(
-    ctl: &SharedWords,
-    header: &Header,
-    generation: u32,
-) -> Option<Vec<u8>> {
+pub(crate) fn read_configuration(ctl: &SharedWords, header: &Header, generation: u32) -> Option<Vec<u8>> {
     if generation == 0 {
         return None;
     }
@@ -334,8 +302,7 @@ pub(crate) fn judge_files(ctl: &File, data: &File) -> Result<Header, JudgeError>
 
 /// Bytes of `ctl` that a judged header speaks of.
 pub(crate) fn ctl_mapping(header: &Header) -> usize {
-    let config_end =
-        header.config_offset + u64::from(header.config_count) * u64::from(header.config_size);
+    let config_end = header.config_offset + u64::from(header.config_count) * u64::from(header.config_size);
     let slot_end = header.slot_offset + u64::from(header.slot_count) * layout::SLOT_SIZE as u64;
     config_end.max(slot_end) as usize
 }
@@ -395,11 +362,7 @@ fn supersede_ring(directory: &Path) -> Result<(), AttachError> {
     let ctl = SharedWords::writable(&ctl_file, layout::CONFIG_OFFSET)?;
     ctl.store_half(layout::STATE, State::Superseded as u32, Release);
     // Its own writer, if it still lives, stores its next value over this: readers look at the state anyway.
-    ctl.store_half(
-        layout::FUTEX,
-        ctl.load_half(layout::FUTEX).wrapping_add(1),
-        Release,
-    );
+    ctl.store_half(layout::FUTEX, ctl.load_half(layout::FUTEX).wrapping_add(1), Release);
     wake::wake(&ctl, layout::FUTEX);
     Ok(())
 }
@@ -416,18 +379,14 @@ pub fn sweep_temporary(root: &Path) -> io::Result<usize> {
         if is_temporary(&path) {
             swept += usize::from(sweep(&path));
         } else if let Ok(entries) = fs::read_dir(&path) {
-            swept += entries
-                .flatten()
-                .filter(|e| is_temporary(&e.path()) && sweep(&e.path()))
-                .count();
+            swept += entries.flatten().filter(|e| is_temporary(&e.path()) && sweep(&e.path())).count();
         }
     }
     Ok(swept)
 }
 
 fn is_temporary(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp-"))
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp-"))
 }
 
 fn sweep(directory: &Path) -> bool {
@@ -436,10 +395,7 @@ fn sweep(directory: &Path) -> bool {
         directories.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
     }
     let mut locks = Vec::new();
-    for directory in directories
-        .iter()
-        .filter(|d| d.join("writer.lock").exists())
-    {
+    for directory in directories.iter().filter(|d| d.join("writer.lock").exists()) {
         match lock_file(directory, false) {
             Ok(Some(lock)) => locks.push(lock),
             _ => return false,
@@ -449,12 +405,7 @@ fn sweep(directory: &Path) -> bool {
 }
 
 fn new_file(directory: &Path, name: &str) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(directory.join(name))?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(directory.join(name))?;
     // Whatever the umask: the group is who reads.
     file.set_permissions(Permissions::from_mode(0o640))?;
     Ok(file)
@@ -463,11 +414,7 @@ fn new_file(directory: &Path, name: &str) -> io::Result<File> {
 /// A handle to a directory: two files opened through it belong together, even if the name changes hands meanwhile.
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
-    Ok(open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Opens a file of a ring or stream; anything but a regular file is refused, and a link too unless it is `data` (which may
@@ -475,22 +422,9 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 pub(crate) fn open_shared(directory: &OwnedFd, name: &str, write: bool) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, openat};
     let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-    let link = if name == "data" {
-        OFlags::empty()
-    } else {
-        OFlags::NOFOLLOW
-    };
-    let file = File::from(openat(
-        directory,
-        name,
-        access | link | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?);
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::ErrorKind::InvalidInput.into())
-    }
+    let link = if name == "data" { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let file = File::from(openat(directory, name, access | link | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 /// Takes `writer.lock` of a directory; `None` when another process (or another writer of this one) holds it. An OFD lock on a file

@@ -181,10 +181,7 @@ mod assembly {
 }
 
 /// Every access to the shared side is a relaxed 64-bit atomic: no access is mixed in size, so no race is undefined.
-#[cfg_attr(
-    all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)),
-    allow(dead_code)
-)]
+#[cfg_attr(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)), allow(dead_code))]
 mod words {
     use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -196,18 +193,9 @@ mod words {
             let skip = (shared as usize + done) % 8;
             let n = (8 - skip).min(bytes.len() - done);
             // SAFETY: an aligned word that covers bytes of the range; the caller vouches for covering words.
-            let word = unsafe {
-                &*shared
-                    .wrapping_add(done)
-                    .wrapping_sub(skip)
-                    .cast::<AtomicU64>()
-            };
+            let word = unsafe { &*shared.wrapping_add(done).wrapping_sub(skip).cast::<AtomicU64>() };
             // One writer: reading the neighbours back and storing them unchanged loses nothing.
-            let mut value = if n == 8 {
-                [0; 8]
-            } else {
-                word.load(Relaxed).to_le_bytes()
-            };
+            let mut value = if n == 8 { [0; 8] } else { word.load(Relaxed).to_le_bytes() };
             value[skip..skip + n].copy_from_slice(&bytes[done..done + n]);
             word.store(u64::from_le_bytes(value), Relaxed);
             done += n;
@@ -222,12 +210,7 @@ mod words {
             let skip = (shared as usize + done) % 8;
             let n = (8 - skip).min(length - done);
             // SAFETY: an aligned word that covers bytes of the range.
-            let word = unsafe {
-                &*shared
-                    .wrapping_add(done)
-                    .wrapping_sub(skip)
-                    .cast::<AtomicU64>()
-            };
+            let word = unsafe { &*shared.wrapping_add(done).wrapping_sub(skip).cast::<AtomicU64>() };
             let value = word.load(Relaxed).to_le_bytes();
             // SAFETY: `done + n ≤ length` private bytes.
             unsafe { core::ptr::copy_nonoverlapping(value[skip..].as_ptr(), private.add(done), n) };
@@ -259,13 +242,7 @@ mod tests {
                 assert_eq!(&back[1..=n], &source[..n], "{n} bytes at {skew}");
                 assert_eq!((back[0], back[n + 1]), (0xEE, 0xEE));
                 let flat: Vec<u8> = shared.iter().flat_map(|w| w.to_le_bytes()).collect();
-                assert!(
-                    flat[..skew]
-                        .iter()
-                        .chain(&flat[skew + n..])
-                        .all(|&b| b == 0),
-                    "{n} bytes at {skew} spilled"
-                );
+                assert!(flat[..skew].iter().chain(&flat[skew + n..]).all(|&b| b == 0), "{n} bytes at {skew} spilled");
             }
         }
     }

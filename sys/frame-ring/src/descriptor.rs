@@ -7,8 +7,7 @@ use thiserror::Error;
 
 use crate::headworks_capnp::frame_descriptor;
 pub use crate::headworks_capnp::{
-    ClockOrigin, Discontinuity, PictureStructure, PictureType, RandomAccess, WallClock,
-    WallClockQuality,
+    ClockOrigin, Discontinuity, PictureStructure, PictureType, RandomAccess, WallClock, WallClockQuality,
 };
 use crate::layout::{NONE, SLOT_HEAD_WORDS, SLOT_WORDS};
 
@@ -181,14 +180,8 @@ struct SlotAllocator<'a> {
 // out once only (the builder without `alloc` allows one segment and panics before it asks for another).
 unsafe impl Allocator for SlotAllocator<'_> {
     fn allocate_segment(&mut self, minimum_size: u32) -> (core::ptr::NonNull<u8>, u32) {
-        assert!(
-            minimum_size as usize <= self.segment.len(),
-            "the descriptor outgrew its slot"
-        );
-        (
-            core::ptr::NonNull::from(&mut self.segment[0]).cast(),
-            self.segment.len() as u32,
-        )
+        assert!(minimum_size as usize <= self.segment.len(), "the descriptor outgrew its slot");
+        (core::ptr::NonNull::from(&mut self.segment[0]).cast(), self.segment.len() as u32)
     }
 
     unsafe fn deallocate_segment(&mut self, _: core::ptr::NonNull<u8>, _: u32, _: u32) {}
@@ -256,17 +249,12 @@ impl FrameDescriptor {
     /// [`DescriptorError`] if the struct pointer is none.
     #[inline]
     pub(crate) fn decode(slot: &SlotImage) -> Result<Self, DescriptorError> {
-        let words: &[u64; SEGMENT_WORDS] = slot[SLOT_HEAD_WORDS..]
-            .try_into()
-            .expect("the length is a constant");
+        let words: &[u64; SEGMENT_WORDS] = slot[SLOT_HEAD_WORDS..].try_into().expect("the length is a constant");
         // SAFETY: u64 words seen as their bytes: same memory, same length, no invalid value, private to this process.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), SEGMENT_WORDS * 8) };
+        let bytes = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), SEGMENT_WORDS * 8) };
         let segments = [bytes];
         let message = Reader::new(SegmentArray::new(&segments), ReaderOptions::new());
-        let d = message
-            .get_root::<frame_descriptor::Reader<'_>>()
-            .map_err(|_| DescriptorError)?;
+        let d = message.get_root::<frame_descriptor::Reader<'_>>().map_err(|_| DescriptorError)?;
         Ok(Self {
             seq: d.get_seq(),
             key_seq: d.get_key_seq(),
@@ -292,13 +280,9 @@ impl FrameDescriptor {
             discontinuity: d.get_discontinuity().unwrap_or(Discontinuity::Signalled),
             origin_kind: d.get_origin_kind().unwrap_or(ClockOrigin::None),
             wall_clock: d.get_wall_clock().unwrap_or(WallClock::None),
-            wall_clock_quality: d
-                .get_wall_clock_quality()
-                .unwrap_or(WallClockQuality::Unknown),
+            wall_clock_quality: d.get_wall_clock_quality().unwrap_or(WallClockQuality::Unknown),
             picture_type: d.get_picture_type().unwrap_or(PictureType::Unknown),
-            picture_structure: d
-                .get_picture_structure()
-                .unwrap_or(PictureStructure::Unknown),
+            picture_structure: d.get_picture_structure().unwrap_or(PictureStructure::Unknown),
             random_access: d.get_random_access().unwrap_or(RandomAccess::None),
             recovery_count: d.get_recovery_count(),
             temporal_id: d.get_temporal_id(),
@@ -350,13 +334,7 @@ pub(crate) fn example() -> FrameDescriptor {
         random_access: RandomAccess::RecoveryPoint,
         recovery_count: 25,
         temporal_id: 1,
-        timecode: Some(Timecode {
-            hours: 10,
-            minutes: 59,
-            seconds: 58,
-            frames: 24,
-            drop_frame: true,
-        }),
+        timecode: Some(Timecode { hours: 10, minutes: 59, seconds: 58, frames: 24, drop_frame: true }),
         damaged: true,
         key: true,
         pts_interpolated: true,
@@ -375,10 +353,7 @@ mod tests {
         assert_eq!(slot[..SLOT_HEAD_WORDS], [u64::MAX; SLOT_HEAD_WORDS]);
         assert_eq!(FrameDescriptor::decode(&slot), Ok(example()));
         FrameDescriptor::default().encode(&mut slot);
-        assert_eq!(
-            FrameDescriptor::decode(&slot),
-            Ok(FrameDescriptor::default())
-        );
+        assert_eq!(FrameDescriptor::decode(&slot), Ok(FrameDescriptor::default()));
     }
 
     #[test]

@@ -106,12 +106,7 @@ pub fn list_streams(root: &Path) -> io::Result<Vec<StreamEntry>> {
         if encoded.starts_with('.') || !path.join("bell").is_file() {
             continue;
         }
-        let cut = || {
-            StreamDescriptor::read(&path)
-                .ok()
-                .map(|d| d.name)
-                .filter(|name| encode_name(name) == encoded)
-        };
+        let cut = || StreamDescriptor::read(&path).ok().map(|d| d.name).filter(|name| encode_name(name) == encoded);
         if let Some(name) = decode_name(&encoded).or_else(cut) {
             streams.push(StreamEntry { name, path });
         }
@@ -184,10 +179,7 @@ pub enum RootWarning {
 /// # Errors
 /// [`RootError`].
 pub fn create_root(root: &Path, group: &str) -> Result<Option<RootWarning>, RootError> {
-    let io_error = |source| RootError::Io {
-        path: root.to_owned(),
-        source,
-    };
+    let io_error = |source| RootError::Io { path: root.to_owned(), source };
     if let Some(parent) = root.parent() {
         fs::create_dir_all(parent).map_err(io_error)?;
     }
@@ -216,27 +208,17 @@ pub fn create_root(root: &Path, group: &str) -> Result<Option<RootWarning>, Root
 /// # Errors
 /// [`RootError`].
 pub fn check_root(root: &Path) -> Result<(), RootError> {
-    let metadata = fs::symlink_metadata(root).map_err(|source| RootError::Io {
-        path: root.to_owned(),
-        source,
-    })?;
+    let metadata = fs::symlink_metadata(root).map_err(|source| RootError::Io { path: root.to_owned(), source })?;
     if !metadata.is_dir() {
         return Err(RootError::NotADirectory(root.to_owned()));
     }
     let user = rustix::process::geteuid().as_raw();
     if metadata.uid() != user {
-        return Err(RootError::Owner {
-            path: root.to_owned(),
-            owner: metadata.uid(),
-            user,
-        });
+        return Err(RootError::Owner { path: root.to_owned(), owner: metadata.uid(), user });
     }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o022 != 0 {
-        return Err(RootError::Writable {
-            path: root.to_owned(),
-            mode,
-        });
+        return Err(RootError::Writable { path: root.to_owned(), mode });
     }
     Ok(())
 }
@@ -248,15 +230,8 @@ fn group_id(name: &str) -> Option<u32> {
     let mut strings = vec![0; 64 << 10];
     let mut found = std::ptr::null_mut();
     // SAFETY: live pointers with their true sizes; `found` is null or points at `group`.
-    let status = unsafe {
-        libc::getgrnam_r(
-            name.as_ptr(),
-            &raw mut group,
-            strings.as_mut_ptr(),
-            strings.len(),
-            &raw mut found,
-        )
-    };
+    let status =
+        unsafe { libc::getgrnam_r(name.as_ptr(), &raw mut group, strings.as_mut_ptr(), strings.len(), &raw mut found) };
     (status == 0 && !found.is_null()).then_some(group.gr_gid)
 }
 
@@ -286,10 +261,7 @@ mod tests {
         assert!(encoded_a.len() <= NAME_MAX && encoded_a.contains('+'));
         assert_eq!(decode_name(&encoded_a), None);
         // Frozen: other processes compute it too.
-        assert_eq!(
-            encode_name(&"a".repeat(201))[..168],
-            format!("{}+", "a".repeat(167))
-        );
+        assert_eq!(encode_name(&"a".repeat(201))[..168], format!("{}+", "a".repeat(167)));
         assert_eq!(encode_name(&"a".repeat(200)), "a".repeat(200));
     }
 
@@ -315,33 +287,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("a/rings");
         let warning = create_root(&root, "no-such-group").unwrap();
-        assert_eq!(
-            warning,
-            Some(RootWarning::GroupMissing("no-such-group".into()))
-        );
+        assert_eq!(warning, Some(RootWarning::GroupMissing("no-such-group".into())));
         assert_eq!(fs::metadata(&root).unwrap().mode() & 0o7777, 0o2750);
         assert!(create_root(&root, "no-such-group").is_ok());
         fs::set_permissions(&root, Permissions::from_mode(0o2770)).unwrap();
-        assert!(matches!(
-            check_root(&root),
-            Err(RootError::Writable { mode: 0o2770, .. })
-        ));
+        assert!(matches!(check_root(&root), Err(RootError::Writable { mode: 0o2770, .. })));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&root, &link).unwrap();
-        assert!(matches!(
-            check_root(&link),
-            Err(RootError::NotADirectory(_))
-        ));
+        assert!(matches!(check_root(&link), Err(RootError::NotADirectory(_))));
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(&root, Some(65534), None).unwrap();
-            assert!(matches!(
-                check_root(&root),
-                Err(RootError::Owner {
-                    owner: 65534,
-                    user: 0,
-                    ..
-                })
-            ));
+            assert!(matches!(check_root(&root), Err(RootError::Owner { owner: 65534, user: 0, .. })));
         }
     }
 }

@@ -112,10 +112,7 @@ impl State {
 
 /// The kind that the header's word stands for; what a later version may add is unknown.
 fn track_kind(word: u32) -> TrackKind {
-    u16::try_from(word)
-        .ok()
-        .and_then(|word| TrackKind::try_from(word).ok())
-        .unwrap_or(TrackKind::Unknown)
+    u16::try_from(word).ok().and_then(|word| TrackKind::try_from(word).ok()).unwrap_or(TrackKind::Unknown)
 }
 
 /// The immutable page, decoded.
@@ -264,9 +261,7 @@ impl Header {
         }
         let features_required = u64_at(page, 0x10);
         if features_required & !FEATURES_REQUIRED_KNOWN != 0 {
-            return Err(LayoutError::Features(
-                features_required & !FEATURES_REQUIRED_KNOWN,
-            ));
+            return Err(LayoutError::Features(features_required & !FEATURES_REQUIRED_KNOWN));
         }
         let header = Self {
             minor: u16_at(page, 0x0A),
@@ -296,10 +291,7 @@ impl Header {
 
     fn check_geometry(&self, ctl_size: u64, data_size: u64) -> Result<(), LayoutError> {
         let bad = |what| Err(LayoutError::Geometry(what));
-        if !self.slot_count.is_power_of_two()
-            || self.slot_count < 4
-            || self.slot_count > SLOT_COUNT_MAX
-        {
+        if !self.slot_count.is_power_of_two() || self.slot_count < 4 || self.slot_count > SLOT_COUNT_MAX {
             return bad("slot count");
         }
         let page = u64::from(self.backing_page_size);
@@ -322,20 +314,13 @@ impl Header {
             return bad("configuration size");
         }
         let low = CONFIG_OFFSET as u64;
-        if !self.config_offset.is_multiple_of(64)
-            || self.config_offset < low
-            || self.config_offset > ctl_size
-        {
+        if !self.config_offset.is_multiple_of(64) || self.config_offset < low || self.config_offset > ctl_size {
             return bad("configuration offset");
         }
-        if !self.slot_offset.is_multiple_of(64)
-            || self.slot_offset < low
-            || self.slot_offset > ctl_size
-        {
+        if !self.slot_offset.is_multiple_of(64) || self.slot_offset < low || self.slot_offset > ctl_size {
             return bad("slot offset");
         }
-        let config_end =
-            self.config_offset + u64::from(self.config_count) * u64::from(self.config_size);
+        let config_end = self.config_offset + u64::from(self.config_count) * u64::from(self.config_size);
         let slot_end = self.slot_offset + u64::from(self.slot_count) * SLOT_SIZE as u64;
         if config_end > ctl_size || slot_end > ctl_size {
             return Err(LayoutError::FileSize("ctl"));
@@ -364,8 +349,7 @@ impl Header {
     #[inline]
     #[must_use]
     pub fn config_at(&self, generation: u32) -> usize {
-        self.config_offset as usize
-            + (generation % self.config_count) as usize * self.config_size as usize
+        self.config_offset as usize + (generation % self.config_count) as usize * self.config_size as usize
     }
 }
 
@@ -404,10 +388,7 @@ mod tests {
     #[test]
     fn a_header_comes_back_as_it_was_written() {
         let page = header().encode();
-        assert_eq!(
-            Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20),
-            Ok(header())
-        );
+        assert_eq!(Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20), Ok(header()));
     }
 
     #[test]
@@ -428,32 +409,16 @@ mod tests {
         assert_eq!(judge(&resealed(page)), Err(LayoutError::Features(4)));
         let mut page = header().encode();
         page[0x4C] = 15;
-        assert_eq!(
-            judge(&resealed(page)),
-            Err(LayoutError::Geometry("slot count"))
-        );
-        assert_eq!(
-            Header::judge(&header().encode()[..], size - 1, 1 << 20),
-            Err(LayoutError::FileSize("ctl"))
-        );
-        assert_eq!(
-            Header::judge(&header().encode()[..], size, 4096),
-            Err(LayoutError::FileSize("data"))
-        );
+        assert_eq!(judge(&resealed(page)), Err(LayoutError::Geometry("slot count")));
+        assert_eq!(Header::judge(&header().encode()[..], size - 1, 1 << 20), Err(LayoutError::FileSize("ctl")));
+        assert_eq!(Header::judge(&header().encode()[..], size, 4096), Err(LayoutError::FileSize("data")));
         assert_eq!(Header::judge(&[], 0, 0), Err(LayoutError::Short(0)));
     }
 
     #[test]
     fn a_newer_minor_version_is_read() {
-        let newer = Header {
-            minor: 7,
-            features_optional: u64::MAX,
-            ..header()
-        };
+        let newer = Header { minor: 7, features_optional: u64::MAX, ..header() };
         let page = newer.encode();
-        assert_eq!(
-            Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20),
-            Ok(newer)
-        );
+        assert_eq!(Header::judge(&page[..], Header::ctl_size(16) as u64, 1 << 20), Ok(newer));
     }
 }

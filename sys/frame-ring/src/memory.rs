@@ -34,10 +34,7 @@ impl SharedWords {
     /// What `mmap` says.
     pub fn writable(file: &File, length: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(length).map_raw(file)?;
-        Ok(Self {
-            map,
-            writable: true,
-        })
+        Ok(Self { map, writable: true })
     }
 
     /// Maps `length` bytes of `file` for reading. The caller has compared `length` with the size of the file.
@@ -46,10 +43,7 @@ impl SharedWords {
     /// What `mmap` says.
     pub fn read_only(file: &File, length: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(length).map_raw_read_only(file)?;
-        Ok(Self {
-            map,
-            writable: false,
-        })
+        Ok(Self { map, writable: false })
     }
 
     /// Bytes mapped.
@@ -60,10 +54,7 @@ impl SharedWords {
 
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(
-            offset.is_multiple_of(8) && offset + 8 <= self.map.len(),
-            "word {offset:#x} outside the mapping"
-        );
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.map.len(), "word {offset:#x} outside the mapping");
         // SAFETY: aligned (the map is page-aligned) and inside the mapping, which lives as long as `self`; every access
         // to it in this process is atomic, and it is written only if mapped for writing (see `store`).
         unsafe { &*self.map.as_ptr().add(offset).cast::<AtomicU64>() }
@@ -71,10 +62,7 @@ impl SharedWords {
 
     #[inline]
     pub(crate) fn half(&self, offset: usize) -> &AtomicU32 {
-        assert!(
-            offset.is_multiple_of(4) && offset + 4 <= self.map.len(),
-            "word {offset:#x} outside the mapping"
-        );
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.map.len(), "word {offset:#x} outside the mapping");
         // SAFETY: as in `word`; u32 words are never accessed as u64.
         unsafe { &*self.map.as_ptr().add(offset).cast::<AtomicU32>() }
     }
@@ -128,10 +116,7 @@ impl SharedWords {
     /// Copies `words.len()` words out. They may be torn among each other, never within.
     #[inline]
     pub fn copy_words(&self, offset: usize, words: &mut [u64]) {
-        assert!(
-            offset.is_multiple_of(8) && offset + words.len() * 8 <= self.map.len(),
-            "words outside the mapping"
-        );
+        assert!(offset.is_multiple_of(8) && offset + words.len() * 8 <= self.map.len(), "words outside the mapping");
         // SAFETY: checked just now; as in `word`.
         let shared = unsafe { self.word_slice(offset, words.len()) };
         for (word, shared) in words.iter_mut().zip(shared) {
@@ -143,10 +128,7 @@ impl SharedWords {
     #[inline]
     pub(crate) fn store_words(&self, offset: usize, words: &[u64]) {
         assert!(self.writable, "a reader does not write");
-        assert!(
-            offset.is_multiple_of(8) && offset + words.len() * 8 <= self.map.len(),
-            "words outside the mapping"
-        );
+        assert!(offset.is_multiple_of(8) && offset + words.len() * 8 <= self.map.len(), "words outside the mapping");
         // SAFETY: checked just now; as in `word`.
         let shared = unsafe { self.word_slice(offset, words.len()) };
         for (&word, shared) in words.iter().zip(shared) {
@@ -159,34 +141,20 @@ impl SharedWords {
     #[inline]
     unsafe fn word_slice(&self, offset: usize, count: usize) -> &[AtomicU64] {
         // SAFETY: as promised by the caller, and as in `word`.
-        unsafe {
-            std::slice::from_raw_parts(self.map.as_ptr().add(offset).cast::<AtomicU64>(), count)
-        }
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(offset).cast::<AtomicU64>(), count) }
     }
 
     /// Copies bytes out, racing.
     pub fn copy_bytes(&self, offset: usize, bytes: &mut [u8]) {
-        assert!(
-            offset <= self.map.len() && bytes.len() <= self.map.len() - offset,
-            "bytes outside the mapping"
-        );
+        assert!(offset <= self.map.len() && bytes.len() <= self.map.len() - offset, "bytes outside the mapping");
         // SAFETY: checked to lie in the mapping; mappings are whole pages, so covering words lie in it too.
-        unsafe {
-            copy::from_shared(
-                bytes.as_mut_ptr(),
-                self.map.as_ptr().add(offset),
-                bytes.len(),
-            )
-        }
+        unsafe { copy::from_shared(bytes.as_mut_ptr(), self.map.as_ptr().add(offset), bytes.len()) }
     }
 
     /// Copies bytes in, racing.
     pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {
         assert!(self.writable, "a reader does not write");
-        assert!(
-            offset <= self.map.len() && bytes.len() <= self.map.len() - offset,
-            "bytes outside the mapping"
-        );
+        assert!(offset <= self.map.len() && bytes.len() <= self.map.len() - offset, "bytes outside the mapping");
         // SAFETY: as in `copy_bytes`; the holder of the writable map is the single writer.
         unsafe { copy::to_shared(self.map.as_mut_ptr().add(offset), bytes) }
     }
@@ -245,27 +213,12 @@ impl MirroredData {
             }
         }
         // From here on Drop gives the two views' addresses back, mapped or not.
-        let data = Self {
-            base,
-            capacity,
-            writable,
-        };
-        let rights = if writable {
-            libc::PROT_READ | libc::PROT_WRITE
-        } else {
-            libc::PROT_READ
-        };
+        let data = Self { base, capacity, writable };
+        let rights = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         for view in [base, base.wrapping_add(capacity)] {
             // SAFETY: MAP_FIXED over our own reservation of 2 × capacity bytes.
             let mapped = unsafe {
-                libc::mmap(
-                    view.cast(),
-                    capacity,
-                    rights,
-                    libc::MAP_SHARED | libc::MAP_FIXED,
-                    file.as_raw_fd(),
-                    0,
-                )
+                libc::mmap(view.cast(), capacity, rights, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
             };
             if mapped == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
@@ -284,8 +237,7 @@ impl MirroredData {
     fn at(&self, position: u64, length: usize) -> *mut u8 {
         assert!(length <= self.capacity, "longer than the ring");
         // Offset < capacity and length ≤ capacity: the range ends within the second view.
-        self.base
-            .wrapping_add(position as usize & (self.capacity - 1))
+        self.base.wrapping_add(position as usize & (self.capacity - 1))
     }
 
     /// Copies bytes to a virtual position. The caller is the ring's single writer.
@@ -346,21 +298,9 @@ impl MirroredData {
         let mask: u64 = 1 << node;
         // SAFETY: our own mapping; the mask is one word of 64 bits (the kernel wants maxnode one higher).
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_mbind,
-                self.base,
-                self.capacity,
-                MPOL_BIND,
-                &raw const mask,
-                65 as libc::c_long,
-                0,
-            )
+            libc::syscall(libc::SYS_mbind, self.base, self.capacity, MPOL_BIND, &raw const mask, 65 as libc::c_long, 0)
         };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Puts every page into both views, so that no append ever faults; touches them one by one on kernels without

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::builder::{
-    JudgeError, ctl_mapping, judge_files, open_directory, open_shared, read_configuration,
-};
+use crate::builder::{JudgeError, ctl_mapping, judge_files, open_directory, open_shared, read_configuration};
 use crate::descriptor::FrameDescriptor;
 use crate::layout::{self, Header, LayoutError, NONE, SLOT_WORDS, State};
 use crate::memory::{MirroredData, SharedWords};
@@ -201,22 +199,14 @@ pub(crate) struct Life {
 
 impl Life {
     pub(crate) fn new() -> Self {
-        Self {
-            count: 0,
-            since: None,
-            dead_told: false,
-        }
+        Self { count: 0, since: None, dead_told: false }
     }
 
     /// True once, when the heartbeat has stood still for [`DEAD_AFTER`].
     pub(crate) fn has_died(&mut self, count: u64, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         if count != self.count {
-            *self = Self {
-                count,
-                since: Some(now),
-                dead_told: false,
-            };
+            *self = Self { count, since: Some(now), dead_told: false };
             return false;
         }
         let died = !self.dead_told && now.duration_since(since) >= DEAD_AFTER;
@@ -232,11 +222,7 @@ impl Reader {
     /// [`OpenError`].
     pub fn open(directory: &Path, start: Start) -> Result<Self, OpenError> {
         let handle = open_directory(directory)?;
-        Self::from_files(
-            &open_shared(&handle, "ctl", false)?,
-            &open_shared(&handle, "data", false)?,
-            start,
-        )
+        Self::from_files(&open_shared(&handle, "ctl", false)?, &open_shared(&handle, "data", false)?, start)
     }
 
     /// Opens a ring by its two files, e.g. descriptors received from a broker.
@@ -292,9 +278,7 @@ impl Reader {
     pub fn seek_stream_seq(&mut self, target: u64) {
         let head = self.head();
         self.seek(Start::Live);
-        self.next = self
-            .oldest(head, |slot| slot.stream_seq >= target)
-            .unwrap_or(head);
+        self.next = self.oldest(head, |slot| slot.stream_seq >= target).unwrap_or(head);
     }
 
     /// Check payloads against their checksums, where the ring has them. Off by default: the checks above find every torn frame;
@@ -328,11 +312,7 @@ impl Reader {
             Next::Frame(()) => {
                 let slot = self.pending.take().expect("ready means pending");
                 self.next += 1;
-                Next::Frame(Borrowed {
-                    ctl: &self.ctl,
-                    data: &self.data,
-                    slot,
-                })
+                Next::Frame(Borrowed { ctl: &self.ctl, data: &self.data, slot })
             }
             other => other.without_frame(),
         })
@@ -356,15 +336,9 @@ impl Reader {
                         continue;
                     }
                     if self.skipped > 0 {
-                        return Ok(Next::Skipped {
-                            count: std::mem::take(&mut self.skipped),
-                        });
+                        return Ok(Next::Skipped { count: std::mem::take(&mut self.skipped) });
                     }
-                    return Ok(if state == State::Ended {
-                        Next::Ended
-                    } else {
-                        Next::Superseded
-                    });
+                    return Ok(if state == State::Ended { Next::Ended } else { Next::Superseded });
                 }
                 State::Stalled if !self.stalled_told => {
                     self.stalled_told = true;
@@ -378,9 +352,7 @@ impl Reader {
                 return Ok(Next::WriterDead);
             }
             let end = *deadline.get_or_insert_with(|| now.checked_add(timeout));
-            let left = end.map_or(wake::WAIT_MAX, |end: Instant| {
-                end.saturating_duration_since(now)
-            });
+            let left = end.map_or(wake::WAIT_MAX, |end: Instant| end.saturating_duration_since(now));
             if left.is_zero() {
                 return Ok(Next::Timeout);
             }
@@ -391,16 +363,11 @@ impl Reader {
     /// One look, no wait.
     pub(crate) fn look(&mut self) -> Result<Look, ReadError> {
         if let Some(slot) = &self.pending {
-            return Ok(Look::Ready {
-                stream_seq: slot.stream_seq,
-            });
+            return Ok(Look::Ready { stream_seq: slot.stream_seq });
         }
         let head = self.head();
         if self.next > head {
-            return Err(ReadError::Head {
-                expected: self.next,
-                found: head,
-            });
+            return Err(ReadError::Head { expected: self.next, found: head });
         }
         if self.awaiting_key {
             match self.last_key(head, false).filter(|&key| key >= self.next) {
@@ -415,9 +382,7 @@ impl Reader {
                 }
             }
             if !self.awaiting_key && self.skipped > 0 {
-                return Ok(Look::Skipped {
-                    count: std::mem::take(&mut self.skipped),
-                });
+                return Ok(Look::Skipped { count: std::mem::take(&mut self.skipped) });
             }
         }
         if self.next == head {
@@ -430,9 +395,7 @@ impl Reader {
         match self.copy_slot(self.next) {
             Ok(slot) => {
                 self.pending = Some(slot);
-                Ok(Look::Ready {
-                    stream_seq: slot.stream_seq,
-                })
+                Ok(Look::Ready { stream_seq: slot.stream_seq })
             }
             Err(Miss::Lapped) => Ok(self.resume_after_lapping()),
             Err(Miss::Error(error)) => {
@@ -476,15 +439,11 @@ impl Reader {
         if slot.length > slot.extent {
             return Err(bad("length"));
         }
-        let side_end =
-            u64::from(descriptor.side_data_offset) + u64::from(descriptor.side_data_length);
+        let side_end = u64::from(descriptor.side_data_offset) + u64::from(descriptor.side_data_length);
         if side_end > slot.extent as u64 {
             return Err(bad("side data"));
         }
-        let end = slot
-            .position
-            .checked_add(slot.extent as u64)
-            .ok_or_else(|| bad("position"))?;
+        let end = slot.position.checked_add(slot.extent as u64).ok_or_else(|| bad("position"))?;
         let reserve = self.ctl.load(layout::DATA_RESERVE);
         if end > reserve {
             return Err(bad("position"));
@@ -498,8 +457,7 @@ impl Reader {
     /// Copies the pending frame's bytes, then asks whether they were its own to the end.
     pub(crate) fn copy_pending(&mut self) -> Result<Result<PendingFrame, Look>, ReadError> {
         let slot = self.pending.take().expect("ready means pending");
-        self.data
-            .read_into(slot.position, slot.extent, &mut self.buffer);
+        self.data.read_into(slot.position, slot.extent, &mut self.buffer);
         if !intact(&self.ctl, slot.position, &self.data) {
             return Ok(Err(self.resume_after_lapping()));
         }
@@ -535,10 +493,7 @@ impl Reader {
         let key = self.last_key(head, true).filter(|&key| key > old);
         self.awaiting_key = key.is_none();
         self.next = key.unwrap_or(head);
-        Look::Lapped {
-            lost: self.next - old,
-            resume_at: self.next,
-        }
+        Look::Lapped { lost: self.next - old, resume_at: self.next }
     }
 
     /// The newest random access point, if it is whole and, with `quarter`, at least a quarter of the ring lies between it and the
@@ -547,24 +502,15 @@ impl Reader {
         // Pairs with the release store in step 3 of `Writer::commit`.
         let key = self.ctl.load_acquire(layout::LAST_KEY_SEQ);
         let slots = u64::from(self.header.slot_count);
-        let slots_kept = if quarter {
-            slots - slots / 4
-        } else {
-            slots - 1
-        };
+        let slots_kept = if quarter { slots - slots / 4 } else { slots - 1 };
         if key == NONE || key >= head || head - key > slots_kept {
             return None;
         }
         let slot = self.copy_slot(key).ok()?;
         let capacity = self.header.data_capacity;
-        let bytes_kept = if quarter {
-            capacity - capacity / 4
-        } else {
-            capacity
-        };
+        let bytes_kept = if quarter { capacity - capacity / 4 } else { capacity };
         let reserve = self.ctl.load(layout::DATA_RESERVE);
-        (slot.flags & layout::FLAG_KEY != 0 && reserve.saturating_sub(slot.position) <= bytes_kept)
-            .then_some(key)
+        (slot.flags & layout::FLAG_KEY != 0 && reserve.saturating_sub(slot.position) <= bytes_kept).then_some(key)
     }
 
     /// The oldest readable frame below `head` that `wanted` accepts. At most one look at every slot.
@@ -580,10 +526,7 @@ impl Reader {
 
     pub(crate) fn has_died(&mut self, now: Instant) -> bool {
         // A frame is a sign of life too.
-        let signs = self
-            .ctl
-            .load(layout::HEARTBEAT_COUNT)
-            .wrapping_add(self.ctl.load(layout::HEAD_SEQ));
+        let signs = self.ctl.load(layout::HEARTBEAT_COUNT).wrapping_add(self.ctl.load(layout::HEAD_SEQ));
         self.life.has_died(signs, now)
     }
 
@@ -655,12 +598,7 @@ impl Reader {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let total = |i: usize| self.ctl.load(layout::TOTALS + i * 8);
-        Totals {
-            frames: total(0),
-            bytes: total(1),
-            damaged: total(2),
-            discontinuities: total(3),
-        }
+        Totals { frames: total(0), bytes: total(1), damaged: total(2), discontinuities: total(3) }
     }
 
     /// The ring's shape.
@@ -720,10 +658,7 @@ impl Borrowed<'_> {
     /// # Panics
     /// If the part exceeds the payload.
     pub fn copy_payload(&self, offset: usize, to: &mut [u8]) {
-        assert!(
-            offset <= self.slot.length && to.len() <= self.slot.length - offset,
-            "outside the payload"
-        );
+        assert!(offset <= self.slot.length && to.len() <= self.slot.length - offset, "outside the payload");
         self.data.read(self.slot.position + offset as u64, to);
     }
 
@@ -757,9 +692,7 @@ impl Borrowed<'_> {
 #[doc(hidden)]
 pub fn fuzz_reader(ctl: &[u8]) {
     use std::os::unix::fs::FileExt;
-    let file = |name: &str| {
-        rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(File::from)
-    };
+    let file = |name: &str| rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(File::from);
     let (Ok(ctl_file), Ok(data_file)) = (file("ctl"), file("data")) else {
         return;
     };
@@ -772,13 +705,7 @@ pub fn fuzz_reader(ctl: &[u8]) {
     if ctl_file.write_all_at(&bytes, 0).is_err() || data_file.set_len(1 << 20).is_err() {
         return;
     }
-    for start in [
-        Start::Live,
-        Start::Key,
-        Start::Oldest,
-        Start::OldestKey,
-        Start::Seq(3),
-    ] {
+    for start in [Start::Live, Start::Key, Start::Oldest, Start::OldestKey, Start::Seq(3)] {
         let Ok(mut reader) = Reader::from_files(&ctl_file, &data_file, start) else {
             return;
         };

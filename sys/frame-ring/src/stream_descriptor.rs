@@ -116,14 +116,8 @@ struct OneSegment<'a>(&'a mut [u64]);
 // panics before it asks for a second segment.
 unsafe impl Allocator for OneSegment<'_> {
     fn allocate_segment(&mut self, minimum_size: u32) -> (core::ptr::NonNull<u8>, u32) {
-        assert!(
-            minimum_size as usize <= self.0.len(),
-            "the descriptor outgrew its segment"
-        );
-        (
-            core::ptr::NonNull::from(&mut self.0[0]).cast(),
-            self.0.len() as u32,
-        )
+        assert!(minimum_size as usize <= self.0.len(), "the descriptor outgrew its segment");
+        (core::ptr::NonNull::from(&mut self.0[0]).cast(), self.0.len() as u32)
     }
 
     unsafe fn deallocate_segment(&mut self, _: core::ptr::NonNull<u8>, _: u32, _: u32) {}
@@ -133,16 +127,8 @@ impl StreamDescriptor {
     /// Words that the message can take at most: structs, tags, and every text with its terminator rounded up.
     fn words_max(&self) -> usize {
         let text = |s: &str| s.len() / 8 + 2;
-        let programmes: usize = self
-            .programmes
-            .iter()
-            .map(|p| 4 + text(&p.name) + text(&p.provider))
-            .sum();
-        let tracks: usize = self
-            .tracks
-            .iter()
-            .map(|t| 10 + text(&t.name) + text(&t.language))
-            .sum();
+        let programmes: usize = self.programmes.iter().map(|p| 4 + text(&p.name) + text(&p.provider)).sum();
+        let tracks: usize = self.tracks.iter().map(|t| 10 + text(&t.name) + text(&t.language)).sum();
         16 + text(&self.name) + programmes + tracks
     }
 
@@ -188,12 +174,7 @@ impl StreamDescriptor {
         let mut bytes = Vec::with_capacity(8 + used);
         bytes.extend_from_slice(&0u32.to_le_bytes());
         bytes.extend_from_slice(&((used / 8) as u32).to_le_bytes());
-        bytes.extend(
-            segment
-                .iter()
-                .flat_map(|word| word.to_le_bytes())
-                .take(used),
-        );
+        bytes.extend(segment.iter().flat_map(|word| word.to_le_bytes()).take(used));
         bytes
     }
 
@@ -212,18 +193,12 @@ impl StreamDescriptor {
         if half(0)? != 0 || bytes.len() > SIZE_MAX || body.len() < length {
             return None;
         }
-        let words: Vec<u64> = body[..length]
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&word| u64::from_le_bytes(word))
-            .collect();
+        let words: Vec<u64> = body[..length].as_chunks().0.iter().map(|&word| u64::from_le_bytes(word)).collect();
         // SAFETY: u64 words seen as their bytes: same memory, same length, no invalid value.
         let segment = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), length) };
         let segments = [segment];
         let message = Reader::new(SegmentArray::new(&segments), ReaderOptions::new());
-        let text =
-            |t: capnp::Result<capnp::text::Reader<'_>>| t.ok()?.to_str().ok().map(str::to_owned);
+        let text = |t: capnp::Result<capnp::text::Reader<'_>>| t.ok()?.to_str().ok().map(str::to_owned);
         let d = message.get_root::<stream_descriptor::Reader<'_>>().ok()?;
         // Lists are bounded by the traversal limit; the count alone allocates nothing.
         let mut programmes = Vec::new();
@@ -275,12 +250,7 @@ impl StreamDescriptor {
     /// What the file system says; the old one stays.
     pub fn write(&self, stream_directory: &Path) -> io::Result<()> {
         let temporary = stream_directory.join(".stream.capnp");
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(&temporary)?;
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
         file.set_permissions(fs::Permissions::from_mode(0o640))?;
         file.write_all(&self.encode())?;
         fs::rename(temporary, stream_directory.join(NAME))
@@ -308,15 +278,7 @@ mod tests {
             name: "cam1/über".into(),
             generation: 3,
             created_utc_ns: 1_700_000_000_000_000_000,
-            programmes: vec![
-                Programme {
-                    number: 1,
-                    pcr_pid: 256,
-                    name: "One".into(),
-                    provider: "".into()
-                };
-                3
-            ],
+            programmes: vec![Programme { number: 1, pcr_pid: 256, name: "One".into(), provider: "".into() }; 3],
             tracks: vec![
                 Track {
                     name: "video0".into(),
@@ -331,12 +293,7 @@ mod tests {
                     component_tag: Some(255),
                     ..Default::default()
                 },
-                Track {
-                    name: "audio0".into(),
-                    language: "deu".into(),
-                    ended: true,
-                    ..Default::default()
-                },
+                Track { name: "audio0".into(), language: "deu".into(), ended: true, ..Default::default() },
             ],
         }
     }

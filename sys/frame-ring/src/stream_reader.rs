@@ -142,11 +142,7 @@ impl StreamReader {
     ///
     /// # Errors
     /// [`StreamOpenError`]. A ring that cannot be opened is left out, and tried again when the tracks change.
-    pub fn open(
-        directory: &Path,
-        start: Start,
-        only: Option<&str>,
-    ) -> Result<Self, StreamOpenError> {
+    pub fn open(directory: &Path, start: Start, only: Option<&str>) -> Result<Self, StreamOpenError> {
         let handle = open_directory(directory)?;
         let directory = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
         let bell = BellReader::open(&directory)?;
@@ -174,9 +170,7 @@ impl StreamReader {
     /// Check payloads against their checksums, where the rings have them.
     pub fn verify_checksums(&mut self, verify: bool) {
         self.verify = verify;
-        self.tracks
-            .iter_mut()
-            .for_each(|track| track.ring.verify_checksums(verify));
+        self.tracks.iter_mut().for_each(|track| track.ring.verify_checksums(verify));
     }
 
     /// A track by its index.
@@ -198,12 +192,7 @@ impl StreamReader {
             Ok(Look::Ready { stream_seq }) => Some(stream_seq),
             _ => None,
         };
-        let begin = self
-            .tracks
-            .iter_mut()
-            .filter(|t| is_video(t))
-            .filter_map(first)
-            .min();
+        let begin = self.tracks.iter_mut().filter(|t| is_video(t)).filter_map(first).min();
         if let Some(begin) = begin {
             for track in self.tracks.iter_mut().filter(|t| !is_video(t)) {
                 track.ring.seek_stream_seq(begin);
@@ -234,14 +223,8 @@ impl StreamReader {
             if ring.state() == State::Superseded {
                 continue;
             }
-            self.events.push_back(StreamEvent::TrackAdded {
-                track: self.tracks.len(),
-            });
-            self.tracks.push(TrackReader {
-                name,
-                ring,
-                done: false,
-            });
+            self.events.push_back(StreamEvent::TrackAdded { track: self.tracks.len() });
+            self.tracks.push(TrackReader { name, ring, done: false });
         }
         Ok(())
     }
@@ -249,18 +232,12 @@ impl StreamReader {
     /// The next frame of the stream, copied into a buffer that this reader keeps, or what happened instead; waits at most `timeout`.
     pub fn next(&mut self, timeout: Duration) -> StreamNext<'_> {
         match self.advance(timeout) {
-            Ok((track, copied)) => StreamNext::Frame {
-                track,
-                frame: self.tracks[track].ring.frame(&copied),
-            },
+            Ok((track, copied)) => StreamNext::Frame { track, frame: self.tracks[track].ring.frame(&copied) },
             Err(event) => StreamNext::Event(event),
         }
     }
 
-    fn advance(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<(usize, crate::reader::PendingFrame), StreamEvent> {
+    fn advance(&mut self, timeout: Duration) -> Result<(usize, crate::reader::PendingFrame), StreamEvent> {
         let mut deadline = None;
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -299,9 +276,7 @@ impl StreamReader {
             }
             match self.tracks[i].ring.look() {
                 Ok(Look::Ready { stream_seq }) => {
-                    if stream_seq < stream_head
-                        && oldest.is_none_or(|(first, _)| stream_seq < first)
-                    {
+                    if stream_seq < stream_head && oldest.is_none_or(|(first, _)| stream_seq < first) {
                         oldest = Some((stream_seq, i));
                     }
                 }
@@ -345,11 +320,7 @@ impl StreamReader {
                 if self.bell.futex() != seen {
                     return Ok(());
                 }
-                return Err(if state == State::Ended {
-                    StreamEvent::Ended
-                } else {
-                    StreamEvent::Superseded
-                });
+                return Err(if state == State::Ended { StreamEvent::Ended } else { StreamEvent::Superseded });
             }
             State::Stalled if !self.stalled_told => {
                 self.stalled_told = true;
@@ -359,12 +330,7 @@ impl StreamReader {
             State::Live => self.stalled_told = false,
         }
         let now = Instant::now();
-        if self.life.has_died(
-            self.bell
-                .heartbeat_count()
-                .wrapping_add(self.bell.stream_head()),
-            now,
-        ) {
+        if self.life.has_died(self.bell.heartbeat_count().wrapping_add(self.bell.stream_head()), now) {
             return Err(StreamEvent::WriterDead);
         }
         if now.duration_since(self.scanned) >= RESCAN {
@@ -390,11 +356,7 @@ fn drained(ring: &Reader) -> bool {
 
 fn event_of(track: usize, look: &Look) -> StreamEvent {
     match *look {
-        Look::Lapped { lost, resume_at } => StreamEvent::Lapped {
-            track,
-            lost,
-            resume_at,
-        },
+        Look::Lapped { lost, resume_at } => StreamEvent::Lapped { track, lost, resume_at },
         Look::Skipped { count } => StreamEvent::Skipped { track, count },
         Look::Ready { .. } | Look::Empty => unreachable!("neither is an event"),
     }

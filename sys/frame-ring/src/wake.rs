@@ -16,10 +16,7 @@ pub const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Which of them it was is for the caller to find out by looking again.
 pub fn wait(words: &SharedWords, offset: usize, seen: u32, timeout: Duration) {
     let timeout = timeout.min(WAIT_MAX);
-    let timespec = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: timeout.as_nanos() as libc::c_long,
-    };
+    let timespec = libc::timespec { tv_sec: 0, tv_nsec: timeout.as_nanos() as libc::c_long };
     // Not FUTEX_PRIVATE_FLAG: the writer is another process. The kernel compares the word with `seen` under its bucket lock,
     // which pairs with the store in `Writer::commit` before the wake: a bump between our look and our sleep is not lost.
     // SAFETY: the word lies in a live mapping; FUTEX_WAIT only reads it.
@@ -39,14 +36,8 @@ pub fn wait(words: &SharedWords, offset: usize, seen: u32, timeout: Duration) {
 /// Wakes every process that waits at `offset`; returns how many were waiting.
 pub fn wake(words: &SharedWords, offset: usize) -> usize {
     // SAFETY: the word lies in a live mapping; FUTEX_WAKE does not access it.
-    let woken = unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            words.half(offset).as_ptr(),
-            libc::FUTEX_WAKE,
-            libc::c_int::MAX,
-        )
-    };
+    let woken =
+        unsafe { libc::syscall(libc::SYS_futex, words.half(offset).as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX) };
     usize::try_from(woken).unwrap_or(0)
 }
 

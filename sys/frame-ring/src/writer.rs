@@ -119,6 +119,15 @@ impl Writer {
         }
     }
 
+    /// See [`crate::builder::relabel`].
+    pub(crate) fn relabel(&mut self, kind: layout::TrackKind, codec: [u8; 4], clock_rate: u32) {
+        assert_eq!(self.private.head_seq, 0, "readers may have seen the label of a ring that holds frames");
+        self.header.kind = kind;
+        self.header.codec = u32::from_le_bytes(codec);
+        self.header.clock_rate = clock_rate;
+        self.ctl.write_bytes(0, &self.header.encode()[..]);
+    }
+
     /// Appends payload to the open frame, opening it if there is none.
     ///
     /// # Errors
@@ -142,11 +151,7 @@ impl Writer {
     /// [`FrameTooLarge`], as for [`Writer::append`]: the limit holds for the sum.
     pub fn append_side_data(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         let payload_len = self.payload_len.unwrap_or(self.open_len);
-        let at = if self.payload_len.is_some() {
-            self.open_len
-        } else {
-            self.open_len.next_multiple_of(8)
-        };
+        let at = if self.payload_len.is_some() { self.open_len } else { self.open_len.next_multiple_of(8) };
         self.append_bytes(at, bytes)?;
         self.payload_len = Some(payload_len);
         Ok(())
@@ -156,10 +161,7 @@ impl Writer {
     fn append_bytes(&mut self, at: usize, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         let end = at + bytes.len();
         if end > self.header.frame_size_max as usize {
-            return Err(FrameTooLarge {
-                wanted: end,
-                limit: self.header.frame_size_max as usize,
-            });
+            return Err(FrameTooLarge { wanted: end, limit: self.header.frame_size_max as usize });
         }
         let end_pos = self.open_pos + end as u64;
         if end_pos > self.private.reserve {
@@ -196,10 +198,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn written(&self, range: std::ops::Range<usize>) -> &[u8] {
-        assert!(
-            range.start <= range.end && range.end <= self.open_len,
-            "outside the open frame"
-        );
+        assert!(range.start <= range.end && range.end <= self.open_len, "outside the open frame");
         // SAFETY: only this writer stores to the open frame, by `&mut self`, and the slice borrows `self`. The bytes
         // are seen through the view they were written through: both start from the frame's offset in the first view.
         let frame = unsafe { self.data.slice(self.open_pos, range.end) };
@@ -237,11 +236,7 @@ impl Writer {
         let discontinuity = d.discontinuity != Discontinuity::None;
         let flags = if d.key { layout::FLAG_KEY } else { 0 }
             | if d.damaged { layout::FLAG_DAMAGED } else { 0 }
-            | if discontinuity {
-                layout::FLAG_DISCONTINUITY
-            } else {
-                0
-            };
+            | if discontinuity { layout::FLAG_DISCONTINUITY } else { 0 };
 
         let mut image = [0u64; SLOT_WORDS];
         image[1] = self.open_pos;
@@ -274,10 +269,7 @@ impl Writer {
             self.ctl.store(layout::LAST_KEY_SEQ, seq, Release);
         }
         let t = self.private.totals;
-        for (i, total) in [t.frames, t.bytes, t.damaged, t.discontinuities]
-            .into_iter()
-            .enumerate()
-        {
+        for (i, total) in [t.frames, t.bytes, t.damaged, t.discontinuities].into_iter().enumerate() {
             self.ctl.store(layout::TOTALS + i * 8, total, Relaxed);
         }
         bell.publish(stream_seq + 1);
@@ -310,8 +302,7 @@ impl Writer {
     #[inline]
     fn bump(&mut self) {
         self.private.futex = self.private.futex.wrapping_add(1);
-        self.ctl
-            .store_half(layout::FUTEX, self.private.futex, Release);
+        self.ctl.store_half(layout::FUTEX, self.private.futex, Release);
     }
 
     /// Makes `bytes` the configuration of the frames that follow and returns its generation; identical bytes make no new one.
@@ -330,20 +321,14 @@ impl Writer {
         self.ctl.store(block, layout::BUSY, Relaxed);
         // Pairs with the acquire fence between the two looks at the lock in `Reader::configuration`.
         fence(Release);
-        self.ctl.store(
-            block + 8,
-            u64::from(generation) | (bytes.len() as u64) << 32,
-            Relaxed,
-        );
-        self.ctl
-            .store(block + 16, u64::from(crc32c::crc32c(bytes)), Relaxed);
+        self.ctl.store(block + 8, u64::from(generation) | (bytes.len() as u64) << 32, Relaxed);
+        self.ctl.store(block + 16, u64::from(crc32c::crc32c(bytes)), Relaxed);
         self.ctl.write_bytes(block + layout::CONFIG_HEAD, bytes);
         // A fence, not only a release store: the bytes were written by the racing copy.
         fence(Release);
         self.ctl.store(block, u64::from(generation), Release);
         // Pairs with the load in `Reader::configuration_generation`.
-        self.ctl
-            .store_half(layout::CONFIG_GENERATION, generation, Release);
+        self.ctl.store_half(layout::CONFIG_GENERATION, generation, Release);
         self.private.config_generation = generation;
         self.private.config.clear();
         self.private.config.extend_from_slice(bytes);
@@ -363,13 +348,8 @@ impl Writer {
     /// Says that the writer lives; call it every 100 ms. `now_ns` is CLOCK_MONOTONIC.
     pub fn heartbeat(&mut self, now_ns: u64) {
         self.private.heartbeat_count += 1;
-        self.ctl
-            .store(layout::HEARTBEAT_MONOTONIC_NS, now_ns, Relaxed);
-        self.ctl.store(
-            layout::HEARTBEAT_COUNT,
-            self.private.heartbeat_count,
-            Release,
-        );
+        self.ctl.store(layout::HEARTBEAT_MONOTONIC_NS, now_ns, Relaxed);
+        self.ctl.store(layout::HEARTBEAT_COUNT, self.private.heartbeat_count, Release);
     }
 
     /// Handle for the waker thread.

@@ -5,16 +5,13 @@ use common::{directory, spec};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder;
 use headworks_frame_ring::descriptor::{
-    ClockOrigin, Discontinuity, FrameDescriptor, PictureStructure, PictureType, RandomAccess,
-    Timecode, WallClock, WallClockQuality, damage,
+    ClockOrigin, Discontinuity, FrameDescriptor, PictureStructure, PictureType, RandomAccess, Timecode, WallClock,
+    WallClockQuality, damage,
 };
 use headworks_frame_ring::layout::{self, HEADER_SIZE, Header, TrackKind};
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .chunks(16)
-        .map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n")
-        .collect()
+    bytes.chunks(16).map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n").collect()
 }
 
 fn golden_header() -> Header {
@@ -83,13 +80,7 @@ fn a_slot_is_the_golden_one() {
         random_access: RandomAccess::RecoveryPoint,
         recovery_count: 25,
         temporal_id: 1,
-        timecode: Some(Timecode {
-            hours: 10,
-            minutes: 59,
-            seconds: 58,
-            frames: 24,
-            drop_frame: true,
-        }),
+        timecode: Some(Timecode { hours: 10, minutes: 59, seconds: 58, frames: 24, drop_frame: true }),
         damaged: true,
         key: true,
         pts_interpolated: true,
@@ -99,14 +90,8 @@ fn a_slot_is_the_golden_one() {
     assert_eq!(writer.commit(&frame, &mut bell), 1);
     let ctl = std::fs::read(dir.path().join("v/ctl")).unwrap();
     let at = layout::SLOT_OFFSET + layout::SLOT_SIZE;
-    assert_eq!(
-        hex(&ctl[at..at + layout::SLOT_SIZE]),
-        include_str!("golden/slot.hex")
-    );
+    assert_eq!(hex(&ctl[at..at + layout::SLOT_SIZE]), include_str!("golden/slot.hex"));
     // Hot words and the configuration block, where the constants say.
     assert_eq!(hex(&ctl[0x1000..0x1120]), include_str!("golden/hot.hex"));
-    assert_eq!(
-        hex(&ctl[0x2000 + 8192..0x2000 + 8192 + 48]),
-        include_str!("golden/configuration.hex")
-    );
+    assert_eq!(hex(&ctl[0x2000 + 8192..0x2000 + 8192 + 48]), include_str!("golden/configuration.hex"));
 }

@@ -31,10 +31,7 @@ impl Ring {
     }
 
     fn overwrite(&self, at: usize, bytes: &[u8]) {
-        let ctl = OpenOptions::new()
-            .write(true)
-            .open(self.dir.path().join("v/ctl"))
-            .unwrap();
+        let ctl = OpenOptions::new().write(true).open(self.dir.path().join("v/ctl")).unwrap();
         ctl.write_all_at(bytes, at as u64).unwrap();
     }
 
@@ -51,60 +48,19 @@ fn slot(seq: u64, word: usize) -> usize {
 #[test]
 fn every_impossible_field_is_named_and_the_next_frame_is_read() {
     let cases: [(usize, Vec<u8>, ReadError); 6] = [
-        (
-            slot(0, 2),
-            u32::MAX.to_le_bytes().to_vec(),
-            ReadError::Bounds {
-                seq: 0,
-                what: "extent",
-            },
-        ),
-        (
-            slot(0, 2) + 4,
-            1001u32.to_le_bytes().to_vec(),
-            ReadError::Bounds {
-                seq: 0,
-                what: "length",
-            },
-        ),
-        (
-            slot(0, 1),
-            (1u64 << 40).to_le_bytes().to_vec(),
-            ReadError::Bounds {
-                seq: 0,
-                what: "position",
-            },
-        ),
-        (
-            slot(0, 1),
-            u64::MAX.to_le_bytes().to_vec(),
-            ReadError::Bounds {
-                seq: 0,
-                what: "position",
-            },
-        ),
-        (
-            slot(0, 6) + 120,
-            u32::MAX.to_le_bytes().to_vec(),
-            ReadError::Bounds {
-                seq: 0,
-                what: "side data",
-            },
-        ),
-        (
-            slot(0, 5),
-            u64::MAX.to_le_bytes().to_vec(),
-            ReadError::Descriptor(0),
-        ),
+        (slot(0, 2), u32::MAX.to_le_bytes().to_vec(), ReadError::Bounds { seq: 0, what: "extent" }),
+        (slot(0, 2) + 4, 1001u32.to_le_bytes().to_vec(), ReadError::Bounds { seq: 0, what: "length" }),
+        (slot(0, 1), (1u64 << 40).to_le_bytes().to_vec(), ReadError::Bounds { seq: 0, what: "position" }),
+        (slot(0, 1), u64::MAX.to_le_bytes().to_vec(), ReadError::Bounds { seq: 0, what: "position" }),
+        (slot(0, 6) + 120, u32::MAX.to_le_bytes().to_vec(), ReadError::Bounds { seq: 0, what: "side data" }),
+        (slot(0, 5), u64::MAX.to_le_bytes().to_vec(), ReadError::Descriptor(0)),
     ];
     for (at, bytes, error) in cases {
         let ring = Ring::with_frames(3);
         ring.overwrite(at, &bytes);
         let mut reader = ring.reader();
         assert_eq!(reader.next(ZERO), Err(error));
-        let Ok(Next::Frame(frame)) = reader.next(ZERO) else {
-            panic!("no frame after {error}")
-        };
+        let Ok(Next::Frame(frame)) = reader.next(ZERO) else { panic!("no frame after {error}") };
         assert_eq!(frame.payload, payload(1, 1000));
     }
 }
@@ -115,22 +71,13 @@ fn a_head_that_went_back_is_an_error() {
     let mut reader = ring.reader();
     assert!(matches!(reader.next(ZERO), Ok(Next::Frame(_))));
     ring.overwrite(layout::HEAD_SEQ, &0u64.to_le_bytes());
-    assert_eq!(
-        reader.next(ZERO),
-        Err(ReadError::Head {
-            expected: 1,
-            found: 0
-        })
-    );
+    assert_eq!(reader.next(ZERO), Err(ReadError::Head { expected: 1, found: 0 }));
 }
 
 #[test]
 fn a_flipped_payload_bit_is_found_when_asked_for() {
     let ring = Ring::with_frames(2);
-    let data = OpenOptions::new()
-        .write(true)
-        .open(ring.dir.path().join("v/data"))
-        .unwrap();
+    let data = OpenOptions::new().write(true).open(ring.dir.path().join("v/data")).unwrap();
     data.write_all_at(&[!payload(0, 1000)[500]], 500).unwrap();
     let mut reader = ring.reader();
     reader.verify_checksums(true);
@@ -144,18 +91,10 @@ fn a_link_or_a_short_file_is_no_ring() {
     let path = ring.dir.path().join("v");
     std::fs::rename(path.join("ctl"), path.join("elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", path.join("ctl")).unwrap();
-    assert!(matches!(
-        Reader::open(&path, Start::Live),
-        Err(OpenError::Io(_))
-    ));
+    assert!(matches!(Reader::open(&path, Start::Live), Err(OpenError::Io(_))));
     std::fs::remove_file(path.join("ctl")).unwrap();
     std::fs::rename(path.join("elsewhere"), path.join("ctl")).unwrap();
-    OpenOptions::new()
-        .write(true)
-        .open(path.join("data"))
-        .unwrap()
-        .set_len(4096)
-        .unwrap();
+    OpenOptions::new().write(true).open(path.join("data")).unwrap().set_len(4096).unwrap();
     let error = layout::LayoutError::FileSize("data");
     assert!(matches!(Reader::open(&path, Start::Live), Err(OpenError::Layout(e)) if e == error));
     assert!(matches!(builder::attach(&path, &spec()), Err(AttachError::Layout(e)) if e == error));
@@ -171,14 +110,7 @@ fn a_ring_of_another_boot_or_with_wild_counters_is_not_taken_up() {
     assert!(matches!(attach(), Err(AttachError::Damaged(_))));
     let page = std::fs::read(ring.dir.path().join("v/ctl")).unwrap();
     let header = Header::judge(&page[..layout::HEADER_SIZE], 1 << 40, 1 << 40).unwrap();
-    ring.overwrite(
-        0,
-        &Header {
-            boot_id: [9; 16],
-            ..header
-        }
-        .encode()[..],
-    );
+    ring.overwrite(0, &Header { boot_id: [9; 16], ..header }.encode()[..]);
     assert!(matches!(attach(), Err(AttachError::OtherBoot)));
 }
 
@@ -186,16 +118,8 @@ fn a_ring_of_another_boot_or_with_wild_counters_is_not_taken_up() {
 fn a_reader_cannot_open_for_writing_what_it_maps() {
     use std::os::unix::fs::MetadataExt;
     let ring = Ring::with_frames(1);
-    let mode = |name: &str| {
-        std::fs::metadata(ring.dir.path().join("v").join(name))
-            .unwrap()
-            .mode()
-            & 0o777
-    };
-    assert_eq!(
-        (mode("ctl"), mode("data"), mode("writer.lock")),
-        (0o640, 0o640, 0o600)
-    );
+    let mode = |name: &str| std::fs::metadata(ring.dir.path().join("v").join(name)).unwrap().mode() & 0o777;
+    assert_eq!((mode("ctl"), mode("data"), mode("writer.lock")), (0o640, 0o640, 0o600));
 }
 
 proptest! {

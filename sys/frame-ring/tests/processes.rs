@@ -26,11 +26,7 @@ fn the_reading_process() {
         match reader.next(Duration::from_secs(20)).unwrap() {
             Next::Frame(frame) => {
                 let seq = frame.descriptor.seq;
-                assert_eq!(
-                    frame.payload,
-                    payload(seq, length(seq, 3000)),
-                    "frame {seq}"
-                );
+                assert_eq!(frame.payload, payload(seq, length(seq, 3000)), "frame {seq}");
                 println!("\nframe {seq} epoch {}", reader.epoch());
             }
             Next::Ended => break println!("\nended"),
@@ -46,12 +42,7 @@ fn a_reader_in_another_process_gets_every_byte_across_a_restart_of_the_writer() 
     let mut bell = BellWriter::create(dir.path()).unwrap();
     let mut writer = Some(builder::create(&ring, &spec()).unwrap());
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "the_reading_process",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "the_reading_process", "--nocapture", "--test-threads=1"])
         .env(RING, &ring)
         .stdout(Stdio::piped())
         .spawn()
@@ -63,25 +54,14 @@ fn a_reader_in_another_process_gets_every_byte_across_a_restart_of_the_writer() 
         while !heard.contains(what) {
             let mut some = [0; 4096];
             let n = output.read(&mut some).unwrap();
-            assert!(
-                n > 0 && start.elapsed() < Duration::from_secs(60),
-                "heard no {what:?}"
-            );
+            assert!(n > 0 && start.elapsed() < Duration::from_secs(60), "heard no {what:?}");
             heard.push_str(std::str::from_utf8(&some[..n]).unwrap());
         }
     };
     hear("ready 0\n");
     for seq in 0..FRAMES {
         let w = writer.as_mut().unwrap();
-        assert_eq!(
-            write(
-                w,
-                &mut bell,
-                &payload(seq, length(seq, 3000)),
-                seq % 25 == 0
-            ),
-            seq
-        );
+        assert_eq!(write(w, &mut bell, &payload(seq, length(seq, 3000)), seq % 25 == 0), seq);
         if seq % 3 == 0 {
             w.wake_target().wake();
         }
@@ -100,10 +80,7 @@ fn a_reader_in_another_process_gets_every_byte_across_a_restart_of_the_writer() 
     writer.wake_target().wake();
     hear("\nended\n");
     assert!(child.wait().unwrap().success());
-    let frames: Vec<&str> = heard
-        .lines()
-        .filter(|line| line.starts_with("frame "))
-        .collect();
+    let frames: Vec<&str> = heard.lines().filter(|line| line.starts_with("frame ")).collect();
     assert_eq!(frames.len() as u64, FRAMES);
     assert!(frames[0].ends_with("epoch 1") && frames[FRAMES as usize - 1].ends_with("epoch 2"));
 }

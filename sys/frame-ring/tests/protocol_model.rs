@@ -45,11 +45,7 @@ fn content(seq: u64) -> u64 {
 }
 
 fn write(ring: &Ring, leave: Leave) {
-    let order = if leave == Leave::Publication {
-        Relaxed
-    } else {
-        Release
-    };
+    let order = if leave == Leave::Publication { Relaxed } else { Release };
     for seq in 0..FRAMES {
         // 1
         ring.reserve.store(seq + 1, Relaxed);
@@ -152,21 +148,9 @@ fn no_torn_slot_is_believed_when_the_slots_are_fewer_than_the_data() {
 
 #[test]
 fn each_step_that_is_left_out_is_missed() {
-    assert!(
-        finds_a_fault(4, 2, Leave::ReserveFence),
-        "the fence of step 1"
-    );
-    assert!(
-        finds_a_fault(4, 2, Leave::ReserveCheck),
-        "the look at the reserve after the copy"
-    );
+    assert!(finds_a_fault(4, 2, Leave::ReserveFence), "the fence of step 1");
+    assert!(finds_a_fault(4, 2, Leave::ReserveCheck), "the look at the reserve after the copy");
     assert!(finds_a_fault(2, 4, Leave::Busy), "BUSY");
-    assert!(
-        finds_a_fault(2, 4, Leave::SecondLook),
-        "the second look at the lock"
-    );
-    assert!(
-        finds_a_fault(4, 4, Leave::Publication),
-        "release at publication"
-    );
+    assert!(finds_a_fault(2, 4, Leave::SecondLook), "the second look at the lock");
+    assert!(finds_a_fault(4, 4, Leave::Publication), "release at publication");
 }

@@ -36,20 +36,12 @@ fn a_frame_comes_out_as_it_went_in() {
     writer.append(b"frame").unwrap();
     assert_eq!(writer.written(3..8), b"le fr");
     writer.append_side_data(b"side").unwrap();
-    let described = FrameDescriptor {
-        pts: Some(5),
-        key: true,
-        damaged: true,
-        ..Default::default()
-    };
+    let described = FrameDescriptor { pts: Some(5), key: true, damaged: true, ..Default::default() };
     assert_eq!(writer.commit(&described, &mut bell), 0);
     assert_eq!(writer.open_len(), 0);
 
     let got = frame(reader.next(ZERO).unwrap());
-    assert_eq!(
-        (got.payload, got.side_data, got.stream_seq),
-        (&b"whole frame"[..], &b"side"[..], 0)
-    );
+    assert_eq!((got.payload, got.side_data, got.stream_seq), (&b"whole frame"[..], &b"side"[..], 0));
     let expected = FrameDescriptor {
         seq: 0,
         key_seq: 0,
@@ -75,10 +67,7 @@ fn an_abandoned_frame_leaves_nothing_behind() {
     writer.abandon();
     write(&mut writer, &mut bell, b"next", false);
     let got = frame(reader.next(ZERO).unwrap());
-    assert_eq!(
-        (got.payload, got.descriptor.seq, got.descriptor.key_seq),
-        (&b"next"[..], 0, NONE)
-    );
+    assert_eq!((got.payload, got.descriptor.seq, got.descriptor.key_seq), (&b"next"[..], 0, NONE));
     assert_eq!(got.descriptor.crc32c, Some(crc32c::crc32c(b"next")));
 }
 
@@ -90,10 +79,7 @@ fn a_frame_over_the_limit_is_refused_and_the_open_one_kept() {
     let mut reader = Reader::open(&dir.path().join("v"), Start::Live).unwrap();
     let most = payload(1, 64 << 10);
     writer.append(&most).unwrap();
-    let refused = FrameTooLarge {
-        wanted: (64 << 10) + 1,
-        limit: 64 << 10,
-    };
+    let refused = FrameTooLarge { wanted: (64 << 10) + 1, limit: 64 << 10 };
     assert_eq!(writer.append(b"x"), Err(refused));
     writer.commit(&FrameDescriptor::default(), &mut bell);
     assert_eq!(frame(reader.next(ZERO).unwrap()).payload, most);
@@ -108,31 +94,16 @@ fn a_lapped_reader_learns_its_loss_and_goes_on_at_a_key() {
     for seq in 0..100 {
         write(&mut writer, &mut bell, &payload(seq, 100), seq % 20 == 0);
     }
-    assert_eq!(
-        reader.next(ZERO),
-        Ok(Next::Lapped {
-            lost: 80,
-            resume_at: 80
-        })
-    );
+    assert_eq!(reader.next(ZERO), Ok(Next::Lapped { lost: 80, resume_at: 80 }));
     for seq in 80..100 {
         let got = frame(reader.next(ZERO).unwrap());
-        assert_eq!(
-            (got.payload, got.descriptor.seq, got.descriptor.key_seq),
-            (&payload(seq, 100)[..], seq, 80)
-        );
+        assert_eq!((got.payload, got.descriptor.seq, got.descriptor.key_seq), (&payload(seq, 100)[..], seq, 80));
     }
     // Now by bytes rather than by slots, and without a key in the part that is kept.
     for seq in 100..110 {
         write(&mut writer, &mut bell, &payload(seq, 60_000), false);
     }
-    assert_eq!(
-        reader.next(ZERO),
-        Ok(Next::Lapped {
-            lost: 10,
-            resume_at: 110
-        })
-    );
+    assert_eq!(reader.next(ZERO), Ok(Next::Lapped { lost: 10, resume_at: 110 }));
     assert_eq!(reader.next(ZERO), Ok(Next::Timeout));
     write(&mut writer, &mut bell, b"not yet", false);
     assert_eq!(reader.next(ZERO), Ok(Next::Timeout));
@@ -179,27 +150,15 @@ fn the_next_writer_goes_on_where_the_last_one_died() {
     let inode = std::fs::metadata(ring.join("ctl")).unwrap().ino();
     // Dies with a frame half written.
     writer.append(&[0xEE; 3000]).unwrap();
-    assert!(matches!(
-        builder::attach(&ring, &spec()),
-        Err(AttachError::Locked)
-    ));
+    assert!(matches!(builder::attach(&ring, &spec()), Err(AttachError::Locked)));
     drop((writer, bell));
 
     let mut bell = BellWriter::attach(dir.path()).unwrap();
-    let other = RingSpec {
-        slot_count: 128,
-        ..spec()
-    };
-    assert!(matches!(
-        builder::attach(&ring, &other),
-        Err(AttachError::Shape("number of slots"))
-    ));
+    let other = RingSpec { slot_count: 128, ..spec() };
+    assert!(matches!(builder::attach(&ring, &other), Err(AttachError::Shape("number of slots"))));
     let mut writer = builder::attach(&ring, &spec()).unwrap();
     bell.advance_to(writer.stream_seq_after());
-    assert_eq!(
-        (writer.epoch(), writer.head_seq(), bell.stream_head()),
-        (2, 70, 70)
-    );
+    assert_eq!((writer.epoch(), writer.head_seq(), bell.stream_head()), (2, 70, 70));
     assert_eq!(writer.last_frame().unwrap().pts, Some(69 * 3600));
     assert_eq!(writer.set_configuration(b"sps pps"), Ok(1));
     assert_eq!(std::fs::metadata(ring.join("ctl")).unwrap().ino(), inode);
@@ -210,19 +169,10 @@ fn the_next_writer_goes_on_where_the_last_one_died() {
     write(&mut writer, &mut bell, b"back", false);
     write(&mut writer, &mut bell, b"again", true);
     let got = frame(reader.next(ZERO).unwrap());
-    assert_eq!(
-        (got.payload, got.descriptor.seq, got.stream_seq),
-        (&b"back"[..], 70, 70)
-    );
-    assert_eq!(
-        (got.descriptor.discontinuity, got.descriptor.key_seq),
-        (Discontinuity::Restart, NONE)
-    );
+    assert_eq!((got.payload, got.descriptor.seq, got.stream_seq), (&b"back"[..], 70, 70));
+    assert_eq!((got.descriptor.discontinuity, got.descriptor.key_seq), (Discontinuity::Restart, NONE));
     let got = frame(reader.next(ZERO).unwrap());
-    assert_eq!(
-        (got.descriptor.discontinuity, got.descriptor.key_seq),
-        (Discontinuity::None, 71)
-    );
+    assert_eq!((got.descriptor.discontinuity, got.descriptor.key_seq), (Discontinuity::None, 71));
     assert_eq!(reader.epoch(), 2);
     assert_eq!(writer.totals().frames, 72);
     assert_eq!(reader.totals().discontinuities, 2);
@@ -239,10 +189,7 @@ fn the_last_key_is_found_again_after_a_restart() {
     drop(writer);
     let writer = builder::attach(&dir.path().join("v"), &spec()).unwrap();
     let reader = Reader::open(&dir.path().join("v"), Start::Key).unwrap();
-    assert_eq!(
-        (reader.last_key_seq(), reader.position(), writer.head_seq()),
-        (Some(4), 4, 10)
-    );
+    assert_eq!((reader.last_key_seq(), reader.position(), writer.head_seq()), (Some(4), 4, 10));
 }
 
 #[test]
@@ -260,11 +207,7 @@ fn eight_configurations_are_kept_and_the_ninth_is_gone() {
     assert_eq!(reader.configuration(2), Err(ConfigurationError::Gone));
     assert_eq!(reader.configuration(3), Ok(payload(3, 777 * 3)));
     assert_eq!(reader.configuration(11), Err(ConfigurationError::Unknown));
-    assert!(
-        writer
-            .set_configuration(&[0; layout::CONFIG_BYTES_MAX + 1])
-            .is_err()
-    );
+    assert!(writer.set_configuration(&[0; layout::CONFIG_BYTES_MAX + 1]).is_err());
     assert_eq!(reader.configuration_generation(), 10);
 }
 
@@ -329,14 +272,7 @@ fn a_superseded_ring_says_so() {
     write(&mut old, &mut bell, b"old", false);
     let mut reader = Reader::open(&target, Start::Oldest).unwrap();
     drop(old);
-    let mut new = builder::create(
-        &temporary,
-        &RingSpec {
-            slot_count: 128,
-            ..spec()
-        },
-    )
-    .unwrap();
+    let mut new = builder::create(&temporary, &RingSpec { slot_count: 128, ..spec() }).unwrap();
     builder::publish(&temporary, &target).unwrap();
     assert!(!temporary.exists());
     write(&mut new, &mut bell, b"new", false);
@@ -368,9 +304,7 @@ fn a_borrowed_frame_says_when_it_has_been_overtaken() {
     let mut writer = builder::create(&dir.path().join("v"), &spec()).unwrap();
     let mut reader = Reader::open(&dir.path().join("v"), Start::Live).unwrap();
     write(&mut writer, &mut bell, &payload(0, 1000), true);
-    let Next::Frame(borrowed) = reader.next_borrowed(ZERO).unwrap() else {
-        panic!("no frame")
-    };
+    let Next::Frame(borrowed) = reader.next_borrowed(ZERO).unwrap() else { panic!("no frame") };
     let mut part = [0; 10];
     borrowed.copy_payload(990, &mut part);
     assert!(borrowed.is_intact());
@@ -390,15 +324,8 @@ fn a_racing_reader_accepts_no_torn_frame_and_counts_every_lost_one() {
     let dir = directory();
     let path = dir.path().join("v");
     let mut bell = BellWriter::create(dir.path()).unwrap();
-    let mut writer = builder::create(
-        &path,
-        &RingSpec {
-            data_capacity: 1 << 16,
-            frame_size_max: 16 << 10,
-            ..spec()
-        },
-    )
-    .unwrap();
+    let mut writer =
+        builder::create(&path, &RingSpec { data_capacity: 1 << 16, frame_size_max: 16 << 10, ..spec() }).unwrap();
     let mut reader = Reader::open(&path, Start::Live).unwrap();
     let stop = AtomicBool::new(false);
     let (mut read, mut lost) = (0u64, 0u64);
@@ -417,13 +344,7 @@ fn a_racing_reader_accepts_no_torn_frame_and_counts_every_lost_one() {
                     writer.abandon();
                     writer.append(&seq.to_le_bytes()).unwrap();
                 }
-                writer.commit(
-                    &FrameDescriptor {
-                        key: seq.is_multiple_of(8),
-                        ..Default::default()
-                    },
-                    &mut bell,
-                );
+                writer.commit(&FrameDescriptor { key: seq.is_multiple_of(8), ..Default::default() }, &mut bell);
                 seq += 1;
             }
             writer.set_state(State::Ended);
@@ -447,11 +368,7 @@ fn a_racing_reader_accepts_no_torn_frame_and_counts_every_lost_one() {
                     let seq = frame.descriptor.seq;
                     assert_eq!(frame.payload[..8], seq.to_le_bytes());
                     // Checked here, whatever the reader does: the checksum was taken of what was appended.
-                    assert_eq!(
-                        Some(crc32c::crc32c(frame.payload)),
-                        frame.descriptor.crc32c,
-                        "torn frame {seq}"
-                    );
+                    assert_eq!(Some(crc32c::crc32c(frame.payload)), frame.descriptor.crc32c, "torn frame {seq}");
                     assert_eq!(seq, read + lost, "a loss was not reported");
                     read += 1;
                 }
@@ -464,10 +381,7 @@ fn a_racing_reader_accepts_no_torn_frame_and_counts_every_lost_one() {
         writing.join().unwrap()
     });
     assert_eq!(read + lost, written);
-    assert!(
-        read > 100 && lost > 0,
-        "{read} read, {lost} lost of {written}: that was no race"
-    );
+    assert!(read > 100 && lost > 0, "{read} read, {lost} lost of {written}: that was no race");
 }
 
 proptest! {

@@ -15,12 +15,7 @@ use proptest::prelude::*;
 const ZERO: Duration = Duration::ZERO;
 
 fn audio() -> RingSpec {
-    RingSpec {
-        kind: TrackKind::Audio,
-        codec: *b"mp4a",
-        clock_rate: 48_000,
-        ..spec()
-    }
+    RingSpec { kind: TrackKind::Audio, codec: *b"mp4a", clock_rate: 48_000, ..spec() }
 }
 
 #[test]
@@ -35,14 +30,8 @@ fn frames_of_all_tracks_come_in_the_order_they_were_committed() {
     assert_eq!(list_tracks(&stream).unwrap(), ["audio0", "video0"]);
 
     let mut reader = StreamReader::open(&stream, Start::Live, None).unwrap();
-    assert_eq!(
-        reader.next(ZERO),
-        StreamNext::Event(StreamEvent::TrackAdded { track: 0 })
-    );
-    assert_eq!(
-        reader.next(ZERO),
-        StreamNext::Event(StreamEvent::TrackAdded { track: 1 })
-    );
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::TrackAdded { track: 0 }));
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::TrackAdded { track: 1 }));
     assert_eq!(reader.track(0).unwrap().name(), "audio0");
     assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::Timeout));
     let order = [1, 0, 0, 1, 1, 1, 0, 1, 0, 0];
@@ -57,37 +46,20 @@ fn frames_of_all_tracks_come_in_the_order_they_were_committed() {
     write(&mut data, &mut bell, b"late", true);
     write(&mut video, &mut bell, b"later", true);
 
-    assert_eq!(
-        reader.next(ZERO),
-        StreamNext::Event(StreamEvent::TrackAdded { track: 2 })
-    );
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::TrackAdded { track: 2 }));
     for (n, &track) in order.iter().enumerate() {
-        let StreamNext::Frame { track: got, frame } = reader.next(ZERO) else {
-            panic!("no frame")
-        };
-        assert_eq!(
-            (got, frame.stream_seq, frame.payload),
-            (track, n as u64, &payload(n as u64, 300)[..])
-        );
+        let StreamNext::Frame { track: got, frame } = reader.next(ZERO) else { panic!("no frame") };
+        assert_eq!((got, frame.stream_seq, frame.payload), (track, n as u64, &payload(n as u64, 300)[..]));
     }
-    let StreamNext::Frame { track: 2, frame } = reader.next(ZERO) else {
-        panic!("no frame")
-    };
+    let StreamNext::Frame { track: 2, frame } = reader.next(ZERO) else { panic!("no frame") };
     assert_eq!(frame.payload, b"late");
     data.set_state(State::Ended);
-    let StreamNext::Event(StreamEvent::TrackEnded { track: 2 }) = reader.next(ZERO) else {
-        panic!("no end")
-    };
-    let StreamNext::Frame { track: 1, frame } = reader.next(ZERO) else {
-        panic!("no frame")
-    };
+    let StreamNext::Event(StreamEvent::TrackEnded { track: 2 }) = reader.next(ZERO) else { panic!("no end") };
+    let StreamNext::Frame { track: 1, frame } = reader.next(ZERO) else { panic!("no frame") };
     assert_eq!((frame.payload, frame.stream_seq), (&b"later"[..], 11));
     assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::Timeout));
     bell.set_state(State::Ended);
-    assert_eq!(
-        reader.next(Duration::from_secs(9)),
-        StreamNext::Event(StreamEvent::Ended)
-    );
+    assert_eq!(reader.next(Duration::from_secs(9)), StreamNext::Event(StreamEvent::Ended));
 }
 
 #[test]
@@ -112,13 +84,8 @@ fn sound_begins_where_the_video_key_does() {
     }
     assert_eq!(got, (22..40).collect::<Vec<_>>());
     let mut reader = StreamReader::open(dir.path(), Start::Oldest, Some("audio0")).unwrap();
-    assert_eq!(
-        reader.next(ZERO),
-        StreamNext::Event(StreamEvent::TrackAdded { track: 0 })
-    );
-    let StreamNext::Frame { frame, .. } = reader.next(ZERO) else {
-        panic!("no frame")
-    };
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::TrackAdded { track: 0 }));
+    let StreamNext::Frame { frame, .. } = reader.next(ZERO) else { panic!("no frame") };
     assert_eq!((frame.stream_seq, frame.payload), (1, &b"sound"[..]));
 }
 
@@ -135,10 +102,7 @@ fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
     };
     let (mut bell, ring) = build();
     let mut reader = StreamReader::open(&stream, Start::Live, None).unwrap();
-    assert_eq!(
-        reader.next(ZERO),
-        StreamNext::Event(StreamEvent::TrackAdded { track: 0 })
-    );
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::TrackAdded { track: 0 }));
     let mut old = ring;
     let mut other = builder::create(&stream.join("video1"), &spec()).unwrap();
     bell.tracks_changed();
@@ -154,15 +118,9 @@ fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
     loop {
         match reader.next(ZERO) {
             StreamNext::Frame { track, frame } => {
-                seen.push((
-                    "frame",
-                    track,
-                    String::from_utf8_lossy(frame.payload).into_owned(),
-                ));
+                seen.push(("frame", track, String::from_utf8_lossy(frame.payload).into_owned()));
             }
-            StreamNext::Event(StreamEvent::TrackAdded { track }) => {
-                seen.push(("added", track, String::new()))
-            }
+            StreamNext::Event(StreamEvent::TrackAdded { track }) => seen.push(("added", track, String::new())),
             StreamNext::Event(StreamEvent::Timeout) => break,
             other => panic!("{other:?}"),
         }
@@ -177,20 +135,14 @@ fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
     ];
     // The old ring is found drained as soon as its last frame is out, maybe before the one beside it.
     let frames = |of: &[(&'static str, usize, String)]| -> Vec<_> {
-        of.iter()
-            .filter(|(what, ..)| *what == "frame")
-            .cloned()
-            .collect::<Vec<_>>()
+        of.iter().filter(|(what, ..)| *what == "frame").cloned().collect::<Vec<_>>()
     };
     let expected = expected.map(|(what, track, bytes)| (what, track, bytes.to_owned()));
     assert_eq!(frames(&seen), frames(&expected));
     assert_eq!(seen.len(), expected.len());
     drop((bell, ring, other));
     let _second = build();
-    assert_eq!(
-        reader.next(Duration::from_secs(9)),
-        StreamNext::Event(StreamEvent::Superseded)
-    );
+    assert_eq!(reader.next(Duration::from_secs(9)), StreamNext::Event(StreamEvent::Superseded));
 }
 
 /// Whoever has an old handle on the bell: numbers are not given twice after a crash between a ring's head and the bell.
@@ -222,10 +174,7 @@ fn no_number_is_given_twice_after_a_crash_before_the_bell() {
             other => panic!("{other:?}"),
         }
     }
-    let expected = [b"0", b"1", b"2", b"3"]
-        .iter()
-        .enumerate()
-        .map(|(n, p)| (n as u64, p.to_vec()));
+    let expected = [b"0", b"1", b"2", b"3"].iter().enumerate().map(|(n, p)| (n as u64, p.to_vec()));
     assert_eq!(got, expected.collect::<Vec<_>>());
 }
 

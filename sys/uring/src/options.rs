@@ -57,9 +57,7 @@ pub enum RingError {
         lacking: &'static str,
     },
     /// `ENOMEM`: older kernels charge rings against the memlock limit.
-    #[error(
-        "no memory for the ring: raise the memlock limit (`LimitMEMLOCK=infinity`, `ulimit -l`)"
-    )]
+    #[error("no memory for the ring: raise the memlock limit (`LimitMEMLOCK=infinity`, `ulimit -l`)")]
     Memory,
     /// The options contradict each other or are out of range.
     #[error("packet ring: {0}")]
@@ -83,22 +81,14 @@ impl RingError {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Disabled,
             Some(libc::ENOSYS) => Self::NotBuilt,
-            Some(libc::EINVAL) => Self::KernelTooOld {
-                lacking: "deferred task work",
-            },
+            Some(libc::EINVAL) => Self::KernelTooOld { lacking: "deferred task work" },
             Some(libc::ENOMEM) => Self::Memory,
-            _ => Self::System {
-                call: "io_uring_setup",
-                error,
-            },
+            _ => Self::System { call: "io_uring_setup", error },
         }
     }
 
     pub(crate) fn enter(error: std::io::Error) -> Self {
-        Self::System {
-            call: "io_uring_enter",
-            error,
-        }
+        Self::System { call: "io_uring_enter", error }
     }
 }
 

@@ -68,22 +68,15 @@ fn open(submission_entries: u32, completion_entries: u32) -> Result<IoUring, Rin
         .build(submission_entries)
         .map_err(RingError::setup)?;
     let features = ring.params();
-    if !features.is_feature_ext_arg()
-        || !features.is_feature_nodrop()
-        || !features.is_feature_submit_stable()
-    {
-        return Err(RingError::KernelTooOld {
-            lacking: "waiting with a timeout",
-        });
+    if !features.is_feature_ext_arg() || !features.is_feature_nodrop() || !features.is_feature_submit_stable() {
+        return Err(RingError::KernelTooOld { lacking: "waiting with a timeout" });
     }
     let mut probe = io_uring::Probe::new();
     if ring.submitter().register_probe(&mut probe).is_err()
         || !probe.is_supported(opcode::RecvMsgMulti::CODE)
         || !probe.is_supported(opcode::MsgRingData::CODE)
     {
-        return Err(RingError::KernelTooOld {
-            lacking: "multishot recvmsg",
-        });
+        return Err(RingError::KernelTooOld { lacking: "multishot recvmsg" });
     }
     Ok(ring)
 }
@@ -108,23 +101,14 @@ impl PacketRing {
             return Err(RingError::Options("no number of entries can be 0"));
         }
         if options.completion_entries < 2 * u32::from(options.credit) {
-            return Err(RingError::Options(
-                "the completion queue needs twice as many entries as there is credit",
-            ));
+            return Err(RingError::Options("the completion queue needs twice as many entries as there is credit"));
         }
         let mut ring = open(options.submission_entries, options.completion_entries)?;
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
-            RingError::System {
-                call: "eventfd",
-                error: e.into(),
-            }
-        })?;
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| RingError::System { call: "eventfd", error: e.into() })?;
         ring.submitter()
             .register_eventfd(eventfd.as_raw_fd())
-            .map_err(|error| RingError::System {
-                call: "io_uring_register(EVENTFD)",
-                error,
-            })?;
+            .map_err(|error| RingError::System { call: "io_uring_register(EVENTFD)", error })?;
         ring.completion().disable_eventfd();
         // SAFETY: `msghdr` is plain data, for which all zeroes (null pointers, lengths 0) is a value.
         let mut template: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -135,10 +119,7 @@ impl PacketRing {
             state: State {
                 groups: Vec::new(),
                 sockets: Vec::new(),
-                sends: ManuallyDrop::new(SendArena::new(
-                    options.send_slots,
-                    options.send_slot_size,
-                )),
+                sends: ManuallyDrop::new(SendArena::new(options.send_slots, options.send_slot_size)),
                 unarmed: false,
                 in_flight: 0,
                 statistics: RingStatistics::default(),
@@ -161,26 +142,19 @@ impl PacketRing {
     /// Sizes out of range, or a kernel without buffer rings.
     pub fn add_group(&mut self, pool: PacketPool, credit: u16) -> Result<GroupId, RingError> {
         if !credit.is_power_of_two() || credit > 1 << 15 {
-            return Err(RingError::Options(
-                "credit is a power of two from 1 to 32768",
-            ));
+            return Err(RingError::Options("credit is a power of two from 1 to 32768"));
         }
         if pool.slot_size() <= HEADER_SIZE {
-            return Err(RingError::Options(
-                "a slot must hold the message header and a payload",
-            ));
+            return Err(RingError::Options("a slot must hold the message header and a payload"));
         }
         let group = self.state.groups.len() as u16;
-        let credit_ring = CreditRing::register(&self.ring.submitter(), pool, credit, group)
-            .map_err(|error| match error.raw_os_error() {
-                Some(libc::EINVAL) => RingError::KernelTooOld {
-                    lacking: "buffer rings",
-                },
-                Some(libc::ENOMEM) => RingError::Memory,
-                _ => RingError::System {
-                    call: "io_uring_register(PBUF_RING)",
-                    error,
-                },
+        let credit_ring =
+            CreditRing::register(&self.ring.submitter(), pool, credit, group).map_err(|error| {
+                match error.raw_os_error() {
+                    Some(libc::EINVAL) => RingError::KernelTooOld { lacking: "buffer rings" },
+                    Some(libc::ENOMEM) => RingError::Memory,
+                    _ => RingError::System { call: "io_uring_register(PBUF_RING)", error },
+                }
             })?;
         self.state.groups.push(ManuallyDrop::new(credit_ring));
         Ok(GroupId(group))
@@ -210,17 +184,11 @@ impl PacketRing {
     /// # Panics
     ///
     /// If `group` is not of this ring.
-    pub fn add_socket_in(
-        &mut self,
-        descriptor: OwnedFd,
-        token: u32,
-        group: GroupId,
-    ) -> Result<SocketId, RingError> {
+    pub fn add_socket_in(&mut self, descriptor: OwnedFd, token: u32, group: GroupId) -> Result<SocketId, RingError> {
         assert!(usize::from(group.0) < self.state.groups.len());
         let name = rustix::net::getsockname(&descriptor).map_err(RingError::Socket)?;
         let family = name.address_family();
-        if family != rustix::net::AddressFamily::INET && family != rustix::net::AddressFamily::INET6
-        {
+        if family != rustix::net::AddressFamily::INET && family != rustix::net::AddressFamily::INET6 {
             return Err(RingError::Socket(Errno::AFNOSUPPORT));
         }
         // A request on a descriptor that does not block is answered EAGAIN instead of waiting in the ring.
@@ -249,10 +217,7 @@ impl PacketRing {
         self.state.groups[usize::from(group.0)].refill();
         self.arm(index as u32)?;
         self.submit()?;
-        Ok(SocketId {
-            index: index as u32,
-            generation: self.generation,
-        })
+        Ok(SocketId { index: index as u32, generation: self.generation })
     }
 
     /// Stops receiving from a socket and closes its descriptor once the kernel is done with it. What is still on its way is
@@ -317,9 +282,7 @@ impl PacketRing {
 
     /// Puts a socket's multishot receive into the submission queue.
     fn arm(&mut self, index: u32) -> Result<(), RingError> {
-        let socket = self.state.sockets[index as usize]
-            .as_mut()
-            .expect("only sockets in the ring are armed");
+        let socket = self.state.sockets[index as usize].as_mut().expect("only sockets in the ring are armed");
         debug_assert!(!matches!(socket.receive, Receive::Armed(_)));
         socket.receive = Receive::Armed(socket.group);
         let descriptor = Fd(socket.descriptor.as_raw_fd());
@@ -373,11 +336,7 @@ impl PacketRing {
         self.state.statistics.enters += 1;
         let queued = self.ring.submission().len() as u32;
         // SAFETY: no argument is passed, and entries were pushed under `push`'s conditions.
-        let entered = unsafe {
-            self.ring
-                .submitter()
-                .enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None)
-        };
+        let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -393,11 +352,7 @@ impl PacketRing {
     /// # Errors
     ///
     /// `io_uring_enter` failed for good.
-    pub fn enter_and_wait(
-        &mut self,
-        min_completions: usize,
-        timeout: Duration,
-    ) -> Result<(), RingError> {
+    pub fn enter_and_wait(&mut self, min_completions: usize, timeout: Duration) -> Result<(), RingError> {
         self.lend_and_arm(true)?;
         if timeout.is_zero() || !self.set_aside.is_empty() || !self.ring.completion().is_empty() {
             return self.enter_events();
@@ -405,9 +360,7 @@ impl PacketRing {
         // Sends queued now complete at once and count as completions; more than half the credit will never come.
         let credit = self.state.groups[0].size();
         let want = min_completions.clamp(1, (credit / 2).max(1)) + self.ring.submission().len();
-        let time = Timespec::new()
-            .sec(timeout.as_secs())
-            .nsec(timeout.subsec_nanos());
+        let time = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         self.state.statistics.enters += 1;
         let arguments = SubmitArgs::new().timespec(&time);
         match self.ring.submitter().submit_with_args(want, &arguments) {
@@ -463,14 +416,12 @@ impl PacketRing {
             let mut seen = 0;
             while let Some((tag, result, flags)) = self.set_aside.pop_front() {
                 seen += 1;
-                self.state
-                    .complete(tag, result, flags, &mut drained, &mut sink);
+                self.state.complete(tag, result, flags, &mut drained, &mut sink);
             }
             for entry in self.ring.completion() {
                 seen += 1;
                 let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-                self.state
-                    .complete(tag, result, flags, &mut drained, &mut sink);
+                self.state.complete(tag, result, flags, &mut drained, &mut sink);
             }
             if drained.datagrams >= self.options.drain_limit {
                 drained.more = true;
@@ -564,10 +515,7 @@ impl PacketRing {
     pub fn wake_handle(&self) -> Result<WakeHandle, RingError> {
         // SAFETY: the ring owns the descriptor and outlives this borrow.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring_descriptor()) };
-        descriptor
-            .try_clone_to_owned()
-            .map(WakeHandle)
-            .map_err(|error| RingError::System { call: "dup", error })
+        descriptor.try_clone_to_owned().map(WakeHandle).map_err(|error| RingError::System { call: "dup", error })
     }
 
     fn ring_descriptor(&self) -> RawFd {
@@ -582,19 +530,15 @@ impl PacketRing {
     /// The submission queue was full and could not be submitted.
     pub fn queue_wake(&mut self, other: &WakeHandle) -> Result<(), RingError> {
         let descriptor = Fd(other.0.as_raw_fd());
-        let entry = opcode::MsgRingData::new(descriptor, 0, Kind::Wake.tag(0), None)
-            .build()
-            .user_data(Kind::WakeOther.tag(0));
+        let entry =
+            opcode::MsgRingData::new(descriptor, 0, Kind::Wake.tag(0), None).build().user_data(Kind::WakeOther.tag(0));
         // SAFETY: the message is data by value; it refers to no memory.
         unsafe { self.push(entry) }
     }
 
     /// What has been counted so far.
     pub fn statistics(&self) -> RingStatistics {
-        RingStatistics {
-            sends: self.state.sends.statistics,
-            ..self.state.statistics
-        }
+        RingStatistics { sends: self.state.sends.statistics, ..self.state.statistics }
     }
 
     /// Slots of `group` the kernel can still fill.
@@ -627,13 +571,11 @@ impl PacketRing {
             let _ = self.ring.submitter().submit_with_args(1, &arguments);
             let mut drained = Drained::default();
             while let Some((tag, result, flags)) = self.set_aside.pop_front() {
-                self.state
-                    .complete(tag, result, flags, &mut drained, &mut drop);
+                self.state.complete(tag, result, flags, &mut drained, &mut drop);
             }
             for entry in self.ring.completion() {
                 let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-                self.state
-                    .complete(tag, result, flags, &mut drained, &mut drop);
+                self.state.complete(tag, result, flags, &mut drained, &mut drop);
             }
         }
         self.state.in_flight == 0

@@ -109,9 +109,7 @@ impl State {
         drained: &mut Drained,
         sink: &mut impl FnMut(Received),
     ) {
-        let socket = self.sockets[index as usize]
-            .as_mut()
-            .expect("a socket stays until its receive has ended");
+        let socket = self.sockets[index as usize].as_mut().expect("a socket stays until its receive has ended");
         let Receive::Armed(group) = socket.receive else {
             unreachable!("a receive completed that was not armed");
         };

@@ -16,28 +16,18 @@ use crate::*;
 const WINDOW: Duration = Duration::from_millis(1);
 
 fn pool(slots: usize, slot_size: usize) -> PacketPool {
-    PacketPool::new(PoolOptions {
-        slots,
-        slot_size,
-        ..PoolOptions::default()
-    })
-    .unwrap()
+    PacketPool::new(PoolOptions { slots, slot_size, ..PoolOptions::default() }).unwrap()
 }
 
 fn small_ring(credit: u16) -> PacketRing {
-    let options = RingOptions {
-        credit,
-        ..RingOptions::default()
-    };
+    let options = RingOptions { credit, ..RingOptions::default() };
     PacketRing::new(options, pool(4096, 2048)).unwrap()
 }
 
 fn socket(bind: &str) -> (OwnedFd, SocketAddr) {
-    let (socket, granted) = udp_socket(&UdpSocketOptions {
-        receive_buffer: 4 << 20,
-        ..UdpSocketOptions::new(bind.parse().unwrap())
-    })
-    .unwrap();
+    let (socket, granted) =
+        udp_socket(&UdpSocketOptions { receive_buffer: 4 << 20, ..UdpSocketOptions::new(bind.parse().unwrap()) })
+            .unwrap();
     (socket, granted.local)
 }
 
@@ -118,10 +108,7 @@ fn one_drain_takes_more_than_the_kernel_posts_at_once() {
 
 #[test]
 fn a_drain_stops_at_its_limit_and_says_so() {
-    let options = RingOptions {
-        drain_limit: 50,
-        ..RingOptions::default()
-    };
+    let options = RingOptions { drain_limit: 50, ..RingOptions::default() };
     let mut ring = PacketRing::new(options, pool(4096, 2048)).unwrap();
     let (descriptor, address) = socket("127.0.0.1:0");
     ring.add_socket(descriptor, 0).unwrap();
@@ -133,10 +120,7 @@ fn a_drain_stops_at_its_limit_and_says_so() {
     let drained = ring.drain(drop).unwrap();
     assert!(drained.more);
     assert!((50..200).contains(&drained.datagrams), "{drained:?}");
-    assert_eq!(
-        receive(&mut ring, 200 - drained.datagrams).len(),
-        200 - drained.datagrams
-    );
+    assert_eq!(receive(&mut ring, 200 - drained.datagrams).len(), 200 - drained.datagrams);
 }
 
 #[test]
@@ -158,10 +142,7 @@ fn a_receive_that_ran_out_of_credit_is_armed_again() {
 
 #[test]
 fn an_exhausted_pool_stops_the_receive_until_packets_are_let_go() {
-    let options = RingOptions {
-        credit: 64,
-        ..RingOptions::default()
-    };
+    let options = RingOptions { credit: 64, ..RingOptions::default() };
     let pool = pool(10, 2048);
     let mut ring = PacketRing::new(options, pool.clone()).unwrap();
     let (descriptor, address) = socket("127.0.0.1:0");
@@ -207,14 +188,7 @@ fn an_empty_datagram_is_one_and_ends_nothing() {
 #[test]
 fn a_datagram_longer_than_a_slot_is_cut_and_marked() {
     let pool = pool(64, 512);
-    let mut ring = PacketRing::new(
-        RingOptions {
-            credit: 16,
-            ..RingOptions::default()
-        },
-        pool.clone(),
-    )
-    .unwrap();
+    let mut ring = PacketRing::new(RingOptions { credit: 16, ..RingOptions::default() }, pool.clone()).unwrap();
     let (descriptor, address) = socket("127.0.0.1:0");
     ring.add_socket(descriptor, 0).unwrap();
     let room = PacketRing::payload_capacity(&pool);
@@ -222,14 +196,8 @@ fn a_datagram_longer_than_a_slot_is_cut_and_marked() {
     sender.send_to(&vec![1; room], address).unwrap();
     sender.send_to(&vec![2; room + 1], address).unwrap();
     let received = receive(&mut ring, 2);
-    assert_eq!(
-        (received[0].packet.len(), received[0].truncated),
-        (room, false)
-    );
-    assert_eq!(
-        (received[1].packet.len(), received[1].truncated),
-        (room, true)
-    );
+    assert_eq!((received[0].packet.len(), received[0].truncated), (room, false));
+    assert_eq!((received[1].packet.len(), received[1].truncated), (room, true));
     assert_eq!(ring.statistics().truncated, 1);
 }
 
@@ -239,16 +207,9 @@ fn arrival_time_local_address_and_interface_are_told() {
     let (descriptor, address) = socket("0.0.0.0:0");
     ring.add_socket(descriptor, 0).unwrap();
     let sender = sender();
-    let now_ns = || {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_nanos() as u64
-    };
+    let now_ns = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let before = now_ns();
-    sender
-        .send_to(b"x", (Ipv4Addr::new(127, 0, 0, 6), address.port()))
-        .unwrap();
+    sender.send_to(b"x", (Ipv4Addr::new(127, 0, 0, 6), address.port())).unwrap();
     let received = &receive(&mut ring, 1)[0];
     assert_eq!(received.peer, sender.local_addr().unwrap());
     assert_eq!(received.local_ip, Some(IpAddr::from([127, 0, 0, 6])));
@@ -268,10 +229,7 @@ fn a_socket_that_asks_for_nothing_is_told_nothing() {
     ring.add_socket(plain.into(), 0).unwrap();
     sender().send_to(b"x", address).unwrap();
     let received = &receive(&mut ring, 1)[0];
-    assert_eq!(
-        (received.local_ip, received.interface, received.timestamp_ns),
-        (None, 0, None)
-    );
+    assert_eq!((received.local_ip, received.interface, received.timestamp_ns), (None, 0, None));
 }
 
 #[test]
@@ -287,8 +245,7 @@ fn ipv6_is_received_and_sent() {
     assert_eq!(received.local_ip, Some("::1".parse().unwrap()));
     assert_eq!(received.interface, 1);
     assert!(received.timestamp_ns.is_some());
-    ring.queue_send(id, &received.peer, received.local_ip, b"answer")
-        .unwrap();
+    ring.queue_send(id, &received.peer, received.local_ip, b"answer").unwrap();
     ring.flush().unwrap();
     let mut buffer = [0; 16];
     let (length, from) = peer.recv_from(&mut buffer).unwrap();
@@ -307,8 +264,7 @@ fn a_socket_for_both_versions_shows_ipv4_as_ipv4() {
     let received = &receive(&mut ring, 1)[0];
     assert_eq!(received.peer, peer.local_addr().unwrap());
     assert_eq!(received.local_ip, Some(to.ip()));
-    ring.queue_send(id, &received.peer, received.local_ip, b"answer")
-        .unwrap();
+    ring.queue_send(id, &received.peer, received.local_ip, b"answer").unwrap();
     ring.flush().unwrap();
     let mut buffer = [0; 16];
     let (length, from) = peer.recv_from(&mut buffer).unwrap();
@@ -317,11 +273,7 @@ fn a_socket_for_both_versions_shows_ipv4_as_ipv4() {
 
 #[test]
 fn what_is_sent_arrives_byte_for_byte_and_in_order() {
-    let options = RingOptions {
-        send_slots: 16,
-        submission_entries: 8,
-        ..RingOptions::default()
-    };
+    let options = RingOptions { send_slots: 16, submission_entries: 8, ..RingOptions::default() };
     let mut ring = PacketRing::new(options, pool(4096, 2048)).unwrap();
     let (descriptor, from) = socket("127.0.0.1:0");
     let id = ring.add_socket(descriptor, 0).unwrap();
@@ -354,8 +306,7 @@ fn the_source_address_can_be_chosen() {
     let peer = sender();
     peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let local = IpAddr::from([127, 0, 0, 5]);
-    ring.queue_send(id, &peer.local_addr().unwrap(), Some(local), b"x")
-        .unwrap();
+    ring.queue_send(id, &peer.local_addr().unwrap(), Some(local), b"x").unwrap();
     ring.flush().unwrap();
     let (_, source) = peer.recv_from(&mut [0; 8]).unwrap();
     assert_eq!(source, SocketAddr::new(local, from.port()));
@@ -363,11 +314,7 @@ fn the_source_address_can_be_chosen() {
 
 #[test]
 fn an_aggregate_sent_is_an_aggregate_received() {
-    let options = RingOptions {
-        send_slot_size: 1 << 16,
-        send_slots: 4,
-        ..RingOptions::default()
-    };
+    let options = RingOptions { send_slot_size: 1 << 16, send_slots: 4, ..RingOptions::default() };
     let mut ring = PacketRing::new(options, pool(4096, 2048)).unwrap();
     let large = ring.add_group(pool(32, 1 << 16), 16).unwrap();
     let (descriptor, granted) = udp_socket(&UdpSocketOptions {
@@ -380,8 +327,7 @@ fn an_aggregate_sent_is_an_aggregate_received() {
     let (out, _) = socket("127.0.0.1:0");
     let out = ring.add_socket(out, 2).unwrap();
     let bytes: Vec<u8> = (0..20 * 1316 + 100u32).map(|i| (i / 1316) as u8).collect();
-    ring.queue_send_segmented(out, &granted.local, None, &bytes, 1316)
-        .unwrap();
+    ring.queue_send_segmented(out, &granted.local, None, &bytes, 1316).unwrap();
     let received = receive(&mut ring, 1);
     assert_eq!(received[0].gro_segment, Some(1316));
     assert_eq!(&received[0].packet[..], &bytes[..]);
@@ -393,8 +339,7 @@ fn an_aggregate_sent_is_an_aggregate_received() {
     assert_eq!(segments[20].len(), 100);
     // A peer without GRO gets the datagrams one by one.
     let peer = sender();
-    ring.queue_send_segmented(out, &peer.local_addr().unwrap(), None, &bytes[..3000], 1316)
-        .unwrap();
+    ring.queue_send_segmented(out, &peer.local_addr().unwrap(), None, &bytes[..3000], 1316).unwrap();
     ring.flush().unwrap();
     let lengths: Vec<usize> = (0..3).map(|_| peer.recv(&mut [0; 2048]).unwrap()).collect();
     assert_eq!(lengths, [1316, 1316, 368]);
@@ -423,47 +368,28 @@ fn a_socket_changes_its_group_without_losing_anything() {
     }
     let rest = 60 - received.len();
     received.extend(receive(&mut ring, rest));
-    assert_eq!(
-        received.iter().map(number).collect::<Vec<_>>(),
-        (0..60).collect::<Vec<_>>()
-    );
-    let moved = received
-        .iter()
-        .filter(|r| other_pool.owns(&r.packet))
-        .count();
+    assert_eq!(received.iter().map(number).collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
+    let moved = received.iter().filter(|r| other_pool.owns(&r.packet)).count();
     assert!((10..=40).contains(&moved), "{moved}");
 }
 
 #[test]
 fn send_errors_are_counted_and_harmless() {
-    let options = RingOptions {
-        send_slot_size: 1 << 16,
-        send_slots: 4,
-        ..RingOptions::default()
-    };
+    let options = RingOptions { send_slot_size: 1 << 16, send_slots: 4, ..RingOptions::default() };
     let mut ring = PacketRing::new(options, pool(256, 2048)).unwrap();
     let (descriptor, address) = socket("127.0.0.1:0");
     let id = ring.add_socket(descriptor, 0).unwrap();
     ring.queue_send(id, &address, None, &[0; 65_530]).unwrap();
-    ring.queue_send(id, &"255.255.255.255:9".parse().unwrap(), None, b"x")
-        .unwrap();
-    ring.queue_send(id, &address, Some([203, 0, 113, 7].into()), b"x")
-        .unwrap();
+    ring.queue_send(id, &"255.255.255.255:9".parse().unwrap(), None, b"x").unwrap();
+    ring.queue_send(id, &address, Some([203, 0, 113, 7].into()), b"x").unwrap();
     ring.queue_send(id, &address, None, b"good").unwrap();
     assert_eq!(
         ring.queue_send(id, &address, None, &[0; 65_537]),
-        Err(SendError::TooLarge {
-            length: 65_537,
-            limit: 65_536
-        })
+        Err(SendError::TooLarge { length: 65_537, limit: 65_536 })
     );
     assert_eq!(receive(&mut ring, 1)[0].packet[..], b"good"[..]);
     let sends = ring.statistics().sends;
-    assert_eq!(
-        (sends.sent, sends.too_long, sends.denied),
-        (1, 1, 1),
-        "{sends:?}"
-    );
+    assert_eq!((sends.sent, sends.too_long, sends.denied), (1, 1, 1), "{sends:?}");
     assert_eq!(sends.unreachable + sends.other, 1, "{sends:?}");
 }
 
@@ -483,10 +409,7 @@ fn a_socket_whose_peer_refuses_goes_on() {
         ring.drain(drop).unwrap();
     }
     let statistics = ring.statistics();
-    assert!(
-        statistics.receive_errors + statistics.sends.refused > 0,
-        "{statistics:?}"
-    );
+    assert!(statistics.receive_errors + statistics.sends.refused > 0, "{statistics:?}");
     assert!(statistics.enters < 200, "{statistics:?}");
     let (returned, _) = udp_socket(&UdpSocketOptions::new(peer)).unwrap();
     UdpSocket::from(returned).send_to(b"here", address).unwrap();
@@ -496,11 +419,9 @@ fn a_socket_whose_peer_refuses_goes_on() {
 #[test]
 fn lost_datagrams_are_counted_by_the_kernel() {
     let mut ring = small_ring(1024);
-    let (descriptor, granted) = udp_socket(&UdpSocketOptions {
-        receive_buffer: 4096,
-        ..UdpSocketOptions::new("127.0.0.1:0".parse().unwrap())
-    })
-    .unwrap();
+    let (descriptor, granted) =
+        udp_socket(&UdpSocketOptions { receive_buffer: 4096, ..UdpSocketOptions::new("127.0.0.1:0".parse().unwrap()) })
+            .unwrap();
     ring.add_socket(descriptor, 0).unwrap();
     let sender = sender();
     for n in 0..500u64 {
@@ -516,10 +437,7 @@ fn lost_datagrams_are_counted_by_the_kernel() {
 #[test]
 fn a_removed_socket_is_closed_and_silent() {
     let pool = pool(256, 2048);
-    let options = RingOptions {
-        credit: 64,
-        ..RingOptions::default()
-    };
+    let options = RingOptions { credit: 64, ..RingOptions::default() };
     let mut ring = PacketRing::new(options, pool.clone()).unwrap();
     let (descriptor, address) = socket("127.0.0.1:0");
     let gone = ring.add_socket(descriptor, 1).unwrap();
@@ -528,14 +446,8 @@ fn a_removed_socket_is_closed_and_silent() {
     let sender = sender();
     sender.send_to(b"too late", address).unwrap();
     ring.remove_socket(gone).unwrap();
-    assert!(matches!(
-        ring.remove_socket(gone),
-        Err(RingError::Socket(_))
-    ));
-    assert_eq!(
-        ring.queue_send(gone, &address, None, b"x"),
-        Err(SendError::NoSocket)
-    );
+    assert!(matches!(ring.remove_socket(gone), Err(RingError::Socket(_))));
+    assert_eq!(ring.queue_send(gone, &address, None, b"x"), Err(SendError::NoSocket));
     sender.send_to(b"stays", staying_address).unwrap();
     let received = receive(&mut ring, 1);
     assert_eq!((received.len(), received[0].token), (1, 2));
@@ -555,17 +467,13 @@ fn a_removed_socket_is_closed_and_silent() {
 fn a_dropped_ring_leaves_ports_and_slots_behind() {
     let pool = pool(256, 2048);
     for _ in 0..20 {
-        let options = RingOptions {
-            credit: 64,
-            ..RingOptions::default()
-        };
+        let options = RingOptions { credit: 64, ..RingOptions::default() };
         let mut ring = PacketRing::new(options, pool.clone()).unwrap();
         let mut addresses = Vec::new();
         for token in 0..8 {
             let (descriptor, address) = socket("127.0.0.1:0");
             let id = ring.add_socket(descriptor, token).unwrap();
-            ring.queue_send(id, &address, None, b"never drained")
-                .unwrap();
+            ring.queue_send(id, &address, None, b"never drained").unwrap();
             addresses.push(address);
         }
         ring.flush().unwrap();
@@ -591,10 +499,7 @@ fn packets_outlive_their_ring() {
 fn readable(ring: &PacketRing, timeout: Duration) -> bool {
     let descriptor = ring.eventfd();
     let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
-    let timeout = Timespec {
-        tv_sec: timeout.as_secs() as i64,
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
+    let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
     poll(&mut polled, Some(&timeout)).unwrap() == 1
 }
 
@@ -622,10 +527,7 @@ fn a_parked_ring_never_misses_a_datagram() {
         let mut got = None;
         while got.is_none() {
             if ring.prepare_park().unwrap() {
-                assert!(
-                    readable(&ring, Duration::from_secs(5)),
-                    "datagram {n} came and nobody was told"
-                );
+                assert!(readable(&ring, Duration::from_secs(5)), "datagram {n} came and nobody was told");
                 ring.unpark();
                 parked += 1;
             } else {
@@ -650,10 +552,7 @@ fn work_pending_when_parking_begins_forbids_it() {
     ring.unpark();
     sender().send_to(b"x", address).unwrap();
     assert!(!ring.prepare_park().unwrap());
-    assert!(
-        !readable(&ring, Duration::ZERO),
-        "notifications are off again"
-    );
+    assert!(!readable(&ring, Duration::ZERO), "notifications are off again");
     assert_eq!(receive(&mut ring, 1).len(), 1);
     assert!(ring.prepare_park().unwrap());
 }
@@ -710,35 +609,14 @@ fn what_makes_no_ring_is_refused_with_a_reason() {
         other => panic!("{:?}", other.err()),
     };
     let good = RingOptions::default();
-    assert!(
-        refused(RingOptions {
-            credit: 100,
-            ..good
-        })
-        .contains("power of two")
-    );
-    assert!(
-        refused(RingOptions {
-            send_slots: 0,
-            ..good
-        })
-        .contains("0")
-    );
-    let crowded = RingOptions {
-        completion_entries: 1024,
-        ..good
-    };
+    assert!(refused(RingOptions { credit: 100, ..good }).contains("power of two"));
+    assert!(refused(RingOptions { send_slots: 0, ..good }).contains("0"));
+    let crowded = RingOptions { completion_entries: 1024, ..good };
     assert!(refused(crowded).contains("twice"));
-    assert!(matches!(
-        PacketRing::new(good, pool(16, 128)),
-        Err(RingError::Options(_))
-    ));
+    assert!(matches!(PacketRing::new(good, pool(16, 128)), Err(RingError::Options(_))));
     let mut ring = small_ring(64);
     let not_a_socket = std::fs::File::open("/dev/null").unwrap();
-    assert!(matches!(
-        ring.add_socket(not_a_socket.into(), 0),
-        Err(RingError::Socket(_))
-    ));
+    assert!(matches!(ring.add_socket(not_a_socket.into(), 0), Err(RingError::Socket(_))));
     probe().unwrap();
 }
 

@@ -61,10 +61,7 @@ impl PacketRing {
     ) -> Result<(), SendError> {
         let limit = self.state.sends.slot_size();
         if bytes.len() > limit {
-            return Err(SendError::TooLarge {
-                length: bytes.len(),
-                limit,
-            });
+            return Err(SendError::TooLarge { length: bytes.len(), limit });
         }
         self.queue_send_with(socket, to, local, segment, |slot| {
             slot[..bytes.len()].copy_from_slice(bytes);
@@ -94,19 +91,12 @@ impl PacketRing {
         if !self.state.sends.has_free() {
             self.wait_for_send_slot();
         }
-        let route = Route {
-            to,
-            local,
-            segment,
-            ipv6_socket,
-        };
+        let route = Route { to, local, segment, ipv6_socket };
         let Some((slot, message)) = self.state.sends.fill(route, write) else {
             self.state.sends.statistics.arena_full += 1;
             return Err(SendError::Full);
         };
-        let entry = opcode::SendMsg::new(Fd(descriptor), message)
-            .build()
-            .user_data(Kind::Send.tag(slot));
+        let entry = opcode::SendMsg::new(Fd(descriptor), message).build().user_data(Kind::Send.tag(slot));
         // SAFETY: header and bytes lie in slot `slot` of the arena, which is not filled again before the completion that frees
         // it, and whose memory is kept, in `Drop`, until nothing is in flight.
         let pushed = unsafe { self.push(entry) };

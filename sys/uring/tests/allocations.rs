@@ -63,11 +63,7 @@ fn turns(ring: &mut PacketRing, socket: SocketId, to: &SocketAddr, count: usize)
 
 #[test]
 fn nothing_is_allocated_per_datagram() {
-    let pool = PacketPool::new(PoolOptions {
-        slots: 512,
-        ..PoolOptions::default()
-    })
-    .unwrap();
+    let pool = PacketPool::new(PoolOptions { slots: 512, ..PoolOptions::default() }).unwrap();
     let options = RingOptions {
         // Small, so that running out and arming again is part of it.
         credit: 16,

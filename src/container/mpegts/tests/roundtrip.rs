@@ -42,9 +42,11 @@ fn written(configuration: MuxConfiguration, units: &[Unit], first_dts: u64) -> V
     out
 }
 
-/// Track, PTS, DTS, random access and bytes of every PES packet.
-fn pes_packets(told: &[Told]) -> Vec<(u16, Option<u64>, Option<u64>, bool, Vec<u8>)> {
-    let mut packets: Vec<(u16, Option<u64>, Option<u64>, bool, Vec<u8>)> = Vec::new();
+/// A PES packet: track, PTS, DTS, random access, payload.
+type PesPacket = (u16, Option<u64>, Option<u64>, bool, Vec<u8>);
+
+fn pes_packets(told: &[Told]) -> Vec<PesPacket> {
+    let mut packets: Vec<PesPacket> = Vec::new();
     for event in told {
         match event {
             Told::Start(track, pts, dts, random_access, _) => {

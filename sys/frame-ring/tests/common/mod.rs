@@ -1,10 +1,5 @@
 //! What the tests of the ring share.
-#![allow(
-    dead_code,
-    missing_docs,
-    clippy::missing_panics_doc,
-    clippy::must_use_candidate
-)]
+#![allow(dead_code, missing_docs, clippy::missing_panics_doc, clippy::must_use_candidate)]
 
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::RingSpec;
@@ -50,12 +45,5 @@ pub fn write(writer: &mut Writer, bell: &mut BellWriter, bytes: &[u8], key: bool
     for piece in bytes.chunks(184) {
         writer.append(piece).unwrap();
     }
-    writer.commit(
-        &FrameDescriptor {
-            key,
-            pts: Some(writer.head_seq() as i64 * 3600),
-            ..Default::default()
-        },
-        bell,
-    )
+    writer.commit(&FrameDescriptor { key, pts: Some(writer.head_seq() as i64 * 3600), ..Default::default() }, bell)
 }
