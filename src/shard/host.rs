@@ -4,7 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use headworks_host::facts::{self, HostFacts, IoUringPolicy, Space, kernel_version};
-use headworks_host::{InstanceError, InstanceLock, available_cores, probe_exclusive};
+use headworks_host::{InstanceError, InstanceLock, probe_exclusive};
+
+/// For commands that bring their own threads.
+pub use headworks_host::{PinError, available_cores, pin_current_thread, thread_cpu_time_ns};
 
 use super::appliance::choose_cores;
 use super::net::uring;

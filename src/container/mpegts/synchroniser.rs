@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn three_sync_bytes_are_too_few_to_begin_with() {
         let mut synchroniser = Synchroniser::new();
-        assert_eq!(numbers(&mut synchroniser, &stream(188, 0, 3), 188), []);
+        assert_eq!(numbers(&mut synchroniser, &stream(188, 0, 3), 188), [0; 0]);
         assert_eq!(numbers(&mut synchroniser, &stream(188, 0, 1), 188), [0, 1, 2, 0]);
     }
 
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(numbers(&mut synchroniser, &stream(188, 0, 5), 188).len(), 5);
         synchroniser.gap();
         assert_eq!(numbers(&mut synchroniser, &stream(188, 0, 2), 188), [0, 1]);
-        assert_eq!(numbers(&mut synchroniser, &[SYNC_BYTE, 1, 2, 3], 188), []);
+        assert_eq!(numbers(&mut synchroniser, &[SYNC_BYTE, 1, 2, 3], 188), [0; 0]);
         synchroniser.gap();
         assert_eq!((synchroniser.skipped_bytes, synchroniser.losses), (4, 1));
         assert_eq!(numbers(&mut synchroniser, &stream(188, 0, 4), 188), [0, 1, 2, 3]);
@@ -259,7 +259,7 @@ mod tests {
         let mut synchroniser = Synchroniser::new();
         let rubbish: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let found = numbers(&mut synchroniser, &rubbish, 999);
-        assert_eq!(found, []);
+        assert_eq!(found, [0; 0]);
         assert!(synchroniser.skipped_bytes > 98_000);
     }
 }

@@ -544,7 +544,7 @@ mod tests {
         let packet = written(|buffer| assert_eq!(TO.loss_report(buffer, &mut left, 16 + 8 * 3 + 7), 3));
         assert_eq!(packet.len(), 16 + 8 * 3);
         assert_eq!(left.next(), Some(range(30, 31)));
-        assert_eq!(written(|buffer| assert_eq!(TO.loss_report(buffer, [], 1500), 0)), []);
+        assert_eq!(written(|buffer| assert_eq!(TO.loss_report(buffer, [], 1500), 0)), [0; 0]);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! How a shard gets and gives datagrams.
 
+pub mod impairment;
+pub mod outbound;
+pub mod random;
 pub mod sockets;
 pub mod uring;
 
 pub use headworks_host::{compose_socket_id, shard_of_socket_id};
 pub use headworks_packet::PacketPool;
+pub use headworks_uring::{RingStatistics, SendStatistics};
 pub use sockets::{PortSet, SocketRole, SocketsError};
 pub use uring::{Incoming, NetOptions, Uring};

@@ -86,7 +86,8 @@ pub(crate) struct SendArena {
 /// Where a datagram goes, how, and from where.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route<'a> {
-    pub(crate) to: &'a SocketAddr,
+    /// `None` on a connected socket.
+    pub(crate) to: Option<&'a SocketAddr>,
     pub(crate) local: Option<IpAddr>,
     pub(crate) segment: Option<u16>,
     pub(crate) ipv6_socket: bool,
@@ -136,10 +137,13 @@ impl SendArena {
         let length = write(bytes);
         assert!(length <= self.slot_size);
         let header = &mut self.headers[slot as usize];
-        let name_length = write_address(route.to, route.ipv6_socket, &mut header.name);
+        let name_length = route.to.map_or(0, |to| write_address(to, route.ipv6_socket, &mut header.name));
         let control_length = write_control(route.local, route.segment, route.ipv6_socket, &mut header.control);
         header.vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
-        header.message.msg_name = header.name.as_mut_ptr().cast();
+        header.message.msg_name = match name_length {
+            0 => std::ptr::null_mut(),
+            _ => header.name.as_mut_ptr().cast(),
+        };
         header.message.msg_namelen = name_length;
         header.message.msg_iov = &raw mut header.vector;
         header.message.msg_iovlen = 1;
@@ -150,6 +154,20 @@ impl SendArena {
         header.message.msg_controllen = control_length;
         self.free.pop();
         Some((slot, &raw const header.message))
+    }
+
+    /// As [`fill`](Self::fill) for a datagram that needs no message header: it goes where the socket is connected to.
+    /// Gives the slot and the bytes to submit.
+    #[inline]
+    pub(crate) fn fill_plain(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> Option<(u32, *const u8, u32)> {
+        let &slot = self.free.last()?;
+        let at = slot as usize * self.slot_size;
+        let bytes = &mut self.bytes[at..at + self.slot_size];
+        let length = write(bytes);
+        assert!(length <= self.slot_size);
+        let start = bytes.as_ptr();
+        self.free.pop();
+        Some((slot, start, length as u32))
     }
 
     /// The kernel is done with `slot`.

@@ -346,6 +346,27 @@ fn an_aggregate_sent_is_an_aggregate_received() {
 }
 
 #[test]
+fn a_connected_socket_sends_without_an_address() {
+    let mut ring = small_ring(64);
+    let peer = sender();
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let socket = sender();
+    socket.connect(peer.local_addr().unwrap()).unwrap();
+    let out = ring.add_socket(socket.into(), 0).unwrap();
+    ring.queue_send_connected(out, None, b"one").unwrap();
+    ring.queue_send_connected(out, Some(4), b"twosthreend").unwrap();
+    ring.flush().unwrap();
+    let mut buffer = [0; 16];
+    for expected in [&b"one"[..], b"twos", b"thre", b"end"] {
+        let length = peer.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], expected);
+    }
+    let large = [0; 2049];
+    assert_eq!(ring.queue_send_connected(out, None, &large), Err(SendError::TooLarge { length: 2049, limit: 2048 }));
+    assert_eq!(ring.statistics().sends.sent, 2);
+}
+
+#[test]
 fn a_socket_changes_its_group_without_losing_anything() {
     let mut ring = small_ring(64);
     let other_pool = pool(64, 4096);

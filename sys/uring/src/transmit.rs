@@ -91,7 +91,7 @@ impl PacketRing {
         if !self.state.sends.has_free() {
             self.wait_for_send_slot();
         }
-        let route = Route { to, local, segment, ipv6_socket };
+        let route = Route { to: Some(to), local, segment, ipv6_socket };
         let Some((slot, message)) = self.state.sends.fill(route, write) else {
             self.state.sends.statistics.arena_full += 1;
             return Err(SendError::Full);
@@ -102,6 +102,61 @@ impl PacketRing {
         let pushed = unsafe { self.push(entry) };
         if pushed.is_err() {
             // The ring itself is broken, which the next `enter_and_wait` reports; here it is one more datagram that did not leave.
+            self.state.sends.complete(slot, -libc::EIO);
+        }
+        Ok(())
+    }
+
+    /// Queues a datagram on a socket that is connected, to where it is connected: no address, no route to look up. With
+    /// `segment` the bytes are datagrams of so many bytes each (the last may be shorter), see
+    /// [`queue_send_segmented`](Self::queue_send_segmented).
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    #[inline]
+    pub fn queue_send_connected(
+        &mut self,
+        socket: SocketId,
+        segment: Option<u16>,
+        bytes: &[u8],
+    ) -> Result<(), SendError> {
+        let limit = self.state.sends.slot_size();
+        if bytes.len() > limit {
+            return Err(SendError::TooLarge { length: bytes.len(), limit });
+        }
+        let Some(found) = self.socket_mut(socket) else {
+            return Err(SendError::NoSocket);
+        };
+        let (descriptor, ipv6_socket) = (Fd(found.descriptor.as_raw_fd()), found.ipv6);
+        if !self.state.sends.has_free() {
+            self.wait_for_send_slot();
+        }
+        let write = |slot: &mut [u8]| {
+            slot[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
+        };
+        let sends = &mut self.state.sends;
+        let filled = match segment {
+            None => sends
+                .fill_plain(write)
+                .map(|(slot, start, length)| (slot, opcode::Send::new(descriptor, start, length).build())),
+            Some(_) => {
+                let route = Route { to: None, local: None, segment, ipv6_socket };
+                sends
+                    .fill(route, write)
+                    .map(|(slot, message)| (slot, opcode::SendMsg::new(descriptor, message).build()))
+            }
+        };
+        let Some((slot, entry)) = filled else {
+            self.state.sends.statistics.arena_full += 1;
+            return Err(SendError::Full);
+        };
+        // SAFETY: header and bytes lie in slot `slot` of the arena, which is not filled again before the completion that frees
+        // it, and whose memory is kept, in `Drop`, until nothing is in flight.
+        let pushed = unsafe { self.push(entry.user_data(Kind::Send.tag(slot))) };
+        if pushed.is_err() {
+            // As in `queue_send_with`.
             self.state.sends.complete(slot, -libc::EIO);
         }
         Ok(())
