@@ -11,7 +11,7 @@ use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
 use super::{check, completions, serve, streams, tap};
-use crate::config::Config;
+use crate::config::{self, Config, ConfigError, Loaded};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +43,30 @@ enum Command {
     Check(CheckArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
+}
+
+/// `--config` and `--set`, for the commands that need a configuration.
+#[derive(Args, Debug, Default)]
+pub struct ConfigArguments {
+    /// The configuration, in YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key of the configuration
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArguments {
+    /// The configuration from file, environment and flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        // A variable that is not UTF-8 is none of ours.
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        config::load(self.config.as_deref(), environment, &self.set)
+    }
 }
 
 /// `--root`, for the commands that read rings.

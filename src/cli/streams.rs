@@ -178,7 +178,7 @@ fn for_people(listing: &Listing) -> String {
         return format!("no streams in {}\n", listing.root.display());
     }
     let mut table =
-        Table::new(&["stream", "state", "track", "codec", "frames", "bytes", "damaged", "last pts", "heartbeat"]);
+        Table::new(&["stream", "state", "track", "codec", ">frames", ">bytes", ">damaged", ">last pts", ">heartbeat"]);
     for stream in &listing.streams {
         let age = stream.heartbeat_age_ms.map_or("-".to_owned(), |age| format!("{age} ms"));
         if stream.tracks.is_empty() {

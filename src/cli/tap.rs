@@ -28,7 +28,7 @@ const HELP: &str = "\
 Every field of --json: stream track codec seq stream_seq key_seq segment pts dts clock_rate timeline_ns key random_access
 len crc32c discontinuity damaged lost lapped arrival_ns commit_ns. pts and dts count the track's clock and are unwrapped; lost is
 the number of packets of this frame that never came, lapped the number of frames this reader lost before it; arrival_ns (of the
-frame's last packet) and commit_ns are CLOCK_MONOTONIC.
+frame's last packet) and commit_ns are CLOCK_MONOTONIC; delay, in the lines for people, is what lies between them.
 
 Examples:
   headworks tap cam1                                            every frame of every track
