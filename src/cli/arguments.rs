@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::{self, BenchArguments, BenchError};
 use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
 use super::serve::{ServeArguments, ServeError};
@@ -41,6 +42,7 @@ enum Command {
     Tap(TapArguments),
     Streams(StreamsArguments),
     Check(CheckArguments),
+    Bench(BenchArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
 }
@@ -106,6 +108,9 @@ pub enum CommandError {
     /// `check`.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// `bench`.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// `tap`.
     #[error(transparent)]
     Tap(#[from] TapError),
@@ -135,6 +140,7 @@ impl Arguments {
             Command::Serve(arguments) => serve::run(&arguments)?,
             Command::Tap(arguments) => tap::run(arguments)?,
             Command::Check(arguments) => check::run(&arguments)?,
+            Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
             Command::Completions(arguments) => completions::run(&arguments),
         })

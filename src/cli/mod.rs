@@ -1,6 +1,7 @@
 //! Floor 8: what a person types. One file per command.
 
 pub mod arguments;
+pub mod bench;
 pub mod check;
 pub mod completions;
 pub mod serve;
