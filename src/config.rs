@@ -784,7 +784,7 @@ pub mod duration {
     pub fn format(duration: Duration) -> String {
         let us = duration.as_micros();
         for (unit_us, unit) in [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")] {
-            if us >= unit_us && us % unit_us == 0 {
+            if us >= unit_us && us.is_multiple_of(unit_us) {
                 return format!("{}{unit}", us / unit_us);
             }
         }

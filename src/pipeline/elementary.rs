@@ -77,7 +77,7 @@ impl ElementaryStream {
             track: Track {
                 assembler: Assembler::new(
                     AnyFramer::new(codec, FramerHints::default()),
-                    DecodeTime::Derived(estimator),
+                    DecodeTime::Derived(Box::new(estimator)),
                 ),
                 sink: sink.open(&description),
                 description,

@@ -215,7 +215,7 @@ impl Session {
             });
         }
         let (srt, rtp) = match self.ingest.protocol() {
-            Some(Protocol::Srt(connection)) => (Some(connection.statistics().clone()), None),
+            Some(Protocol::Srt(connection)) => (Some(*connection.statistics()), None),
             Some(Protocol::Rtp(source)) => (None, Some(source.statistics())),
             Some(Protocol::RawTransport(_)) | None => (None, None),
         };
