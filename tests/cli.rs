@@ -298,13 +298,15 @@ fn a_reader_that_was_overtaken_says_how_many_frames_it_lost() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    // Once the first frame is here the reader is at work, and has no room for more than the next few.
+    let mut taken = vec![0; big.len()];
+    let mut stdout = reader.stdout.take().unwrap();
+    stdout.read_exact(&mut taken).unwrap();
     for n in 0..200 {
         feed.frame(&mut video, &big, &FrameDescriptor { key: n == 195, ..plain });
     }
     feed.end(&mut video);
-    let mut taken = Vec::new();
-    reader.stdout.take().unwrap().read_to_end(&mut taken).unwrap();
+    stdout.read_to_end(&mut taken).unwrap();
     let output = reader.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let lost: usize = text(&output.stderr)
