@@ -42,8 +42,7 @@ pub struct BareOutcome {
 /// [`BareError`].
 pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Result<BareOutcome, BareError> {
     let plan = MemoryPlan::new(config, 1);
-    let options =
-        UdpSocketOptions { receive_buffer: config.shards.socket_buffer, ..UdpSocketOptions::new(address) };
+    let options = UdpSocketOptions { receive_buffer: config.shards.socket_buffer, ..UdpSocketOptions::new(address) };
     let (socket, granted) = udp_socket(&options)?;
     let net = NetOptions {
         slots: plan.slots_per_shard,
