@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use super::completions::CompletionsArguments;
+use super::send::{SendArguments, SendError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{completions, streams, tap};
+use super::{completions, send, streams, tap};
 use crate::config::Config;
 
 const EXAMPLES: &str = "\
@@ -35,6 +36,7 @@ pub struct Arguments {
 enum Command {
     Tap(TapArguments),
     Streams(StreamsArguments),
+    Send(Box<SendArguments>),
     ServeDev {
         #[arg(long)]
         set: Vec<String>,
@@ -80,6 +82,9 @@ pub enum CommandError {
     /// `streams`.
     #[error(transparent)]
     Streams(#[from] StreamsError),
+    /// `send`.
+    #[error(transparent)]
+    Send(#[from] SendError),
 }
 
 impl CommandError {
@@ -87,6 +92,7 @@ impl CommandError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Tap(TapError::Usage(_)) => Exit::Usage,
+            Self::Send(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -105,6 +111,10 @@ impl Arguments {
                 Exit::Done
             }
             Command::Streams(arguments) => streams::run(&arguments)?,
+            Command::Send(arguments) => {
+                send::run(&arguments)?;
+                Exit::Done
+            }
             Command::Completions(arguments) => completions::run(&arguments),
         })
     }

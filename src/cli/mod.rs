@@ -2,7 +2,10 @@
 
 pub mod arguments;
 pub mod completions;
+pub mod impairment;
+pub mod send;
 pub mod serve_dev;
 pub mod streams;
 pub mod table;
 pub mod tap;
+pub mod values;
