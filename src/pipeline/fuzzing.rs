@@ -11,7 +11,7 @@ use crate::protocol::rtp::packet::Packetizer;
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::{Encoding, PayloadFormat, PayloadTypes, Source, SourceOptions};
 
-const SLOT: usize = 1_500;
+const SLOT: usize = 2_048;
 const SLOTS: usize = 1_024;
 const FRAME_LEN_MAX: usize = 3_000;
 const ASSEMBLY_TIMEOUT: Duration = Duration::from_millis(200);
@@ -22,9 +22,8 @@ const PAYLOAD_TYPES: [u8; 4] = [33, 96, 97, 98];
 /// whatever comes: a frame that passed its limit is given up, nothing is written to a track that has ended, no byte comes out
 /// more than once, and segments never go back.
 pub fn fuzz_ingest(data: &[u8]) {
-    let Ok(pool) = PacketPool::new(PoolOptions { slots: SLOTS, slot_size: SLOT, ..PoolOptions::default() }) else {
-        return;
-    };
+    let options = PoolOptions { slots: SLOTS, slot_size: SLOT, ..PoolOptions::default() };
+    let pool = PacketPool::new(options).expect("packet memory for a thousand packets");
     let Some((&[flags, random], mut rest)) = data.split_first_chunk::<2>() else { return };
     let mut payload_types = PayloadTypes::default();
     payload_types.set(96, PayloadFormat::new(Encoding::H264));
