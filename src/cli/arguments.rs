@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::{self, BenchArguments, BenchError};
 use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
+use super::send::{SendArguments, SendError};
 use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{check, completions, serve, streams, tap};
-use crate::config::Config;
+use super::{check, completions, send, serve, streams, tap};
+use crate::config::{self, Config, ConfigError, Loaded};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,8 +43,34 @@ enum Command {
     Tap(TapArguments),
     Streams(StreamsArguments),
     Check(CheckArguments),
+    Send(Box<SendArguments>),
+    Bench(BenchArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
+}
+
+/// `--config` and `--set`, for the commands that need a configuration.
+#[derive(Args, Debug, Default)]
+pub struct ConfigArguments {
+    /// The configuration, in YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key of the configuration
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArguments {
+    /// The configuration from file, environment and flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        // A variable that is not UTF-8 is none of ours.
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        config::load(self.config.as_deref(), environment, &self.set)
+    }
 }
 
 /// `--root`, for the commands that read rings.
@@ -82,12 +110,18 @@ pub enum CommandError {
     /// `check`.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// `bench`.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// `tap`.
     #[error(transparent)]
     Tap(#[from] TapError),
     /// `streams`.
     #[error(transparent)]
     Streams(#[from] StreamsError),
+    /// `send`.
+    #[error(transparent)]
+    Send(#[from] SendError),
 }
 
 impl CommandError {
@@ -95,6 +129,7 @@ impl CommandError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Tap(TapError::Usage(_)) => Exit::Usage,
+            Self::Send(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -111,7 +146,12 @@ impl Arguments {
             Command::Serve(arguments) => serve::run(&arguments)?,
             Command::Tap(arguments) => tap::run(arguments)?,
             Command::Check(arguments) => check::run(&arguments)?,
+            Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
+            Command::Send(arguments) => {
+                send::run(&arguments)?;
+                Exit::Done
+            }
             Command::Completions(arguments) => completions::run(&arguments),
         })
     }

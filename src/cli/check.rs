@@ -1,14 +1,13 @@
 //! `headworks check`: is this host ready? Every finding with what mends it.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::arguments::Exit;
+use super::arguments::{ConfigArguments, Exit};
 use super::table::Table;
-use crate::config::{self, ConfigError};
+use crate::config::ConfigError;
 use crate::shard::host::{self, Finding, Severity};
 
 /// Check whether this host is ready, and show the cure for what it lacks
@@ -16,12 +15,8 @@ use crate::shard::host::{self, Finding, Severity};
 /// Exits 1 if something prevents serving.
 #[derive(Args, Debug)]
 pub struct CheckArguments {
-    /// The configuration to check for
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Set one key of the configuration
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArguments,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -58,7 +53,7 @@ struct Line<'a> {
 /// # Errors
 /// [`CheckError`].
 pub fn run(arguments: &CheckArguments) -> Result<Exit, CheckError> {
-    let config = config::load(arguments.config.as_deref(), std::env::vars(), &arguments.set)?.config;
+    let config = arguments.config.load()?.config;
     let mut findings = host::judge_host(&config);
     findings.extend(host::judge_ports(&config));
     let ready = findings.iter().all(|finding| finding.severity < Severity::Prevents);

@@ -1,15 +1,15 @@
 //! `headworks serve`: the appliance from its configuration to its end.
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::arguments::Exit;
-use crate::config::{self, Config, ConfigError, Loaded, LogFormat};
+use super::arguments::{ConfigArguments, Exit};
+use crate::config::{Config, ConfigError, Loaded, LogFormat};
 use crate::control::{self, ControlError, ControlHandle, Facts};
 use crate::shard::appliance::{Appliance, Signals, StartError, Started};
 use crate::shard::host::{self, Severity};
@@ -34,12 +34,8 @@ Examples:
 #[derive(Args, Debug, Default)]
 #[command(after_help = HELP)]
 pub struct ServeArguments {
-    /// The configuration, in YAML
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Set one key of the configuration
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArguments,
 }
 
 /// Why the appliance does not run, or not any more.
@@ -82,8 +78,7 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     // Before any thread: threads inherit which signals are blocked.
     let signals = Signals::new()?;
     let began = Instant::now();
-    let Loaded { config, not_yet_in_effect } =
-        config::load(arguments.config.as_deref(), std::env::vars(), &arguments.set)?;
+    let Loaded { config, not_yet_in_effect } = arguments.config.load()?;
     start_log(&config)?;
     if !not_yet_in_effect.is_empty() {
         tracing::info!("not yet in effect: {}", not_yet_in_effect.join(", "));
@@ -106,7 +101,13 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
             return Err(error.into());
         }
     };
-    eprintln!("{}", Banner { started: appliance.started(), control: control.as_ref().map(ControlHandle::address) });
+    let banner = Banner {
+        started: appliance.started(),
+        control: control.as_ref().map(ControlHandle::address),
+        encrypted: config.ingestion.srt.passphrase.is_some(),
+    };
+    // Nobody has to read it.
+    let _ = writeln!(io::stdout(), "{banner}");
     appliance.notify_ready();
     let failure = loop {
         if signals.wait(LOOK_INTERVAL) {
@@ -159,7 +160,9 @@ fn start_log(config: &Config) -> Result<(), ServeError> {
 /// What is printed once packets are taken in: where to send what, and how to see it.
 struct Banner<'a> {
     started: &'a Started,
-    control: Option<std::net::SocketAddr>,
+    control: Option<SocketAddr>,
+    /// The SRT port asks for a passphrase.
+    encrypted: bool,
 }
 
 impl fmt::Display for Banner<'_> {
@@ -177,27 +180,49 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
         writeln!(f, "  {:<8} {}", "rings", started.root.display())?;
         writeln!(f, "memory plan\n{}", started.plan)?;
-        let port_of =
-            |role: &str| started.listening.iter().find(|(what, _)| what == role).map(|(_, address)| address.port());
-        if let Some(port) = port_of("SRT") {
+        let address_of = |role: &str| {
+            started.listening.iter().find(|(what, _)| what == role).map(|(_, address)| reachable(*address))
+        };
+        if let Some(address) = address_of("SRT") {
+            let passphrase = if self.encrypted { "&passphrase=..." } else { "" };
             writeln!(f, "send a feed (latency in microseconds)")?;
             writeln!(
                 f,
                 "  ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=25 -f lavfi -i sine -c:v libx264 -g 50 -pix_fmt yuv420p \
-                 -c:a aac -f mpegts 'srt://127.0.0.1:{port}?streamid=cam1&latency=120000'"
+                 -c:a aac -f mpegts 'srt://{address}?streamid=cam1&latency=120000{passphrase}'"
             )?;
-        } else if let Some(port) = port_of("RTP") {
+            return self.see(f, "cam1");
+        }
+        if let Some(address) = address_of("RTP") {
             writeln!(f, "send a feed")?;
             writeln!(
                 f,
                 "  ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=25 -c:v libx264 -g 50 -pix_fmt yuv420p \
-                 -f rtp_mpegts rtp://127.0.0.1:{port}"
+                 -f rtp_mpegts rtp://{address}"
             )?;
         }
-        writeln!(f, "see it")?;
-        writeln!(f, "  headworks streams")?;
-        write!(f, "  headworks tap cam1/video0 --from key --out - | ffplay -f h264 -")
+        self.see(f, "STREAM")
     }
+}
+
+impl Banner<'_> {
+    fn see(&self, f: &mut fmt::Formatter<'_>, stream: &str) -> fmt::Result {
+        let root = &self.started.root;
+        let is_usual = *root == Config::default().output.root;
+        let root = if is_usual { String::new() } else { format!(" --root {}", root.display()) };
+        writeln!(f, "see it")?;
+        writeln!(f, "  headworks streams{root}")?;
+        write!(f, "  headworks tap {stream}/video0{root} --from key --out - | ffplay -f h264 -")
+    }
+}
+
+/// Where a sender on this host reaches a socket.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback = if address.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
 }
 
 fn core_list(cores: &[Option<usize>]) -> String {
@@ -222,7 +247,8 @@ mod tests {
             cores: vec![Some(2), None],
             root: "/dev/shm/headworks".into(),
         };
-        let text = Banner { started: &started, control: Some("127.0.0.1:8080".parse().unwrap()) }.to_string();
+        let control = Some("127.0.0.1:8080".parse().unwrap());
+        let text = Banner { started: &started, control, encrypted: false }.to_string();
         for line in [
             "  SRT      udp 0.0.0.0:30000",
             "  control  http://127.0.0.1:8080/api/v1/streams",
@@ -233,5 +259,19 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
         assert!(text.contains("-re ") && text.contains("'srt://127.0.0.1:30000?streamid=cam1&latency=120000'"));
+        let elsewhere = Started { root: "/run/rings".into(), listening: started.listening[1..].to_vec(), ..started };
+        let text = Banner { started: &elsewhere, control, encrypted: true }.to_string();
+        assert!(
+            text.contains("rtp://127.0.0.1:5004\n") && text.contains("headworks streams --root /run/rings\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_configured_address_is_the_one_to_send_to() {
+        let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(reached("0.0.0.0:1"), "127.0.0.1:1");
+        assert_eq!(reached("[::]:1"), "[::1]:1");
+        assert_eq!(reached("192.0.2.1:1"), "192.0.2.1:1");
     }
 }

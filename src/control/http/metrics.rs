@@ -22,6 +22,8 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 type Labels = Vec<(&'static str, String)>;
 /// Name without `_total`, help, and where the number is.
 type Count<T> = (&'static str, &'static str, fn(&T) -> u64);
+/// Reason, and where the number is.
+type Drop<T> = (&'static str, fn(&T) -> u64);
 /// Name, help, and where the number is if there is one.
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> Option<f64>);
 
@@ -39,7 +41,7 @@ const SHARD_COUNTS: &[Count<ShardReport>] = &[
 ];
 
 /// Datagrams that were dropped, by reason.
-const SHARD_DROPS: &[(&str, fn(&ShardReport) -> u64)] = &[
+const SHARD_DROPS: &[Drop<ShardReport>] = &[
     ("kernel", |it| it.counters.dropped_by_kernel),
     ("stray", |it| it.counters.dropped_stray),
     ("unknown", |it| it.counters.dropped_unknown),
