@@ -1,9 +1,12 @@
 //! Senders: plain sockets for RTP and raw UDP, libsrt's own tool for SRT. All of them send exactly the bytes they are given.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::appliance::signal;
 
 /// Seven transport packets.
 pub const DATAGRAM: usize = 1_316;
@@ -48,56 +51,72 @@ pub fn send_rtp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, ssrc: u32) {
 }
 
 /// `srt-live-transmit` from its standard input to a listener.
-pub struct SrtSender(pub Child);
+pub struct SrtSender {
+    child: Child,
+    said: Arc<Mutex<String>>,
+}
 
 impl SrtSender {
     /// Calls `127.0.0.1:port`; `query` goes on the end of the URL.
     pub fn start(port: u16, query: &str) -> Self {
         let url = format!("srt://127.0.0.1:{port}?latency={SRT_LATENCY_MS}&{query}");
-        let child = Command::new("srt-live-transmit")
+        let mut child = Command::new("srt-live-transmit")
             .args(["-a:no", &format!("-chunk:{DATAGRAM}"), "file://con", &url])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("srt-live-transmit is installed");
-        Self(child)
+        let said = Arc::default();
+        listen(child.stdout.take().expect("piped"), &said);
+        listen(child.stderr.take().expect("piped"), &said);
+        Self { child, said }
+    }
+
+    /// Waits for the connection: what is sent before falls to the floor.
+    pub fn wait_for_connection(&self) {
+        let began = Instant::now();
+        while !self.said().contains("SRT target connected") {
+            assert!(began.elapsed() < Duration::from_secs(10), "no connection: {}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sends at the usual pace.
     pub fn send(&mut self, bytes: &[u8]) {
-        let stdin = self.0.stdin.as_mut().expect("piped");
+        let stdin = self.child.stdin.as_mut().expect("piped");
         paced(bytes, |_, piece| stdin.write_all(piece).expect("srt-live-transmit takes it"));
     }
 
     /// Ends the session once everything has arrived.
     pub fn finish(mut self) {
         // What is under way is lost when the caller closes.
-        std::thread::sleep(Duration::from_millis(u64::from(SRT_LATENCY_MS) + 400));
-        drop(self.0.stdin.take());
-        let began = Instant::now();
-        while self.0.try_wait().expect("a child").is_none() && began.elapsed() < Duration::from_secs(3) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        std::thread::sleep(Duration::from_millis(u64::from(SRT_LATENCY_MS) + 300));
+        // At the end of its input it keeps the connection.
+        signal(&self.child, "TERM");
+        self.wait(Duration::from_secs(3));
     }
 
     /// Waits for it to give up, and gives what it said.
     pub fn refused(mut self) -> String {
-        let began = Instant::now();
-        while self.0.try_wait().expect("a child").is_none() && began.elapsed() < Duration::from_secs(8) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.0.kill();
-        let mut text = String::new();
-        let (stdout, stderr) = (self.0.stdout.take().unwrap(), self.0.stderr.take().unwrap());
-        let _ = std::io::Read::read_to_string(&mut { stdout }, &mut text);
-        let _ = std::io::Read::read_to_string(&mut { stderr }, &mut text);
-        text
+        self.wait(Duration::from_secs(8));
+        self.said()
     }
 
     pub fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    fn wait(&mut self, most: Duration) {
+        let began = Instant::now();
+        while self.child.try_wait().expect("a child").is_none() && began.elapsed() < most {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -107,9 +126,21 @@ impl Drop for SrtSender {
     }
 }
 
+fn listen(pipe: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut said = into.lock().unwrap();
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+}
+
 /// Sends a whole stream over SRT.
 pub fn send_srt(port: u16, query: &str, bytes: &[u8]) {
     let mut sender = SrtSender::start(port, query);
+    sender.wait_for_connection();
     sender.send(bytes);
     sender.finish();
 }
