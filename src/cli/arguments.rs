@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::{self, BenchArguments, BenchError};
 use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
+use super::send::{SendArguments, SendError};
 use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{check, completions, serve, streams, tap};
+use super::{check, completions, send, serve, streams, tap};
 use crate::config::{self, Config, ConfigError, Loaded};
 
 const EXAMPLES: &str = "\
@@ -41,6 +43,8 @@ enum Command {
     Tap(TapArguments),
     Streams(StreamsArguments),
     Check(CheckArguments),
+    Send(Box<SendArguments>),
+    Bench(BenchArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
 }
@@ -106,12 +110,18 @@ pub enum CommandError {
     /// `check`.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// `bench`.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// `tap`.
     #[error(transparent)]
     Tap(#[from] TapError),
     /// `streams`.
     #[error(transparent)]
     Streams(#[from] StreamsError),
+    /// `send`.
+    #[error(transparent)]
+    Send(#[from] SendError),
 }
 
 impl CommandError {
@@ -119,6 +129,7 @@ impl CommandError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Tap(TapError::Usage(_)) => Exit::Usage,
+            Self::Send(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -135,7 +146,12 @@ impl Arguments {
             Command::Serve(arguments) => serve::run(&arguments)?,
             Command::Tap(arguments) => tap::run(arguments)?,
             Command::Check(arguments) => check::run(&arguments)?,
+            Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
+            Command::Send(arguments) => {
+                send::run(&arguments)?;
+                Exit::Done
+            }
             Command::Completions(arguments) => completions::run(&arguments),
         })
     }

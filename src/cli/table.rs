@@ -45,6 +45,11 @@ impl Table {
     }
 }
 
+/// Names come from the network: what could steer a terminal is escaped.
+pub fn printable(name: &str) -> String {
+    name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +60,11 @@ mod tests {
         table.row(vec!["cam1".into(), "12".into()]);
         table.row(vec!["camera 2".into(), "-".into()]);
         assert_eq!(table.render(), "stream    frames\ncam1          12\ncamera 2       -\n");
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        assert_eq!(printable("cam\u{1b}[2J1"), "cam\\u{1b}[2J1");
+        assert_eq!(printable("Köln 1"), "Köln 1");
     }
 }

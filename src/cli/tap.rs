@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::arguments::{Exit, RootArgument};
+use super::table::printable;
 use crate::output::reader::bell::BellError;
 use crate::output::reader::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
 use crate::output::reader::directory::{encode_name, list_tracks};
@@ -383,7 +384,7 @@ impl Tap {
     }
 
     fn track_name(&self, index: usize) -> String {
-        format!("{}/{}", self.stream, self.tracks[index].name)
+        printable(&format!("{}/{}", self.stream, self.tracks[index].name))
     }
 
     fn is_over(&self) -> bool {
@@ -487,7 +488,7 @@ impl<'a> Line<'a> {
         write!(
             to,
             "{:<10} {:>9} {:>14} {:>14} {:>9}  {}  {delay_us} µs",
-            self.track,
+            printable(self.track),
             self.seq,
             time(self.pts),
             time(self.dts),

@@ -28,8 +28,8 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 const HEAD_SIZE_MAX: usize = 16 << 10;
 /// Fields of a request's head.
 const HEAD_FIELDS_MAX: usize = 64;
-/// Time that open requests get when the thread stops.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// Time that open requests get when the thread stops; together with what shards need it stays below five seconds.
+const DRAIN_TIME_MAX: Duration = Duration::from_millis(400);
 /// Threads that may wait for shards' reports.
 const REPORT_THREADS_MAX: usize = 2;
 
@@ -85,7 +85,7 @@ impl ControlHandle {
         self.address
     }
 
-    /// Lets open requests finish, for a second at most, and ends the thread.
+    /// Lets open requests finish, for a moment, and ends the thread.
     pub fn stop(self) {
         drop(self);
     }

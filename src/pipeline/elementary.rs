@@ -173,6 +173,11 @@ impl ElementaryStream {
         &self.track
     }
 
+    /// Its timeline.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
     /// Payloads, or parts of them, that the payload format does not allow.
     pub fn malformed(&self) -> u64 {
         self.malformed

@@ -103,6 +103,7 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
         ),
     });
     findings.extend(judge_cores(&facts, &named));
+    findings.extend(judge_interrupts(Path::new("/"), available.len()));
     findings.push(judge_capabilities(&facts));
     let plan = MemoryPlan::new(config, shards);
     findings.push(judge_memory(config, &plan, memory_available()));
@@ -269,6 +270,44 @@ fn judge_cores(facts: &HostFacts, cores: &[usize]) -> Vec<Finding> {
     findings
 }
 
+/// Which cores the interrupts of each network card go to. All on one of many is the classic reason for drops in the kernel.
+fn judge_interrupts(root: &Path, core_count: usize) -> Vec<Finding> {
+    let list = |path: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let interfaces = root.join("sys/class/net");
+    let mut names = list(&interfaces);
+    names.sort();
+    let mut findings = Vec::new();
+    for name in names {
+        let device = interfaces.join(&name).join("device");
+        let mut interrupts = list(&device.join("msi_irqs"));
+        if interrupts.is_empty() {
+            // A virtio card's interrupts belong to the PCI device above it.
+            interrupts = list(&device.join("../msi_irqs"));
+        }
+        let mut cores: Vec<usize> = interrupts
+            .iter()
+            .filter_map(|number| {
+                std::fs::read_to_string(root.join("proc/irq").join(number).join("effective_affinity_list")).ok()
+            })
+            .flat_map(|list| facts::parse_core_list(list.trim()))
+            .collect();
+        cores.sort_unstable();
+        cores.dedup();
+        if cores.is_empty() {
+            continue;
+        }
+        let cure = "run irqbalance, or write a core of its own to each /proc/irq/NUMBER/smp_affinity_list".to_owned();
+        let is_narrow = cores.len() == 1 && interrupts.len() > 2 && core_count > 1;
+        let found = format!("{} of {name} on cores {cores:?}", interrupts.len());
+        let fault = is_narrow.then_some((Severity::Advice, cure));
+        findings.push(Finding::new("interrupts", found, "spread over cores", fault));
+    }
+    findings
+}
+
 fn judge_capabilities(facts: &HostFacts) -> Finding {
     let Some(capabilities) = facts.capabilities else {
         return Finding::new("capabilities", "unknown", "none is needed", None);
@@ -399,6 +438,26 @@ mod tests {
         let cores = judge_cores(&facts(), &[0, 1]);
         assert_eq!(cores[0].cure.as_deref(), Some("cpupower -c 1 frequency-set -g performance"));
         assert!(cores[1].cure.as_deref().unwrap().ends_with("isolcpus=managed_irq,domain,0,1"));
+    }
+
+    #[test]
+    fn a_card_whose_interrupts_all_go_to_one_core_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for number in 24..27 {
+            write(&format!("sys/class/net/eth0/device/msi_irqs/{number}"), "msix");
+            write(&format!("proc/irq/{number}/effective_affinity_list"), "3\n");
+        }
+        write("sys/class/net/lo/mtu", "65536");
+        let findings = judge_interrupts(root.path(), 8);
+        assert_eq!(findings.len(), 1);
+        assert_eq!((findings[0].found.as_str(), findings[0].severity), ("3 of eth0 on cores [3]", Severity::Advice));
+        write("proc/irq/26/effective_affinity_list", "4\n");
+        assert_eq!(judge_interrupts(root.path(), 8)[0].severity, Severity::Good);
     }
 
     #[test]

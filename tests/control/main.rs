@@ -57,7 +57,7 @@ impl Served {
 
     fn request(&self, request: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -429,6 +429,17 @@ fn a_slow_client_is_cut_off_and_others_are_served_meanwhile() {
     let _ = slow.read_to_end(&mut rest);
     let waited = began.elapsed();
     assert!(waited >= Duration::from_secs(4) && waited < Duration::from_secs(15), "{waited:?}");
+}
+
+#[test]
+fn clients_that_only_hold_places_lose_them() {
+    let served = Served::new(0);
+    let idle: Vec<TcpStream> = (0..80).map(|_| TcpStream::connect(served.address()).unwrap()).collect();
+    let began = Instant::now();
+    // All places are taken, until those who say nothing are sent away.
+    assert_eq!(served.get("/live").status, 200);
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+    drop(idle);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::random::Random;
 use crate::base::Instant;
 
@@ -107,7 +109,7 @@ pub enum Fate {
 }
 
 /// What has been done to datagrams so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ImpairmentStatistics {
     /// Datagrams judged.
     pub datagrams: u64,
@@ -133,6 +135,19 @@ impl ImpairmentStatistics {
     /// All that were lost.
     pub const fn lost(&self) -> u64 {
         self.lost_random + self.lost_burst + self.lost_blackout + self.lost_queue
+    }
+
+    /// Adds what was done elsewhere.
+    pub const fn add(&mut self, other: &Self) {
+        self.datagrams += other.datagrams;
+        self.bytes += other.bytes;
+        self.lost_random += other.lost_random;
+        self.lost_burst += other.lost_burst;
+        self.bursts += other.bursts;
+        self.lost_blackout += other.lost_blackout;
+        self.lost_queue += other.lost_queue;
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
     }
 }
 

@@ -1,0 +1,442 @@
+//! One feed: its place in the material, its protocol, its end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::material::{Cursor, DATAGRAM_LEN, Material};
+use super::outlet::Outlet;
+use super::recorder::Recorder;
+use crate::base::{Datagram, Instant};
+use crate::protocol::rtp::packet::{FIXED_HEADER_LEN, Packetizer};
+use crate::protocol::srt::caller::{self, CallError, Caller};
+use crate::protocol::srt::connection::{self, CloseReason, Connection, Limits};
+use crate::shard::net::Incoming;
+
+/// A packet that is sent this late still shows the time it was due; one sent later shows when that was less this.
+const BACKDATED_MAX: Duration = Duration::from_millis(1);
+/// How much longer than the latency a send buffer holds: acknowledgements come each 10 ms, repetitions take round trips.
+const HELD_BEYOND_LATENCY: Duration = Duration::from_millis(250);
+/// How long the end of a feed may take beyond its latency.
+const LINGER: Duration = Duration::from_secs(2);
+/// After the last acknowledgement, how much longer than the latency the peer is given to hand up what it has.
+const AFTERGLOW: Duration = Duration::from_millis(100);
+
+/// Why a feed did not end as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FeedError {
+    /// The call failed.
+    #[error("{0}")]
+    Call(CallError),
+    /// The connection was lost.
+    #[error("{}", match .0 {
+        CloseReason::PeerShutdown => "the peer ended the connection",
+        CloseReason::PeerIdle => "nothing was heard from the peer any more",
+        CloseReason::Local | CloseReason::TakenOver => "the connection was closed here",
+    })]
+    Lost(CloseReason),
+    /// The peer never had everything.
+    #[error("the peer had not acknowledged everything {LINGER:?} after its latency had passed")]
+    NotAcknowledged,
+}
+
+/// How much is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extent {
+    /// For so long.
+    pub duration: Option<Duration>,
+    /// So many rounds of the material.
+    pub rounds: Option<u64>,
+}
+
+/// How a feed is carried, before it begins.
+pub enum Carriage {
+    /// By SRT: the call.
+    Srt(Box<Caller>),
+    /// By RTP.
+    Rtp(Packetizer),
+    /// Bare.
+    Udp,
+}
+
+/// A feed.
+pub struct Feed {
+    name: String,
+    socket: usize,
+    cursor: Cursor,
+    carriage: Carriage,
+    connection: Option<Box<Connection>>,
+    stage: Stage,
+    /// Datagrams taken at a time.
+    aggregate: usize,
+    extent: Extent,
+    packets_per_second: f64,
+    sent: Sent,
+    buffer: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The handshake runs.
+    Calling,
+    /// Ready; others are not.
+    Ready,
+    /// On its way, since then.
+    Running(Instant),
+    /// All is handed in; the peer may still miss some.
+    Draining { since: Instant, acknowledged: Option<Instant> },
+    /// Over.
+    Ended(Result<(), FeedError>),
+}
+
+/// What a feed has sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    datagrams: u64,
+    bytes: u64,
+    refused: u64,
+    last: Option<Instant>,
+}
+
+/// What became of a feed.
+#[derive(Clone, Debug, Serialize)]
+pub struct FeedReport {
+    /// Its name.
+    pub name: String,
+    /// Datagrams of media, each once.
+    pub datagrams: u64,
+    /// Bytes of transport stream in them.
+    pub bytes: u64,
+    /// Datagrams that did not fit the send buffer because the peer acknowledges too slowly.
+    pub refused: u64,
+    /// SRT's own account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srt: Option<SrtReport>,
+    /// Why it did not end as it should.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether it was ever ready.
+    pub connected: bool,
+}
+
+/// What SRT counted.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct SrtReport {
+    /// Smoothed round trip time.
+    pub rtt_ms: f64,
+    /// Negotiated latency.
+    pub latency_ms: u16,
+    /// Retransmissions.
+    pub retransmitted: u64,
+    /// Packets that the peer reported lost.
+    pub reported_lost: u64,
+    /// Loss reports received.
+    pub loss_reports: u64,
+    /// Packets given up as too late.
+    pub dropped_too_late: u64,
+    /// Acknowledgements received.
+    pub acknowledgements: u64,
+    /// Packets that the peer has room for.
+    pub flow_window: u64,
+}
+
+impl Feed {
+    /// A feed that leaves by `socket`.
+    pub fn new(
+        name: String,
+        socket: usize,
+        carriage: Carriage,
+        aggregate: usize,
+        extent: Extent,
+        packets_per_second: f64,
+    ) -> Self {
+        let stage = if matches!(carriage, Carriage::Srt(_)) { Stage::Calling } else { Stage::Ready };
+        Self {
+            name,
+            socket,
+            cursor: Cursor::new(),
+            carriage,
+            connection: None,
+            stage,
+            aggregate,
+            extent,
+            packets_per_second,
+            sent: Sent::default(),
+            buffer: Vec::with_capacity(2_048),
+        }
+    }
+
+    /// Whether the handshake is still running.
+    pub fn is_calling(&self) -> bool {
+        self.stage == Stage::Calling
+    }
+
+    /// Whether it is over.
+    pub const fn is_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended(_))
+    }
+
+    /// Whether it is over before its time.
+    pub const fn has_failed(&self) -> bool {
+        matches!(self.stage, Stage::Ended(Err(_)))
+    }
+
+    /// Media flows from `at` on.
+    pub fn begin(&mut self, at: Instant) {
+        if self.stage == Stage::Ready {
+            self.stage = Stage::Running(at);
+        }
+    }
+
+    /// Media ends now.
+    pub fn stop(&mut self, now: Instant) {
+        self.stage = match self.stage {
+            Stage::Calling => Stage::Ended(Ok(())),
+            Stage::Ready | Stage::Running(_) => Stage::Draining { since: now, acknowledged: None },
+            over @ (Stage::Draining { .. } | Stage::Ended(_)) => over,
+        };
+    }
+
+    /// A datagram came to its socket.
+    pub fn receive(&mut self, now: Instant, peer: SocketAddr, incoming: Incoming) {
+        match (&mut self.connection, &mut self.carriage) {
+            (Some(connection), _) => connection.receive(
+                now,
+                Datagram { packet: incoming.packet, peer, local: None, interface: 0, path: 0, arrival: now },
+            ),
+            (None, Carriage::Srt(call)) => call.receive(now, peer, &incoming.packet),
+            // Nobody is expected to answer.
+            (None, Carriage::Rtp(_) | Carriage::Udp) => {}
+        }
+    }
+
+    /// Does all that is due by `now`.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        material: &Material,
+        outlet: &mut Outlet,
+        recorder: Option<&mut Recorder>,
+        lateness_us: &mut Histogram<u64>,
+    ) {
+        match self.stage {
+            Stage::Ended(_) => return,
+            Stage::Calling => self.call(now, outlet),
+            Stage::Running(start) => self.send_due(now, start, material, outlet, recorder, lateness_us),
+            Stage::Ready | Stage::Draining { .. } => {}
+        }
+        self.serve_connection(now, outlet);
+        if let Stage::Draining { since, acknowledged } = self.stage {
+            self.drain(now, since, acknowledged, outlet);
+        }
+    }
+
+    fn call(&mut self, now: Instant, outlet: &mut Outlet) {
+        let Carriage::Srt(call) = &mut self.carriage else { return };
+        if call.next_timeout().is_some_and(|at| at <= now) {
+            call.handle_timeout(now);
+        }
+        self.buffer.clear();
+        while call.poll_transmit(now, &mut self.buffer).is_some() {
+            outlet.send(now, self.socket, &self.buffer);
+            self.buffer.clear();
+        }
+        match call.poll_event() {
+            None => {}
+            Some(caller::Event::Failed(error)) => self.stage = Stage::Ended(Err(FeedError::Call(error))),
+            Some(caller::Event::Connected(parameters)) => {
+                let latency = Duration::from_millis(u64::from(parameters.send_latency_ms));
+                let held = (latency + HELD_BEYOND_LATENCY).as_secs_f64() * self.packets_per_second;
+                let limits = Limits {
+                    receive_buffer_packets: 64,
+                    send_buffer_packets: (held as usize).clamp(1_024, 1 << 18),
+                    ..Limits::default()
+                };
+                self.connection = Some(Box::new(Connection::new(now, *parameters, limits)));
+                self.stage = Stage::Ready;
+            }
+        }
+    }
+
+    fn send_due(
+        &mut self,
+        now: Instant,
+        start: Instant,
+        material: &Material,
+        outlet: &mut Outlet,
+        mut recorder: Option<&mut Recorder>,
+        lateness_us: &mut Histogram<u64>,
+    ) {
+        let mut payload = [0; DATAGRAM_LEN];
+        loop {
+            if self.is_complete(material) {
+                self.stage = Stage::Draining { since: now, acknowledged: None };
+                return;
+            }
+            let due = start + Duration::from_nanos(self.cursor.due_ns(material));
+            if due > now {
+                return;
+            }
+            self.sent.last = Some(now);
+            lateness_us.saturating_record(now.saturating_since(due).as_micros() as u64);
+            for _ in 0..self.aggregate {
+                if self.is_complete(material) {
+                    break;
+                }
+                let due_ns = self.cursor.due_ns(material);
+                let length = self.cursor.take(material, &mut payload);
+                let payload = &payload[..length];
+                if let Some(recorder) = &mut recorder {
+                    recorder.record(payload);
+                }
+                self.sent.datagrams += 1;
+                self.sent.bytes += length as u64;
+                self.hand_in(now, start, due_ns, payload, outlet);
+            }
+            outlet.flush_aggregate();
+        }
+    }
+
+    /// One datagram of media.
+    #[inline]
+    fn hand_in(&mut self, now: Instant, start: Instant, due_ns: u64, payload: &[u8], outlet: &mut Outlet) {
+        match &mut self.carriage {
+            Carriage::Udp => outlet.send(now, self.socket, payload),
+            Carriage::Rtp(packetizer) => {
+                let header = packetizer.header((due_ns / 1_000 * 9 / 100) as u32, false);
+                self.buffer.clear();
+                self.buffer.extend_from_slice(&header);
+                self.buffer.extend_from_slice(payload);
+                debug_assert_eq!(self.buffer.len(), FIXED_HEADER_LEN + payload.len());
+                outlet.send(now, self.socket, &self.buffer);
+            }
+            Carriage::Srt(_) => {
+                let Some(connection) = &mut self.connection else { return };
+                let due = start + Duration::from_nanos(due_ns);
+                let stamp = due.clamp(now - BACKDATED_MAX, now);
+                self.sent.refused += u64::from(connection.send(stamp, payload).is_err());
+                self.buffer.clear();
+                while connection.poll_transmit(now, &mut self.buffer).is_some() {
+                    outlet.send(now, self.socket, &self.buffer);
+                    self.buffer.clear();
+                }
+            }
+        }
+    }
+
+    fn is_complete(&self, material: &Material) -> bool {
+        let by_rounds = self.extent.rounds.is_some_and(|rounds| self.cursor.rounds() >= rounds);
+        let by_time = self
+            .extent
+            .duration
+            .is_some_and(|duration| u128::from(self.cursor.due_ns(material)) >= duration.as_nanos());
+        by_rounds || by_time
+    }
+
+    /// Acknowledgements, repetitions, the end.
+    fn serve_connection(&mut self, now: Instant, outlet: &mut Outlet) {
+        let Some(connection) = &mut self.connection else { return };
+        if connection.next_timeout().is_some_and(|at| at <= now) {
+            connection.handle_timeout(now);
+        }
+        self.buffer.clear();
+        while connection.poll_transmit(now, &mut self.buffer).is_some() {
+            outlet.send(now, self.socket, &self.buffer);
+            self.buffer.clear();
+        }
+        while let Some(event) = connection.poll_event() {
+            if let connection::Event::Closed(reason) = event
+                && !matches!(self.stage, Stage::Ended(_))
+            {
+                self.stage = Stage::Ended(Err(FeedError::Lost(reason)));
+                return;
+            }
+        }
+    }
+
+    /// A peer that hears of the end at once would throw away what it still holds: it is told after its latency.
+    fn drain(&mut self, now: Instant, since: Instant, acknowledged: Option<Instant>, outlet: &mut Outlet) {
+        let Some(connection) = &mut self.connection else {
+            self.stage = Stage::Ended(Ok(()));
+            return;
+        };
+        connection.gauge();
+        let latency = Duration::from_millis(u64::from(connection.parameters().send_latency_ms));
+        let end = match acknowledged {
+            Some(at) if now >= at + latency + AFTERGLOW => Ok(()),
+            None if now >= since + latency + LINGER => Err(FeedError::NotAcknowledged),
+            None if connection.statistics().pkt_snd_buf == 0 => {
+                self.stage = Stage::Draining { since, acknowledged: Some(now) };
+                return;
+            }
+            Some(_) | None => return,
+        };
+        connection.close(now, CloseReason::Local);
+        self.buffer.clear();
+        while connection.poll_transmit(now, &mut self.buffer).is_some() {
+            outlet.send(now, self.socket, &self.buffer);
+            self.buffer.clear();
+        }
+        self.stage = Stage::Ended(end);
+    }
+
+    /// When there is something to do again.
+    #[inline]
+    pub fn next_turn(&self, material: &Material) -> Instant {
+        let protocol = match (&self.connection, &self.carriage) {
+            (Some(connection), _) => connection.next_timeout(),
+            (None, Carriage::Srt(call)) => call.next_timeout(),
+            (None, Carriage::Rtp(_) | Carriage::Udp) => None,
+        };
+        let protocol = protocol.unwrap_or(Instant::FAR_FUTURE);
+        match self.stage {
+            Stage::Ended(_) => Instant::FAR_FUTURE,
+            Stage::Running(start) => protocol.min(start + Duration::from_nanos(self.cursor.due_ns(material))),
+            Stage::Calling | Stage::Ready | Stage::Draining { .. } => protocol,
+        }
+    }
+
+    /// Datagrams and bytes of media sent, and repetitions.
+    pub fn progress(&self) -> (u64, u64, u64) {
+        let repeated = self.connection.as_ref().map_or(0, |connection| connection.statistics().pkt_retrans);
+        (self.sent.datagrams, self.sent.bytes, repeated)
+    }
+
+    /// When media was last sent.
+    pub const fn last_sent(&self) -> Option<Instant> {
+        self.sent.last
+    }
+
+    /// What became of it.
+    pub fn report(&mut self) -> FeedReport {
+        let srt = self.connection.as_mut().map(|connection| {
+            connection.gauge();
+            let statistics = connection.statistics();
+            SrtReport {
+                rtt_ms: statistics.ms_rtt,
+                latency_ms: connection.parameters().send_latency_ms,
+                retransmitted: statistics.pkt_retrans,
+                reported_lost: statistics.pkt_snd_loss,
+                loss_reports: statistics.pkt_recv_nak,
+                dropped_too_late: statistics.pkt_snd_drop,
+                acknowledgements: statistics.pkt_recv_ack,
+                flow_window: statistics.pkt_flow_window,
+            }
+        });
+        let error = match self.stage {
+            Stage::Ended(Err(error)) => Some(error.to_string()),
+            Stage::Ended(Ok(())) | Stage::Calling | Stage::Ready | Stage::Running(_) | Stage::Draining { .. } => None,
+        };
+        FeedReport {
+            name: self.name.clone(),
+            datagrams: self.sent.datagrams,
+            bytes: self.sent.bytes,
+            refused: self.sent.refused,
+            connected: srt.is_some() || !matches!(self.carriage, Carriage::Srt(_)),
+            srt,
+            error,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Where to: `srt://host:port?streamid=…`, `rtp://host:port`, `udp://host:port`.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::config::duration;
+
+/// What carries the transport stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// SRT, live mode, as caller.
+    Srt,
+    /// RTP, payload type 33 (RFC 2250).
+    Rtp,
+    /// Bare UDP.
+    Udp,
+}
+
+/// A parsed address; what the query says is the same as the options of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The scheme.
+    pub carrier: Carrier,
+    /// `host:port`, for messages.
+    pub authority: String,
+    /// Where that is.
+    pub address: SocketAddr,
+    /// `streamid`.
+    pub stream_id: Option<String>,
+    /// `passphrase`.
+    pub passphrase: Option<String>,
+    /// `pbkeylen`, in bytes.
+    pub key_length: Option<usize>,
+    /// `latency`, in milliseconds where no unit is given, as `srt-live-transmit` has it.
+    pub latency: Option<Duration>,
+}
+
+/// Why a target is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// No scheme that is known.
+    #[error("{0}: not a target; write srt://host:port, rtp://host:port or udp://host:port")]
+    Scheme(String),
+    /// Not a host and a port.
+    #[error("{0}: no host and port")]
+    Authority(String),
+    /// The name is not known.
+    #[error("{0}: there is no such host")]
+    Host(String),
+    /// A query that is not understood.
+    #[error("{0}: known are streamid, passphrase, pbkeylen, latency and mode=caller")]
+    Query(String),
+    /// SRT has what the others do not.
+    #[error("{0}: only srt:// takes a query")]
+    NotSrt(String),
+}
+
+impl Target {
+    /// Reads a target; asks the resolver for a name.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn parse(text: &str) -> Result<Self, TargetError> {
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| TargetError::Scheme(text.to_owned()))?;
+        let carrier = match scheme {
+            "srt" => Carrier::Srt,
+            "rtp" => Carrier::Rtp,
+            "udp" => Carrier::Udp,
+            _ => return Err(TargetError::Scheme(text.to_owned())),
+        };
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // ffmpeg writes multicast addresses as udp://@group:port, and many with a slash at the end.
+        let authority = authority.trim_start_matches('@').trim_end_matches('/');
+        if !query.is_empty() && carrier != Carrier::Srt {
+            return Err(TargetError::NotSrt(text.to_owned()));
+        }
+        let has_port =
+            authority.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !has_port {
+            return Err(TargetError::Authority(authority.to_owned()));
+        }
+        let address = authority
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut addresses| addresses.next())
+            .ok_or_else(|| TargetError::Host(authority.to_owned()))?;
+        let mut target = Self {
+            carrier,
+            authority: authority.to_owned(),
+            address,
+            stream_id: None,
+            passphrase: None,
+            key_length: None,
+            latency: None,
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            target.option(pair).ok_or_else(|| TargetError::Query(pair.to_owned()))?;
+        }
+        Ok(target)
+    }
+
+    fn option(&mut self, pair: &str) -> Option<()> {
+        let (key, value) = pair.split_once('=')?;
+        let value = percent_decode(value)?;
+        match key {
+            "streamid" => self.stream_id = Some(value),
+            "passphrase" => self.passphrase = Some(value),
+            "pbkeylen" => self.key_length = Some(value.parse().ok()?),
+            "latency" => {
+                let ms = value.parse().map(Duration::from_millis);
+                self.latency = Some(ms.ok().or_else(|| duration::parse(&value).ok())?);
+            }
+            "mode" if value == "caller" => {}
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// `%23` is `#`; everything else stands for itself.
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The stream id of one of several feeds: its number stands behind the name, in `r=` of the keyed syntax.
+pub fn numbered(stream_id: &str, feed: usize, feeds: usize) -> String {
+    if feeds == 1 || stream_id.is_empty() {
+        return stream_id.to_owned();
+    }
+    let Some(pairs) = stream_id.strip_prefix("#!::") else { return format!("{stream_id}{feed}") };
+    let pairs: Vec<String> = pairs
+        .split(',')
+        .map(|pair| if pair.starts_with("r=") { format!("{pair}{feed}") } else { pair.to_owned() })
+        .collect();
+    format!("#!::{}", pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_read_with_all_its_parts() {
+        let text = "srt://127.0.0.1:30000?streamid=%23!::r=cam,m=publish&passphrase=correct%20horse&pbkeylen=32&latency=200&mode=caller";
+        let target = Target::parse(text).unwrap();
+        assert_eq!((target.carrier, target.address), (Carrier::Srt, "127.0.0.1:30000".parse().unwrap()));
+        assert_eq!(target.stream_id.as_deref(), Some("#!::r=cam,m=publish"));
+        assert_eq!(target.passphrase.as_deref(), Some("correct horse"));
+        assert_eq!((target.key_length, target.latency), (Some(32), Some(Duration::from_millis(200))));
+        let target = Target::parse("udp://@239.1.1.1:5000/").unwrap();
+        assert_eq!((target.carrier, target.address), (Carrier::Udp, "239.1.1.1:5000".parse().unwrap()));
+        assert_eq!(Target::parse("rtp://[::1]:5004").unwrap().address, "[::1]:5004".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_the_reason() {
+        let refused = |text: &str| Target::parse(text).unwrap_err();
+        assert_eq!(refused("cam1"), TargetError::Scheme("cam1".to_owned()));
+        assert_eq!(refused("tcp://a:1"), TargetError::Scheme("tcp://a:1".to_owned()));
+        assert_eq!(refused("rtp://127.0.0.1"), TargetError::Authority("127.0.0.1".to_owned()));
+        assert_eq!(refused("rtp://127.0.0.1:70000"), TargetError::Authority("127.0.0.1:70000".to_owned()));
+        assert_eq!(refused("srt://127.0.0.1:1?mode=listener"), TargetError::Query("mode=listener".to_owned()));
+        assert_eq!(refused("srt://127.0.0.1:1?streamid=%2"), TargetError::Query("streamid=%2".to_owned()));
+        assert!(matches!(refused("rtp://127.0.0.1:1?a=b"), TargetError::NotSrt(_)));
+    }
+
+    #[test]
+    fn feeds_are_numbered_in_their_names() {
+        assert_eq!(numbered("cam", 3, 25), "cam3");
+        assert_eq!(numbered("cam", 0, 1), "cam");
+        assert_eq!(numbered("#!::r=live/cam,m=publish", 7, 8), "#!::r=live/cam7,m=publish");
+        assert_eq!(numbered("", 2, 8), "");
+    }
+}

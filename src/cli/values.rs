@@ -1,0 +1,80 @@
+//! Values as people write them on a command line: rates, percentages, durations.
+
+use std::time::Duration;
+
+use crate::config::duration;
+
+/// Why a value is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a rate.
+    #[error("not a rate: write bits per second such as 50M, 800k or 1.5G")]
+    Rate,
+    /// Not a percentage.
+    #[error("not a percentage: write 1% or 0.5%")]
+    Percentage,
+    /// Not a duration.
+    #[error("not a duration: write a number and a unit, such as 250us, 120ms, 30s, 5m or 1h")]
+    Duration,
+}
+
+/// Bits per second.
+///
+/// # Errors
+/// [`ValueError::Rate`].
+pub fn rate(text: &str) -> Result<u64, ValueError> {
+    let text = text.trim_end_matches("bit/s").trim_end_matches("bps").trim_end_matches("bit");
+    let (number, factor) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1e3),
+        Some((at, 'M')) => (&text[..at], 1e6),
+        Some((at, 'G')) => (&text[..at], 1e9),
+        _ => (text, 1.0),
+    };
+    let rate: f64 = number.trim().parse().map_err(|_| ValueError::Rate)?;
+    let rate = rate * factor;
+    if rate.is_finite() && (1_000.0..1e12).contains(&rate) { Ok(rate as u64) } else { Err(ValueError::Rate) }
+}
+
+/// A share, written as a percentage; from 0 to 1.
+///
+/// # Errors
+/// [`ValueError::Percentage`].
+pub fn percentage(text: &str) -> Result<f64, ValueError> {
+    let number: f64 =
+        text.strip_suffix('%').and_then(|number| number.trim().parse().ok()).ok_or(ValueError::Percentage)?;
+    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(ValueError::Percentage) }
+}
+
+/// A duration with its unit.
+///
+/// # Errors
+/// [`ValueError::Duration`].
+pub fn time(text: &str) -> Result<Duration, ValueError> {
+    duration::parse(text).map_err(|_| ValueError::Duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units_of_a_thousand() {
+        assert_eq!(rate("50M"), Ok(50_000_000));
+        assert_eq!(rate("50Mbit/s"), Ok(50_000_000));
+        assert_eq!(rate("1.5G"), Ok(1_500_000_000));
+        assert_eq!(rate("800k"), Ok(800_000));
+        assert_eq!(rate("64000"), Ok(64_000));
+        for wrong in ["", "M", "fast", "-5M", "12", "NaN", "1e30"] {
+            assert_eq!(rate(wrong), Err(ValueError::Rate), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_percentage_and_says_so() {
+        assert_eq!(percentage("1%"), Ok(0.01));
+        assert_eq!(percentage("0.5 %"), Ok(0.005));
+        for wrong in ["1", "0.01", "101%", "-1%", "%"] {
+            assert_eq!(percentage(wrong), Err(ValueError::Percentage), "{wrong}");
+        }
+    }
+}
