@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use super::completions::CompletionsArguments;
+use super::relay::{RelayArguments, RelayError};
 use super::send::{SendArguments, SendError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{completions, send, streams, tap};
+use super::{completions, relay, send, streams, tap};
 use crate::config::Config;
 
 const EXAMPLES: &str = "\
@@ -37,6 +38,7 @@ enum Command {
     Tap(TapArguments),
     Streams(StreamsArguments),
     Send(Box<SendArguments>),
+    Relay(Box<RelayArguments>),
     ServeDev {
         #[arg(long)]
         set: Vec<String>,
@@ -85,6 +87,9 @@ pub enum CommandError {
     /// `send`.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// `relay`.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
 }
 
 impl CommandError {
@@ -92,6 +97,7 @@ impl CommandError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Tap(TapError::Usage(_)) => Exit::Usage,
+            Self::Relay(error) if error.is_usage() => Exit::Usage,
             Self::Send(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,
         }
@@ -111,6 +117,10 @@ impl Arguments {
                 Exit::Done
             }
             Command::Streams(arguments) => streams::run(&arguments)?,
+            Command::Relay(arguments) => {
+                relay::run(&arguments)?;
+                Exit::Done
+            }
             Command::Send(arguments) => {
                 send::run(&arguments)?;
                 Exit::Done

@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod completions;
 pub mod impairment;
+pub mod relay;
 pub mod send;
 pub mod serve_dev;
 pub mod streams;
