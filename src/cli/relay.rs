@@ -193,7 +193,11 @@ impl fmt::Display for RelayReport {
             )?;
         }
         if self.not_taken + self.overflowed > 0 {
-            writeln!(f, "itself    {} not taken by sockets, {} overflowed before they came in", self.not_taken, self.overflowed)?;
+            writeln!(
+                f,
+                "itself    {} not taken by sockets, {} overflowed before they came in",
+                self.not_taken, self.overflowed
+            )?;
         }
         Ok(())
     }

@@ -230,8 +230,12 @@ impl Engine {
 
     /// Lets go of clients that have gone.
     fn forget(&mut self, now: Instant) {
-        let gone: Vec<usize> =
-            self.clients.values().filter(|client| now >= client.seen_at + FORGOTTEN).map(|client| client.upstream).collect();
+        let gone: Vec<usize> = self
+            .clients
+            .values()
+            .filter(|client| now >= client.seen_at + FORGOTTEN)
+            .map(|client| client.upstream)
+            .collect();
         for upstream in gone {
             let Some(client) = self.clients.remove(&upstream) else { continue };
             self.upstreams.remove(&client.address);

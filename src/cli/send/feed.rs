@@ -97,7 +97,8 @@ struct Sent {
     datagrams: u64,
     bytes: u64,
     refused: u64,
-    last: Option<Instant>,
+    /// When the last media was sent, and when it was due.
+    last: Option<(Instant, Instant)>,
 }
 
 /// What became of a feed.
@@ -204,14 +205,7 @@ impl Feed {
         match (&mut self.connection, &mut self.carriage) {
             (Some(connection), _) => connection.receive(
                 now,
-                Datagram {
-                    packet: incoming.packet,
-                    peer,
-                    local: None,
-                    interface: 0,
-                    path: 0,
-                    arrival: now,
-                },
+                Datagram { packet: incoming.packet, peer, local: None, interface: 0, path: 0, arrival: now },
             ),
             (None, Carriage::Srt(call)) => call.receive(now, peer, &incoming.packet),
             // Nobody is expected to answer.
@@ -286,7 +280,7 @@ impl Feed {
             if due > now {
                 return;
             }
-            self.sent.last = Some(now);
+            self.sent.last = Some((now, due));
             lateness_us.saturating_record(now.saturating_since(due).as_micros() as u64);
             for _ in 0..self.aggregate {
                 if self.is_complete(material) {
@@ -335,8 +329,10 @@ impl Feed {
 
     fn is_complete(&self, material: &Material) -> bool {
         let by_rounds = self.extent.rounds.is_some_and(|rounds| self.cursor.rounds() >= rounds);
-        let by_time =
-            self.extent.duration.is_some_and(|duration| u128::from(self.cursor.due_ns(material)) >= duration.as_nanos());
+        let by_time = self
+            .extent
+            .duration
+            .is_some_and(|duration| u128::from(self.cursor.due_ns(material)) >= duration.as_nanos());
         by_rounds || by_time
     }
 
@@ -409,8 +405,8 @@ impl Feed {
         (self.sent.datagrams, self.sent.bytes, repeated)
     }
 
-    /// When media was last sent.
-    pub const fn last_sent(&self) -> Option<Instant> {
+    /// When the last media was sent, and when it was due.
+    pub const fn last_sent(&self) -> Option<(Instant, Instant)> {
         self.sent.last
     }
 

@@ -113,8 +113,7 @@ impl Material {
                 // the last PCR are then sent in what time is left.
                 let period = if media > times.last_known_27mhz() { media } else { (end + 299) / 300 * 300 };
                 times.points.push((survey.packets, end.min(period)));
-                let due_ns =
-                    (0..datagrams).map(|n| ticks_to_ns(times.at_27mhz(n * PACKETS_PER_DATAGRAM))).collect();
+                let due_ns = (0..datagrams).map(|n| ticks_to_ns(times.at_27mhz(n * PACKETS_PER_DATAGRAM))).collect();
                 (due_ns, ticks_to_ns(period), (period / 300) as u64)
             }
         };
@@ -376,7 +375,9 @@ impl Survey {
     /// PTS and DTS of a PES header, as far as it stands in its first packet, which all multiplexers see to.
     fn unit_start(&mut self, number: usize, pid: u16, packet: &[u8; PACKET_LEN]) {
         let start = if packet[3] & 0x20 != 0 { 5 + usize::from(packet[4]) } else { 4 };
-        let Some(&[0, 0, 1, stream_id, _, _, marker, flags, length, ref rest @ ..]) = packet.get(start..) else { return };
+        let Some(&[0, 0, 1, stream_id, _, _, marker, flags, length, ref rest @ ..]) = packet.get(start..) else {
+            return;
+        };
         let without_header = matches!(stream_id, 0xbc | 0xbe | 0xbf | 0xf0 | 0xf1 | 0xf2 | 0xf8 | 0xff);
         if stream_id < 0xbc || without_header || marker >> 6 != 2 {
             return;

@@ -74,7 +74,8 @@ impl Target {
         if !query.is_empty() && carrier != Carrier::Srt {
             return Err(TargetError::NotSrt(text.to_owned()));
         }
-        let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        let has_port =
+            authority.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !has_port {
             return Err(TargetError::Authority(authority.to_owned()));
         }

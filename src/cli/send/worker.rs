@@ -100,6 +100,8 @@ pub struct WorkerReport {
     pub lateness_us: Histogram<u64>,
     /// From the first to the last datagram of media.
     pub media: Duration,
+    /// The same as it was scheduled.
+    pub scheduled: Duration,
     /// From there until all was over.
     pub elapsed: Duration,
     /// CPU time of the thread in that.
@@ -148,6 +150,7 @@ struct Worker {
     recorder: Option<Recorder>,
     told: (u64, u64, u64, u64),
     media: Duration,
+    scheduled: Duration,
     elapsed: Duration,
     cpu: Duration,
 }
@@ -188,6 +191,7 @@ impl Worker {
             recorder: plan.recorder.take(),
             told: (0, 0, 0, 0),
             media: Duration::ZERO,
+            scheduled: Duration::ZERO,
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
         })
@@ -240,9 +244,12 @@ impl Worker {
         self.outlet.wait(Clock::now(), Clock::now() + Duration::from_millis(1), false)?;
         self.outlet.drain(drop)?;
         self.tell(shared);
-        let last = self.feeds.iter().filter_map(Feed::last_sent).max();
-        // The last packet, too, takes its time.
-        self.media = last.map_or(Duration::ZERO, |at| at.saturating_since(begin) + Duration::from_nanos(interval_ns as u64));
+        if let Some((sent, due)) = self.feeds.iter().filter_map(Feed::last_sent).max() {
+            // The last packet, too, takes its time.
+            let interval = Duration::from_nanos(interval_ns as u64);
+            self.media = sent.saturating_since(begin) + interval;
+            self.scheduled = due.saturating_since(begin) + interval;
+        }
         self.elapsed = Clock::now().saturating_since(begin);
         self.cpu = Duration::from_nanos(host::thread_cpu_time_ns() - cpu_before);
         Ok(())
@@ -288,6 +295,7 @@ impl Worker {
             feeds: self.feeds.iter_mut().map(Feed::report).collect(),
             lateness_us: self.lateness_us,
             media: self.media,
+            scheduled: self.scheduled,
             elapsed: self.elapsed,
             cpu: self.cpu,
             outlet: self.outlet.counts(),
