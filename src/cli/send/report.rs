@@ -125,6 +125,8 @@ pub struct SendReport {
     pub lateness_bound_us: u64,
     /// CPU time of the sending threads, as a share of one core. On loopback much of it is the receiver's work in the kernel.
     pub cpu_share: f64,
+    /// Share of the time in which sending threads were ready and had no core, because others ran there.
+    pub waited_share: f64,
     /// CPU time per datagram that left, in ns.
     pub cpu_ns_per_datagram: f64,
     /// What the sockets would not take.
@@ -171,6 +173,7 @@ impl SendReport {
             lateness_us: Lateness::default(),
             lateness_bound_us: arguments.max_lateness.as_micros() as u64,
             cpu_share: 0.0,
+            waited_share: 0.0,
             cpu_ns_per_datagram: 0.0,
             socket_drops: SocketDrops::default(),
             impairment: None,
@@ -184,6 +187,7 @@ impl SendReport {
             report.seconds_scheduled = report.seconds_scheduled.max(worker.scheduled.as_secs_f64());
             cpu += worker.cpu;
             report.cpu_share += worker.cpu.as_secs_f64() / worker.elapsed.as_secs_f64().max(1e-9);
+            report.waited_share += worker.waited.as_secs_f64() / worker.elapsed.as_secs_f64().max(1e-9);
             report.datagrams_out += worker.outlet.datagrams;
             report.bytes_out += worker.outlet.bytes;
             let sends = worker.ring.sends;
@@ -250,9 +254,12 @@ impl SendReport {
         if faults.is_empty() {
             return None;
         }
-        if self.cpu_share > 0.9 {
-            faults.push(format!("{:.0} % of a core used: this sender is the bottleneck", self.cpu_share * 100.0));
-        }
+        let (used, waited) = (self.cpu_share * 100.0, self.waited_share * 100.0);
+        faults.push(if waited > 5.0 {
+            format!("it used {used:.0} % of a core and waited {waited:.0} % of the time for one that others were using")
+        } else {
+            format!("it used {used:.0} % of a core: this sender, or the network before it, is the bottleneck")
+        });
         Some(Shortfall(faults.join("; ")))
     }
 
@@ -315,8 +322,9 @@ impl fmt::Display for SendReport {
         writeln!(f, "late by      {p50} µs half, {p99} µs 99 %, {p999} µs 99.9 %, {max} µs at worst")?;
         writeln!(
             f,
-            "cpu          {:.1} % of a core, {:.0} ns per datagram",
+            "cpu          {:.1} % of a core (and {:.1} % waited for one), {:.0} ns per datagram",
             self.cpu_share * 100.0,
+            self.waited_share * 100.0,
             self.cpu_ns_per_datagram
         )?;
         let drops = self.socket_drops;

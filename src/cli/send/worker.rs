@@ -106,6 +106,8 @@ pub struct WorkerReport {
     pub elapsed: Duration,
     /// CPU time of the thread in that.
     pub cpu: Duration,
+    /// How long it was ready in that and had no core, because others ran there.
+    pub waited: Duration,
     /// What left.
     pub outlet: OutletCounts,
     /// What the ring counted.
@@ -153,6 +155,7 @@ struct Worker {
     scheduled: Duration,
     elapsed: Duration,
     cpu: Duration,
+    waited: Duration,
 }
 
 impl Worker {
@@ -194,6 +197,7 @@ impl Worker {
             scheduled: Duration::ZERO,
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
+            waited: Duration::ZERO,
         })
     }
 
@@ -224,6 +228,7 @@ impl Worker {
             feed.begin(begin + Duration::from_nanos((interval_ns * number as f64 / feeds) as u64));
         }
         let cpu_before = host::thread_cpu_time_ns();
+        let waited_before = run_delay();
         let mut running = true;
         let mut tell_at = begin;
         while running || self.outlet.is_busy() {
@@ -252,6 +257,7 @@ impl Worker {
         }
         self.elapsed = Clock::now().saturating_since(begin);
         self.cpu = Duration::from_nanos(host::thread_cpu_time_ns() - cpu_before);
+        self.waited = run_delay().saturating_sub(waited_before);
         Ok(())
     }
 
@@ -298,10 +304,17 @@ impl Worker {
             scheduled: self.scheduled,
             elapsed: self.elapsed,
             cpu: self.cpu,
+            waited: self.waited,
             outlet: self.outlet.counts(),
             ring: self.outlet.net().statistics(),
             impairment: self.outlet.impairment(),
             record_error: self.recorder.and_then(|recorder| recorder.finish().err()),
         }
     }
+}
+
+/// How long this thread has been ready without a core: the second figure of `schedstat`. Zero where the kernel does not tell.
+fn run_delay() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().nth(1).and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }
