@@ -194,7 +194,7 @@ fn judge_limits(facts: &HostFacts, config: &Config) -> Vec<Finding> {
         let cure = format!("ulimit -n {descriptors} (systemd: LimitNOFILE={descriptors})");
         let fault = (limit.hard < descriptors).then_some((Severity::Degraded, cure));
         let wanted = format!("{descriptors} for {streams} streams");
-        findings.push(Finding::new("open files", count(limit.soft), wanted, fault));
+        findings.push(Finding::new("open files", count(limit.hard), wanted, fault));
     }
     if let Some(limit) = facts.limits.memlock {
         let may_lock = facts.capabilities.is_some_and(facts::Capabilities::ipc_lock);
