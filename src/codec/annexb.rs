@@ -463,25 +463,6 @@ impl<S: Syntax> Framer for StartCodeFramer<S> {
     }
 }
 
-/// Takes the emulation prevention bytes out of `unit` (H.264 §7.4.1, H.265 §7.4.2), as far as `buffer` reaches.
-pub fn unescape<'a>(unit: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
-    let mut zeros = 0;
-    let mut len = 0;
-    for &byte in unit {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        if len == buffer.len() {
-            break;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        buffer[len] = byte;
-        len += 1;
-    }
-    &buffer[..len]
-}
-
 /// What the fuzz targets of the three codecs share.
 #[doc(hidden)]
 pub mod fuzzing {

@@ -4,6 +4,7 @@ pub mod annexb;
 pub mod h264;
 pub mod hevc;
 pub mod mpeg2video;
+pub mod nal_syntax;
 
 use crate::media::{AccessUnitInfo, TrackConfiguration};
 
