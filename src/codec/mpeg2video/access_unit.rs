@@ -113,9 +113,12 @@ impl Syntax for Mpeg2VideoSyntax {
             Some(&SEQUENCE_HEADER) => SequenceHeader::parse(unit).map(|header| {
                 self.sequence = Some(Sequence { header, extension: None, display: None });
                 self.sequence_bytes.clear();
-                self.keep(unit);
+                self.keep(&unit[..header.len]);
             }),
-            Some(&GROUP) => parse_group(unit).map(|timecode| self.open.timecode = Some(timecode)),
+            Some(&GROUP) => {
+                self.open.timecode = parse_group(unit);
+                Some(())
+            }
             _ => self.leave_extension(unit),
         };
         self.open.damaged |= read.is_none();
@@ -169,6 +172,7 @@ impl Mpeg2VideoSyntax {
         };
         if self.open.picture.is_some() {
             self.open.is_pair = true;
+            self.open.has_slices = false;
             return;
         }
         self.open.picture = Some(picture);
@@ -181,14 +185,14 @@ impl Mpeg2VideoSyntax {
                 let read = SequenceExtension::parse(unit)?;
                 if let Some(sequence) = &mut self.sequence {
                     sequence.extension = Some(read);
-                    self.keep(unit);
+                    self.keep(&unit[..read.len]);
                 }
             }
             extension::SEQUENCE_DISPLAY => {
                 let read = DisplayExtension::parse(unit)?;
                 if let Some(sequence) = &mut self.sequence {
                     sequence.display = Some(read);
-                    self.keep(unit);
+                    self.keep(&unit[..read.len]);
                 }
             }
             extension::PICTURE_CODING => {

@@ -43,6 +43,8 @@ pub struct SequenceHeader {
     height: u32,
     aspect_ratio: u8,
     frame_rate_code: u8,
+    /// Bytes of the header, the start code's value included; zeros may be stuffed behind.
+    pub len: usize,
 }
 
 impl SequenceHeader {
@@ -57,7 +59,13 @@ impl SequenceHeader {
         if !r.flag()? {
             return None;
         }
-        Some(Self { width, height, aspect_ratio, frame_rate_code })
+        r.skip(11)?;
+        for _ in 0..2 {
+            if r.flag()? {
+                r.skip(64 * 8)?;
+            }
+        }
+        Some(Self { width, height, aspect_ratio, frame_rate_code, len: 1 + r.position().div_ceil(8) })
     }
 }
 
@@ -71,6 +79,8 @@ pub struct SequenceExtension {
     width_high: u32,
     height_high: u32,
     frame_rate_scale: (u32, u32),
+    /// As in [`SequenceHeader`].
+    pub len: usize,
 }
 
 impl SequenceExtension {
@@ -88,7 +98,8 @@ impl SequenceExtension {
         }
         r.skip(9)?;
         let frame_rate_scale = (r.bits(2)? + 1, r.bits(5)? + 1);
-        Some(Self { profile_and_level, is_progressive, chroma_format, width_high, height_high, frame_rate_scale })
+        let len = 1 + r.position().div_ceil(8);
+        Some(Self { profile_and_level, is_progressive, chroma_format, width_high, height_high, frame_rate_scale, len })
     }
 }
 
@@ -98,6 +109,8 @@ pub struct DisplayExtension {
     colour: [u8; 3],
     /// Columns and rows of the display that the aspect ratio speaks of.
     size: (u32, u32),
+    /// As in [`SequenceHeader`].
+    pub len: usize,
 }
 
 impl DisplayExtension {
@@ -114,7 +127,7 @@ impl DisplayExtension {
         let width = r.bits(14)?;
         r.flag()?;
         let height = r.bits(14)?;
-        Some(Self { colour, size: (width, height) })
+        Some(Self { colour, size: (width, height), len: 1 + r.position().div_ceil(8) })
     }
 }
 
