@@ -327,6 +327,7 @@ const NOT_YET_IN_EFFECT: &[&str] = &[
     "ingestion.buffer.write_timeout",
     "ingestion.gop.force_idr_interval",
     "ingestion.gop.max_gop_size",
+    "ingestion.memory.gc_interval",
     "ingestion.reconnect_interval",
     "ingestion.sync",
 ];
@@ -783,7 +784,7 @@ pub mod duration {
     pub fn format(duration: Duration) -> String {
         let us = duration.as_micros();
         for (unit_us, unit) in [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")] {
-            if us >= unit_us && us % unit_us == 0 {
+            if us >= unit_us && us.is_multiple_of(unit_us) {
                 return format!("{}{unit}", us / unit_us);
             }
         }

@@ -1,11 +1,68 @@
 #![forbid(unsafe_code)]
 //! **Headworks** takes broadcast contribution feeds off the network and puts coded frames into shared memory.
+//!
+//! # The floors
+//!
+//! Imports go down only, and rooms of one floor do not see each other (`tests/tidy.rs` keeps it so).
+//!
+//! | floor | room | what it does |
+//! |---|---|---|
+//! | 8 | [`cli`] | what a person types |
+//! | 7 | [`control`] | people and machines asking over HTTP, in a thread of its own |
+//! | 5 | [`shard`] | time, sockets, cores: the only floor that does data-path I/O or reads a clock |
+//! | 4 | [`output`] | frames into rings, and the directory that readers find them by |
+//! | 3 | [`pipeline`] | joins protocol, container and codec into access units on one timeline |
+//! | 2 | [`protocol`], [`container`], [`codec`] | machines without socket, clock or thread |
+//! | 1 | [`media`] | the words they share: track, payload, access unit |
+//! | 0 | [`base`] | time values, sequence numbers, packets, bits |
+//! | – | `sys/*` | the kernel and shared memory; all `unsafe`; knows nothing of media |
+//!
+//! [`config`] stands beside them: read from the pipeline upwards, importing nothing.
+//!
+//! # The path of one packet
+//!
+//! ```text
+//! sys/uring                        a completion names a slot of packet memory
+//! shard/net/uring.rs               → a batch of datagrams, not copied
+//! shard/turn.rs                    THE loop
+//! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)
+//! pipeline/ingest.rs               one source, from datagram to access units
+//!   protocol/srt/connection.rs       decrypt, then a place in the receive buffer; out again in order and on time
+//!   container/mpegts/demux.rs        188-byte packets → PES pieces          (pipeline/transport.rs joins them)
+//!   codec/h264/access_unit.rs        where access units begin and end, what they say of themselves
+//! pipeline/assembler.rs            time stamps, damage, arrival; the open frame
+//! output/frame_ring.rs             → the ring: the one copy in user space; publish
+//! output/waker.rs                  a thread wakes the readers, once per stream and turn
+//! ```
+//!
+//! RTP is the same with `protocol/rtp/source.rs`, and `pipeline/elementary.rs` where it carries one elementary stream.
+//!
+//! # Threads
+//!
+//! One per shard (`hw-shard-N`), pinned; one for everything that may block (`hw-house`: files, rings, key derivation,
+//! admission); one that wakes readers (`hw-waker`); one for HTTP. Shards share read-only configuration and nothing else; they are
+//! spoken to through [`shard::mailbox`].
+//!
+//! # Where this differs from the first design, and why
+//!
+//! - **Who owns a stream is decided on the housekeeping thread**, which must be asked for rings and keys anyway, instead of in a
+//!   table between shards. The owner answers the caller from its own socket, and the shard that got the handshake keeps the
+//!   answer for repetitions.
+//! - **One lane into each shard** instead of one per pair: steering by socket id leaves so few datagrams on the wrong shard that
+//!   more lanes would only be more memory.
+//! - **Deadlines stand in one dense array** (`shard/timers.rs`) that is scanned once per turn: deadlines move with every packet,
+//!   and a heap would pay per packet what the scan pays per turn.
+//! - **A ring holds at least four of the largest frames**, so that a reader has time to copy one; with the default frame limit
+//!   that is 64 MiB for a video track.
+//! - **Datagram arrival rates in SRT acknowledgements are counted over 100 ms** rather than taken from the median of 16 gaps:
+//!   packets of one kernel aggregate carry one time stamp.
 
 pub mod base;
 pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod container;
+pub mod control;
 pub mod media;
 pub mod output;
 pub mod pipeline;

@@ -298,18 +298,22 @@ fn a_reader_that_was_overtaken_says_how_many_frames_it_lost() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    // Once the first frame is here the reader is at work, and has no room for more than the next few.
+    let mut taken = vec![0; big.len()];
+    let mut stdout = reader.stdout.take().unwrap();
+    stdout.read_exact(&mut taken).unwrap();
     for n in 0..200 {
         feed.frame(&mut video, &big, &FrameDescriptor { key: n == 195, ..plain });
     }
     feed.end(&mut video);
-    let mut taken = Vec::new();
-    reader.stdout.take().unwrap().read_to_end(&mut taken).unwrap();
+    stdout.read_to_end(&mut taken).unwrap();
     let output = reader.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // "lapped, 3 frames lost", and "5 more frames lost" on the way to the next key.
     let lost: usize = text(&output.stderr)
         .lines()
-        .filter_map(|line| line.strip_prefix("cam1/video0: lapped, ")?.split(' ').next()?.parse::<usize>().ok())
+        .filter(|line| line.ends_with("frames lost"))
+        .map(|line| line.split(' ').find_map(|word| word.parse::<usize>().ok()).unwrap())
         .sum();
     assert!(lost > 0);
     assert_eq!(taken.len() / big.len() + lost, 208);
@@ -374,4 +378,103 @@ fn streams_are_listed_with_their_states() {
         lines[0]
     );
     assert!(lines[1].starts_with("cam/1   live   video0  h264        7    721        1   0.320 s"), "{}", lines[1]);
+}
+
+/// Ports that were free a moment ago: SRT, RTP, RTCP, control.
+fn free_ports() -> [u16; 4] {
+    let udp: Vec<_> = (0..3).map(|_| std::net::UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = |i: usize| udp[i].local_addr().unwrap().port();
+    [port(0), port(1), port(2), tcp.local_addr().unwrap().port()]
+}
+
+/// `serve` or `check` with a small plan and these ports, on rings of its own.
+fn house(command_name: &str, root: &Path, ports: [u16; 4], more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headworks"));
+    command.arg(command_name);
+    let [srt, rtp, rtcp, control] = ports;
+    for assignment in [
+        format!("output.root={}", root.join("rings").display()),
+        format!("ingestion.srt.port={srt}"),
+        format!("ingestion.rtp.port={rtp}"),
+        format!("ingestion.rtp.rtcp_port={rtcp}"),
+        format!("control.listen=127.0.0.1:{control}"),
+        "ingestion.max_connections=1".to_owned(),
+        "ingestion.srt.max_bandwidth=1000000".to_owned(),
+    ] {
+        command.args(["--set", &assignment]);
+    }
+    command.args(more);
+    command
+}
+
+fn http_status(port: u16, path: &str) -> Option<String> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.lines().next()?.to_owned())
+}
+
+#[test]
+fn the_appliance_serves_until_it_is_told_to_end() {
+    let root = root();
+    let ports = free_ports();
+    let mut served = house("serve", root.path(), ports, &["--set", "ingestion.sync.enabled=true"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while http_status(ports[3], "/ready").as_deref() != Some("HTTP/1.1 200 OK") {
+        assert!(began.elapsed() < Duration::from_secs(30), "not ready; {:?}", served.try_wait());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let check = house("check", root.path(), ports, &["--json"]).output().unwrap();
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
+    assert!(text(&check.stdout).contains(&format!("headworks is running as process {}", served.id())));
+
+    let process = rustix::process::Pid::from_child(&served);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    let ended = Instant::now();
+    let output = served.wait_with_output().unwrap();
+    assert!(ended.elapsed() < Duration::from_secs(5));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains(&format!("srt://127.0.0.1:{}?streamid=cam1", ports[0])));
+    assert!(text(&output.stderr).contains("not yet in effect: ingestion.sync"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_prevents_serving_is_told_in_one_line() {
+    let root = root();
+    let ports = free_ports();
+    let udp = std::net::UdpSocket::bind(("0.0.0.0", ports[0])).unwrap();
+    let refused = |more: &[&str], expected: &str| {
+        let output = house("serve", root.path(), ports, more).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{more:?}: {}", text(&output.stderr));
+        let line = text(&output.stderr).lines().last().unwrap();
+        assert!(line.starts_with("headworks: ") && line.contains(expected), "{more:?}: {line}");
+    };
+    refused(&[], &ports[0].to_string());
+    drop(udp);
+    let tcp = std::net::TcpListener::bind(("127.0.0.1", ports[3])).unwrap();
+    refused(&[], "set control.listen to a free port");
+    drop(tcp);
+    refused(&["--set", "ingestion.srt.prot=1"], "did you mean ingestion.srt.port?");
+    refused(&["--set", "ingestion.srt.passphrase=short"], "a passphrase has 10 to 79 bytes");
+    refused(&["--set", "log.level=loud=very=much"], "log.level");
+    refused(&["--config", "/nowhere/headworks.yaml"], "/nowhere/headworks.yaml");
+    std::fs::create_dir_all(root.path().join("rings")).unwrap();
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(root.path().join("rings"), everybody).unwrap();
+    refused(&[], "rings is writable by others");
+
+    let check = house("check", root.path(), ports, &["--json"]).output().unwrap();
+    assert_eq!(check.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!(report["ready"], false);
+    let finding = report["findings"].as_array().unwrap().iter().find(|it| it["what"] == "rings").unwrap();
+    assert_eq!(finding["severity"], "prevents");
+    assert_eq!(finding["cure"], format!("chmod 2750 {}", root.path().join("rings").display()));
 }

@@ -258,5 +258,9 @@ fn file_name(path: &Path) -> String {
 
 /// The files in which a module of `directory` may be declared.
 fn parents_of(directory: &Path) -> Vec<PathBuf> {
+    if directory.ends_with("tests") && directory.with_file_name("Cargo.toml").exists() {
+        // Every file there is the root of a test of its own.
+        return fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    }
     vec![directory.join("mod.rs"), directory.join("lib.rs"), directory.join("main.rs"), directory.with_extension("rs")]
 }

@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::Instant;
 
 pub use headworks_packet::Packet;
+/// Packet memory for tests and fuzz targets; the appliance's own is made in `shard/net`.
+#[doc(hidden)]
+pub use headworks_packet::{PacketPool, PoolOptions};
 
 /// A received UDP payload with where and when it came in.
 #[derive(Debug)]

@@ -6,4 +6,6 @@ pub mod sequence;
 pub mod time;
 
 pub use datagram::{Datagram, Packet, Transmit};
+#[doc(hidden)]
+pub use datagram::{PacketPool, PoolOptions};
 pub use time::Instant;

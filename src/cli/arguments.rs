@@ -5,13 +5,16 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::{self, BenchArguments, BenchError};
+use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
 use super::relay::{RelayArguments, RelayError};
 use super::send::{SendArguments, SendError};
+use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{completions, relay, send, streams, tap};
-use crate::config::Config;
+use super::{check, completions, relay, send, serve, streams, tap};
+use crate::config::{self, Config, ConfigError, Loaded};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,24 +30,49 @@ Exit codes: 0 done, 1 error, 2 usage, 3 time-out";
 
 /// Takes broadcast contribution feeds off the network and puts coded frames into shared memory
 #[derive(Parser, Debug)]
-#[command(name = "headworks", version, after_help = EXAMPLES)]
+#[command(name = "headworks", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArguments,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Serve(ServeArguments),
     Tap(TapArguments),
     Streams(StreamsArguments),
+    Check(CheckArguments),
     Send(Box<SendArguments>),
     Relay(Box<RelayArguments>),
-    ServeDev {
-        #[arg(long)]
-        set: Vec<String>,
-    },
+    Bench(BenchArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
+}
+
+/// `--config` and `--set`, for the commands that need a configuration.
+#[derive(Args, Debug, Default)]
+pub struct ConfigArguments {
+    /// The configuration, in YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key of the configuration
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArguments {
+    /// The configuration from file, environment and flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        // A variable that is not UTF-8 is none of ours.
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        config::load(self.config.as_deref(), environment, &self.set)
+    }
 }
 
 /// `--root`, for the commands that read rings.
@@ -78,6 +106,15 @@ impl From<Exit> for ExitCode {
 /// Why a command failed, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
+    /// `serve`.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// `check`.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// `bench`.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// `tap`.
     #[error(transparent)]
     Tap(#[from] TapError),
@@ -110,12 +147,12 @@ impl Arguments {
     /// # Errors
     /// [`CommandError`], one line for standard error.
     pub fn run(self) -> Result<Exit, CommandError> {
-        Ok(match self.command {
+        let command = self.command.unwrap_or(Command::Serve(self.serve));
+        Ok(match command {
+            Command::Serve(arguments) => serve::run(&arguments)?,
             Command::Tap(arguments) => tap::run(arguments)?,
-            Command::ServeDev { set } => {
-                super::serve_dev::run(&set);
-                Exit::Done
-            }
+            Command::Check(arguments) => check::run(&arguments)?,
+            Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
             Command::Relay(arguments) => {
                 relay::run(&arguments)?;

@@ -1,11 +1,13 @@
 //! Floor 8: what a person types. One file per command.
 
 pub mod arguments;
+pub mod bench;
+pub mod check;
 pub mod completions;
 pub mod impairment;
 pub mod relay;
 pub mod send;
-pub mod serve_dev;
+pub mod serve;
 pub mod streams;
 pub mod table;
 pub mod tap;

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::arguments::{Exit, RootArgument};
+use super::table::printable;
 use crate::output::reader::bell::BellError;
 use crate::output::reader::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
 use crate::output::reader::directory::{encode_name, list_tracks};
@@ -28,7 +29,7 @@ const HELP: &str = "\
 Every field of --json: stream track codec seq stream_seq key_seq segment pts dts clock_rate timeline_ns key random_access
 len crc32c discontinuity damaged lost lapped arrival_ns commit_ns. pts and dts count the track's clock and are unwrapped; lost is
 the number of packets of this frame that never came, lapped the number of frames this reader lost before it; arrival_ns (of the
-frame's last packet) and commit_ns are CLOCK_MONOTONIC.
+frame's last packet) and commit_ns are CLOCK_MONOTONIC; delay, in the lines for people, is what lies between them.
 
 Examples:
   headworks tap cam1                                            every frame of every track
@@ -383,7 +384,7 @@ impl Tap {
     }
 
     fn track_name(&self, index: usize) -> String {
-        format!("{}/{}", self.stream, self.tracks[index].name)
+        printable(&format!("{}/{}", self.stream, self.tracks[index].name))
     }
 
     fn is_over(&self) -> bool {
@@ -487,7 +488,7 @@ impl<'a> Line<'a> {
         write!(
             to,
             "{:<10} {:>9} {:>14} {:>14} {:>9}  {}  {delay_us} µs",
-            self.track,
+            printable(self.track),
             self.seq,
             time(self.pts),
             time(self.dts),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use headworks_frame_ring::bell::{BellError, BellWriter};
 use headworks_frame_ring::builder::{self, AttachError, CreateError, RingSpec};
 use headworks_frame_ring::directory as names;
+use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
 
 use super::frame_ring::ring_kind;
@@ -160,6 +161,8 @@ pub struct StreamOutput {
     pub bell: BellWriter,
     /// How the waker thread is told.
     pub wake: Arc<WakeFlag>,
+    /// When the stream was opened, in nanoseconds since 1970.
+    pub created_utc_ns: i64,
 }
 
 /// The root and the streams in it.
@@ -245,7 +248,9 @@ impl RingDirectory {
             }
         };
         let wake = Arc::new(self.waker.enter(bell.wake_target()));
-        Ok(StreamOutput { name: name.to_owned(), bell, wake })
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let created_utc_ns = i64::try_from(since_1970.as_nanos()).unwrap_or(0);
+        Ok(StreamOutput { name: name.to_owned(), bell, wake, created_utc_ns })
     }
 
     /// Makes or takes up the ring of a track.
@@ -302,6 +307,13 @@ impl RingDirectory {
             }
         }
         made
+    }
+
+    /// Puts the description of a stream beside its rings.
+    pub fn describe(&self, descriptor: &StreamDescriptor) {
+        if let Err(error) = descriptor.write(&self.stream_directory(&descriptor.name)) {
+            tracing::warn!(stream = descriptor.name, "the stream's description cannot be written: {error}");
+        }
     }
 
     /// Regular work of the housekeeping thread: makes one ring ahead, if any is wanted, and clears away.

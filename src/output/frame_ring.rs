@@ -1,6 +1,7 @@
 //! The rings of one stream, as the shard that owns it writes them: pieces → the open frame in the ring → publish.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use headworks_frame_ring::bell::{BellWriter, TimelineAnchor};
 use headworks_frame_ring::descriptor::{
@@ -8,13 +9,15 @@ use headworks_frame_ring::descriptor::{
     RandomAccess as RingAccess, Timecode as RingTimecode, damage,
 };
 use headworks_frame_ring::layout::State;
+use headworks_frame_ring::stream_descriptor::{Programme, StreamDescriptor, Track};
 use headworks_frame_ring::writer::Writer;
 
 use super::directory::{RingDirectory, StreamOutput, TrackError};
 use super::housekeeping::Housekeeping;
 use super::waker::WakeFlag;
 use crate::base::Instant;
-use crate::media::{PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
+use crate::media::{Format, PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
+use crate::pipeline::Timeline;
 use crate::pipeline::frame::{
     Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription,
 };
@@ -39,6 +42,14 @@ pub struct StreamRings {
     name: String,
     reply: Reply,
     tracks: Vec<TrackRing>,
+    created_utc_ns: i64,
+    /// Replacements of the stream's description so far, and whether the newest is in place but not yet rung for.
+    description_generation: u32,
+    description_written: Arc<AtomicBool>,
+    /// Tracks have come or gone since the stream was described.
+    undescribed: bool,
+    /// Added to the pipeline's segment numbers: rings that are taken up again go on counting.
+    segment_base: u32,
     opening: usize,
     /// Frames were published since the last [`flush`](Self::flush).
     published: bool,
@@ -77,6 +88,11 @@ impl StreamRings {
             housekeeping,
             reply,
             tracks: Vec::new(),
+            created_utc_ns: output.created_utc_ns,
+            description_generation: 0,
+            description_written: Arc::default(),
+            undescribed: false,
+            segment_base: 0,
             opening: 0,
             published: false,
         }
@@ -100,6 +116,9 @@ impl StreamRings {
         match ready.ring {
             Ok(mut writer) => {
                 self.bell.advance_to(writer.stream_seq_after());
+                if let Some(last) = writer.last_frame() {
+                    self.segment_base = self.segment_base.max(last.segment + 1);
+                }
                 track.open_is_partial = *frame_open;
                 if let Some(bytes) = configuration {
                     configure(&mut writer, &track.name, bytes);
@@ -107,6 +126,7 @@ impl StreamRings {
                 writer.set_state(State::Live);
                 track.state = RingState::Ready(writer);
                 self.bell.tracks_changed();
+                self.undescribed = true;
             }
             Err(error) => {
                 tracing::warn!(stream = self.name, track = track.name, "no ring: {error}");
@@ -126,6 +146,11 @@ impl StreamRings {
 
     /// Says that the writer lives. Every 100 ms.
     pub fn heartbeat(&mut self, now: Instant) {
+        // Pairs with the release store in `describe`.
+        if self.description_written.swap(false, Ordering::Acquire) {
+            self.bell.tracks_changed();
+            self.published = true;
+        }
         self.bell.heartbeat(now.as_nanos());
         for track in &mut self.tracks {
             if let RingState::Ready(writer) = &mut track.state {
@@ -146,9 +171,54 @@ impl StreamRings {
         self.published = true;
     }
 
-    /// Where a programme's timeline stands.
-    pub fn set_anchor(&mut self, anchor: TimelineAnchor) {
-        self.bell.set_anchor(anchor);
+    /// Whether tracks have come or gone since [`describe`](Self::describe).
+    pub fn is_undescribed(&self) -> bool {
+        self.undescribed
+    }
+
+    /// Describes the stream for its readers: `formats` by track, `programmes` as number and PID of the PCR.
+    pub fn describe(&mut self, formats: &[Format], programmes: &[(u16, Option<u16>)]) {
+        self.undescribed = false;
+        self.description_generation += 1;
+        let tracks = self.tracks.iter().enumerate().map(|(index, track)| track.describe(formats.get(index))).collect();
+        let descriptor = StreamDescriptor {
+            name: self.name.clone(),
+            generation: self.description_generation,
+            created_utc_ns: self.created_utc_ns,
+            programmes: programmes
+                .iter()
+                .map(|&(number, pcr_pid)| Programme {
+                    number: u32::from(number),
+                    pcr_pid: pcr_pid.unwrap_or(0),
+                    name: String::new(),
+                    provider: String::new(),
+                })
+                .collect(),
+            tracks,
+        };
+        let (directory, written) = (Arc::clone(&self.directory), Arc::clone(&self.description_written));
+        let job = Box::new(move || {
+            directory.describe(&descriptor);
+            // Pairs with the acquire swap in `heartbeat`.
+            written.store(true, Ordering::Release);
+        });
+        // When housekeeping is overrun, the next change of a track describes the stream.
+        self.undescribed = self.housekeeping.submit(job).is_err();
+    }
+
+    /// Records where a programme's timeline stands.
+    pub fn anchor(&mut self, programme: u16, timeline: &Timeline) {
+        let Some((ticks, arrival)) = timeline.newest() else { return };
+        // With more programmes than there are places, the later ones have no anchor.
+        self.bell.set_anchor(TimelineAnchor {
+            programme: u32::from(programme),
+            segment: timeline.segment() + self.segment_base,
+            pts: ticks,
+            timeline_ns: timeline.place(ticks),
+            monotonic_ns: arrival.as_nanos(),
+            utc_ns: 0,
+            clock_rate: timeline.clock_rate(),
+        });
     }
 
     /// Ends all rings and hands them to the housekeeping thread, which clears them away when readers had their time.
@@ -217,7 +287,12 @@ impl StreamSink for StreamRings {
 
     #[inline]
     fn track(&mut self, index: SinkIndex) -> OpenTrack<'_> {
-        OpenTrack { ring: &mut self.tracks[index.0], bell: &mut self.bell, published: &mut self.published }
+        OpenTrack {
+            ring: &mut self.tracks[index.0],
+            bell: &mut self.bell,
+            segment_base: self.segment_base,
+            published: &mut self.published,
+        }
     }
 
     fn end(&mut self, index: SinkIndex) {
@@ -226,6 +301,7 @@ impl StreamSink for StreamRings {
             RingState::Ready(mut writer) => {
                 writer.set_state(State::Ended);
                 self.bell.tracks_changed();
+                self.undescribed = true;
                 self.published = true;
             }
             RingState::Opening { .. } => self.opening -= 1,
@@ -235,6 +311,40 @@ impl StreamSink for StreamRings {
 }
 
 impl TrackRing {
+    fn describe(&self, format: Option<&Format>) -> Track {
+        let codec = self.description.codec;
+        let mut track = Track {
+            name: self.name.clone(),
+            programme: u32::from(self.description.programme),
+            kind: ring_kind(codec.kind()),
+            codec: codec.fourcc(),
+            source_id: self.description.id,
+            clock_rate: self.description.clock_rate,
+            language: self
+                .description
+                .language
+                .map_or_else(String::new, |code| String::from_utf8_lossy(&code).into_owned()),
+            component_tag: None,
+            width: 0,
+            height: 0,
+            frame_rate: (0, 0),
+            sample_rate: 0,
+            channels: 0,
+            ended: matches!(self.state, RingState::Ended),
+        };
+        match format {
+            Some(Format::Video(video)) => {
+                (track.width, track.height) = (video.width, video.height);
+                track.frame_rate = video.frame_rate.map_or((0, 0), |rate| (rate.numerator, rate.denominator));
+            }
+            Some(Format::Audio(audio)) => {
+                (track.sample_rate, track.channels) = (audio.sample_rate, u16::from(audio.channels));
+            }
+            Some(Format::Unknown) | None => {}
+        }
+        track
+    }
+
     /// Why it has no ring, if it has none and will have none.
     pub fn error(&self) -> Option<String> {
         match &self.state {
@@ -248,6 +358,7 @@ impl TrackRing {
 pub struct OpenTrack<'a> {
     ring: &'a mut TrackRing,
     bell: &'a mut BellWriter,
+    segment_base: u32,
     published: &'a mut bool,
 }
 
@@ -271,7 +382,9 @@ impl FrameSink for OpenTrack<'_> {
                 self.ring.frames_without_ring += 1;
             }
             RingState::Ready(writer) => {
-                self.ring.head_seq = writer.commit(&descriptor(now, frame), self.bell) + 1;
+                let mut descriptor = descriptor(now, frame);
+                descriptor.segment += self.segment_base;
+                self.ring.head_seq = writer.commit(&descriptor, self.bell) + 1;
                 *self.published = true;
             }
             RingState::Opening { frame_open, .. } => {

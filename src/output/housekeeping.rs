@@ -86,7 +86,7 @@ mod tests {
         let (release, held) = mpsc::channel::<()>();
         housekeeping.submit(Box::new(move || held.recv().unwrap())).unwrap();
         let refused = (0..2 * JOBS_MAX).filter(|_| housekeeping.submit(Box::new(|| {})).is_err()).count();
-        assert!((JOBS_MAX - 1..=JOBS_MAX).contains(&refused), "{refused}");
+        assert!((JOBS_MAX..=JOBS_MAX + 1).contains(&refused), "{refused}");
         release.send(()).unwrap();
         drop(housekeeping);
         thread.join().unwrap();

@@ -41,7 +41,7 @@ pub enum DecodeTime {
     /// An absent DTS equals the PTS (H.222.0 §2.4.3.7).
     Presentation,
     /// RTP has none: it is derived from the order of the presentation times.
-    Derived(DecodeTimeEstimator),
+    Derived(Box<DecodeTimeEstimator>),
 }
 
 /// What became of a track's frames, for people and metrics.
@@ -268,6 +268,7 @@ impl Assembly {
         }
         self.after_loss = false;
         self.open = Some(Open {
+            cause: std::mem::take(&mut self.next_cause),
             mark,
             opened: now,
             first_arrival: carriage.arrival,
@@ -319,7 +320,7 @@ impl Assembly {
         let duration = duration_ticks(&info, &configuration.format, timeline.clock_rate());
         let (pts, dts) = self.times(&open, &info, duration, &configuration.format, timeline);
         let breaks = dts.is_some_and(|dts| timeline.follow(dts, open.first_arrival));
-        let mut discontinuity = std::mem::take(&mut self.next_cause);
+        let mut discontinuity = open.cause;
         if breaks && discontinuity != DiscontinuityCause::Restart {
             discontinuity = DiscontinuityCause::TimeBase;
         }
@@ -347,9 +348,7 @@ impl Assembly {
             origin: self.last_carriage.origin,
             path_mask: open.path_mask,
         };
-        self.prediction.last_dts = dts.or(self.prediction.last_dts);
-        self.prediction.last_pts = pts;
-        self.prediction.last_duration = frame.duration;
+        self.prediction.remember(&frame);
         self.count(&frame, open.bytes);
         let delay_us = now.saturating_since(frame.due).as_micros();
         self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
@@ -381,7 +380,7 @@ impl Assembly {
                 (Some(pts), Some(estimator.decode_time(pts)))
             }
             (None, _) => {
-                let step = if duration > 0 { duration } else { u64::from(self.prediction.last_duration) } as i64;
+                let step = self.prediction.step(duration);
                 let completes_frame = matches!(
                     info.picture_structure,
                     PictureStructure::SecondTopField | PictureStructure::SecondBottomField
@@ -394,7 +393,7 @@ impl Assembly {
 
     fn count_lost_frames(&mut self, dts: Option<i64>, duration: u64) {
         let (Some(dts), Some(last)) = (dts, self.prediction.last_dts) else { return };
-        let step = if duration > 0 { duration } else { u64::from(self.prediction.last_duration) } as i64;
+        let step = self.prediction.step(duration);
         if step > 0 && dts > last {
             self.statistics.lost += (((dts - last) + step / 2) / step - 1).max(0) as u64;
         }
@@ -462,6 +461,8 @@ struct Mark {
 /// The frame being assembled.
 #[derive(Clone, Copy, Debug)]
 struct Open {
+    /// Why it does not follow from the one before.
+    cause: DiscontinuityCause,
     mark: Option<Mark>,
     opened: Instant,
     first_arrival: Instant,
@@ -478,13 +479,30 @@ struct Open {
 struct Prediction {
     last_dts: Option<i64>,
     last_pts: Option<i64>,
-    last_duration: u32,
+    /// How far apart in decoding time the last two frames were that followed each other.
+    last_step: i64,
     /// The last time stamp that an audio track carried, and the samples played since.
     audio_base: Option<i64>,
     audio_samples: u64,
 }
 
 impl Prediction {
+    fn remember(&mut self, frame: &Frame) {
+        if let (Some(dts), Some(last)) = (frame.dts, self.last_dts)
+            && frame.discontinuity == DiscontinuityCause::None
+            && dts > last
+        {
+            self.last_step = dts - last;
+        }
+        self.last_dts = frame.dts.or(self.last_dts);
+        self.last_pts = frame.pts;
+    }
+
+    /// How long an access unit lasts: `duration` if its stream tells, else as long as those before it.
+    fn step(&self, duration: u64) -> i64 {
+        if duration > 0 { duration as i64 } else { self.last_step }
+    }
+
     /// The time of an audio frame of `samples` samples. Counted in samples from the last time stamp carried, so that
     /// rounding never adds up.
     fn audio(&mut self, carried: Option<i64>, samples: u32, sample_rate: u32, clock_rate: u32) -> Option<i64> {

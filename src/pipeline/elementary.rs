@@ -77,7 +77,7 @@ impl ElementaryStream {
             track: Track {
                 assembler: Assembler::new(
                     AnyFramer::new(codec, FramerHints::default()),
-                    DecodeTime::Derived(estimator),
+                    DecodeTime::Derived(Box::new(estimator)),
                 ),
                 sink: sink.open(&description),
                 description,
@@ -171,6 +171,11 @@ impl ElementaryStream {
     /// The track.
     pub fn track(&self) -> &Track {
         &self.track
+    }
+
+    /// Its timeline.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// Payloads, or parts of them, that the payload format does not allow.

@@ -427,3 +427,6 @@ fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
         None => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

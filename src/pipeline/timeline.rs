@@ -77,6 +77,11 @@ impl Timeline {
         self.clock_rate
     }
 
+    /// The newest decoding time and its arrival, once there is one.
+    pub fn newest(&self) -> Option<(i64, Instant)> {
+        self.latest.map(|latest| (latest.ticks, latest.arrival))
+    }
+
     /// The unwrapped position of a time stamp, the one nearest to the decoding times seen last.
     #[inline]
     pub fn unwrap(&self, ticks: u64) -> i64 {

@@ -169,6 +169,18 @@ impl TransportStream {
         self.tracks.iter().flatten()
     }
 
+    /// The programmes: number, and PID of the PCR.
+    pub fn programmes(&self) -> Vec<(u16, Option<u16>)> {
+        self.demux.programmes().map(|(_, programme)| (programme.number, programme.pcr_pid)).collect()
+    }
+
+    /// The timelines of the programmes that have one, with their numbers.
+    pub fn timelines(&self) -> impl Iterator<Item = (u16, &Timeline)> {
+        self.demux
+            .programmes()
+            .filter_map(|(index, programme)| Some((programme.number, &self.programmes.get(index.get())?.timeline)))
+    }
+
     /// What the demultiplexer has counted.
     pub fn statistics(&self) -> mpegts::Statistics {
         self.demux.statistics()

@@ -40,6 +40,8 @@ pub enum AdmittedSource {
         origin: usize,
         /// The least latency of the stream.
         latency: Duration,
+        /// Randomness for keys of our own.
+        key_seed: [u8; 32],
     },
     /// A source of RTP or raw transport packets.
     Source(SourceKey),
@@ -161,7 +163,9 @@ impl Desk {
         match self.admit(origin, &name, &request) {
             Ok((shard, admitted)) => {
                 let (life, output, key, latency) = admitted;
-                let source = AdmittedSource::Srt { request, key, origin, latency };
+                let mut key_seed = [0; 32];
+                getrandom::fill(&mut key_seed).expect("the operating system has randomness");
+                let source = AdmittedSource::Srt { request, key, origin, latency, key_seed };
                 self.shards.mailbox(shard).post(Message::Admitted(Box::new(Admitted { name, life, output, source })));
             }
             Err(reason) => {

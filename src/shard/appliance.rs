@@ -140,7 +140,12 @@ impl Appliance {
         };
         let shards = Shards::new(cores.len());
         let desk = Desk::new(Arc::clone(&config), shards.clone(), directory, housekeeping);
-        let net = NetOptions { slots: plan.slots_per_shard, huge_pages: config.output.huge_pages, credit: plan.credit };
+        let net = NetOptions {
+            slots: plan.slots_per_shard,
+            huge_pages: config.output.huge_pages,
+            credit: plan.credit,
+            coldest_first: false,
+        };
         let (outcome_sender, outcomes) = channel();
         let (ready_sender, ready) = channel();
         let cookie_secret = random_bytes();
@@ -260,7 +265,7 @@ impl Appliance {
     }
 }
 
-fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {
+pub(super) fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {
     let available = available_cores();
     if config.shards.cores.is_empty() {
         return Ok(available.into_iter().take(SHARDS_BY_DEFAULT).map(Some).collect());

@@ -1,3 +1,527 @@
-//! What commands ask of the host beyond the packet path: cores and CPU time.
+//! What this host has and lacks, each with its cure: for `check`, and for the lines at start.
 
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use headworks_host::facts::{self, HostFacts, IoUringPolicy, Space, kernel_version};
+use headworks_host::{InstanceError, InstanceLock, probe_exclusive};
+
+/// For commands that bring their own threads.
 pub use headworks_host::{PinError, available_cores, pin_current_thread, thread_cpu_time_ns};
+
+use super::appliance::choose_cores;
+use super::net::uring;
+use super::plan::MemoryPlan;
+use crate::config::Config;
+use crate::output::OutputOptions;
+use crate::output::reader::directory::{RootError, check_root};
+
+/// The oldest kernel whose io_uring has what the packet ring needs (deferred task work, multishot `recvmsg`).
+const KERNEL_MIN: (u32, u32) = (6, 1);
+/// Descriptors that a stream takes: three tracks of four files, its bell, its share of sockets.
+const DESCRIPTORS_PER_STREAM: u64 = 16;
+/// Descriptors beside those.
+const DESCRIPTORS_FIXED: u64 = 256;
+/// Bytes of locked memory that kernels before 5.12 charge rings with, and that AF_XDP will want.
+const MEMLOCK_MIN: u64 = 64 << 20;
+
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// Would be better otherwise.
+    Advice,
+    /// Works, but not under full load.
+    Degraded,
+    /// Nothing can be served.
+    Prevents,
+}
+
+impl Severity {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Advice => "advice",
+            Self::Degraded => "degraded",
+            Self::Prevents => "prevents",
+        }
+    }
+}
+
+/// One thing about the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub what: &'static str,
+    /// How it is.
+    pub found: String,
+    /// How it should be.
+    pub wanted: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What mends it: a command where one does; `None` if nothing needs mending.
+    pub cure: Option<String>,
+}
+
+impl Finding {
+    /// `found` is as it should be, or `severity` with `cure`.
+    fn new(
+        what: &'static str,
+        found: impl Into<String>,
+        wanted: impl Into<String>,
+        fault: Option<(Severity, String)>,
+    ) -> Self {
+        let (severity, cure) = fault.map_or((Severity::Good, None), |(severity, cure)| (severity, Some(cure)));
+        Self { what, found: found.into(), wanted: wanted.into(), severity, cure }
+    }
+}
+
+/// Everything but ports: what `serve` says at its start.
+pub fn judge_host(config: &Config) -> Vec<Finding> {
+    let facts = HostFacts::read(Path::new("/"));
+    let available = available_cores();
+    let cores = choose_cores(config);
+    let mut findings = vec![judge_kernel(&facts), judge_io_uring(&facts)];
+    findings.extend(judge_limits(&facts, config));
+    findings.push(judge_socket_buffers(&facts, config));
+    findings.extend(judge_huge_pages(&facts, config));
+    let (shards, named) = match &cores {
+        Ok(cores) => (cores.len().max(1), cores.iter().flatten().copied().collect()),
+        Err(_) => (1, Vec::new()),
+    };
+    findings.push(match &cores {
+        Ok(_) => {
+            Finding::new("cores", format!("shards run on {named:?} of {available:?}"), "cores that are there", None)
+        }
+        Err(error) => Finding::new(
+            "cores",
+            format!("shards.cores is {:?}", config.shards.cores),
+            format!("some of {available:?}"),
+            Some((Severity::Prevents, error.to_string())),
+        ),
+    });
+    findings.extend(judge_cores(&facts, &named));
+    findings.extend(judge_interrupts(Path::new("/"), available.len()));
+    findings.push(judge_capabilities(&facts));
+    let plan = MemoryPlan::new(config, shards);
+    findings.push(judge_memory(config, &plan, memory_available()));
+    findings.push(judge_shared_memory(config, space_of(&config.output.root)));
+    findings.push(judge_root(&config.output.root));
+    findings
+}
+
+/// Whether the configured ports are free; a running instance on the same rings may have them.
+pub fn judge_ports(config: &Config) -> Vec<Finding> {
+    let lock = config.output.root.join(".lock");
+    if lock.exists()
+        && let Err(InstanceError::Held { pid, .. }) = InstanceLock::acquire(&lock)
+    {
+        let process = pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
+        return vec![Finding::new("ports", format!("headworks is running{process}"), "free, or ours", None)];
+    }
+    let ingestion = &config.ingestion;
+    let mut wanted = Vec::new();
+    if ingestion.srt.enabled {
+        wanted.push(("SRT port", "ingestion.srt.port", SocketAddr::new(ingestion.srt.address, ingestion.srt.port)));
+    }
+    if ingestion.rtp.enabled {
+        let address = ingestion.rtp.address;
+        wanted.push(("RTP port", "ingestion.rtp.port", SocketAddr::new(address, ingestion.rtp.port)));
+        wanted.push(("RTCP port", "ingestion.rtp.rtcp_port", SocketAddr::new(address, ingestion.rtp.rtcp_port)));
+    }
+    let mut findings: Vec<Finding> = wanted
+        .into_iter()
+        .map(|(what, key, address)| {
+            judge_port(what, key, format!("{address} (UDP)"), probe_exclusive(address).err().map(|it| it.to_string()))
+        })
+        .collect();
+    if config.control.enabled {
+        let address = config.control.listen;
+        let fault = TcpListener::bind(address).err().map(|error| error.to_string());
+        findings.push(judge_port("control port", "control.listen", format!("{address} (TCP)"), fault));
+    }
+    findings
+}
+
+fn judge_port(what: &'static str, key: &str, address: String, fault: Option<String>) -> Finding {
+    let number = address.split(' ').next().and_then(|it| it.rsplit(':').next()).unwrap_or_default().to_owned();
+    match fault {
+        None => Finding::new(what, format!("{address} is free"), "free", None),
+        Some(fault) => {
+            let cure = format!("see who has it with `ss -lnptu sport = :{number}`, or set {key}");
+            Finding::new(what, format!("{address}: {fault}"), "free", Some((Severity::Prevents, cure)))
+        }
+    }
+}
+
+fn judge_kernel(facts: &HostFacts) -> Finding {
+    let (major, minor) = KERNEL_MIN;
+    let wanted = format!("{major}.{minor} or later");
+    let release = facts.kernel_release.as_deref().unwrap_or("unknown");
+    let fault = match kernel_version(release) {
+        Some(version) if version >= KERNEL_MIN => None,
+        // The probe of io_uring judges what is not known here.
+        None => Some((Severity::Advice, "see io_uring below".to_owned())),
+        Some(_) => Some((Severity::Prevents, format!("install a kernel of {wanted} (Debian 12 has one)"))),
+    };
+    Finding::new("kernel", release, wanted, fault)
+}
+
+fn judge_io_uring(facts: &HostFacts) -> Finding {
+    let policy = match facts.io_uring {
+        IoUringPolicy::Allowed => "allowed",
+        IoUringPolicy::Restricted => "for a group only (kernel.io_uring_disabled=1)",
+        IoUringPolicy::Forbidden => "forbidden (kernel.io_uring_disabled=2)",
+    };
+    match uring::probe() {
+        Ok(()) => Finding::new("io_uring", "works", "works", None),
+        Err(error) => Finding::new(
+            "io_uring",
+            format!("{policy}, does not work"),
+            "works",
+            Some((Severity::Prevents, error.to_string())),
+        ),
+    }
+}
+
+fn judge_limits(facts: &HostFacts, config: &Config) -> Vec<Finding> {
+    let streams = u64::from(config.ingestion.max_connections) + u64::from(config.ingestion.rtp.max_sessions);
+    let descriptors = DESCRIPTORS_FIXED + streams * DESCRIPTORS_PER_STREAM;
+    let mut findings = Vec::new();
+    if let Some(limit) = facts.limits.open_files {
+        let cure = format!("ulimit -n {descriptors} (systemd: LimitNOFILE={descriptors})");
+        let fault = (limit.soft < descriptors).then_some((Severity::Degraded, cure));
+        let wanted = format!("{descriptors} for {streams} streams");
+        findings.push(Finding::new("open files", count(limit.soft), wanted, fault));
+    }
+    if let Some(limit) = facts.limits.memlock {
+        let may_lock = facts.capabilities.is_some_and(facts::Capabilities::ipc_lock);
+        let fault = (limit.soft < MEMLOCK_MIN && !may_lock)
+            .then(|| (Severity::Advice, "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)".to_owned()));
+        findings.push(Finding::new(
+            "locked memory",
+            bytes(limit.soft),
+            format!("{} or CAP_IPC_LOCK", bytes(MEMLOCK_MIN)),
+            fault,
+        ));
+    }
+    if let Some(limit) = facts.limits.realtime_priority {
+        let may_raise = facts.capabilities.is_some_and(facts::Capabilities::sys_nice);
+        let fault = (limit.soft == 0 && !may_raise)
+            .then(|| (Severity::Advice, "systemd: LimitRTPRIO=10, or add CAP_SYS_NICE".to_owned()));
+        findings.push(Finding::new("real-time priority", count(limit.soft), "10 or CAP_SYS_NICE", fault));
+    }
+    findings
+}
+
+fn judge_socket_buffers(facts: &HostFacts, config: &Config) -> Finding {
+    let wanted = config.shards.socket_buffer as u64;
+    let exempt = facts.capabilities.is_some_and(facts::Capabilities::net_admin);
+    let found = match facts.rmem_max {
+        Some(_) if exempt => "no limit (CAP_NET_ADMIN)".to_owned(),
+        Some(limit) => bytes(limit),
+        None => "unknown".to_owned(),
+    };
+    let fault = facts
+        .rmem_max
+        .filter(|limit| *limit < wanted && !exempt)
+        .map(|_| (Severity::Degraded, format!("sysctl -w net.core.rmem_max={wanted}")));
+    Finding::new("socket buffers", found, format!("{} (shards.socket_buffer)", bytes(wanted)), fault)
+}
+
+fn judge_huge_pages(facts: &HostFacts, config: &Config) -> Vec<Finding> {
+    if !config.output.huge_pages {
+        return Vec::new();
+    }
+    let reserved = facts.huge_pages.map_or(0, |pages| pages.free);
+    let found = facts.shmem_huge_pages.clone().unwrap_or_else(|| "none".to_owned());
+    let transparent = ["always", "within_size", "advise", "force"].contains(&found.as_str());
+    let cure = "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled".to_owned();
+    let fault = (!transparent && reserved == 0).then_some((Severity::Advice, cure));
+    let wanted = "advise, or pages of 2 MiB reserved (vm.nr_hugepages)";
+    vec![Finding::new("huge pages", format!("{found} in shared memory, {reserved} free reserved pages"), wanted, fault)]
+}
+
+fn judge_cores(facts: &HostFacts, cores: &[usize]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let slow: Vec<&(usize, String)> =
+        facts.governors.iter().filter(|(core, governor)| cores.contains(core) && governor != "performance").collect();
+    if facts.governors.iter().any(|(core, _)| cores.contains(core)) {
+        let found =
+            slow.first().map_or("performance".to_owned(), |(core, governor)| format!("{governor} on core {core}"));
+        let list: Vec<String> = slow.iter().map(|(core, _)| core.to_string()).collect();
+        let fault = (!slow.is_empty())
+            .then(|| (Severity::Advice, format!("cpupower -c {} frequency-set -g performance", list.join(","))));
+        findings.push(Finding::new("governor", found, "performance", fault));
+    }
+    let shared: Vec<String> =
+        cores.iter().filter(|core| !facts.isolated_cores.contains(core)).map(ToString::to_string).collect();
+    let found = if facts.isolated_cores.is_empty() { "none".to_owned() } else { format!("{:?}", facts.isolated_cores) };
+    // On a host that has named no cores, and so serves other work too, isolation would be the wrong advice.
+    let fault = (!shared.is_empty() && !facts.isolated_cores.is_empty()).then(|| {
+        (
+            Severity::Advice,
+            format!("set shards.cores to isolated ones, or boot with isolcpus=managed_irq,domain,{}", shared.join(",")),
+        )
+    });
+    findings.push(Finding::new("isolated cores", found, "those of shards, where nothing else may disturb them", fault));
+    findings
+}
+
+/// Which cores the interrupts of each network card go to. All on one of many is the classic reason for drops in the kernel.
+fn judge_interrupts(root: &Path, core_count: usize) -> Vec<Finding> {
+    let list = |path: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let interfaces = root.join("sys/class/net");
+    let mut names = list(&interfaces);
+    names.sort();
+    let mut findings = Vec::new();
+    for name in names {
+        let device = interfaces.join(&name).join("device");
+        let mut interrupts = list(&device.join("msi_irqs"));
+        if interrupts.is_empty() {
+            // A virtio card's interrupts belong to the PCI device above it.
+            interrupts = list(&device.join("../msi_irqs"));
+        }
+        let mut cores: Vec<usize> = interrupts
+            .iter()
+            .filter_map(|number| {
+                std::fs::read_to_string(root.join("proc/irq").join(number).join("effective_affinity_list")).ok()
+            })
+            .flat_map(|list| facts::parse_core_list(list.trim()))
+            .collect();
+        cores.sort_unstable();
+        cores.dedup();
+        if cores.is_empty() {
+            continue;
+        }
+        let cure = "run irqbalance, or write a core of its own to each /proc/irq/NUMBER/smp_affinity_list".to_owned();
+        let is_narrow = cores.len() == 1 && interrupts.len() > 2 && core_count > 1;
+        let found = format!("{} of {name} on cores {cores:?}", interrupts.len());
+        let fault = is_narrow.then_some((Severity::Advice, cure));
+        findings.push(Finding::new("interrupts", found, "spread over cores", fault));
+    }
+    findings
+}
+
+fn judge_capabilities(facts: &HostFacts) -> Finding {
+    let Some(capabilities) = facts.capabilities else {
+        return Finding::new("capabilities", "unknown", "none is needed", None);
+    };
+    let held: Vec<&str> = [
+        ("CAP_NET_ADMIN", capabilities.net_admin()),
+        ("CAP_NET_RAW", capabilities.net_raw()),
+        ("CAP_IPC_LOCK", capabilities.ipc_lock()),
+        ("CAP_SYS_NICE", capabilities.sys_nice()),
+    ]
+    .into_iter()
+    .filter_map(|(name, has)| has.then_some(name))
+    .collect();
+    let found = if held.is_empty() { "none".to_owned() } else { held.join(" ") };
+    Finding::new("capabilities", found, "none is needed; CAP_NET_ADMIN lifts limits on buffers", None)
+}
+
+fn judge_memory(config: &Config, plan: &MemoryPlan, available: Option<u64>) -> Finding {
+    let wanted = format!("{} for {} streams", bytes(plan.total()), config.ingestion.max_connections);
+    let found = available.map_or("unknown".to_owned(), |available| format!("{} available", bytes(available)));
+    let at_start: u64 = plan.items.iter().filter(|item| item.at_start).map(|item| item.bytes).sum();
+    let cure = "lower ingestion.max_connections, ingestion.srt.max_bandwidth or shards.planned_latency".to_owned();
+    let fault = match (plan.fault(config), available) {
+        (Some(fault), _) => Some((Severity::Prevents, fault)),
+        (None, Some(available)) if available < at_start => Some((Severity::Prevents, cure)),
+        (None, Some(available)) if available < plan.total() => Some((Severity::Degraded, cure)),
+        _ => None,
+    };
+    Finding::new("memory", found, wanted, fault)
+}
+
+fn judge_shared_memory(config: &Config, space: Option<Space>) -> Finding {
+    let per_stream = OutputOptions::from_config(config).planned_stream_size();
+    let streams = u64::from(config.ingestion.max_connections);
+    let needed = per_stream * streams;
+    let root = config.output.root.display();
+    let wanted = format!("{} for the rings of {streams} streams", bytes(needed));
+    let Some(space) = space else {
+        return Finding::new("shared memory", format!("unknown under {root}"), wanted, None);
+    };
+    let severity = if space.free < per_stream { Severity::Prevents } else { Severity::Degraded };
+    let size_mib = (space.total - space.free.min(space.total) + needed).div_ceil(1 << 20);
+    let cure = format!("mount -o remount,size={size_mib}M /dev/shm, or lower ingestion.max_connections");
+    let fault = (space.free < needed).then_some((severity, cure));
+    Finding::new("shared memory", format!("{} free of {}", bytes(space.free), bytes(space.total)), wanted, fault)
+}
+
+fn judge_root(root: &Path) -> Finding {
+    let wanted = "a directory of this user that nobody else can write to";
+    let shown = root.display();
+    match check_root(root) {
+        Ok(()) => Finding::new("rings", format!("{shown} is this user's"), wanted, None),
+        Err(RootError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Finding::new("rings", format!("{shown} is not there and will be made"), wanted, None)
+        }
+        Err(error) => {
+            let cure = match &error {
+                RootError::Writable { .. } => format!("chmod 2750 {shown}"),
+                RootError::Io { .. } => "run as a user who may, or set output.root".to_owned(),
+                _ => format!("rm -r {shown}, or set output.root"),
+            };
+            Finding::new("rings", error.to_string(), wanted, Some((Severity::Prevents, cure)))
+        }
+    }
+}
+
+/// Room in the file system that `path` is or will be in.
+fn space_of(path: &Path) -> Option<Space> {
+    facts::read_space(path.ancestors().find(|ancestor| ancestor.exists())?)
+}
+
+/// `MemAvailable`, in bytes.
+fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+fn count(limit: u64) -> String {
+    if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() }
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        u64::MAX => "unlimited".to_owned(),
+        0..=0xF_FFFF => format!("{} KiB", bytes >> 10),
+        _ if bytes < 10 << 30 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} GiB", bytes >> 30),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headworks_host::facts::{Capabilities, Limit, Limits};
+
+    fn facts() -> HostFacts {
+        HostFacts {
+            kernel_release: Some("6.1.0-37-amd64".to_owned()),
+            io_uring: IoUringPolicy::Allowed,
+            limits: Limits {
+                memlock: Some(Limit { soft: 8 << 20, hard: 8 << 20 }),
+                open_files: Some(Limit { soft: 1_024, hard: 524_288 }),
+                realtime_priority: Some(Limit { soft: 0, hard: 0 }),
+            },
+            rmem_max: Some(212_992),
+            wmem_max: Some(212_992),
+            huge_pages: None,
+            shmem_huge_pages: Some("never".to_owned()),
+            governors: vec![(0, "performance".to_owned()), (1, "powersave".to_owned())],
+            isolated_cores: vec![2, 3],
+            capabilities: Some(Capabilities(0)),
+            shared_memory: None,
+        }
+    }
+
+    #[test]
+    fn an_ordinary_user_on_an_untuned_host_is_told_what_would_help() {
+        let config = Config::default();
+        let buffers = judge_socket_buffers(&facts(), &config);
+        assert_eq!(buffers.severity, Severity::Degraded);
+        assert_eq!(buffers.cure.as_deref(), Some("sysctl -w net.core.rmem_max=33554432"));
+        let limits = judge_limits(&facts(), &config);
+        assert_eq!(limits[0].cure.as_deref(), Some("ulimit -n 1136 (systemd: LimitNOFILE=1136)"));
+        assert_eq!(limits.iter().map(|it| it.severity).max(), Some(Severity::Degraded));
+        assert_eq!(judge_huge_pages(&facts(), &config)[0].severity, Severity::Advice);
+        let cores = judge_cores(&facts(), &[0, 1]);
+        assert_eq!(cores[0].cure.as_deref(), Some("cpupower -c 1 frequency-set -g performance"));
+        assert!(cores[1].cure.as_deref().unwrap().ends_with("isolcpus=managed_irq,domain,0,1"));
+    }
+
+    #[test]
+    fn a_card_whose_interrupts_all_go_to_one_core_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for number in 24..27 {
+            write(&format!("sys/class/net/eth0/device/msi_irqs/{number}"), "msix");
+            write(&format!("proc/irq/{number}/effective_affinity_list"), "3\n");
+        }
+        write("sys/class/net/lo/mtu", "65536");
+        let findings = judge_interrupts(root.path(), 8);
+        assert_eq!(findings.len(), 1);
+        assert_eq!((findings[0].found.as_str(), findings[0].severity), ("3 of eth0 on cores [3]", Severity::Advice));
+        write("proc/irq/26/effective_affinity_list", "4\n");
+        assert_eq!(judge_interrupts(root.path(), 8)[0].severity, Severity::Good);
+    }
+
+    #[test]
+    fn privilege_lifts_limits() {
+        let all = HostFacts { capabilities: Some(Capabilities(u64::MAX)), ..facts() };
+        let config = Config::default();
+        assert_eq!(judge_socket_buffers(&all, &config).severity, Severity::Good);
+        assert!(judge_limits(&all, &config)[1..].iter().all(|it| it.severity == Severity::Good));
+        assert!(judge_capabilities(&all).found.contains("CAP_NET_ADMIN"));
+    }
+
+    #[test]
+    fn an_old_kernel_prevents_serving() {
+        let with = |release: &str| judge_kernel(&HostFacts { kernel_release: Some(release.to_owned()), ..facts() });
+        assert_eq!(with("5.10.0-1").severity, Severity::Prevents);
+        assert_eq!(with("6.1.0").severity, Severity::Good);
+        assert_eq!(with("custom").severity, Severity::Advice);
+    }
+
+    #[test]
+    fn shared_memory_is_judged_by_what_the_rings_will_take() {
+        let config = Config::default();
+        let one = OutputOptions::from_config(&config).planned_stream_size();
+        let judge = |free| judge_shared_memory(&config, Some(Space { total: 64 << 30, free })).severity;
+        assert_eq!(judge(one * 25), Severity::Good);
+        assert_eq!(judge(one * 25 - 1), Severity::Degraded);
+        assert_eq!(judge(one - 1), Severity::Prevents);
+    }
+
+    #[test]
+    fn a_root_that_others_can_write_to_is_named_with_its_cure() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(judge_root(&root.path().join("not-there")).severity, Severity::Good);
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let finding = judge_root(root.path());
+        assert_eq!(finding.severity, Severity::Prevents);
+        assert_eq!(finding.cure, Some(format!("chmod 2750 {}", root.path().display())));
+    }
+
+    #[test]
+    fn a_port_in_use_prevents_serving_and_its_key_is_named() {
+        let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.output.root = root.path().to_owned();
+        config.control.enabled = false;
+        config.ingestion.rtp.enabled = false;
+        config.ingestion.srt.address = [127, 0, 0, 1].into();
+        config.ingestion.srt.port = holder.local_addr().unwrap().port();
+        let findings = judge_ports(&config);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].severity, Severity::Prevents);
+        assert!(findings[0].cure.as_deref().unwrap().contains("ingestion.srt.port"));
+        drop(holder);
+        assert_eq!(judge_ports(&config)[0].severity, Severity::Good);
+    }
+
+    #[test]
+    fn amounts_are_told_in_the_nearest_unit() {
+        assert_eq!(
+            (bytes(212_992), bytes(32 << 20), bytes(64 << 30)),
+            ("208 KiB".into(), "32 MiB".into(), "64 GiB".into())
+        );
+        assert_eq!((bytes(u64::MAX), count(u64::MAX), count(7)), ("unlimited".into(), "unlimited".into(), "7".into()));
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod appliance;
+pub mod bare;
 pub mod clock;
 pub mod executor;
 pub mod host;

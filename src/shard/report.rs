@@ -132,7 +132,7 @@ pub struct StreamReport {
     pub peer_version: String,
     /// Datagrams taken in for it.
     pub packets_received: u64,
-    /// Payload bytes taken in for it.
+    /// Their bytes, protocol headers included.
     pub bytes_received: u64,
     /// Bits per second over the last second or so.
     pub bitrate: u64,

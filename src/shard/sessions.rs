@@ -46,9 +46,9 @@ pub struct Session {
     pub detached: Option<Instant>,
     /// Sessions it has had.
     pub sessions: u32,
-    /// Datagrams and payload bytes taken in.
+    /// Datagrams taken in.
     pub packets: u64,
-    /// Payload bytes taken in.
+    /// Their bytes, protocol headers included.
     pub bytes: u64,
     /// Slots of packet memory that it may hold.
     pub quota: usize,
@@ -147,6 +147,7 @@ impl Session {
         if elapsed.as_millis() >= 1_000 {
             let bits = (self.bytes - self.rate.bytes) as f64 * 8.0 / elapsed.as_secs_f64();
             self.rate = Rate { at: now, bytes: self.bytes, bits_per_second: bits as u64 };
+            self.anchor_timelines();
         }
         let stalled = now.saturating_since(self.last_datagram) >= stall_after;
         if let Some(rings) = &mut self.rings {
@@ -177,8 +178,31 @@ impl Session {
                 news.push(format!("{}: {} {format}{language}", rings.tracks()[sink.0].name, description.codec));
             }
         });
+        if let Some(rings) = &mut self.rings
+            && (rings.is_undescribed() || !news.is_empty())
+        {
+            let programmes = match self.ingest.content() {
+                Content::Transport(transport) => transport.programmes(),
+                Content::Unknown | Content::Elementary(_) => Vec::new(),
+            };
+            rings.describe(&self.announced, &programmes);
+        }
         for what in news {
             self.tell(now, what);
+        }
+    }
+
+    /// Records in the bell where the timelines stand, for readers and for the next run.
+    fn anchor_timelines(&mut self) {
+        let Some(rings) = &mut self.rings else { return };
+        match self.ingest.content() {
+            Content::Unknown => {}
+            Content::Transport(transport) => {
+                for (programme, timeline) in transport.timelines() {
+                    rings.anchor(programme, timeline);
+                }
+            }
+            Content::Elementary(elementary) => rings.anchor(0, elementary.timeline()),
         }
     }
 
@@ -215,7 +239,7 @@ impl Session {
             });
         }
         let (srt, rtp) = match self.ingest.protocol() {
-            Some(Protocol::Srt(connection)) => (Some(connection.statistics().clone()), None),
+            Some(Protocol::Srt(connection)) => (Some(*connection.statistics()), None),
             Some(Protocol::Rtp(source)) => (None, Some(source.statistics())),
             Some(Protocol::RawTransport(_)) | None => (None, None),
         };

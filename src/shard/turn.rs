@@ -4,32 +4,31 @@
 //! timers ask for; deliver what is due, down through container and codec into the rings; send what is to be sent; read the
 //! mailbox; let readers be woken. Nothing in a turn waits for another thread.
 
-use std::net::SocketAddr;
+mod arrivals;
+mod telling;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::admission::{Admitted, AdmittedSource, Desk, may_take_over};
+use self::telling::handle_event;
+use super::admission::Desk;
 use super::clock::Clock;
 use super::executor::{Parker, yield_now};
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::uring::NetError;
-use super::net::{Incoming, NetOptions, SocketRole, Uring};
-use super::plan::SessionPlan;
-use super::report::{ShardCounters, ShardReport, StreamKind};
-use super::sessions::{About, Session, Sessions};
+use super::net::{Incoming, NetOptions, SocketRole, Uring, shard_of_socket_id};
+use super::report::{ShardCounters, StreamKind};
+use super::sessions::Sessions;
 use super::strangers::{self, SourceKey, Strangers};
 use super::timers::Timers;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::config::Config;
-use crate::output::{StreamRings, Waker};
-use crate::pipeline::ingest::{Ingest, IngestEvent, Protocol};
-use crate::protocol::rtp::raw_ts::{RawEvent, RawOptions, RawTransportStream};
-use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceEvent, SourceOptions};
-use crate::protocol::srt::connection::{CloseReason, Connection, Event as SrtEvent};
+use crate::output::Waker;
+use crate::pipeline::ingest::Protocol;
+use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
+use crate::protocol::rtp::{self, PayloadTypes};
 use crate::protocol::srt::handshake::RejectReason;
-use crate::protocol::srt::listener::{
-    Acceptance, AdmissionRequest, Event as ListenerEvent, Listener, ListenerSettings,
-};
+use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
 use crate::protocol::srt::packet::destination;
 
 /// Without a datagram for this long a shard sleeps outside its ring, at no cost.
@@ -92,6 +91,8 @@ pub struct Shard {
     counters: ShardCounters,
     next_tick: Instant,
     last_traffic: Instant,
+    /// The last drain left something behind.
+    more: bool,
     stopping: Option<Instant>,
 }
 
@@ -136,6 +137,7 @@ impl Shard {
             counters: ShardCounters::default(),
             next_tick: now + TICK,
             last_traffic: now,
+            more: false,
             stopping: None,
         })
     }
@@ -177,28 +179,25 @@ impl Shard {
         Ok(())
     }
 
-    /// How long this turn may sleep: the batch window, or less if a session wants to be called earlier.
+    /// How long this turn may sleep.
     fn window(&self) -> Duration {
         let shards = &self.config.shards;
-        if shards.busy_poll { Duration::ZERO } else { shards.batch_window }
+        if shards.busy_poll || self.more { Duration::ZERO } else { shards.batch_window }
     }
 
     /// Hands every datagram to its session.
     fn receive(&mut self, now: Instant) -> Result<(), NetError> {
         // The net hands packets out while the rest of the shard works on them.
         let mut batch = std::mem::take(&mut self.net.batch);
-        loop {
-            let (count, more) = self.net.drain_into(&mut batch)?;
-            if count > 0 {
-                self.last_traffic = now;
-                self.counters.datagrams += count as u64;
-            }
-            for incoming in batch.drain(..) {
-                self.dispatch(now, incoming);
-            }
-            if !more {
-                break;
-            }
+        let (count, more) = self.net.drain_into(&mut batch)?;
+        // A drain is bounded, so that sessions are served under a flood too; the next turn goes on without a sleep.
+        self.more = more;
+        if count > 0 {
+            self.last_traffic = now;
+            self.counters.datagrams += count as u64;
+        }
+        for incoming in batch.drain(..) {
+            self.dispatch(now, incoming);
         }
         self.net.batch = batch;
         Ok(())
@@ -239,7 +238,7 @@ impl Shard {
             let Datagram { peer, local, interface, ref packet, .. } = datagram;
             return self.door.listener.receive(now, peer, local, interface, packet);
         }
-        let owner = super::net::shard_of_socket_id(id);
+        let owner = shard_of_socket_id(id);
         if owner != self.index && owner < self.shards.len() {
             return self.hand_over(owner, &datagram);
         }
@@ -289,71 +288,6 @@ impl Shard {
                     self.hand_to(now, index, datagram);
                 }
             }
-        }
-    }
-
-    /// A source proves itself with two packets in sequence; what it has sent by then is kept.
-    fn receive_rtp_stranger(
-        &mut self,
-        now: Instant,
-        role: SocketRole,
-        key: SourceKey,
-        header: RtpHeader,
-        datagram: Datagram,
-    ) {
-        let peer = datagram.peer;
-        let Some(proven) = self.door.strangers.receive(now, header, datagram) else { return };
-        let rtp = &self.config.ingestion.rtp;
-        let options = SourceOptions {
-            ssrc: matches!(key, SourceKey::Rtp { .. }).then_some(header.ssrc),
-            reorder_depth: self.config.ingestion.frame.reorder_buffer as usize,
-            session_timeout: rtp.session_timeout,
-            payload_types: self.payload_types_of(key).clone(),
-            reports: Some(rtp::source::ReportOptions {
-                ssrc: self.random.next() as u32,
-                canonical_name: "headworks".to_owned(),
-                destination: rtp::source::ReportDestination::Sender,
-                session_bandwidth_bps: self.config.ingestion.srt.max_bandwidth,
-                receivers: 1,
-            }),
-            ..SourceOptions::default()
-        };
-        let source = rtp::Source::from_probation(options, self.random.next(), now, proven);
-        let protocol = Protocol::Rtp(Box::new(source));
-        if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::Rtp, protocol, peer) {
-            self.touched.push(index);
-        }
-    }
-
-    /// A source of the RTP ports gets a stream without a name; it is named, or refused, by the desk.
-    fn open_unadmitted(
-        &mut self,
-        now: Instant,
-        role: SocketRole,
-        key: SourceKey,
-        kind: StreamKind,
-        protocol: Protocol,
-        peer: SocketAddr,
-    ) -> Option<usize> {
-        if self.door.unadmitted >= UNADMITTED_MAX || self.stopping.is_some() {
-            self.counters.dropped_stray += 1;
-            return None;
-        }
-        let ingest = Ingest::new(self.payload_types_of(key).clone());
-        let mut session = Session::new(String::new(), 0, kind, role, now, ingest);
-        session.source = Some(key);
-        session.quota = SessionPlan::new(&self.config, Duration::ZERO).quota;
-        session.attach(now, protocol, peer, About::default());
-        let index = self.sessions.insert(session);
-        self.door.unadmitted += 1;
-        self.desk.admit_source(self.index, key);
-        Some(index)
-    }
-
-    fn payload_types_of(&self, key: SourceKey) -> &PayloadTypes {
-        match key {
-            SourceKey::Configured(index) => &self.payload_types.0[index],
-            SourceKey::Rtp { .. } | SourceKey::Raw { .. } => &self.payload_types.1,
         }
     }
 
@@ -429,190 +363,6 @@ impl Shard {
                 self.desk.admit_srt(self.index, request);
             }
         }
-    }
-
-    fn refuse(&mut self, now: Instant, request: &AdmissionRequest, reason: RejectReason) {
-        self.counters.rejections += 1;
-        let answer = request.reject(now, reason);
-        self.door.listener.answer(now, answer);
-    }
-
-    fn source_refused(&mut self, key: &SourceKey) {
-        if let Some(index) = self.sessions.by_source(key) {
-            self.counters.rejections += 1;
-            self.door.unadmitted -= 1;
-            self.sessions.remove(index);
-            self.timers.set(index, None);
-        }
-    }
-
-    /// The desk has let a source in, and this shard owns its stream.
-    fn admitted(&mut self, now: Instant, admitted: Admitted) {
-        let Admitted { name, life, output, source } = admitted;
-        let rings = output.map(|output| {
-            let reply = self.desk.reply_to(self.index, life);
-            StreamRings::new(output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
-        });
-        match source {
-            AdmittedSource::Srt { request, key, origin, latency } => {
-                let index = match (self.sessions.by_name(&name), rings) {
-                    (Some(index), _) => index,
-                    (None, Some(rings)) => {
-                        let types = PayloadTypes::default();
-                        let mut session =
-                            Session::new(name, life, StreamKind::Srt, SocketRole::Srt, now, Ingest::new(types));
-                        session.rings = Some(rings);
-                        self.sessions.insert(session)
-                    }
-                    // The stream ended while the caller was on its way here; the desk knows by now.
-                    (None, None) => return self.desk.admit_srt(origin, request),
-                };
-                self.answer_caller(now, index, &request, key, origin, latency);
-            }
-            AdmittedSource::Source(key) => {
-                let Some(index) = self.sessions.by_source(&key) else { return };
-                self.door.unadmitted -= 1;
-                match (self.sessions.by_name(&name), rings) {
-                    (None, Some(rings)) => {
-                        self.sessions.rename(index, &name);
-                        let session = self.sessions.get_mut(index);
-                        session.life = life;
-                        session.rings = Some(rings);
-                        let peer = session.peer.map(|peer| peer.to_string()).unwrap_or_default();
-                        session.tell(now, format!("{} from {peer}", session.kind.name().to_uppercase()));
-                    }
-                    (Some(old), _) => self.replace_source(now, old, index, key),
-                    (None, None) => {
-                        self.sessions.remove(index);
-                    }
-                }
-                self.touched.push(index);
-            }
-        }
-    }
-
-    /// A source comes back under the name of a stream that is still here: the stream takes its session over.
-    fn replace_source(&mut self, now: Instant, stream: usize, newcomer: usize, key: SourceKey) {
-        let arrived = self.sessions.remove(newcomer);
-        self.timers.set(newcomer, None);
-        let session = self.sessions.get_mut(stream);
-        let silence = now.saturating_since(session.last_datagram);
-        let peer = arrived.peer.expect("a newcomer has just sent something");
-        if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
-            self.counters.rejections += 1;
-            return;
-        }
-        if session.detached.is_none() {
-            session.detach(now);
-        }
-        let mut ingest = arrived.ingest;
-        if let Some(protocol) = ingest.take_protocol() {
-            session.attach(now, protocol, peer, About::default());
-            session.tell(now, format!("taken over by {peer}"));
-        }
-        self.sessions.set_source(stream, key);
-        self.touched.push(stream);
-    }
-
-    /// Lets an SRT caller in, or tells it why not.
-    fn answer_caller(
-        &mut self,
-        now: Instant,
-        index: usize,
-        request: &AdmissionRequest,
-        key: Option<crate::protocol::srt::encryption::KeyEncryptingKey>,
-        origin: usize,
-        latency: Duration,
-    ) {
-        let session = self.sessions.get_mut(index);
-        let silence = now.saturating_since(session.last_datagram);
-        let peer = request.key.peer;
-        let outcome = if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
-            Err(RejectReason::Conflict)
-        } else {
-            self.accept(now, index, request, key, latency)
-        };
-        let answer = match outcome {
-            Ok(answer) => answer,
-            Err(reason) => {
-                self.counters.rejections += 1;
-                let session = self.sessions.get_mut(index);
-                session.tell(now, format!("caller {peer} refused: {reason}"));
-                request.reject(now, reason)
-            }
-        };
-        // Sent from here, where the session is; repeated from where the conclusion came in.
-        self.transmit_buffer.clear();
-        let transmit = answer.write(now, &mut self.transmit_buffer);
-        self.net.send(SocketRole::Srt, &transmit, &self.transmit_buffer);
-        if origin == self.index {
-            self.door.listener.remember(now, answer);
-        } else {
-            self.shards.mailbox(origin).post(Message::Answered(Box::new(answer)));
-        }
-        self.touched.push(index);
-    }
-
-    fn accept(
-        &mut self,
-        now: Instant,
-        index: usize,
-        request: &AdmissionRequest,
-        key: Option<crate::protocol::srt::encryption::KeyEncryptingKey>,
-        latency: Duration,
-    ) -> Result<crate::protocol::srt::listener::Answer, RejectReason> {
-        let socket_id = loop {
-            let id = super::net::compose_socket_id(self.index, self.random.next() as u32);
-            if self.sessions.by_socket_id(id).is_none() {
-                break id;
-            }
-        };
-        let free_slots = self.net.pool().free_slots();
-        let latency_max = SessionPlan::latency_max(&self.config, free_slots);
-        let wanted = Duration::from_millis(u64::from(request.requested_latency_ms)).max(latency).min(latency_max);
-        let plan = SessionPlan::new(&self.config, wanted);
-        let mut key_seed = [0; 32];
-        for chunk in key_seed.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.random.next().to_le_bytes());
-        }
-        let milliseconds = |duration: Duration| u16::try_from(duration.as_millis()).unwrap_or(u16::MAX);
-        let acceptance = Acceptance {
-            socket_id,
-            receive_latency_ms: milliseconds(latency),
-            latency_max_ms: milliseconds(latency_max),
-            flow_window: plan.flow_window,
-            key_encrypting_key: key,
-            key_seed,
-            ..Acceptance::default()
-        };
-        let (parameters, answer) = request.accept(now, acceptance)?;
-        let version = request.peer_version;
-        let about = About {
-            cipher: parameters
-                .encryption
-                .as_ref()
-                .map_or_else(String::new, |encryption| format!("AES-{}-CTR", encryption.key_length().bytes() * 8)),
-            latency_ms: u32::from(parameters.receive_latency_ms),
-            peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
-        };
-        let connection = Connection::new(now, parameters, plan.limits);
-        if self.sessions.get_mut(index).detached.is_none() {
-            self.sessions.clear_socket_id(index);
-            let session = self.sessions.get_mut(index);
-            session.detach(now);
-            session.tell(now, format!("taken over by {}", request.key.peer));
-        }
-        self.sessions.set_socket_id(index, socket_id);
-        let session = self.sessions.get_mut(index);
-        session.quota = plan.quota;
-        let cipher = if about.cipher.is_empty() { "plain" } else { &about.cipher };
-        let what = format!(
-            "SRT from {}, version {}, {cipher}, latency {} ms",
-            request.key.peer, about.peer_version, about.latency_ms
-        );
-        session.attach(now, Protocol::Srt(Box::new(connection)), request.key.peer, about);
-        session.tell(now, what);
-        Ok(answer)
     }
 
     /// Adds the sessions whose timers have run out to those to be served.
@@ -722,7 +472,7 @@ impl Shard {
     }
 
     fn is_idle(&self) -> bool {
-        let quiet = self.clock.turn().saturating_since(self.last_traffic) >= IDLE_AFTER;
+        let quiet = !self.more && self.clock.turn().saturating_since(self.last_traffic) >= IDLE_AFTER;
         quiet && !self.config.shards.busy_poll && self.stopping.is_none() && !self.has_due_soon()
     }
 
@@ -784,79 +534,6 @@ impl Shard {
         }
         self.waker.ring();
         self.mailbox.close();
-    }
-
-    fn report(&self, now: Instant) -> ShardReport {
-        let ring = self.net.statistics();
-        let door = self.door.listener.counters();
-        let counters = ShardCounters {
-            dropped_by_kernel: self.net.dropped_by_kernel(),
-            credit_exhausted: ring.credit_exhausted,
-            sent: ring.sends.sent,
-            send_errors: ring.sends.unreachable
-                + ring.sends.no_buffer
-                + ring.sends.denied
-                + ring.sends.too_long
-                + ring.sends.other
-                + ring.sends.arena_full,
-            slots: self.net.pool().total_slots() as u64,
-            slots_used: self.net.pool().in_use() as u64,
-            inductions: door.inductions,
-            rejections: self.counters.rejections + door.rejections,
-            dropped_malformed: door.dropped_malformed + door.dropped_cookie,
-            dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
-            ..self.counters
-        };
-        let streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
-        ShardReport { shard: self.index, core: self.core, at: now, streams, counters }
-    }
-}
-
-/// What a session's protocol has to say.
-fn handle_event(session: &mut Session, now: Instant, event: &IngestEvent) {
-    match event {
-        IngestEvent::Srt(SrtEvent::Connected) | IngestEvent::Rtp(SourceEvent::Started { .. }) => {}
-        IngestEvent::Srt(SrtEvent::Closed(reason)) => {
-            session.detach(now);
-            session.tell(
-                now,
-                match reason {
-                    CloseReason::PeerShutdown => "session closed by the peer",
-                    CloseReason::PeerIdle => "session broken: the peer is silent",
-                    CloseReason::Local => "session closed",
-                    CloseReason::TakenOver => "session taken over",
-                }
-                .to_owned(),
-            );
-        }
-        IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell(now, "keys refreshed".to_owned()),
-        IngestEvent::Srt(SrtEvent::KeyRefreshFailed(_)) => {
-            session.tell(now, "key refresh failed: the new keys are not of this passphrase".to_owned());
-        }
-        IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
-            session.tell(now, format!("the sender jumped ahead by {skipped} packets"));
-        }
-        IngestEvent::Srt(SrtEvent::PeerError { code }) => session.tell(now, format!("the peer reports error {code}")),
-        IngestEvent::Rtp(SourceEvent::Ended { .. }) | IngestEvent::Raw(RawEvent::Ended) => {
-            session.detach(now);
-            session.tell(now, "the source has ended".to_owned());
-        }
-        IngestEvent::Rtp(event) => session.tell(now, format!("{event:?}")),
-        IngestEvent::Raw(RawEvent::PeerChanged { peer }) => {
-            session.peer = Some(*peer);
-            session.tell(now, format!("packets come from {peer} now"));
-        }
-        IngestEvent::Raw(RawEvent::Started { .. }) => {}
-        IngestEvent::UnknownPayloadType(payload_type) => {
-            let key = match session.source {
-                Some(SourceKey::Configured(_)) => format!("streams.{}.rtp", session.name),
-                _ => "ingestion.rtp".to_owned(),
-            };
-            session.tell(
-                now,
-                format!("payload type {payload_type} is not known: set {key}.payload_types.{payload_type} to mp2t, h264 or hevc"),
-            );
-        }
     }
 }
 

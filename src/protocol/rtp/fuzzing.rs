@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 
-use headworks_packet::{PacketPool, PoolOptions};
-
 use super::packet::{RtpHeader, classify, ssrc_of};
 use super::sdp::SdpSession;
 use super::source::{ReportDestination, ReportOptions, Source, SourceOptions};
 use super::{raw_ts, rtcp};
-use crate::base::{Datagram, Instant};
+use crate::base::{Datagram, Instant, PacketPool, PoolOptions};
 
 /// Classification and the RTP header.
 pub fn fuzz_packet(data: &[u8]) {

@@ -618,5 +618,4 @@ impl Source {
 }
 
 #[cfg(test)]
-#[path = "source_tests.rs"]
 pub(super) mod tests;

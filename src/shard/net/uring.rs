@@ -24,6 +24,9 @@ pub struct NetOptions {
     pub huge_pages: bool,
     /// Slots lent to the kernel at a time.
     pub credit: u16,
+    /// Give slots out in the order they came back, so that each is cold when it is used again, as packets are that were held.
+    /// For the bare loop that the whole path is measured against.
+    pub coldest_first: bool,
 }
 
 /// Why a shard has no net.
@@ -38,6 +41,14 @@ pub enum NetError {
     /// No descriptor left.
     #[error("descriptors: {0}")]
     Descriptors(#[from] std::io::Error),
+}
+
+/// Whether a shard's ring would work on this host.
+///
+/// # Errors
+/// [`NetError::Ring`], which says what mends it.
+pub fn probe() -> Result<(), NetError> {
+    Ok(headworks_uring::probe()?)
 }
 
 /// A datagram as it came in.
@@ -70,7 +81,7 @@ impl Uring {
             slot_size: SLOT_SIZE,
             huge_pages: options.huge_pages,
             prefault: true,
-            order: SlotOrder::LastFreedFirst,
+            order: if options.coldest_first { SlotOrder::FirstFreedFirst } else { SlotOrder::LastFreedFirst },
         })?;
         let ring_options = RingOptions { credit: options.credit, ..RingOptions::default() };
         let mut ring = PacketRing::new(ring_options, pool.clone())?;

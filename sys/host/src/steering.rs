@@ -31,6 +31,9 @@ const RTP_SSRC: u32 = 8;
 /// RTCP packet: SSRC of the sender (RFC 3550 §6.4).
 const RTCP_SSRC: u32 = 4;
 
+/// First byte of a transport packet (H.222.0 §2.4.3.2), which no RTP packet begins with: its version would be 1.
+const TS_SYNC_BYTE: u32 = 0x47;
+
 /// Knuth's multiplicative constant, 2³² ÷ φ: spreads numbers that are close together.
 const SPREAD: u32 = 0x9e37_79b1;
 
@@ -39,7 +42,7 @@ const SPREAD: u32 = 0x9e37_79b1;
 pub enum Steering {
     /// SRT: by the shard in the destination socket id; handshakes to id 0 by the caller's own id.
     Srt,
-    /// RTP: by SSRC.
+    /// RTP: by SSRC; a raw transport stream on the same port by source address.
     Rtp,
     /// RTCP: by the SSRC of the sender.
     Rtcp,
@@ -154,25 +157,35 @@ fn program(steering: Steering, shards: u32) -> Vec<Instruction> {
             op(RETURN_A, 0),
             op(LOAD_WORD, SRT_HANDSHAKE_SOCKET),
         ],
-        Steering::Rtp => vec![op(LOAD_WORD, RTP_SSRC)],
-        Steering::Rtcp => vec![op(LOAD_WORD, RTCP_SSRC)],
-        Steering::Source => {
-            let mut program = vec![
-                op(LOAD_BYTE, NETWORK_HEADER),
-                op(SHIFT_RIGHT, 4),
-                jump_if_equal(6, 2, 0),
-                // IPv4: the source address; then past the ten instructions for IPv6.
-                op(LOAD_WORD, NETWORK_HEADER + 12),
-                op(JUMP, 10),
-            ];
-            program.push(op(LOAD_WORD, NETWORK_HEADER + 8));
-            for word in 1..4 {
-                program.extend([op(COPY_TO_X, 0), op(LOAD_WORD, NETWORK_HEADER + 8 + 4 * word), op(XOR_X, 0)]);
-            }
+        Steering::Rtp => {
+            let source = load_source();
+            let past_source = source.len() as u8 + 1;
+            let mut program = vec![op(LOAD_BYTE, 0), jump_if_equal(TS_SYNC_BYTE, 0, past_source)];
+            program.extend(source);
+            program.extend([op(JUMP, 1), op(LOAD_WORD, RTP_SSRC)]);
             program
         }
+        Steering::Rtcp => vec![op(LOAD_WORD, RTCP_SSRC)],
+        Steering::Source => load_source(),
     };
     program.extend(spread_and_return(shards));
+    program
+}
+
+/// The source address → `A`, the words of an IPv6 address folded into one.
+fn load_source() -> Vec<Instruction> {
+    let mut program = vec![
+        op(LOAD_BYTE, NETWORK_HEADER),
+        op(SHIFT_RIGHT, 4),
+        jump_if_equal(6, 2, 0),
+        // IPv4: the source address; then past the ten instructions for IPv6.
+        op(LOAD_WORD, NETWORK_HEADER + 12),
+        op(JUMP, 10),
+    ];
+    program.push(op(LOAD_WORD, NETWORK_HEADER + 8));
+    for word in 1..4 {
+        program.extend([op(COPY_TO_X, 0), op(LOAD_WORD, NETWORK_HEADER + 8 + 4 * word), op(XOR_X, 0)]);
+    }
     program
 }
 

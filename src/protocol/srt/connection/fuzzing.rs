@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use headworks_packet::{PacketPool, PoolOptions};
-
 use super::{CloseReason, Connection, Limits, State};
-use crate::base::{Datagram, Instant};
+use crate::base::{Datagram, Instant, PacketPool, PoolOptions};
 use crate::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};

@@ -1,8 +1,7 @@
 use std::net::SocketAddr;
 
-use headworks_packet::{PacketPool, PoolOptions};
-
 use super::*;
+use crate::base::{PacketPool, PoolOptions};
 use crate::protocol::srt::control::LossReport;
 use crate::protocol::srt::encryption::{
     Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,

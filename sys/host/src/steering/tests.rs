@@ -172,6 +172,22 @@ fn rtp_and_rtcp_of_a_source_go_to_one_shard() {
 }
 
 #[test]
+fn a_raw_stream_on_the_rtp_port_is_steered_by_its_source_whatever_its_bytes() {
+    for shards in [2, 4] {
+        let group = Group::new("127.0.0.1:0", shards, Steering::Rtp);
+        for host in 1..=16 {
+            let source = IpAddr::from([127, 0, 3, host]);
+            let sender = UdpSocket::bind((source, 0)).unwrap();
+            for noise in random(u32::from(host)).take(6) {
+                let mut packet = [0x47; 188];
+                packet[8..12].copy_from_slice(&noise.to_be_bytes());
+                group.expect(&sender, &packet, shard_of_source(source, shards));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_raw_stream_is_steered_by_its_source_address_alone() {
     let shards = 4;
     let group = Group::new("127.0.0.1:0", shards, Steering::Source);

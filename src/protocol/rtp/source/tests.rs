@@ -1,10 +1,10 @@
 use std::net::Ipv4Addr;
 
-use headworks_packet::{PacketPool, PoolOptions};
 use proptest::prelude::*;
 
 use super::super::packet::Packetizer;
 use super::*;
+use crate::base::{PacketPool, PoolOptions};
 
 pub(in super::super) const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 6000);
 

@@ -1,0 +1,277 @@
+//! `headworks serve`: the appliance from its configuration to its end.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::arguments::{ConfigArguments, Exit};
+use crate::config::{Config, ConfigError, Loaded, LogFormat};
+use crate::control::{self, ControlError, ControlHandle, Facts};
+use crate::shard::appliance::{Appliance, Signals, StartError, Started};
+use crate::shard::host::{self, Severity};
+use crate::shard::net::uring::NetError;
+
+/// Between two looks whether all shards still turn.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The filter that overrides `log.level`.
+const LOG_VARIABLE: &str = "HEADWORKS_LOG";
+
+const HELP: &str = "\
+Without a file: SRT on UDP 30000, RTP on 5004, control on http://127.0.0.1:8080, rings in /dev/shm/headworks.
+Every key of the file can also be set in the environment (HEADWORKS_INGESTION__SRT__PORT=9000) and by --set.
+HEADWORKS_LOG overrides log.level (debug, or info,headworks::shard=debug). SIGTERM and SIGINT end it in order.
+
+Examples:
+  headworks serve
+  headworks serve --config /etc/headworks.yaml --set control.listen=0.0.0.0:8080
+  headworks serve --set streams.cam1.passphrase='correct horse battery'";
+
+/// Run the appliance (this is what headworks does without a command)
+#[derive(Args, Debug, Default)]
+#[command(after_help = HELP)]
+pub struct ServeArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+/// Why the appliance does not run, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log filter makes no sense.
+    #[error("{place}: {filter:?} is no log filter: {reason}")]
+    Log {
+        /// Key or variable.
+        place: &'static str,
+        /// What it says.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something it needs cannot be had.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The HTTP endpoint cannot be had.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A shard has ended by itself.
+    #[error("shard {shard}: {source}")]
+    Shard {
+        /// Which.
+        shard: usize,
+        /// Why.
+        source: NetError,
+    },
+}
+
+/// Runs until a signal or a failure.
+///
+/// # Errors
+/// [`ServeError`], one line that names what is in the way.
+pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
+    // Before any thread: threads inherit which signals are blocked.
+    let signals = Signals::new()?;
+    let began = Instant::now();
+    let Loaded { config, not_yet_in_effect } = arguments.config.load()?;
+    start_log(&config)?;
+    if !not_yet_in_effect.is_empty() {
+        tracing::info!("not yet in effect: {}", not_yet_in_effect.join(", "));
+    }
+    for finding in host::judge_host(&config) {
+        let cure = finding.cure.unwrap_or_default();
+        match finding.severity {
+            Severity::Good => {}
+            Severity::Advice => {
+                tracing::info!("{}: {}, wanted {}; {cure}", finding.what, finding.found, finding.wanted)
+            }
+            _ => tracing::warn!("{}: {}, wanted {}; {cure}", finding.what, finding.found, finding.wanted),
+        }
+    }
+    let appliance = Appliance::start(config.clone())?;
+    let control = match start_control(&config, &appliance, began) {
+        Ok(control) => control,
+        Err(error) => {
+            appliance.stop();
+            return Err(error.into());
+        }
+    };
+    let banner = Banner {
+        started: appliance.started(),
+        control: control.as_ref().map(ControlHandle::address),
+        encrypted: config.ingestion.srt.passphrase.is_some(),
+    };
+    // Nobody has to read it.
+    let _ = writeln!(io::stdout(), "{banner}");
+    appliance.notify_ready();
+    let failure = loop {
+        if signals.wait(LOOK_INTERVAL) {
+            tracing::info!("ending: open frames are published, peers are told");
+            break None;
+        }
+        if let Some(failure) = appliance.failure() {
+            break Some(failure);
+        }
+    };
+    drop(control);
+    appliance.stop();
+    match failure {
+        None => Ok(Exit::Done),
+        Some((shard, source)) => Err(ServeError::Shard { shard, source }),
+    }
+}
+
+fn start_control(
+    config: &Config,
+    appliance: &Appliance,
+    started: Instant,
+) -> Result<Option<ControlHandle>, ControlError> {
+    if !config.control.enabled {
+        return Ok(None);
+    }
+    let facts = Facts { root: config.output.root.clone(), started };
+    control::start(config.control.listen, appliance.shards().clone(), facts).map(Some)
+}
+
+/// Log lines go to standard error, where systemd finds them and no pipe of frames is harmed.
+fn start_log(config: &Config) -> Result<(), ServeError> {
+    let (place, filter) = match std::env::var(LOG_VARIABLE) {
+        Ok(filter) if !filter.is_empty() => (LOG_VARIABLE, filter),
+        _ => ("log.level", config.log.level.clone()),
+    };
+    let parsed = EnvFilter::try_new(&filter).map_err(|error| ServeError::Log {
+        place,
+        filter: filter.clone(),
+        reason: error.to_string(),
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr).with_target(false);
+    match config.log.format {
+        LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// What is printed once packets are taken in: where to send what, and how to see it.
+struct Banner<'a> {
+    started: &'a Started,
+    control: Option<SocketAddr>,
+    /// The SRT port asks for a passphrase.
+    encrypted: bool,
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let started = self.started;
+        writeln!(f, "headworks {} takes in", env!("CARGO_PKG_VERSION"))?;
+        for (what, address) in &started.listening {
+            writeln!(f, "  {what:<8} udp {address}")?;
+        }
+        if let Some(address) = self.control {
+            writeln!(f, "  {:<8} http://{address}/api/v1/streams", "control")?;
+        }
+        let (asked, granted) = started.receive_buffer;
+        writeln!(f, "  {:<8} {} on cores {}", "shards", started.cores.len(), core_list(&started.cores))?;
+        writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
+        writeln!(f, "  {:<8} {}", "rings", started.root.display())?;
+        writeln!(f, "memory plan\n{}", started.plan)?;
+        let address_of = |role: &str| {
+            started.listening.iter().find(|(what, _)| what == role).map(|(_, address)| reachable(*address))
+        };
+        if let Some(address) = address_of("SRT") {
+            let passphrase = if self.encrypted { "&passphrase=..." } else { "" };
+            writeln!(f, "send a feed (latency in microseconds)")?;
+            writeln!(
+                f,
+                "  ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=25 -f lavfi -i sine -c:v libx264 -g 50 -pix_fmt yuv420p \
+                 -c:a aac -f mpegts 'srt://{address}?streamid=cam1&latency=120000{passphrase}'"
+            )?;
+            return self.see(f, "cam1");
+        }
+        if let Some(address) = address_of("RTP") {
+            writeln!(f, "send a feed")?;
+            writeln!(
+                f,
+                "  ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=25 -c:v libx264 -g 50 -pix_fmt yuv420p \
+                 -f rtp_mpegts rtp://{address}"
+            )?;
+        }
+        self.see(f, "STREAM")
+    }
+}
+
+impl Banner<'_> {
+    fn see(&self, f: &mut fmt::Formatter<'_>, stream: &str) -> fmt::Result {
+        let root = &self.started.root;
+        let is_usual = *root == Config::default().output.root;
+        let root = if is_usual { String::new() } else { format!(" --root {}", root.display()) };
+        writeln!(f, "see it")?;
+        writeln!(f, "  headworks streams{root}")?;
+        write!(f, "  headworks tap {stream}/video0{root} --from key --out - | ffplay -f h264 -")
+    }
+}
+
+/// Where a sender on this host reaches a socket.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback = if address.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+fn core_list(cores: &[Option<usize>]) -> String {
+    let names: Vec<String> = cores.iter().map(|core| core.map_or("any".to_owned(), |core| core.to_string())).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::plan::MemoryPlan;
+
+    #[test]
+    fn the_banner_says_what_to_send_where_and_how_to_see_it() {
+        let started = Started {
+            listening: vec![
+                ("SRT".into(), "0.0.0.0:30000".parse().unwrap()),
+                ("RTP".into(), "0.0.0.0:5004".parse().unwrap()),
+            ],
+            receive_buffer: (32 << 20, 208 << 10),
+            plan: MemoryPlan::new(&Config::default(), 2),
+            cores: vec![Some(2), None],
+            root: "/dev/shm/headworks".into(),
+        };
+        let control = Some("127.0.0.1:8080".parse().unwrap());
+        let text = Banner { started: &started, control, encrypted: false }.to_string();
+        for line in [
+            "  SRT      udp 0.0.0.0:30000",
+            "  control  http://127.0.0.1:8080/api/v1/streams",
+            "  shards   2 on cores 2, any",
+            "  buffers  208 KiB of 32768 KiB asked for, per socket",
+            "  headworks tap cam1/video0 --from key --out - | ffplay -f h264 -",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("-re ") && text.contains("'srt://127.0.0.1:30000?streamid=cam1&latency=120000'"));
+        let elsewhere = Started { root: "/run/rings".into(), listening: started.listening[1..].to_vec(), ..started };
+        let text = Banner { started: &elsewhere, control, encrypted: true }.to_string();
+        assert!(
+            text.contains("rtp://127.0.0.1:5004\n") && text.contains("headworks streams --root /run/rings\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_configured_address_is_the_one_to_send_to() {
+        let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(reached("0.0.0.0:1"), "127.0.0.1:1");
+        assert_eq!(reached("[::]:1"), "[::1]:1");
+        assert_eq!(reached("192.0.2.1:1"), "192.0.2.1:1");
+    }
+}

@@ -1,0 +1,312 @@
+//! Whole streams through an ingest, into lists instead of rings.
+
+use std::net::SocketAddr;
+
+use headworks_packet::{PacketPool, PoolOptions};
+
+use super::*;
+use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
+use crate::media::{Codec, TrackConfiguration};
+use crate::pipeline::frame::{
+    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, TrackDescription,
+};
+use crate::protocol::rtp::raw_ts::RawOptions;
+
+const FRAME_SIZE_MAX: usize = 40_000;
+/// 25 frames per second in ticks of 90 kHz.
+const FRAME_TICKS: u64 = 3_600;
+
+/// A stream's frames in lists.
+#[derive(Default)]
+struct Lists {
+    tracks: Vec<List>,
+    opening: bool,
+}
+
+#[derive(Default)]
+struct List {
+    codec: Option<Codec>,
+    open: Vec<u8>,
+    frames: Vec<(Frame, Vec<u8>)>,
+    configurations: Vec<Vec<u8>>,
+    ended: bool,
+}
+
+impl StreamSink for Lists {
+    type Track<'a> = &'a mut List;
+
+    fn open(&mut self, track: &TrackDescription) -> SinkIndex {
+        self.tracks.push(List { codec: Some(track.codec), ..List::default() });
+        SinkIndex(self.tracks.len() - 1)
+    }
+
+    fn is_opening(&self) -> bool {
+        self.opening
+    }
+
+    fn track(&mut self, index: SinkIndex) -> &mut List {
+        &mut self.tracks[index.0]
+    }
+
+    fn end(&mut self, index: SinkIndex) {
+        self.tracks[index.0].ended = true;
+    }
+}
+
+impl FrameSink for &mut List {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
+        if self.open.len() + bytes.len() > FRAME_SIZE_MAX {
+            return Err(FrameTooLarge);
+        }
+        self.open.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn commit(&mut self, _now: Instant, frame: &Frame) {
+        let bytes = std::mem::take(&mut self.open);
+        self.frames.push((frame.clone(), bytes));
+    }
+
+    fn abandon(&mut self) {
+        self.open.clear();
+    }
+
+    fn configure(&mut self, configuration: &TrackConfiguration) {
+        self.configurations.push(configuration.bytes.clone());
+    }
+}
+
+/// A source of raw transport packets on a clock of its own.
+struct Bench {
+    pool: PacketPool,
+    ingest: Ingest,
+    lists: Lists,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let pool = PacketPool::new(PoolOptions { slots: 4_096, ..PoolOptions::default() }).unwrap();
+        let mut ingest = Ingest::new(PayloadTypes::default());
+        ingest.attach(raw());
+        Self { pool, ingest, lists: Lists::default(), now: Instant::from_millis(1_000) }
+    }
+
+    /// Sends the datagrams of `bytes` for which `keep` holds, a millisecond apart.
+    fn send(&mut self, bytes: &[u8], keep: impl Fn(usize) -> bool) {
+        for (number, datagram) in bytes.chunks(7 * 188).enumerate() {
+            self.now += Duration::from_millis(1);
+            if keep(number) {
+                let packet = self.pool.copy_from(datagram).unwrap();
+                let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+                let datagram = Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: self.now };
+                self.ingest.receive(self.now, datagram);
+                self.ingest.deliver(self.now, &mut self.lists);
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.ingest.detach(self.now, &mut self.lists);
+    }
+
+    fn frames(&self) -> &[(Frame, Vec<u8>)] {
+        &self.lists.tracks[0].frames
+    }
+}
+
+fn raw() -> Protocol {
+    Protocol::RawTransport(Box::new(RawTransportStream::new(RawOptions::default())))
+}
+
+/// A picture with a delimiter, an IDR or a plain slice, `len` bytes in all, told apart by `number`.
+fn picture(number: u32, key: bool, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 1, 0x09, 0xf0];
+    if key {
+        // Baseline, level 1, 16 × 16; then its picture parameter set.
+        bytes.extend([0, 0, 0, 1, 0x67, 0x42, 0x00, 0x0a, 0xdd, 0xe4]);
+        bytes.extend([0, 0, 0, 1, 0x68, 0xce, 0x38, 0x80]);
+    }
+    // First macroblock 0, an I slice of all, picture parameter set 0, frame number 0, IDR id 0.
+    bytes.extend([0, 0, 0, 1, if key { 0x65 } else { 0x41 }, 0x88, 0x84]);
+    bytes.extend(number.to_be_bytes().map(|byte| byte | 0x40));
+    bytes.resize(len.max(bytes.len()), 0xab);
+    bytes
+}
+
+fn mux(pes_length: bool) -> Mux {
+    let mut track = MuxTrack::new(0x100, Codec::H264);
+    track.pes_length = pes_length;
+    Mux::new(MuxConfiguration::new(vec![track])).unwrap()
+}
+
+/// `count` pictures from `first` on, of `len` bytes each, every tenth a key.
+fn pictures(mux: &mut Mux, first: u32, count: u32, len: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let (mut stream, mut units) = (Vec::new(), Vec::new());
+    for number in first..first + count {
+        let key = number.is_multiple_of(10);
+        let data = picture(number, key, len);
+        let time = 90_000 + u64::from(number) * FRAME_TICKS;
+        mux.write(0, &AccessUnit { pts: time, dts: time, random_access: key, data: &data }, &mut stream);
+        units.push(data);
+    }
+    (stream, units)
+}
+
+#[test]
+fn every_picture_becomes_one_frame_with_its_bytes_and_times() {
+    let mut bench = Bench::new();
+    let (stream, units) = pictures(&mut mux(false), 0, 50, 3_000);
+    bench.send(&stream, |_| true);
+    bench.finish();
+    let frames = bench.frames();
+    assert_eq!(frames.len(), 50);
+    for (number, ((frame, bytes), unit)) in frames.iter().zip(&units).enumerate() {
+        assert_eq!(bytes, unit, "frame {number}");
+        let time = 90_000 + number as i64 * FRAME_TICKS as i64;
+        assert_eq!((frame.pts, frame.dts), (Some(time), Some(time)));
+        assert_eq!(frame.info.is_key(), number % 10 == 0);
+        assert_eq!(frame.damage, Damage::NONE);
+        let cause = if number == 0 { DiscontinuityCause::Start } else { DiscontinuityCause::None };
+        assert_eq!(frame.discontinuity, cause, "frame {number}");
+    }
+    assert_eq!(bench.lists.tracks[0].configurations.len(), 1);
+}
+
+#[test]
+fn a_lost_datagram_marks_the_frame_that_lost_bytes_and_no_other() {
+    let (stream, units) = pictures(&mut mux(false), 0, 30, 3_000);
+    for lost in 3..stream.len() / (7 * 188) - 4 {
+        let mut bench = Bench::new();
+        bench.send(&stream, |number| number != lost);
+        bench.finish();
+        for (frame, bytes) in bench.frames() {
+            let is_whole = units.contains(bytes);
+            assert!(is_whole || frame.damage.any(), "datagram {lost}: a frame that lost bytes is not marked");
+        }
+        let damaged = bench.frames().iter().filter(|(frame, _)| frame.damage.any()).count();
+        let missing = units.iter().filter(|unit| !bench.frames().iter().any(|(_, bytes)| bytes == *unit)).count();
+        assert!(damaged <= missing + 1, "datagram {lost}: {damaged} marked, {missing} touched");
+        assert!(missing <= 2, "datagram {lost}: {missing} frames touched");
+    }
+}
+
+#[test]
+fn whole_frames_that_are_lost_are_counted() {
+    let mut mux = mux(false);
+    let (before, _) = pictures(&mut mux, 0, 20, 3_000);
+    let (lost, _) = pictures(&mut mux, 20, 10, 3_000);
+    let (after, _) = pictures(&mut mux, 30, 10, 3_000);
+    let mut bench = Bench::new();
+    bench.send(&before, |_| true);
+    bench.now += Duration::from_millis(lost.len() as u64 / (7 * 188));
+    bench.send(&after, |_| true);
+    bench.finish();
+    let Content::Transport(transport) = bench.ingest.content() else { panic!("it is a transport stream") };
+    let statistics = *transport.tracks().next().unwrap().assembler.statistics();
+    assert_eq!(statistics.frames, 30);
+    assert_eq!(statistics.lost, 10);
+    let first_after = &bench.frames()[20].0;
+    assert_eq!(first_after.discontinuity, DiscontinuityCause::Loss);
+}
+
+#[test]
+fn a_pes_length_closes_a_frame_once_the_track_has_proved_to_be_aligned() {
+    let mut bench = Bench::new();
+    let mut mux = mux(true);
+    let (stream, _) = pictures(&mut mux, 0, 6, 3_000);
+    bench.send(&stream, |_| true);
+    // Three pictures prove the alignment; from then on none waits for its successor.
+    assert_eq!(bench.frames().len(), 6);
+    assert_eq!(bench.frames().iter().filter(|(frame, _)| frame.damage.any()).count(), 0);
+}
+
+#[test]
+fn an_open_frame_is_closed_when_nothing_more_comes() {
+    let mut bench = Bench::new();
+    let (stream, units) = pictures(&mut mux(false), 0, 5, 3_000);
+    bench.send(&stream, |_| true);
+    assert_eq!(bench.frames().len(), 4);
+    let timeout = Duration::from_secs(5);
+    bench.ingest.expire(bench.now + Duration::from_millis(4_900), timeout, &mut bench.lists);
+    assert_eq!(bench.frames().len(), 4);
+    bench.ingest.expire(bench.now + timeout, timeout, &mut bench.lists);
+    assert_eq!(bench.frames().len(), 5);
+    assert_eq!(bench.frames()[4].1, units[4]);
+}
+
+#[test]
+fn a_frame_over_the_limit_is_given_up_and_the_next_is_marked() {
+    let mut mux = mux(false);
+    let (mut stream, _) = pictures(&mut mux, 0, 3, 3_000);
+    stream.extend(pictures(&mut mux, 3, 1, FRAME_SIZE_MAX + 1).0);
+    stream.extend(pictures(&mut mux, 4, 3, 3_000).0);
+    let mut bench = Bench::new();
+    bench.send(&stream, |_| true);
+    bench.finish();
+    let pts: Vec<_> = bench.frames().iter().map(|(frame, _)| frame.pts.unwrap()).collect();
+    assert_eq!(pts, [0, 1, 2, 4, 5, 6].map(|number| 90_000 + number * FRAME_TICKS as i64));
+    assert_eq!(bench.frames()[3].0.discontinuity, DiscontinuityCause::Dropped);
+}
+
+#[test]
+fn a_source_that_comes_back_goes_on_in_a_new_segment_on_the_same_track() {
+    let mut bench = Bench::new();
+    let (stream, _) = pictures(&mut mux(false), 0, 10, 3_000);
+    bench.send(&stream, |_| true);
+    bench.finish();
+    bench.now += Duration::from_secs(3);
+    bench.ingest.attach(raw());
+    bench.send(&stream, |_| true);
+    bench.finish();
+    assert_eq!(bench.lists.tracks.len(), 1);
+    let frames = bench.frames();
+    assert_eq!(frames.len(), 20);
+    assert_eq!((frames[9].0.segment, frames[10].0.segment), (0, 1));
+    assert_eq!(frames[10].0.discontinuity, DiscontinuityCause::Restart);
+    assert_eq!(frames[10].0.damage, Damage::NONE);
+    assert!(frames.windows(2).all(|pair| pair[0].0.timeline_ns < pair[1].0.timeline_ns));
+}
+
+#[test]
+fn nothing_of_a_new_track_is_lost_while_its_ring_is_made() {
+    let mut bench = Bench::new();
+    bench.lists.opening = true;
+    let (stream, units) = pictures(&mut mux(false), 0, 20, 3_000);
+    let datagrams = stream.len().div_ceil(7 * 188);
+    bench.send(&stream[..40 * 188], |_| true);
+    assert_eq!(bench.lists.tracks.len(), 1);
+    assert!(bench.frames().is_empty() && bench.lists.tracks[0].open.is_empty());
+    assert!(bench.ingest.held_packets() > 0 && bench.ingest.held_packets() < datagrams);
+    bench.lists.opening = false;
+    bench.send(&stream[40 * 188..], |_| true);
+    bench.finish();
+    let bytes: Vec<_> = bench.frames().iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(bytes, units);
+}
+
+#[test]
+fn the_wait_for_a_ring_ends_after_a_quarter_of_a_second() {
+    let mut bench = Bench::new();
+    bench.lists.opening = true;
+    let (stream, _) = pictures(&mut mux(false), 0, 20, 3_000);
+    bench.send(&stream, |_| true);
+    assert!(bench.frames().is_empty());
+    bench.now += HOLD_MAX;
+    bench.ingest.deliver(bench.now, &mut bench.lists);
+    assert_eq!(bench.frames().len(), 19);
+    assert_eq!(bench.ingest.held_packets(), 0);
+}
+
+#[test]
+fn a_track_that_leaves_the_tables_ends_and_its_last_frame_is_published() {
+    let mut bench = Bench::new();
+    let mut mux = mux(false);
+    let (mut stream, _) = pictures(&mut mux, 0, 5, 3_000);
+    mux.set_tracks(vec![MuxTrack::new(0x101, Codec::Hevc)]).unwrap();
+    mux.advance_to(90_000 + 30 * FRAME_TICKS, &mut stream);
+    bench.send(&stream, |_| true);
+    assert!(bench.lists.tracks[0].ended);
+    assert_eq!(bench.frames().len(), 5);
+    assert_eq!(bench.lists.tracks[1].codec, Some(Codec::Hevc));
+}

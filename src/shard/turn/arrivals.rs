@@ -1,0 +1,268 @@
+//! Who comes in: callers and sources on their way to a session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Shard, UNADMITTED_MAX};
+use crate::base::{Datagram, Instant};
+use crate::output::StreamRings;
+use crate::pipeline::ingest::{Ingest, Protocol};
+use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
+use crate::protocol::srt::connection::Connection;
+use crate::protocol::srt::encryption::KeyEncryptingKey;
+use crate::protocol::srt::handshake::RejectReason;
+use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
+use crate::shard::admission::{Admitted, AdmittedSource, may_take_over};
+use crate::shard::mailbox::Message;
+use crate::shard::net::{SocketRole, compose_socket_id};
+use crate::shard::plan::SessionPlan;
+use crate::shard::report::StreamKind;
+use crate::shard::sessions::{About, Session};
+use crate::shard::strangers::SourceKey;
+
+/// What the desk has settled for an SRT caller.
+struct Terms {
+    key: Option<KeyEncryptingKey>,
+    latency: Duration,
+    key_seed: [u8; 32],
+}
+
+impl Shard {
+    /// A source proves itself with two packets in sequence; what it has sent by then is kept.
+    pub(super) fn receive_rtp_stranger(
+        &mut self,
+        now: Instant,
+        role: SocketRole,
+        key: SourceKey,
+        header: RtpHeader,
+        datagram: Datagram,
+    ) {
+        let peer = datagram.peer;
+        let Some(proven) = self.door.strangers.receive(now, header, datagram) else { return };
+        let rtp = &self.config.ingestion.rtp;
+        let options = SourceOptions {
+            ssrc: matches!(key, SourceKey::Rtp { .. }).then_some(header.ssrc),
+            reorder_depth: self.config.ingestion.frame.reorder_buffer as usize,
+            session_timeout: rtp.session_timeout,
+            payload_types: self.payload_types_of(key).clone(),
+            reports: Some(rtp::source::ReportOptions {
+                ssrc: self.random.next() as u32,
+                canonical_name: "headworks".to_owned(),
+                destination: rtp::source::ReportDestination::Sender,
+                session_bandwidth_bps: self.config.ingestion.srt.max_bandwidth,
+                receivers: 1,
+            }),
+            ..SourceOptions::default()
+        };
+        let source = rtp::Source::from_probation(options, self.random.next(), now, proven);
+        let protocol = Protocol::Rtp(Box::new(source));
+        if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::Rtp, protocol, peer) {
+            self.touched.push(index);
+        }
+    }
+
+    /// A source of the RTP ports gets a stream without a name; it is named, or refused, by the desk.
+    pub(super) fn open_unadmitted(
+        &mut self,
+        now: Instant,
+        role: SocketRole,
+        key: SourceKey,
+        kind: StreamKind,
+        protocol: Protocol,
+        peer: SocketAddr,
+    ) -> Option<usize> {
+        if self.door.unadmitted >= UNADMITTED_MAX || self.stopping.is_some() {
+            self.counters.dropped_stray += 1;
+            return None;
+        }
+        let ingest = Ingest::new(self.payload_types_of(key).clone());
+        let mut session = Session::new(String::new(), 0, kind, role, now, ingest);
+        session.source = Some(key);
+        session.quota = SessionPlan::new(&self.config, Duration::ZERO).quota;
+        session.attach(now, protocol, peer, About::default());
+        let index = self.sessions.insert(session);
+        self.door.unadmitted += 1;
+        self.desk.admit_source(self.index, key);
+        Some(index)
+    }
+
+    fn payload_types_of(&self, key: SourceKey) -> &PayloadTypes {
+        match key {
+            SourceKey::Configured(index) => &self.payload_types.0[index],
+            SourceKey::Rtp { .. } | SourceKey::Raw { .. } => &self.payload_types.1,
+        }
+    }
+
+    pub(super) fn refuse(&mut self, now: Instant, request: &AdmissionRequest, reason: RejectReason) {
+        self.counters.rejections += 1;
+        let answer = request.reject(now, reason);
+        self.door.listener.answer(now, answer);
+    }
+
+    pub(super) fn source_refused(&mut self, key: &SourceKey) {
+        if let Some(index) = self.sessions.by_source(key) {
+            self.counters.rejections += 1;
+            self.door.unadmitted -= 1;
+            self.sessions.remove(index);
+            self.timers.set(index, None);
+        }
+    }
+
+    /// The desk has let a source in, and this shard owns its stream.
+    pub(super) fn admitted(&mut self, now: Instant, admitted: Admitted) {
+        let Admitted { name, life, output, source } = admitted;
+        let rings = output.map(|output| {
+            let reply = self.desk.reply_to(self.index, life);
+            StreamRings::new(output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
+        });
+        match source {
+            AdmittedSource::Srt { request, key, origin, latency, key_seed } => {
+                let index = match (self.sessions.by_name(&name), rings) {
+                    (Some(index), _) => index,
+                    (None, Some(rings)) => {
+                        let types = PayloadTypes::default();
+                        let mut session =
+                            Session::new(name, life, StreamKind::Srt, SocketRole::Srt, now, Ingest::new(types));
+                        session.rings = Some(rings);
+                        self.sessions.insert(session)
+                    }
+                    // The stream ended while the caller was on its way here; the desk knows by now.
+                    (None, None) => return self.desk.admit_srt(origin, request),
+                };
+                let terms = Terms { key, latency, key_seed };
+                self.answer_caller(now, index, &request, terms, origin);
+            }
+            AdmittedSource::Source(key) => {
+                let Some(index) = self.sessions.by_source(&key) else { return };
+                self.door.unadmitted -= 1;
+                match (self.sessions.by_name(&name), rings) {
+                    (None, Some(rings)) => {
+                        self.sessions.rename(index, &name);
+                        let session = self.sessions.get_mut(index);
+                        session.life = life;
+                        session.rings = Some(rings);
+                        let peer = session.peer.map(|peer| peer.to_string()).unwrap_or_default();
+                        session.tell(now, format!("{} from {peer}", session.kind.name().to_uppercase()));
+                    }
+                    (Some(old), _) => self.replace_source(now, old, index, key),
+                    (None, None) => {
+                        self.sessions.remove(index);
+                    }
+                }
+                self.touched.push(index);
+            }
+        }
+    }
+
+    /// A source comes back under the name of a stream that is still here: the stream takes its session over.
+    fn replace_source(&mut self, now: Instant, stream: usize, newcomer: usize, key: SourceKey) {
+        let arrived = self.sessions.remove(newcomer);
+        self.timers.set(newcomer, None);
+        let session = self.sessions.get_mut(stream);
+        let silence = now.saturating_since(session.last_datagram);
+        let peer = arrived.peer.expect("a newcomer has just sent something");
+        if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
+            self.counters.rejections += 1;
+            return;
+        }
+        if session.detached.is_none() {
+            session.detach(now);
+        }
+        let mut ingest = arrived.ingest;
+        if let Some(protocol) = ingest.take_protocol() {
+            session.attach(now, protocol, peer, About::default());
+            session.tell(now, format!("taken over by {peer}"));
+        }
+        self.sessions.set_source(stream, key);
+        self.touched.push(stream);
+    }
+
+    /// Lets an SRT caller in, or tells it why not.
+    fn answer_caller(&mut self, now: Instant, index: usize, request: &AdmissionRequest, terms: Terms, origin: usize) {
+        let session = self.sessions.get_mut(index);
+        let silence = now.saturating_since(session.last_datagram);
+        let peer = request.key.peer;
+        let outcome = if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
+            Err(RejectReason::Conflict)
+        } else {
+            self.accept(now, index, request, terms)
+        };
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(reason) => {
+                self.counters.rejections += 1;
+                let session = self.sessions.get_mut(index);
+                session.tell(now, format!("caller {peer} refused: {reason}"));
+                request.reject(now, reason)
+            }
+        };
+        // Sent from here, where the session is; repeated from where the conclusion came in.
+        self.transmit_buffer.clear();
+        let transmit = answer.write(now, &mut self.transmit_buffer);
+        self.net.send(SocketRole::Srt, &transmit, &self.transmit_buffer);
+        if origin == self.index {
+            self.door.listener.remember(now, answer);
+        } else {
+            self.shards.mailbox(origin).post(Message::Answered(Box::new(answer)));
+        }
+        self.touched.push(index);
+    }
+
+    fn accept(
+        &mut self,
+        now: Instant,
+        index: usize,
+        request: &AdmissionRequest,
+        terms: Terms,
+    ) -> Result<Answer, RejectReason> {
+        let socket_id = loop {
+            let id = compose_socket_id(self.index, self.random.next() as u32);
+            if self.sessions.by_socket_id(id).is_none() {
+                break id;
+            }
+        };
+        let free_slots = self.net.pool().free_slots();
+        let latency_max = SessionPlan::latency_max(&self.config, free_slots);
+        let wanted = Duration::from_millis(u64::from(request.requested_latency_ms)).max(terms.latency).min(latency_max);
+        let plan = SessionPlan::new(&self.config, wanted);
+        let milliseconds = |duration: Duration| u16::try_from(duration.as_millis()).unwrap_or(u16::MAX);
+        let acceptance = Acceptance {
+            socket_id,
+            receive_latency_ms: milliseconds(terms.latency),
+            latency_max_ms: milliseconds(latency_max),
+            flow_window: plan.flow_window,
+            key_encrypting_key: terms.key,
+            key_seed: terms.key_seed,
+            ..Acceptance::default()
+        };
+        let (parameters, answer) = request.accept(now, acceptance)?;
+        let version = request.peer_version;
+        let about = About {
+            cipher: parameters
+                .encryption
+                .as_ref()
+                .map_or_else(String::new, |encryption| format!("AES-{}-CTR", encryption.key_length().bytes() * 8)),
+            latency_ms: u32::from(parameters.receive_latency_ms),
+            peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
+        };
+        let connection = Connection::new(now, parameters, plan.limits);
+        if self.sessions.get_mut(index).detached.is_none() {
+            self.sessions.clear_socket_id(index);
+            let session = self.sessions.get_mut(index);
+            session.detach(now);
+            session.tell(now, format!("taken over by {}", request.key.peer));
+        }
+        self.sessions.set_socket_id(index, socket_id);
+        let session = self.sessions.get_mut(index);
+        session.quota = plan.quota;
+        let cipher = if about.cipher.is_empty() { "plain" } else { &about.cipher };
+        let what = format!(
+            "SRT from {}, version {}, {cipher}, latency {} ms",
+            request.key.peer, about.peer_version, about.latency_ms
+        );
+        session.attach(now, Protocol::Srt(Box::new(connection)), request.key.peer, about);
+        session.tell(now, what);
+        Ok(answer)
+    }
+}

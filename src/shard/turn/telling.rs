@@ -1,0 +1,86 @@
+//! What a shard says of itself and of its sessions.
+
+use super::Shard;
+use crate::base::Instant;
+use crate::pipeline::ingest::IngestEvent;
+use crate::protocol::rtp::SourceEvent;
+use crate::protocol::rtp::raw_ts::RawEvent;
+use crate::protocol::srt::connection::{CloseReason, Event as SrtEvent};
+use crate::shard::report::{ShardCounters, ShardReport};
+use crate::shard::sessions::Session;
+use crate::shard::strangers::SourceKey;
+
+impl Shard {
+    pub(super) fn report(&self, now: Instant) -> ShardReport {
+        let ring = self.net.statistics();
+        let door = self.door.listener.counters();
+        let counters = ShardCounters {
+            dropped_by_kernel: self.net.dropped_by_kernel(),
+            credit_exhausted: ring.credit_exhausted,
+            sent: ring.sends.sent,
+            send_errors: ring.sends.unreachable
+                + ring.sends.no_buffer
+                + ring.sends.denied
+                + ring.sends.too_long
+                + ring.sends.other
+                + ring.sends.arena_full,
+            slots: self.net.pool().total_slots() as u64,
+            slots_used: self.net.pool().in_use() as u64,
+            inductions: door.inductions,
+            rejections: self.counters.rejections + door.rejections,
+            dropped_malformed: door.dropped_malformed + door.dropped_cookie,
+            dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
+            ..self.counters
+        };
+        let streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
+        ShardReport { shard: self.index, core: self.core, at: now, streams, counters }
+    }
+}
+
+/// What a session's protocol has to say.
+pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEvent) {
+    match event {
+        IngestEvent::Srt(SrtEvent::Connected) | IngestEvent::Rtp(SourceEvent::Started { .. }) => {}
+        IngestEvent::Srt(SrtEvent::Closed(reason)) => {
+            session.detach(now);
+            session.tell(
+                now,
+                match reason {
+                    CloseReason::PeerShutdown => "session closed by the peer",
+                    CloseReason::PeerIdle => "session broken: the peer is silent",
+                    CloseReason::Local => "session closed",
+                    CloseReason::TakenOver => "session taken over",
+                }
+                .to_owned(),
+            );
+        }
+        IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell(now, "keys refreshed".to_owned()),
+        IngestEvent::Srt(SrtEvent::KeyRefreshFailed(_)) => {
+            session.tell(now, "key refresh failed: the new keys are not of this passphrase".to_owned());
+        }
+        IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
+            session.tell(now, format!("the sender jumped ahead by {skipped} packets"));
+        }
+        IngestEvent::Srt(SrtEvent::PeerError { code }) => session.tell(now, format!("the peer reports error {code}")),
+        IngestEvent::Rtp(SourceEvent::Ended { .. }) | IngestEvent::Raw(RawEvent::Ended) => {
+            session.detach(now);
+            session.tell(now, "the source has ended".to_owned());
+        }
+        IngestEvent::Rtp(event) => session.tell(now, format!("{event:?}")),
+        IngestEvent::Raw(RawEvent::PeerChanged { peer }) => {
+            session.peer = Some(*peer);
+            session.tell(now, format!("packets come from {peer} now"));
+        }
+        IngestEvent::Raw(RawEvent::Started { .. }) => {}
+        IngestEvent::UnknownPayloadType(payload_type) => {
+            let key = match session.source {
+                Some(SourceKey::Configured(_)) => format!("streams.{}.rtp", session.name),
+                _ => "ingestion.rtp".to_owned(),
+            };
+            session.tell(
+                now,
+                format!("payload type {payload_type} is not known: set {key}.payload_types.{payload_type} to mp2t, h264 or hevc"),
+            );
+        }
+    }
+}
