@@ -1,0 +1,226 @@
+//! The appliance as a process of its own, with ports and rings of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::tap::Tap;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_headworks");
+/// The longest that starting may take on a busy machine.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// Ports that were free a moment ago.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub srt: u16,
+    pub rtp: u16,
+    pub rtcp: u16,
+    pub control: u16,
+}
+
+impl Ports {
+    pub fn free() -> Self {
+        let [srt, rtp, rtcp] = free_udp_ports();
+        // A TCP port of that number may be taken, which is unlikely enough.
+        let control = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { srt, rtp, rtcp, control }
+    }
+
+    fn settings(self) -> [String; 4] {
+        [
+            format!("ingestion.srt.port={}", self.srt),
+            format!("ingestion.rtp.port={}", self.rtp),
+            format!("ingestion.rtp.rtcp_port={}", self.rtcp),
+            format!("control.listen=127.0.0.1:{}", self.control),
+        ]
+    }
+}
+
+/// UDP ports that nobody listens on.
+pub fn free_udp_ports<const N: usize>() -> [u16; N] {
+    let sockets: [UdpSocket; N] = std::array::from_fn(|_| UdpSocket::bind("0.0.0.0:0").expect("a free port"));
+    sockets.map(|socket| socket.local_addr().unwrap().port())
+}
+
+/// A directory for rings that is gone at the end.
+pub struct Root(PathBuf);
+
+impl Root {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(PathBuf::from(format!("/dev/shm/headworks-interop-{}-{number}", std::process::id())))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running `headworks serve`.
+pub struct Appliance {
+    child: Child,
+    pub ports: Ports,
+    pub root: Arc<Root>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Appliance {
+    /// Starts with small rings, few streams, frames closed half a second after their last byte, and `settings` on top.
+    pub fn start(settings: &[&str]) -> Self {
+        Self::start_in(Arc::new(Root::new()), Ports::free(), settings)
+    }
+
+    /// The same, in a place and on ports that were used before.
+    pub fn start_in(root: Arc<Root>, ports: Ports, settings: &[&str]) -> Self {
+        let mut child = command(root.path(), ports, settings).spawn().expect("the appliance starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("piped");
+        let into = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = into.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut banner = String::new();
+        if !matches!(stdout.read_line(&mut banner), Ok(1..)) {
+            let status = child.wait();
+            std::thread::sleep(Duration::from_millis(100));
+            panic!("the appliance did not start ({status:?}):\n{}", log.lock().unwrap());
+        }
+        std::thread::spawn(move || {
+            let mut rest = String::new();
+            let _ = stdout.read_to_string(&mut rest);
+        });
+        Self { child, ports, root, log }
+    }
+
+    /// A reader of a stream, from the oldest frame on.
+    pub fn tap(&self, stream: &str) -> Tap {
+        Tap::start(self.root.path(), stream)
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a line of the log.
+    pub fn wait_for_log(&self, text: &str, timeout: Duration) {
+        let began = Instant::now();
+        while !self.log().contains(text) {
+            assert!(began.elapsed() < timeout, "the log never says {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The body of a control page.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.control)).expect("control listens");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("control answers");
+        answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+
+    /// The value of a metric, all labels added up.
+    pub fn metric(&self, name: &str) -> f64 {
+        self.get("/metrics")
+            .lines()
+            .filter(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGTERM; gives the status and how long it took.
+    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        signal(&self.child, "TERM");
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status, began.elapsed());
+            }
+            assert!(began.elapsed() < START_MAX, "the appliance does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("-- the appliance's log:\n{}--", self.log());
+        }
+    }
+}
+
+/// Sends a signal to a process of this test.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().expect("kill");
+    assert!(status.success());
+}
+
+/// `headworks serve`, not yet running.
+pub fn command(root: &Path, ports: Ports, settings: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.arg("serve").env("NO_COLOR", "1").env_remove("HEADWORKS_LOG");
+    command.args(["--set", &format!("output.root={}", root.display())]);
+    for setting in ports.settings() {
+        command.args(["--set", &setting]);
+    }
+    for setting in [
+        "ingestion.max_connections=8",
+        "ingestion.buffer.pool_size=1",
+        "ingestion.srt.max_bandwidth=20000000",
+        "ingestion.frame.assembly_timeout=500ms",
+    ] {
+        command.args(["--set", setting]);
+    }
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a command that must end by itself; gives its status and what it said on standard error.
+pub fn must_end(command: &mut Command) -> (ExitStatus, String) {
+    let mut child = command.spawn().expect("it starts");
+    let began = Instant::now();
+    while child.try_wait().expect("a child").is_none() {
+        if began.elapsed() > START_MAX {
+            let _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            panic!("it goes on: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().unwrap();
+    (output.status, String::from_utf8(output.stderr).unwrap())
+}

@@ -1,0 +1,12 @@
+//! The appliance as a whole, beside independent senders (libsrt's tools, ffmpeg, GStreamer) and an independent reader of the
+//! same bytes (ffprobe). What may differ, and why, is written down in `NORMALISATION.md`.
+//!
+//! Needs Debian's packages of ffmpeg, srt-tools, GStreamer and iproute2; `tests/run` installs them.
+
+mod appliance;
+mod bit_exact;
+mod clips;
+mod latm;
+mod reference;
+mod senders;
+mod tap;

@@ -1,0 +1,146 @@
+//! Senders: plain sockets for RTP and raw UDP, libsrt's own tool for SRT. All of them send exactly the bytes they are given.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::appliance::signal;
+
+/// Seven transport packets.
+pub const DATAGRAM: usize = 1_316;
+/// Fast enough to be short, slow enough for a busy machine.
+const BITS_PER_SECOND: f64 = 8e6;
+/// Latency of SRT in these tests: generous, because the machine may be busy with other things.
+pub const SRT_LATENCY_MS: u32 = 600;
+
+/// Calls `send` with each piece at its time.
+fn paced(bytes: &[u8], mut send: impl FnMut(usize, &[u8])) {
+    let began = Instant::now();
+    for (index, piece) in bytes.chunks(DATAGRAM).enumerate() {
+        let due = began + Duration::from_secs_f64((index * DATAGRAM * 8) as f64 / BITS_PER_SECOND);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        send(index, piece);
+    }
+}
+
+/// A socket on the loopback.
+pub fn socket() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").expect("a port")
+}
+
+/// Raw transport packets over UDP.
+pub fn send_udp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) {
+    paced(bytes, |_, piece| assert_eq!(socket.send_to(piece, to).expect("sent"), piece.len()));
+}
+
+/// Transport packets over RTP with payload type 33 (RFC 2250); the sequence number wraps on the way.
+pub fn send_rtp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, ssrc: u32) {
+    let mut datagram = Vec::with_capacity(12 + DATAGRAM);
+    paced(bytes, |index, piece| {
+        datagram.clear();
+        datagram.extend([0x80, 33]);
+        datagram.extend(65_300_u16.wrapping_add(index as u16).to_be_bytes());
+        let timestamp = (index * DATAGRAM * 8) as f64 / BITS_PER_SECOND * 90_000.0;
+        datagram.extend(0xffff_f000_u32.wrapping_add(timestamp as u32).to_be_bytes());
+        datagram.extend(ssrc.to_be_bytes());
+        datagram.extend(piece);
+        socket.send_to(&datagram, to).expect("sent");
+    });
+}
+
+/// `srt-live-transmit` from its standard input to a listener.
+pub struct SrtSender {
+    child: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl SrtSender {
+    /// Calls `127.0.0.1:port`; `query` goes on the end of the URL.
+    pub fn start(port: u16, query: &str) -> Self {
+        let url = format!("srt://127.0.0.1:{port}?latency={SRT_LATENCY_MS}&{query}");
+        let mut child = Command::new("srt-live-transmit")
+            .args(["-a:no", &format!("-chunk:{DATAGRAM}"), "file://con", &url])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("srt-live-transmit is installed");
+        let said = Arc::default();
+        listen(child.stdout.take().expect("piped"), &said);
+        listen(child.stderr.take().expect("piped"), &said);
+        Self { child, said }
+    }
+
+    /// Waits for the connection: what is sent before falls to the floor.
+    pub fn wait_for_connection(&self) {
+        let began = Instant::now();
+        while !self.said().contains("SRT target connected") {
+            assert!(began.elapsed() < Duration::from_secs(10), "no connection: {}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends at the usual pace.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let stdin = self.child.stdin.as_mut().expect("piped");
+        paced(bytes, |_, piece| stdin.write_all(piece).expect("srt-live-transmit takes it"));
+    }
+
+    /// Ends the session once everything has arrived.
+    pub fn finish(mut self) {
+        // What is under way is lost when the caller closes.
+        std::thread::sleep(Duration::from_millis(u64::from(SRT_LATENCY_MS) + 300));
+        // At the end of its input it keeps the connection.
+        signal(&self.child, "TERM");
+        self.wait(Duration::from_secs(3));
+    }
+
+    /// Waits for it to give up, and gives what it said.
+    pub fn refused(mut self) -> String {
+        self.wait(Duration::from_secs(8));
+        self.said()
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    fn wait(&mut self, most: Duration) {
+        let began = Instant::now();
+        while self.child.try_wait().expect("a child").is_none() && began.elapsed() < most {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for SrtSender {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn listen(pipe: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut said = into.lock().unwrap();
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+}
+
+/// Sends a whole stream over SRT.
+pub fn send_srt(port: u16, query: &str, bytes: &[u8]) {
+    let mut sender = SrtSender::start(port, query);
+    sender.wait_for_connection();
+    sender.send(bytes);
+    sender.finish();
+}

@@ -1,0 +1,110 @@
+//! A reader of rings in another process: `headworks tap --json`.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+/// A line of `tap --json --hash sha256`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Frame {
+    pub track: String,
+    pub codec: String,
+    pub seq: u64,
+    pub stream_seq: u64,
+    pub segment: u32,
+    pub pts: Option<i64>,
+    pub dts: Option<i64>,
+    pub timeline_ns: i64,
+    pub key: bool,
+    pub random_access: Option<String>,
+    pub len: usize,
+    pub discontinuity: Option<String>,
+    pub damaged: bool,
+    pub lost: u32,
+    pub lapped: u64,
+    pub sha256: String,
+}
+
+/// A running tap and the frames it has seen.
+pub struct Tap {
+    child: Child,
+    frames: Arc<Mutex<Vec<Frame>>>,
+}
+
+impl Tap {
+    pub fn start(root: &Path, stream: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_headworks"))
+            .args(["tap", stream, "--from", "oldest", "--json", "--hash", "sha256", "--timeout", "120", "--root"])
+            .arg(root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tap starts");
+        let frames = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&frames);
+        let stdout = child.stdout.take().expect("piped");
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let frame: Frame = serde_json::from_str(&line).expect("tap writes JSON");
+                into.lock().unwrap().push(frame);
+            }
+        });
+        Self { child, frames }
+    }
+
+    pub fn frames(&self) -> Vec<Frame> {
+        self.frames.lock().unwrap().clone()
+    }
+
+    /// Waits for so many frames, or until none has come for three seconds; gives them all.
+    pub fn wait_for(&self, count: usize) -> Vec<Frame> {
+        let mut seen = 0;
+        let mut changed = Instant::now();
+        loop {
+            let now = self.frames.lock().unwrap().len();
+            if now >= count {
+                // One more than expected must be seen as well.
+                std::thread::sleep(Duration::from_millis(50));
+                return self.frames();
+            }
+            if now != seen {
+                seen = now;
+                changed = Instant::now();
+            }
+            if changed.elapsed() > Duration::from_secs(3) {
+                return self.frames();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the frames fulfil a condition.
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&[Frame]) -> bool) -> Vec<Frame> {
+        let began = Instant::now();
+        loop {
+            let frames = self.frames();
+            if condition(&frames) {
+                return frames;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(15),
+                "{what}; {} frames, last {:?}",
+                frames.len(),
+                frames.last()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
