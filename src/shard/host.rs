@@ -411,7 +411,7 @@ mod tests {
             io_uring: IoUringPolicy::Allowed,
             limits: Limits {
                 memlock: Some(Limit { soft: 8 << 20, hard: 8 << 20 }),
-                open_files: Some(Limit { soft: 1_024, hard: 524_288 }),
+                open_files: Some(Limit { soft: 1_024, hard: 1_024 }),
                 realtime_priority: Some(Limit { soft: 0, hard: 0 }),
             },
             rmem_max: Some(212_992),
