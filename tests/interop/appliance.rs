@@ -196,7 +196,7 @@ pub fn command(root: &Path, ports: Ports, settings: &[&str]) -> Command {
     }
     for setting in [
         "ingestion.max_connections=8",
-        "ingestion.buffer.pool_size=1",
+        "ingestion.buffer.pool_size=4",
         "ingestion.srt.max_bandwidth=20000000",
         "ingestion.frame.assembly_timeout=500ms",
     ] {
