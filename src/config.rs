@@ -557,16 +557,20 @@ impl Sources {
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        self.read_text(&text, path)
+    }
+
+    fn read_text(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
         let syntax = |reason: String| ConfigError::Syntax { path: path.to_owned(), reason };
         let value: Value = if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             Value::Object(Map::new())
         } else {
-            serde_saphyr::from_str(&text).map_err(|error| syntax(error.to_string()))?
+            serde_saphyr::from_str(text).map_err(|error| syntax(error.to_string()))?
         };
         let Value::Object(values) = value else {
             return Err(syntax("expected keys and values at the top level".to_owned()));
         };
-        for (key, line) in key_lines(&text) {
+        for (key, line) in key_lines(text) {
             self.places.entry(key).or_insert_with(|| format!("{}:{line}", path.display()));
         }
         let mut keys = Vec::new();
@@ -830,5 +834,7 @@ pub mod duration {
     }
 }
 
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

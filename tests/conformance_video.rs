@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use clips::Packet;
 use headworks::codec::h264::H264Framer;
+use headworks::codec::hevc::HevcFramer;
+use headworks::codec::mpeg2video::Mpeg2VideoFramer;
 use headworks::codec::{Framer, Step};
-use headworks::media::{AccessUnitInfo, PictureType, RandomAccess};
+use headworks::media::{AccessUnitInfo, PictureStructure, PictureType, RandomAccess};
 
 /// A complete access unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +76,11 @@ fn compare(framer: &mut dyn Framer, path: &Path, key: KeyRule) -> Vec<AccessUnit
         frame(framer, bytes.chunks(1316))
     };
     let mut position = 0;
+    let hevc = clips::codec(path) == "hevc";
     for (index, (unit, expected)) in units.iter().zip(&expected).enumerate() {
-        let got = Packet { size: unit.bytes.len(), crc32: clips::crc32(&unit.bytes), is_key: (key.0)(&unit.info) };
+        let next = units.get(index + 1).map(|unit| unit.bytes.as_slice());
+        let bytes = if hevc { as_hevc_parser_cuts(&unit.bytes, next, index == 0) } else { unit.bytes.clone() };
+        let got = Packet { size: bytes.len(), crc32: clips::crc32(&bytes), is_key: (key.0)(&unit.info) };
         assert_eq!(got, *expected, "access unit {index} of {path:?}: {:?}", unit.info);
         assert_eq!(unit.position, position);
         assert!(!unit.info.damaged, "access unit {index} of {path:?}");
@@ -84,6 +89,17 @@ fn compare(framer: &mut dyn Framer, path: &Path, key: KeyRule) -> Vec<AccessUnit
     }
     assert_eq!(units.len(), expected.len(), "{path:?}");
     units
+}
+
+/// ffmpeg 5.1's HEVC parser takes each start code for three bytes and leaves the `zero_byte` before it, which by H.265
+/// §B.2.1 is the first byte of the access unit, at the end of the packet before. Its H.264 parser does not.
+fn as_hevc_parser_cuts(unit: &[u8], next: Option<&[u8]>, is_first: bool) -> Vec<u8> {
+    const FOUR_BYTES: &[u8] = &[0, 0, 0, 1];
+    let mut bytes = if is_first || !unit.starts_with(FOUR_BYTES) { unit.to_vec() } else { unit[1..].to_vec() };
+    if next.is_some_and(|next| next.starts_with(FOUR_BYTES)) {
+        bytes.push(0);
+    }
+    bytes
 }
 
 const SAME: KeyRule = KeyRule(AccessUnitInfo::is_key);
@@ -170,4 +186,55 @@ fn h264_intra_refresh() {
 fn h264_ten_bit_4_2_2_intra() {
     clip("h264", PROGRESSIVE, "-c:v libx264 -preset fast -g 1 -pix_fmt yuv422p10le -x264opts nal-hrd=cbr:filler=1 -b:v 8M -maxrate 8M -bufsize 4M")
         .compare::<H264Framer>(SAME, "320×180p25 High 4:2:2 Intra");
+}
+
+#[test]
+fn hevc_8_bit() {
+    clip(
+        "hevc",
+        PROGRESSIVE,
+        "-c:v libx265 -preset ultrafast -x265-params log-level=error:keyint=20:open-gop=1:bframes=3",
+    )
+    .compare::<HevcFramer>(SAME, "320×180p25 Main");
+}
+
+#[test]
+fn hevc_10_bit_with_slices_and_perceptual_quantizer() {
+    clip(
+        "hevc",
+        PROGRESSIVE,
+        "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params \
+         log-level=error:keyint=25:open-gop=0:slices=2:repeat-headers=1:aud=1:transfer=smpte2084:colorprim=bt2020:colormatrix=bt2020nc",
+    )
+    .compare::<HevcFramer>(SAME, "320×180p25 Main 10 PQ");
+}
+
+#[test]
+fn hevc_field_coded() {
+    let units = clip(
+        "hevc",
+        "testsrc2=size=320x176:rate=50:duration=1",
+        "-c:v libx265 -preset ultrafast -x265-params log-level=error:interlace=tff:keyint=20:temporal-layers=1",
+    )
+    .compare::<HevcFramer>(SAME, "320×352i50 Main");
+    for (structure, fields) in [(PictureStructure::TopField, 1), (PictureStructure::BottomField, 1)] {
+        assert!(units.iter().any(|unit| (unit.info.picture_structure, unit.info.fields) == (structure, fields)));
+    }
+    assert!(units.iter().any(|unit| unit.info.temporal_id == 1));
+}
+
+#[test]
+fn mpeg2_progressive() {
+    clip("m2v", PROGRESSIVE, "-c:v mpeg2video -g 12 -bf 2 -b:v 2M")
+        .compare::<Mpeg2VideoFramer>(SAME, "320×180p25 Main");
+}
+
+#[test]
+fn mpeg2_interlaced_with_stuffing() {
+    clip(
+        "m2v",
+        INTERLACED,
+        "-c:v mpeg2video -g 12 -bf 2 -flags +ildct+ilme -b:v 6M -minrate 6M -maxrate 6M -bufsize 2M",
+    )
+    .compare::<Mpeg2VideoFramer>(SAME, "720×576i50 Main");
 }

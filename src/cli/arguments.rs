@@ -8,11 +8,12 @@ use clap::{Args, Parser, Subcommand};
 use super::bench::{self, BenchArguments, BenchError};
 use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
+use super::relay::{RelayArguments, RelayError};
 use super::send::{SendArguments, SendError};
 use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{check, completions, send, serve, streams, tap};
+use super::{check, completions, relay, send, serve, streams, tap};
 use crate::config::{self, Config, ConfigError, Loaded};
 
 const EXAMPLES: &str = "\
@@ -44,6 +45,7 @@ enum Command {
     Streams(StreamsArguments),
     Check(CheckArguments),
     Send(Box<SendArguments>),
+    Relay(Box<RelayArguments>),
     Bench(BenchArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
@@ -122,6 +124,9 @@ pub enum CommandError {
     /// `send`.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// `relay`.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
 }
 
 impl CommandError {
@@ -129,6 +134,7 @@ impl CommandError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Tap(TapError::Usage(_)) => Exit::Usage,
+            Self::Relay(error) if error.is_usage() => Exit::Usage,
             Self::Send(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,
         }
@@ -148,6 +154,10 @@ impl Arguments {
             Command::Check(arguments) => check::run(&arguments)?,
             Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
+            Command::Relay(arguments) => {
+                relay::run(&arguments)?;
+                Exit::Done
+            }
             Command::Send(arguments) => {
                 send::run(&arguments)?;
                 Exit::Done

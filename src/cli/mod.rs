@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check;
 pub mod completions;
 pub mod impairment;
+pub mod relay;
 pub mod send;
 pub mod serve;
 pub mod streams;

@@ -184,7 +184,7 @@ pub fn run(arguments: &SendArguments) -> Result<(), SendError> {
 /// # Errors
 /// [`SendError`] when nothing could be sent; how well it went stands in the report.
 pub fn send(arguments: &SendArguments, interrupted: &mut dyn FnMut(&Shared) -> bool) -> Result<SendReport, SendError> {
-    let (plans, material) = plan::plan(arguments)?;
+    let plans = plan::plan(arguments)?;
     let shared = Arc::new(Shared::default());
     let mut threads = Vec::with_capacity(plans.len());
     for (number, plan) in plans.into_iter().enumerate() {
@@ -212,5 +212,5 @@ pub fn send(arguments: &SendArguments, interrupted: &mut dyn FnMut(&Shared) -> b
     }
     let done: Result<Vec<WorkerReport>, WorkerError> =
         threads.into_iter().map(|thread| thread.join().expect("a sending thread does not panic")).collect();
-    Ok(SendReport::new(arguments, &material, done?))
+    Ok(SendReport::new(arguments, done?))
 }

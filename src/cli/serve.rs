@@ -78,6 +78,7 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     // Before any thread: threads inherit which signals are blocked.
     let signals = Signals::new()?;
     let began = Instant::now();
+    host::raise_descriptor_limit();
     let Loaded { config, not_yet_in_effect } = arguments.config.load()?;
     start_log(&config)?;
     if !not_yet_in_effect.is_empty() {
@@ -210,9 +211,12 @@ impl Banner<'_> {
         let root = &self.started.root;
         let is_usual = *root == Config::default().output.root;
         let root = if is_usual { String::new() } else { format!(" --root {}", root.display()) };
+        // As it was called, so that the line can be pasted: `cargo run` leaves nothing in the path.
+        let program = std::env::args().next().filter(|name| name.contains('/') && !cfg!(test));
+        let program = program.unwrap_or_else(|| "headworks".to_owned());
         writeln!(f, "see it")?;
-        writeln!(f, "  headworks streams{root}")?;
-        write!(f, "  headworks tap {stream}/video0{root} --from key --out - | ffplay -f h264 -")
+        writeln!(f, "  {program} streams{root}")?;
+        write!(f, "  {program} tap {stream}/video0{root} --from key --out - | ffplay -f h264 -")
     }
 }
 

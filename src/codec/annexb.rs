@@ -39,7 +39,7 @@ pub trait Syntax: Default {
     fn enter(&mut self, unit: Self::Unit) -> usize;
 
     /// The last unit for which [`enter`](Self::enter) asked for bytes has ended; these are its first ones. `truncated`: it
-    /// had more.
+    /// had more than zeros behind them.
     fn leave(&mut self, unit: &[u8], truncated: bool);
 
     /// Bytes of the open access unit are missing.
@@ -327,9 +327,11 @@ impl<S: Syntax> StartCodeFramer<S> {
             return Some(held);
         }
         self.hold(input, zeros + 1);
-        self.enter_judge();
         let start_code = if S::ZERO_BYTE { 4 } else { 3 };
-        Some(self.held.len().saturating_sub(start_code))
+        let surplus = self.held.len().saturating_sub(start_code);
+        self.capture_held(surplus);
+        self.enter_judge();
+        Some(surplus)
     }
 
     /// Takes as many bytes of the unit at `held[body]` as its judgement wants.
@@ -364,7 +366,9 @@ impl<S: Syntax> StartCodeFramer<S> {
     fn leave(&mut self) {
         if self.capturing {
             self.capturing = false;
-            let len = self.captured.len() - trailing_zeros(&self.captured, usize::MAX);
+            // Zeros behind a NAL unit are no part of it (trailing_zero_8bits); headers of MPEG-2 may end with zeros.
+            let zeros = if S::ZERO_BYTE { trailing_zeros(&self.captured, usize::MAX) } else { 0 };
+            let len = self.captured.len() - zeros;
             self.syntax.leave(&self.captured[..len], self.truncated);
         }
     }
@@ -377,8 +381,12 @@ impl<S: Syntax> StartCodeFramer<S> {
     /// Gives out the first `len` of the held bytes.
     fn give(&mut self, len: usize) -> Step<'_> {
         self.given = len;
-        capture(&mut self.captured, &mut self.capture_left, &mut self.truncated, self.capturing, &self.held[..len]);
+        self.capture_held(len);
         passed(self.open, &self.held[..len])
+    }
+
+    fn capture_held(&mut self, len: usize) {
+        capture(&mut self.captured, &mut self.capture_left, &mut self.truncated, self.capturing, &self.held[..len]);
     }
 
     #[inline]
@@ -455,25 +463,6 @@ impl<S: Syntax> Framer for StartCodeFramer<S> {
     fn configuration(&self) -> &TrackConfiguration {
         self.syntax.configuration()
     }
-}
-
-/// Takes the emulation prevention bytes out of `unit` (H.264 §7.4.1, H.265 §7.4.2), as far as `buffer` reaches.
-pub fn unescape<'a>(unit: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
-    let mut zeros = 0;
-    let mut len = 0;
-    for &byte in unit {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        if len == buffer.len() {
-            break;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        buffer[len] = byte;
-        len += 1;
-    }
-    &buffer[..len]
 }
 
 /// What the fuzz targets of the three codecs share.

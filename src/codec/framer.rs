@@ -6,8 +6,10 @@ use super::aac::{AdtsFramer, LatmFramer};
 use super::ac3::Ac3Framer;
 use super::data::DataFramer;
 use super::h264::H264Framer;
+use super::hevc::HevcFramer;
 use super::klv::KlvFramer;
 use super::mp2::Mp2Framer;
+use super::mpeg2video::Mpeg2VideoFramer;
 use super::opus::OpusFramer;
 use super::smpte302m::Smpte302mFramer;
 use super::{Framer, Step};
@@ -24,6 +26,10 @@ pub struct FramerHints {
 pub enum AnyFramer {
     /// H.264.
     H264(H264Framer),
+    /// HEVC.
+    Hevc(HevcFramer),
+    /// MPEG-2 video.
+    Mpeg2Video(Mpeg2VideoFramer),
     /// AAC in ADTS.
     Adts(AdtsFramer),
     /// AAC in LATM.
@@ -57,7 +63,8 @@ impl AnyFramer {
                 Self::Data(DataFramer::new(codec))
             }
             Codec::H264 => Self::H264(H264Framer::default()),
-            Codec::Hevc | Codec::Mpeg2Video => Self::Data(DataFramer::new(codec)),
+            Codec::Hevc => Self::Hevc(HevcFramer::default()),
+            Codec::Mpeg2Video => Self::Mpeg2Video(Mpeg2VideoFramer::default()),
         }
     }
 }
@@ -66,6 +73,8 @@ macro_rules! for_each {
     ($any:expr, $framer:ident => $call:expr) => {
         match $any {
             AnyFramer::H264($framer) => $call,
+            AnyFramer::Hevc($framer) => $call,
+            AnyFramer::Mpeg2Video($framer) => $call,
             AnyFramer::Adts($framer) => $call,
             AnyFramer::Latm($framer) => $call,
             AnyFramer::Mp2($framer) => $call,

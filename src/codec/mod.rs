@@ -15,6 +15,7 @@ pub mod hevc;
 pub mod klv;
 pub mod mp2;
 pub mod mpeg2video;
+pub mod nal_syntax;
 pub mod opus;
 pub mod rtp_access_unit;
 pub mod rtp_payload;

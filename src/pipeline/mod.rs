@@ -3,6 +3,8 @@
 pub mod assembler;
 pub mod elementary;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ingest;
 pub mod timeline;
 pub mod transport;

@@ -7,7 +7,7 @@ use headworks_host::facts::{self, HostFacts, IoUringPolicy, Space, kernel_versio
 use headworks_host::{InstanceError, InstanceLock, probe_exclusive};
 
 /// For commands that bring their own threads.
-pub use headworks_host::{PinError, available_cores, pin_current_thread, thread_cpu_time_ns};
+pub use headworks_host::{PinError, available_cores, pin_current_thread, raise_descriptor_limit, thread_cpu_time_ns};
 
 use super::appliance::choose_cores;
 use super::net::uring;
@@ -192,9 +192,9 @@ fn judge_limits(facts: &HostFacts, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(limit) = facts.limits.open_files {
         let cure = format!("ulimit -n {descriptors} (systemd: LimitNOFILE={descriptors})");
-        let fault = (limit.soft < descriptors).then_some((Severity::Degraded, cure));
+        let fault = (limit.hard < descriptors).then_some((Severity::Degraded, cure));
         let wanted = format!("{descriptors} for {streams} streams");
-        findings.push(Finding::new("open files", count(limit.soft), wanted, fault));
+        findings.push(Finding::new("open files", count(limit.hard), wanted, fault));
     }
     if let Some(limit) = facts.limits.memlock {
         let may_lock = facts.capabilities.is_some_and(facts::Capabilities::ipc_lock);

@@ -37,16 +37,24 @@ pub fn packets(path: &Path) -> Vec<Packet> {
 
 /// The decoder's picture types in coding order: `I`, `P` or `B` each.
 pub fn picture_types(path: &Path) -> String {
-    let mut pictures: Vec<(u32, String)> =
-        sections(path, "-show_frames -show_entries frame=coded_picture_number,pict_type", "FRAME")
+    let mut pictures: Vec<(u64, String)> =
+        sections(path, "-show_frames -show_entries frame=pkt_pos,pict_type", "FRAME")
             .into_iter()
             .map(|mut frame| {
-                let number = frame["coded_picture_number"].parse().expect("a number");
+                let number = frame["pkt_pos"].parse().expect("a position");
                 (number, frame.remove("pict_type").expect("a picture type"))
             })
             .collect();
     pictures.sort_unstable();
     pictures.into_iter().map(|(_, kind)| kind).collect()
+}
+
+/// The name of the video codec, as ffprobe spells it.
+pub fn codec(path: &Path) -> String {
+    sections(path, "-show_streams -show_entries stream=codec_name", "STREAM")
+        .remove(0)
+        .remove("codec_name")
+        .expect("a name")
 }
 
 /// The `[name]` sections that ffprobe writes of the video stream.

@@ -30,7 +30,8 @@ fn arrives_bit_exact(clip: &Arc<Clip>) {
         ] {
             scope.spawn(move || compare(stream, &|| senders::send_srt(srt, query, bytes)));
         }
-        scope.spawn(move || compare("rtp-00c0ffee", &|| senders::send_rtp(&senders::socket(), bytes, rtp, 0x00c0_ffee)));
+        scope
+            .spawn(move || compare("rtp-00c0ffee", &|| senders::send_rtp(&senders::socket(), bytes, rtp, 0x00c0_ffee)));
         scope.spawn(move || compare(&raw_name, &|| senders::send_udp(&raw_socket, bytes, rtp)));
     });
 }
@@ -44,7 +45,11 @@ fn h264_progressive_with_aac_arrives_bit_exact() {
 
 #[test]
 fn h264_mbaff_arrives_bit_exact() {
-    arrives_bit_exact(&clip("mbaff", &[INTERLACED, TONE_48K], &format!("{X264} -g 12 -x264opts interlaced=1:tff=1 -c:a mp2")));
+    arrives_bit_exact(&clip(
+        "mbaff",
+        &[INTERLACED, TONE_48K],
+        &format!("{X264} -g 12 -x264opts interlaced=1:tff=1 -c:a mp2"),
+    ));
 }
 
 #[test]
@@ -64,13 +69,18 @@ fn h264_of_many_slices_without_b_pictures_arrives_bit_exact() {
 
 #[test]
 fn h264_of_constant_rate_with_filler_arrives_bit_exact() {
-    let arguments = "-c:v libx264 -preset veryfast -g 25 -x264opts nal-hrd=cbr:filler=1 -b:v 3M -maxrate 3M -bufsize 1M";
+    let arguments =
+        "-c:v libx264 -preset veryfast -g 25 -x264opts nal-hrd=cbr:filler=1 -b:v 3M -maxrate 3M -bufsize 1M";
     arrives_bit_exact(&clip("filler", &[VIDEO], arguments));
 }
 
 #[test]
 fn hevc_8_bit_arrives_bit_exact() {
-    arrives_bit_exact(&clip("hevc8", &[VIDEO, TONE_48K], "-c:v libx265 -preset ultrafast -x265-params log-level=error:keyint=25 -b:v 2M -c:a ac3"));
+    arrives_bit_exact(&clip(
+        "hevc8",
+        &[VIDEO, TONE_48K],
+        "-c:v libx265 -preset ultrafast -x265-params log-level=error:keyint=25 -b:v 2M -c:a ac3",
+    ));
 }
 
 #[test]
@@ -89,7 +99,11 @@ fn mpeg2_progressive_arrives_bit_exact() {
 
 #[test]
 fn mpeg2_interlaced_arrives_bit_exact() {
-    arrives_bit_exact(&clip("mpeg2i", &[INTERLACED, TONE_48K], "-c:v mpeg2video -flags +ildct+ilme -top 1 -g 12 -bf 2 -b:v 5M -c:a ac3"));
+    arrives_bit_exact(&clip(
+        "mpeg2i",
+        &[INTERLACED, TONE_48K],
+        "-c:v mpeg2video -flags +ildct+ilme -top 1 -g 12 -bf 2 -b:v 5M -c:a ac3",
+    ));
 }
 
 #[test]
@@ -99,12 +113,17 @@ fn aac_at_44100_hz_arrives_bit_exact() {
 
 #[test]
 fn aac_in_latm_arrives_bit_exact() {
-    arrives_bit_exact(&clip("latm", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -c:a aac -b:a 128k -mpegts_flags latm")));
+    arrives_bit_exact(&clip(
+        "latm",
+        &[VIDEO, TONE_48K],
+        &format!("{X264} -g 25 -c:a aac -b:a 128k -mpegts_flags latm"),
+    ));
 }
 
 #[test]
 fn mp2_and_ac3_as_two_audio_tracks_arrive_bit_exact() {
-    let arguments = format!("{X264} -g 25 -c:a:0 mp2 -c:a:1 ac3 -metadata:s:a:0 language=eng -metadata:s:a:1 language=deu");
+    let arguments =
+        format!("{X264} -g 25 -c:a:0 mp2 -c:a:1 ac3 -metadata:s:a:0 language=eng -metadata:s:a:1 language=deu");
     arrives_bit_exact(&clip("two-audio", &[VIDEO, TONE_48K, TONE_48K], &arguments));
 }
 
@@ -120,12 +139,20 @@ fn opus_arrives_bit_exact() {
 
 #[test]
 fn video_in_pes_packets_with_a_length_arrives_bit_exact() {
-    arrives_bit_exact(&clip("pes-length", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -c:a aac -omit_video_pes_length 0")));
+    arrives_bit_exact(&clip(
+        "pes-length",
+        &[VIDEO, TONE_48K],
+        &format!("{X264} -g 25 -c:a aac -omit_video_pes_length 0"),
+    ));
 }
 
 #[test]
 fn many_audio_frames_in_a_pes_packet_arrive_bit_exact() {
-    arrives_bit_exact(&clip("pes-payload", &[VIDEO, TONE_44K], &format!("{X264} -g 25 -c:a aac -pes_payload_size 16000")));
+    arrives_bit_exact(&clip(
+        "pes-payload",
+        &[VIDEO, TONE_44K],
+        &format!("{X264} -g 25 -c:a aac -pes_payload_size 16000"),
+    ));
 }
 
 #[test]
@@ -148,5 +175,9 @@ fn two_programmes_arrive_bit_exact() {
 #[test]
 fn a_stream_whose_time_stamps_wrap_arrives_bit_exact() {
     // 2^33 / 90000 s is 95443.7 s: the wrap comes two seconds into the clip.
-    arrives_bit_exact(&clip("wrap", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -bf 2 -c:a aac -muxdelay 0 -output_ts_offset 95441.7")));
+    arrives_bit_exact(&clip(
+        "wrap",
+        &[VIDEO, TONE_48K],
+        &format!("{X264} -g 25 -bf 2 -c:a aac -muxdelay 0 -output_ts_offset 95441.7"),
+    ));
 }

@@ -164,7 +164,10 @@ impl Track {
                 }
             }
             if !same_key(frame, packet) {
-                faults.push(format!("{name} {index}: key {}, expected {}: {:?}", frame.key, packet.key, frame.random_access));
+                faults.push(format!(
+                    "{name} {index}: key {}, expected {}: {:?}",
+                    frame.key, packet.key, frame.random_access
+                ));
             }
             if frame.damaged || frame.lost > 0 || frame.lapped > 0 {
                 faults.push(format!("{name} {index}: damaged or lost: {frame:?}"));

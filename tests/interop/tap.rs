@@ -91,7 +91,12 @@ impl Tap {
             if condition(&frames) {
                 return frames;
             }
-            assert!(began.elapsed() < Duration::from_secs(15), "{what}; {} frames, last {:?}", frames.len(), frames.last());
+            assert!(
+                began.elapsed() < Duration::from_secs(15),
+                "{what}; {} frames, last {:?}",
+                frames.len(),
+                frames.last()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

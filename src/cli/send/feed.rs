@@ -97,7 +97,8 @@ struct Sent {
     datagrams: u64,
     bytes: u64,
     refused: u64,
-    last: Option<Instant>,
+    /// When the last media was sent, and when it was due.
+    last: Option<(Instant, Instant)>,
 }
 
 /// What became of a feed.
@@ -279,7 +280,7 @@ impl Feed {
             if due > now {
                 return;
             }
-            self.sent.last = Some(now);
+            self.sent.last = Some((now, due));
             lateness_us.saturating_record(now.saturating_since(due).as_micros() as u64);
             for _ in 0..self.aggregate {
                 if self.is_complete(material) {
@@ -404,8 +405,8 @@ impl Feed {
         (self.sent.datagrams, self.sent.bytes, repeated)
     }
 
-    /// When media was last sent.
-    pub const fn last_sent(&self) -> Option<Instant> {
+    /// When the last media was sent, and when it was due.
+    pub const fn last_sent(&self) -> Option<(Instant, Instant)> {
         self.sent.last
     }
 

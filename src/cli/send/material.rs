@@ -299,7 +299,8 @@ struct Survey {
 /// The decoding times of one PID.
 struct TrackTimes {
     pid: u16,
-    is_video: bool,
+    /// Pictures or sound by its `stream_id`; other tracks may be sparse.
+    is_media: bool,
     clock: Unwrapper<33>,
     earliest: i64,
     latest: i64,
@@ -394,9 +395,9 @@ impl Survey {
         }
         let time = read_timestamp(&rest[5 * (count - 1)..]);
         let place = self.tracks.iter().position(|track| track.pid == pid).unwrap_or_else(|| {
-            let is_video = stream_id & 0xf0 == 0xe0;
+            let is_media = matches!(stream_id, 0xc0..=0xef);
             let (earliest, latest) = (i64::MAX, i64::MIN);
-            self.tracks.push(TrackTimes { pid, is_video, clock: Unwrapper::new(), earliest, latest, count: 0 });
+            self.tracks.push(TrackTimes { pid, is_media, clock: Unwrapper::new(), earliest, latest, count: 0 });
             self.tracks.len() - 1
         });
         let track = &mut self.tracks[place];
@@ -406,11 +407,17 @@ impl Survey {
         track.count += 1;
     }
 
-    /// How long the media lasts: all decoding times of the first video track, or else the first track, and one unit more.
+    /// How long the media lasts: from the first to the last unit of the longest track of pictures or sound, and one unit more.
+    /// So no track goes back at a seam; the shorter ones pause.
     fn period_90khz(&self) -> Option<u64> {
-        let track = self.tracks.iter().find(|track| track.is_video).or(self.tracks.first())?;
-        let span = (track.latest - track.earliest) as u64;
-        (track.count > 1).then(|| span + (span as f64 / (track.count - 1) as f64).round() as u64)
+        let has_media = self.tracks.iter().any(|track| track.is_media);
+        let tracks = self.tracks.iter().filter(|track| track.count > 1 && (track.is_media || !has_media));
+        tracks
+            .map(|track| {
+                let span = (track.latest - track.earliest) as u64;
+                span + (span as f64 / (track.count - 1) as f64).round() as u64
+            })
+            .max()
     }
 
     /// The time line of packets by their PCRs.

@@ -71,11 +71,11 @@ pub enum PlanError {
     },
 }
 
-/// Makes the plans of all threads, and what they send.
+/// Makes the plans of all threads.
 ///
 /// # Errors
 /// [`PlanError`].
-pub fn plan(arguments: &SendArguments) -> Result<(Vec<WorkerPlan>, Arc<Material>), PlanError> {
+pub fn plan(arguments: &SendArguments) -> Result<Vec<WorkerPlan>, PlanError> {
     let target = Target::parse(&arguments.to)?;
     check(arguments, &target)?;
     let material = Arc::new(material(arguments)?);
@@ -108,7 +108,7 @@ pub fn plan(arguments: &SendArguments) -> Result<(Vec<WorkerPlan>, Arc<Material>
             phase: Duration::from_secs_f64(interval * number as f64),
         });
     }
-    Ok((plans, material))
+    Ok(plans)
 }
 
 fn check(arguments: &SendArguments, target: &Target) -> Result<(), PlanError> {
@@ -174,7 +174,7 @@ fn feed_plan(arguments: &SendArguments, target: &Target, feed: usize) -> Result<
 
 fn srt(arguments: &SendArguments, target: &Target, peer: SocketAddr, feed: usize) -> Result<CallerSettings, PlanError> {
     // 1 to 2^30 - 1.
-    let socket_id = (random_u32()? & (1 << 30) - 1).max(1);
+    let socket_id = (random_u32()? & ((1 << 30) - 1)).max(1);
     let initial_sequence = SequenceNumber::new(u64::from(random_u32()?));
     let latency = arguments.latency.or(target.latency).unwrap_or(Duration::from_millis(120));
     let latency_ms = u16::try_from(latency.as_millis()).map_err(|_| PlanError::Latency(latency))?;

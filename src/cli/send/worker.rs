@@ -100,10 +100,14 @@ pub struct WorkerReport {
     pub lateness_us: Histogram<u64>,
     /// From the first to the last datagram of media.
     pub media: Duration,
+    /// The same as it was scheduled.
+    pub scheduled: Duration,
     /// From there until all was over.
     pub elapsed: Duration,
     /// CPU time of the thread in that.
     pub cpu: Duration,
+    /// How long it was ready in that and had no core, because others ran there.
+    pub waited: Duration,
     /// What left.
     pub outlet: OutletCounts,
     /// What the ring counted.
@@ -148,8 +152,10 @@ struct Worker {
     recorder: Option<Recorder>,
     told: (u64, u64, u64, u64),
     media: Duration,
+    scheduled: Duration,
     elapsed: Duration,
     cpu: Duration,
+    waited: Duration,
 }
 
 impl Worker {
@@ -188,8 +194,10 @@ impl Worker {
             recorder: plan.recorder.take(),
             told: (0, 0, 0, 0),
             media: Duration::ZERO,
+            scheduled: Duration::ZERO,
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
+            waited: Duration::ZERO,
         })
     }
 
@@ -220,6 +228,7 @@ impl Worker {
             feed.begin(begin + Duration::from_nanos((interval_ns * number as f64 / feeds) as u64));
         }
         let cpu_before = host::thread_cpu_time_ns();
+        let waited_before = run_delay();
         let mut running = true;
         let mut tell_at = begin;
         while running || self.outlet.is_busy() {
@@ -240,12 +249,15 @@ impl Worker {
         self.outlet.wait(Clock::now(), Clock::now() + Duration::from_millis(1), false)?;
         self.outlet.drain(drop)?;
         self.tell(shared);
-        let last = self.feeds.iter().filter_map(Feed::last_sent).max();
-        // The last packet, too, takes its time.
-        self.media =
-            last.map_or(Duration::ZERO, |at| at.saturating_since(begin) + Duration::from_nanos(interval_ns as u64));
+        if let Some((sent, due)) = self.feeds.iter().filter_map(Feed::last_sent).max() {
+            // The last packet, too, takes its time.
+            let interval = Duration::from_nanos(interval_ns as u64);
+            self.media = sent.saturating_since(begin) + interval;
+            self.scheduled = due.saturating_since(begin) + interval;
+        }
         self.elapsed = Clock::now().saturating_since(begin);
         self.cpu = Duration::from_nanos(host::thread_cpu_time_ns() - cpu_before);
+        self.waited = run_delay().saturating_sub(waited_before);
         Ok(())
     }
 
@@ -289,12 +301,20 @@ impl Worker {
             feeds: self.feeds.iter_mut().map(Feed::report).collect(),
             lateness_us: self.lateness_us,
             media: self.media,
+            scheduled: self.scheduled,
             elapsed: self.elapsed,
             cpu: self.cpu,
+            waited: self.waited,
             outlet: self.outlet.counts(),
             ring: self.outlet.net().statistics(),
             impairment: self.outlet.impairment(),
             record_error: self.recorder.and_then(|recorder| recorder.finish().err()),
         }
     }
+}
+
+/// How long this thread has been ready without a core: the second figure of `schedstat`. Zero where the kernel does not tell.
+fn run_delay() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().nth(1).and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }

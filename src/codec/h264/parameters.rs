@@ -1,37 +1,15 @@
 //! Sequence and picture parameter sets (H.264 §7.3.2.1, §7.3.2.2, Annex E).
 
 use crate::base::bits::BitReader;
-use crate::codec::annexb::{CAPTURED_BYTES_MAX, unescape};
-use crate::media::{Rational, Scan, TransferFunction, VideoFormat};
+use crate::codec::annexb::CAPTURED_BYTES_MAX;
+use crate::codec::nal_syntax::{
+    ParameterSetError, Stored, UNSPECIFIED, bounded, frame_rate, read_colour, read_sample_aspect_ratio, store,
+    transfer_function, unescape, write_unit,
+};
+use crate::media::{Rational, Scan, VideoFormat};
 
-/// Frame rates above it are tick rates, which encoders with a variable frame rate write (x264 writes 90 kHz and more).
-const FRAME_RATE_MAX: f64 = 300.0;
 /// Profiles whose SPS has the chroma format and all that follows it (§7.3.2.1.1).
 const PROFILES_WITH_CHROMA_FORMAT: &[u8] = &[100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
-/// `sample_aspect_ratio` of `aspect_ratio_idc` 1 to 16 (Table E-1; H.265 Table E.1 is the same).
-pub(in crate::codec) const SAMPLE_ASPECT_RATIOS: [(u32, u32); 16] = [
-    (1, 1),
-    (12, 11),
-    (10, 11),
-    (16, 11),
-    (40, 33),
-    (24, 11),
-    (20, 11),
-    (32, 11),
-    (80, 33),
-    (18, 11),
-    (15, 11),
-    (64, 33),
-    (160, 99),
-    (4, 3),
-    (3, 2),
-    (2, 1),
-];
-/// `aspect_ratio_idc` of a ratio that is spelt out.
-pub(in crate::codec) const EXTENDED_SAR: u32 = 255;
-/// The code point that says nothing (H.273).
-pub(in crate::codec) const UNSPECIFIED: u8 = 2;
-
 /// What the rest of the framer needs of a sequence parameter set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceParameters {
@@ -285,14 +263,6 @@ impl PictureParameters {
     }
 }
 
-/// A parameter set with the bytes it was read from.
-#[derive(Clone, Debug)]
-struct Stored<T> {
-    /// The NAL unit, header included, without start code.
-    bytes: Box<[u8]>,
-    parsed: T,
-}
-
 /// The parameter sets of one track, by their ids.
 #[derive(Clone, Debug)]
 pub struct ParameterSets {
@@ -302,17 +272,6 @@ pub struct ParameterSets {
     bytes: usize,
 }
 
-/// Why a parameter set was not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParameterSetError {
-    /// Its bytes break the syntax.
-    #[error("a parameter set breaks the syntax")]
-    Syntax,
-    /// It does not fit the room for parameter sets.
-    #[error("parameter sets are too large to be kept")]
-    TooLarge,
-}
-
 impl Default for ParameterSets {
     fn default() -> Self {
         Self { sequence: [const { None }; 32], picture: Box::new([const { None }; 256]), bytes: 0 }
@@ -320,9 +279,6 @@ impl Default for ParameterSets {
 }
 
 impl ParameterSets {
-    /// The most bytes kept in all; real streams have a few hundred.
-    pub const BYTES_MAX: usize = 64 * 1024;
-
     /// Takes a sequence parameter set. `Ok(false)`: it was known already.
     pub fn store_sequence(&mut self, unit: &[u8]) -> Result<bool, ParameterSetError> {
         if self.sequence.iter().flatten().any(|known| *known.bytes == *unit) {
@@ -350,50 +306,13 @@ impl ParameterSets {
 
     /// Writes the set and all picture parameter sets that refer to it as an Annex B stream.
     pub fn write_annex_b(&self, sequence_id: u8, bytes: &mut Vec<u8>) {
-        let sequence = self.sequence[usize::from(sequence_id)].iter().map(|set| &set.bytes);
-        let picture = self.picture.iter().flatten().filter(|set| set.parsed.sequence_id == sequence_id);
-        for unit in sequence.chain(picture.map(|set| &set.bytes)) {
-            bytes.extend_from_slice(&[0, 0, 0, 1]);
-            bytes.extend_from_slice(unit);
+        if let Some(sequence) = &self.sequence[usize::from(sequence_id)] {
+            write_unit(&sequence.bytes, bytes);
+        }
+        for set in self.picture.iter().flatten().filter(|set| set.parsed.sequence_id == sequence_id) {
+            write_unit(&set.bytes, bytes);
         }
     }
-}
-
-fn store<T>(
-    slot: &mut Option<Stored<T>>,
-    total: &mut usize,
-    parsed: T,
-    unit: &[u8],
-) -> Result<bool, ParameterSetError> {
-    let old = slot.as_ref().map_or(0, |old| old.bytes.len());
-    if slot.as_ref().is_some_and(|old| *old.bytes == *unit) {
-        return Ok(false);
-    }
-    if *total - old + unit.len() > ParameterSets::BYTES_MAX {
-        return Err(ParameterSetError::TooLarge);
-    }
-    *total = *total - old + unit.len();
-    *slot = Some(Stored { bytes: unit.into(), parsed });
-    Ok(true)
-}
-
-/// `ue(v)` that the standard bounds.
-pub(in crate::codec) fn bounded(r: &mut BitReader<'_>, max: u32) -> Option<u32> {
-    r.unsigned_exp_golomb().filter(|&value| value <= max)
-}
-
-/// The transfer functions of H.273 that operators tell apart.
-pub(in crate::codec) fn transfer_function(transfer_characteristics: u8) -> TransferFunction {
-    match transfer_characteristics {
-        16 => TransferFunction::Pq,
-        18 => TransferFunction::Hlg,
-        _ => TransferFunction::Sdr,
-    }
-}
-
-/// A rate that pictures can have.
-pub(in crate::codec) fn frame_rate(numerator: u32, denominator: u32) -> Option<Rational> {
-    Rational::new(numerator, denominator).filter(|rate| rate.as_f64() <= FRAME_RATE_MAX)
 }
 
 fn skip_scaling_lists(r: &mut BitReader<'_>, count: usize) -> Option<()> {
@@ -471,35 +390,6 @@ fn read_vui(r: &mut BitReader<'_>, vui: &mut Vui) -> Option<()> {
     }
     vui.pic_struct_present = r.flag()?;
     Some(())
-}
-
-/// `aspect_ratio_info_present_flag` and what it announces.
-pub(in crate::codec) fn read_sample_aspect_ratio(r: &mut BitReader<'_>) -> Option<Option<Rational>> {
-    if !r.flag()? {
-        return Some(None);
-    }
-    Some(match r.bits(8)? {
-        EXTENDED_SAR => {
-            let (width, height) = (r.bits(16)?, r.bits(16)?);
-            Rational::new(width, height)
-        }
-        0 => None,
-        index => SAMPLE_ASPECT_RATIOS.get(index as usize - 1).and_then(|&(width, height)| Rational::new(width, height)),
-    })
-}
-
-/// `video_signal_type_present_flag` and what it announces.
-pub(in crate::codec) fn read_colour(r: &mut BitReader<'_>) -> Option<[u8; 3]> {
-    let mut colour = [UNSPECIFIED; 3];
-    if r.flag()? {
-        r.skip(4)?;
-        if r.flag()? {
-            for code_point in &mut colour {
-                *code_point = r.bits(8)? as u8;
-            }
-        }
-    }
-    Some(colour)
 }
 
 fn read_hrd(r: &mut BitReader<'_>, vui: &mut Vui) -> Option<()> {

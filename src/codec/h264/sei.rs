@@ -2,6 +2,7 @@
 
 use super::parameters::Vui;
 use crate::base::bits::BitReader;
+use crate::codec::nal_syntax::messages;
 use crate::media::Timecode;
 
 /// How much of a picture timing message is kept until its SPS is known; three clock time stamps with the longest fields
@@ -44,34 +45,6 @@ pub fn read_messages<'a>(payload: &'a [u8], mut take: impl FnMut(Message<'a>)) {
                 }
             }
             _ => {}
-        }
-    }
-}
-
-/// The messages of a payload: type and bytes (§7.3.2.3.1; H.265 §7.3.5 is the same). Stops where they break off.
-pub fn messages(payload: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
-    let mut rest = payload;
-    std::iter::from_fn(move || {
-        // The last byte is the trailing bits; a shorter rest holds no message.
-        if rest.len() < 2 {
-            return None;
-        }
-        let payload_type = take_number(&mut rest)?;
-        let len = take_number(&mut rest)? as usize;
-        let body = rest.get(..len)?;
-        rest = &rest[len..];
-        Some((payload_type, body))
-    })
-}
-
-fn take_number(rest: &mut &[u8]) -> Option<u32> {
-    let mut number = 0_u32;
-    loop {
-        let (&byte, tail) = rest.split_first()?;
-        *rest = tail;
-        number += u32::from(byte);
-        if byte != 0xff {
-            return Some(number);
         }
     }
 }

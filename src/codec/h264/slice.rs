@@ -3,7 +3,8 @@
 use super::nal::{self, NalHeader};
 use super::parameters::{ParameterSets, SequenceParameters};
 use crate::base::bits::BitReader;
-use crate::codec::annexb::{JUDGED_BYTES_MAX, unescape};
+use crate::codec::annexb::JUDGED_BYTES_MAX;
+use crate::codec::nal_syntax::unescape;
 use crate::media::PictureType;
 
 /// What of a slice header is compared (H.264 §7.4.1.2.4), and the kind of the slice.

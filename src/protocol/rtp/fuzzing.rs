@@ -33,9 +33,8 @@ pub fn fuzz_sdp(data: &[u8]) {
 /// as it stands.
 pub fn fuzz_source(data: &[u8]) {
     const SLOTS: usize = 512;
-    let Ok(pool) = PacketPool::new(PoolOptions { slots: SLOTS, slot_size: 64, ..PoolOptions::default() }) else {
-        return;
-    };
+    let options = PoolOptions { slots: SLOTS, slot_size: 64, ..PoolOptions::default() };
+    let pool = PacketPool::new(options).expect("packet memory for 512 packets");
     let reports = ReportOptions {
         ssrc: 1,
         canonical_name: "fuzz".into(),

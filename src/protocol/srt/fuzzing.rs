@@ -1,17 +1,23 @@
 //! Bodies of the fuzz targets: bytes in, no panic, nothing that grows. Called by `tests/fuzz` and by a test on random bytes.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use super::caller::{Caller, CallerEncryption, CallerSettings};
 use super::control::{Control, ControlWriter};
 use super::encryption::{
-    Encryption, KeyLength, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+    Encryption, KeyEncryptingKey, KeyLength, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN,
+    derive_key_encrypting_key,
 };
 use super::handshake::Handshake;
 use super::listener::{Acceptance, Event, Listener, ListenerSettings};
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::stream_id::StreamId;
 use crate::base::Instant;
+
+/// Derived once: it is meant to be slow.
+static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
+    LazyLock::new(|| derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128));
 
 const NOW: Instant = Instant::from_millis(600_000);
 
@@ -82,8 +88,8 @@ pub fn fuzz_key_material(message: &[u8]) {
     if let Ok(material) = KeyMaterial::parse(message) {
         assert_eq!(material.as_bytes(), message);
     }
-    let key = derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128);
-    let (mut encryption, _) = Encryption::initiate(key, [1; SALT_LEN], [2; 32], KeyRefresh::default());
+    let (mut encryption, _) =
+        Encryption::initiate(KEY_ENCRYPTING_KEY.clone(), [1; SALT_LEN], [2; 32], KeyRefresh::default());
     let mut response = Vec::new();
     if encryption.receive_request(message, &mut response) != KeyMaterialState::Secured {
         assert_eq!(response.len(), 4);
@@ -157,9 +163,8 @@ pub fn fuzz_listener(bytes: &[u8]) {
 
 /// A caller that hears packet after packet.
 pub fn fuzz_caller(bytes: &[u8]) {
-    let key_encrypting_key = derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128);
     let encryption = CallerEncryption {
-        key_encrypting_key,
+        key_encrypting_key: KEY_ENCRYPTING_KEY.clone(),
         salt: [1; SALT_LEN],
         key_seed: [2; 32],
         key_refresh: KeyRefresh::default(),

@@ -180,6 +180,12 @@ impl<T> ReceiveBuffer<T> {
         (!self.held.is_empty()).then(|| &self.meta[self.slot(self.end - 1)])
     }
 
+    /// The packet that [`take_first`](Self::take_first) would give.
+    #[inline]
+    pub fn first_item(&self) -> Option<&T> {
+        if self.held.is_empty() { None } else { self.items[self.slot(self.first_held)].as_ref() }
+    }
+
     /// Takes out what [`first`](Self::first) shows and gives up what is missing before it.
     #[inline]
     pub fn take_first(&mut self) -> Option<Taken<T>> {

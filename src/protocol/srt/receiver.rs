@@ -249,6 +249,10 @@ impl Receiver {
         statistics.pkt_delivered += 1;
         let due = self.next_due;
         self.schedule();
+        // Whether it is due now or in the next turn, its memory comes while this one is worked on.
+        if let Some(next) = self.buffer.first_item() {
+            next.prefetch();
+        }
         Some(Payload {
             packet: taken.item,
             arrival: taken.meta.arrival,

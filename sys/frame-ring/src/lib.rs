@@ -23,6 +23,8 @@ pub mod builder;
 pub mod copy;
 pub mod descriptor;
 pub mod directory;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layout;
 pub mod memory;
 pub mod reader;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use common::{directory, payload, spec, write};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, AttachError};
+use headworks_frame_ring::fuzzing::fuzz_reader;
 use headworks_frame_ring::layout::{self, Header};
-use headworks_frame_ring::reader::{Next, OpenError, ReadError, Reader, Start, fuzz_reader};
+use headworks_frame_ring::reader::{Next, OpenError, ReadError, Reader, Start};
 use proptest::prelude::*;
 
 const ZERO: Duration = Duration::ZERO;

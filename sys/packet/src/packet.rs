@@ -128,6 +128,18 @@ impl Packet {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length as usize) }
     }
 
+    /// Asks the processor for the packet's memory ahead of its use: a packet that was held for its delivery time has left the
+    /// caches. Changes nothing but how long the next look takes.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for offset in (0..self.length as usize).step_by(64) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: the address lies within this packet's bytes; a prefetch reads no value and cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().add(offset).cast()) };
+        }
+    }
+
     /// The bytes, to be changed in place (decryption), if no other handle shares the slot.
     #[inline]
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {

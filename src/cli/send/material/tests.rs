@@ -9,7 +9,7 @@ fn packet(pid: u16, counter: u8, pcr: Option<u64>, times: Option<(u64, u64)>) ->
     let mut at = 4;
     if let Some(pcr) = pcr {
         packet[4..6].copy_from_slice(&[7, 0x10]);
-        let bits = (pcr / 300) << 15 | 0x3f << 9 | pcr % 300;
+        let bits = (pcr / 300) << 15 | 0x3f << 9 | (pcr % 300);
         packet[6..12].copy_from_slice(&bits.to_be_bytes()[2..]);
         at = 12;
     }
@@ -36,7 +36,7 @@ fn stream(first_counter: u8, first_tick: u64) -> Vec<u8> {
         let counter = (u64::from(first_counter) + picture * 2) as u8 & 0x0f;
         let later = |ticks: u64| (ticks + 9_000) & Wrapping::<33>::MASK;
         bytes.extend(packet(0x100, counter, Some(ticks * 300 + 7), Some((later(ticks) + 3_600, later(ticks)))));
-        bytes.extend(packet(0x100, counter + 1 & 0x0f, None, None));
+        bytes.extend(packet(0x100, (counter + 1) & 0x0f, None, None));
     }
     bytes.extend(packet(NULL_PID, 0, None, None));
     bytes
@@ -71,12 +71,12 @@ fn a_second_round_goes_on_where_the_first_ended() {
     let mut ticks = first_tick;
     for (number, packet) in bytes.chunks(PACKET_LEN).filter(|packet| packet[1] & 0x1f != 0x1f).enumerate() {
         assert_eq!(packet[3] & 0x0f, counter, "packet {number}");
-        counter = counter + 1 & 0x0f;
+        counter = (counter + 1) & 0x0f;
         if number % 2 == 0 {
             let wrapped = ticks & Wrapping::<33>::MASK;
             assert_eq!(pcr_of(packet), wrapped * 300 + 7);
-            assert_eq!(read_timestamp(&packet[21..]), ticks + 12_600 & Wrapping::<33>::MASK);
-            assert_eq!(read_timestamp(&packet[26..]), ticks + 9_000 & Wrapping::<33>::MASK);
+            assert_eq!(read_timestamp(&packet[21..]), (ticks + 12_600) & Wrapping::<33>::MASK);
+            assert_eq!(read_timestamp(&packet[26..]), (ticks + 9_000) & Wrapping::<33>::MASK);
             assert_eq!((packet[21] & 0xf1, packet[26] & 0xf1), (0x31, 0x11), "prefix and marker bits stay");
             ticks += 3_600;
         }

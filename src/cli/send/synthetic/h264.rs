@@ -151,7 +151,7 @@ impl Encoder {
             let left = (place % self.size.width > 0).then(|| place - 1);
             let above = place.checked_sub(self.size.width);
             if is_noise(left) || is_noise(above) {
-                slice.bits(0b0000_11, 6);
+                slice.bits(0b00_0011, 6);
             } else {
                 slice.bits(1, 1);
             }

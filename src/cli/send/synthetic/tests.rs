@@ -49,7 +49,7 @@ fn counters_and_clock_go_on_without_a_seam() {
         if packet[3] & 0x10 != 0 {
             let counter = packet[3] & 0x0f;
             if let Some(last) = counters.insert(pid, counter) {
-                assert_eq!(counter, last + 1 & 0x0f, "PID {pid:#x}, packet {number}");
+                assert_eq!(counter, (last + 1) & 0x0f, "PID {pid:#x}, packet {number}");
             }
         }
         if packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x10 != 0 {

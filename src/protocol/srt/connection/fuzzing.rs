@@ -1,14 +1,21 @@
 //! Body of the fuzz target: a conversation with a peer that sends anything. Called by `tests/fuzz` and by a test on random bytes.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::{CloseReason, Connection, Limits, State};
 use crate::base::{Datagram, Instant, PacketPool, PoolOptions};
-use crate::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
+use crate::protocol::srt::encryption::{
+    Encryption, KeyEncryptingKey, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+};
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
 use crate::protocol::srt::stream_id::StreamId;
+
+/// Derived once: it is meant to be slow.
+static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
+    LazyLock::new(|| derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128));
 
 const FIRST: u64 = 0x7fff_ff80;
 const SOCKET_ID: u32 = 7;
@@ -16,10 +23,8 @@ const BUFFER: usize = 128;
 
 fn connection(flags: u8, now: Instant) -> Connection {
     let refresh = KeyRefresh { after_packets: 20, announce_packets: 5 };
-    let encryption = (flags & 1 != 0).then(|| {
-        let kek = derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128);
-        Encryption::initiate(kek, [1; SALT_LEN], [2; 32], refresh).0
-    });
+    let encryption =
+        (flags & 1 != 0).then(|| Encryption::initiate(KEY_ENCRYPTING_KEY.clone(), [1; SALT_LEN], [2; 32], refresh).0);
     let parameters = ConnectionParameters {
         peer: peer(),
         local: None,
@@ -62,9 +67,8 @@ fn peer() -> SocketAddr {
 /// Steps of four bytes, some followed by the content of a packet. Promises that must hold whatever comes: payloads in order
 /// with every gap told, no more packets held than there are slots, no slot lost, no time-out that is due again at once.
 pub fn fuzz_connection(data: &[u8]) {
-    let Ok(pool) = PacketPool::new(PoolOptions { slots: 2 * BUFFER, slot_size: 512, ..PoolOptions::default() }) else {
-        return;
-    };
+    let options = PoolOptions { slots: 2 * BUFFER, slot_size: 512, ..PoolOptions::default() };
+    let pool = PacketPool::new(options).expect("packet memory for 256 packets");
     let Some((&flags, mut rest)) = data.split_first() else { return };
     let mut now = Instant::from_millis(600_000);
     let mut connection = connection(flags, now);
