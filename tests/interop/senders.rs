@@ -52,7 +52,7 @@ pub fn send_rtp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, ssrc: u32) {
 
 /// `srt-live-transmit` from its standard input to a listener.
 pub struct SrtSender {
-    child: Child,
+    pub child: Child,
     said: Arc<Mutex<String>>,
 }
 
