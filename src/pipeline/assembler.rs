@@ -82,12 +82,14 @@ pub struct TrackStatistics {
 pub struct Assembler<F> {
     framer: F,
     assembly: Assembly,
+    /// Arrival of the newest bytes, until the framer is flushed.
+    unflushed_since: Option<Instant>,
 }
 
 impl<F: Framer> Assembler<F> {
     /// An assembler for the track whose bytes `framer` cuts.
     pub fn new(framer: F, decode_time: DecodeTime) -> Self {
-        Self { framer, assembly: Assembly::new(decode_time) }
+        Self { framer, assembly: Assembly::new(decode_time), unflushed_since: None }
     }
 
     /// A time stamp for the first access unit that begins at or after the next byte pushed.
@@ -106,6 +108,7 @@ impl<F: Framer> Assembler<F> {
         timeline: &mut Timeline,
         sink: &mut S,
     ) {
+        self.unflushed_since = Some(carriage.arrival);
         let mut taken = 0;
         loop {
             let mut rest = &bytes[taken..];
@@ -123,6 +126,7 @@ impl<F: Framer> Assembler<F> {
     /// The open access unit ends here for certain.
     pub fn flush<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
         let carriage = self.assembly.last_carriage;
+        self.unflushed_since = None;
         while let Some(step) = self.framer.flush() {
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, &carriage, sink),
@@ -171,16 +175,24 @@ impl<F: Framer> Assembler<F> {
 
     /// Closes the open frame when nothing has come for `timeout`.
     pub fn expire<S: FrameSink>(&mut self, now: Instant, timeout: Duration, timeline: &mut Timeline, sink: &mut S) {
-        let idle = |open: &Open| now.saturating_since(self.assembly.last_carriage.arrival.max(open.opened)) >= timeout;
-        if self.assembly.open.as_ref().is_some_and(idle) {
-            self.assembly.statistics.timed_out += 1;
+        // Without an open frame a framer may still hold the bytes of one, whole or not.
+        if self.idle_since().is_some_and(|since| now.saturating_since(since) >= timeout) {
+            self.assembly.statistics.timed_out += u64::from(self.assembly.open.is_some());
             self.flush(now, timeline, sink);
         }
     }
 
     /// When [`expire`](Self::expire) has something to do, for a time-out of `timeout`.
     pub fn expires(&self, timeout: Duration) -> Option<Instant> {
-        self.assembly.open.as_ref().map(|open| self.assembly.last_carriage.arrival.max(open.opened) + timeout)
+        self.idle_since().map(|since| since + timeout)
+    }
+
+    /// Since when bytes wait for others to follow.
+    fn idle_since(&self) -> Option<Instant> {
+        match (self.unflushed_since, &self.assembly.open) {
+            (Some(pushed), Some(open)) => Some(pushed.max(open.opened)),
+            (pushed, open) => pushed.or(open.as_ref().map(|open| open.opened)),
+        }
     }
 
     /// What became of the track's frames.

@@ -22,10 +22,11 @@ use crate::protocol::rtp::raw_ts::{RawEvent, RawTransportStream};
 use crate::protocol::rtp::{self, Encoding, PayloadTypes};
 use crate::protocol::srt;
 
-/// How long packets wait for the ring of a new track; a 64 MiB ring takes some 45 ms to make.
-const HOLD_MAX: Duration = Duration::from_millis(250);
-/// Payloads held meanwhile: `HOLD_MAX` at 200 Mbit/s.
-const HELD_MAX: usize = 4_096;
+/// How long packets wait for the ring of a new track. A 64 MiB ring takes some 45 ms to make, one thread makes them all, and
+/// after a power cut every feed of a site comes back in the same second.
+const HOLD_MAX: Duration = Duration::from_secs(1);
+/// Payloads held meanwhile: `HOLD_MAX` at 80 Mbit/s.
+const HELD_MAX: usize = 8_192;
 
 /// One source. See the [module](self).
 pub struct Ingest {

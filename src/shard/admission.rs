@@ -201,7 +201,7 @@ impl Desk {
             (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
         };
         let limit = self.config.ingestion.max_connections;
-        let (owner, output) = self.place(origin, name, limit).map_err(|refusal| match refusal {
+        let (owner, output) = self.place(Placement::Fewest(origin), name, limit).map_err(|refusal| match refusal {
             Refused::Full => RejectReason::Overload,
             Refused::NoOutput(reason) => {
                 tracing::error!(stream = name, "no rings: {reason}");
@@ -239,7 +239,7 @@ impl Desk {
             return Err(Refusal::ForeignSource { name: name.to_owned() });
         }
         let limit = self.config.ingestion.rtp.max_sessions;
-        let (owner, output) = self.place(shard, name, limit).map_err(|refusal| match refusal {
+        let (owner, output) = self.place(Placement::Here(shard), name, limit).map_err(|refusal| match refusal {
             Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
             Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
         })?;
@@ -249,8 +249,8 @@ impl Desk {
         Ok((owner.life, output))
     }
 
-    /// The owner of a stream; a new stream goes to the shard with the fewest, `preferred` among equals.
-    fn place(&self, preferred: usize, name: &str, limit: u32) -> Result<(Owner, Option<StreamOutput>), Refused> {
+    /// The owner of a stream; a new stream goes where `placement` says.
+    fn place(&self, placement: Placement, name: &str, limit: u32) -> Result<(Owner, Option<StreamOutput>), Refused> {
         let mut streams = self.streams();
         if let Some(owner) = streams.owners.get(name) {
             return Ok((*owner, None));
@@ -263,9 +263,7 @@ impl Desk {
         for owner in streams.owners.values() {
             loads[owner.shard] += 1;
         }
-        let shard = (0..loads.len())
-            .min_by_key(|&shard| (loads[shard], shard != preferred))
-            .expect("there is at least one shard");
+        let shard = placement.choose(&loads);
         streams.lives += 1;
         let owner = Owner { shard, life: streams.lives };
         streams.owners.insert(name.to_owned(), owner);
@@ -290,6 +288,27 @@ impl Desk {
 
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a new stream goes.
+#[derive(Clone, Copy, Debug)]
+enum Placement {
+    /// To the shard with the fewest streams, this one among equals: SRT packets are steered to wherever their socket is.
+    Fewest(usize),
+    /// To this shard: the kernel brings every packet of an RTP source to where the first came.
+    Here(usize),
+}
+
+impl Placement {
+    /// The shard, given how many streams each has.
+    fn choose(self, loads: &[usize]) -> usize {
+        match self {
+            Self::Here(shard) => shard,
+            Self::Fewest(preferred) => (0..loads.len())
+                .min_by_key(|&shard| (loads[shard], shard != preferred))
+                .expect("there is at least one shard"),
+        }
     }
 }
 
@@ -318,6 +337,13 @@ pub fn may_take_over(silence: Duration, old_peer: Option<SocketAddr>, new_peer: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_srt_stream_goes_to_the_shard_with_the_fewest_and_an_rtp_source_stays_where_its_packets_come() {
+        assert_eq!(Placement::Fewest(1).choose(&[2, 3]), 0);
+        assert_eq!(Placement::Fewest(1).choose(&[2, 2]), 1);
+        assert_eq!(Placement::Here(1).choose(&[0, 3]), 1);
+    }
 
     #[test]
     fn a_name_is_taken_over_from_the_silent_and_from_the_same_host_only() {

@@ -78,7 +78,7 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    /// Starts with small rings, few streams, frames closed half a second after their last byte, and `settings` on top.
+    /// Starts with small rings, few streams, frames closed a second after their last byte, and `settings` on top.
     pub fn start(settings: &[&str]) -> Self {
         Self::start_in(Arc::new(Root::new()), Ports::free(), settings)
     }
@@ -196,9 +196,9 @@ pub fn command(root: &Path, ports: Ports, settings: &[&str]) -> Command {
     }
     for setting in [
         "ingestion.max_connections=8",
-        "ingestion.buffer.pool_size=1",
+        "ingestion.buffer.pool_size=4",
         "ingestion.srt.max_bandwidth=20000000",
-        "ingestion.frame.assembly_timeout=500ms",
+        "ingestion.frame.assembly_timeout=1s",
     ] {
         command.args(["--set", setting]);
     }

@@ -4,9 +4,11 @@
 //! Needs Debian's packages of ffmpeg, srt-tools, GStreamer and iproute2; `tests/run` installs them.
 
 mod appliance;
+mod bad_input;
 mod bit_exact;
 mod clips;
 mod latm;
+mod operation;
 mod reference;
 mod senders;
 mod tap;

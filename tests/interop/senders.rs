@@ -52,7 +52,7 @@ pub fn send_rtp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, ssrc: u32) {
 
 /// `srt-live-transmit` from its standard input to a listener.
 pub struct SrtSender {
-    child: Child,
+    pub child: Child,
     said: Arc<Mutex<String>>,
 }
 
@@ -90,9 +90,16 @@ impl SrtSender {
 
     /// Ends the session once everything has arrived.
     pub fn finish(mut self) {
+        // The tool keeps the last pieces of its input back; null packets push them out.
+        let mut null_packets = [0xff; DATAGRAM];
+        for packet in null_packets.chunks_exact_mut(188) {
+            packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
+        }
+        self.send(&null_packets.repeat(40));
         // What is under way is lost when the caller closes.
         std::thread::sleep(Duration::from_millis(u64::from(SRT_LATENCY_MS) + 300));
-        // At the end of its input it keeps the connection.
+        // At the end of its input it keeps the connection; while it waits for input it hears no signal.
+        drop(self.child.stdin.take());
         signal(&self.child, "TERM");
         self.wait(Duration::from_secs(3));
     }

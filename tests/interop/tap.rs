@@ -61,7 +61,7 @@ impl Tap {
         self.frames.lock().unwrap().clone()
     }
 
-    /// Waits for so many frames, or until none has come for three seconds; gives them all.
+    /// Waits for so many frames, or until none has come for four seconds; gives them all.
     pub fn wait_for(&self, count: usize) -> Vec<Frame> {
         let mut seen = 0;
         let mut changed = Instant::now();
@@ -76,7 +76,7 @@ impl Tap {
                 seen = now;
                 changed = Instant::now();
             }
-            if changed.elapsed() > Duration::from_secs(3) {
+            if changed.elapsed() > Duration::from_secs(4) {
                 return self.frames();
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -1,0 +1,300 @@
+//! What an operator does and meets: other vendors' callers, passwords, encoders that come back, restarts, a second shard.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::appliance::{Appliance, Ports, Root, signal};
+use crate::clips::{self, TONE_48K, VIDEO, clip};
+use crate::senders::{self, SrtSender};
+use crate::tap::Frame;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn usual_clip() -> Arc<clips::Clip> {
+    clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k")
+}
+
+/// A process of this test that does not outlive it.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    fn wait(&mut self) {
+        let began = Instant::now();
+        while self.0.try_wait().expect("a child").is_none() {
+            assert!(began.elapsed() < Duration::from_secs(30), "it goes on for ever");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// ffmpeg sends over SRT and writes the same packets into a file, which is what the frames are held beside.
+fn ffmpeg_arrives_bit_exact(stream: &str, query: &str, settings: &[&str]) {
+    let appliance = Appliance::start(settings);
+    let tap = appliance.tap(stream);
+    let source = clips::directory().join("usual.ts");
+    usual_clip();
+    let copy = clips::directory().join(format!("ffmpeg-{stream}.ts"));
+    let mut ffmpeg = Process::start(
+        Command::new("ffmpeg").args(["-nostdin", "-v", "error", "-y", "-re", "-i"]).arg(source).args([
+            "-map",
+            "0",
+            "-c",
+            "copy",
+            "-f",
+            "tee",
+            &format!(
+                "[f=mpegts]{}|[f=mpegts]srt\\://127.0.0.1\\:{}?pkt_size=1316&latency=400000&linger=2&{query}",
+                copy.display(),
+                appliance.ports.srt
+            ),
+        ]),
+    );
+    ffmpeg.wait();
+    let sent = clips::from_file("ffmpeg", &copy);
+    let frames = tap.wait_for(sent.reference.packet_count());
+    // ffmpeg closes at once: libsrt then gives up what its peer has not yet asked for, so the very end may be missing.
+    let is_end = |frame: &Frame| frame.damaged;
+    assert!(frames.len() + 12 >= sent.reference.packet_count(), "{} frames", frames.len());
+    let mut whole = frames;
+    while whole.last().is_some_and(is_end) {
+        whole.pop();
+    }
+    sent.reference.first(&whole).compare(&format!("ffmpeg as {stream}"), &whole);
+}
+
+#[test]
+fn ffmpeg_as_caller_is_taken_in_plain() {
+    ffmpeg_arrives_bit_exact("cam1", "streamid=cam1", &[]);
+}
+
+#[test]
+fn ffmpeg_as_caller_is_taken_in_encrypted() {
+    ffmpeg_arrives_bit_exact(
+        "cam2",
+        "streamid=cam2&passphrase=known to everybody&pbkeylen=24",
+        &["ingestion.srt.passphrase=known to everybody"],
+    );
+}
+
+#[test]
+fn gstreamer_as_caller_is_taken_in_plain_and_encrypted() {
+    let clip = usual_clip();
+    let source = clips::directory().join("usual.ts");
+    for (stream, properties, settings) in [
+        ("gst1", "", &[][..]),
+        ("gst2", "passphrase=known-to-everybody pbkeylen=16", &["streams.gst2.passphrase=known-to-everybody"][..]),
+    ] {
+        let appliance = Appliance::start(settings);
+        let tap = appliance.tap(stream);
+        let pipeline = format!(
+            "filesrc location={} ! tsparse set-timestamps=true alignment=7 ! \
+             srtsink uri=srt://127.0.0.1:{}?mode=caller streamid={stream} latency=400 wait-for-connection=true {properties}",
+            source.display(),
+            appliance.ports.srt
+        );
+        let mut gstreamer =
+            Process::start(Command::new("gst-launch-1.0").args(["-q"]).args(pipeline.split_whitespace()));
+        gstreamer.wait();
+        let frames = tap.wait_for(clip.reference.packet_count());
+        // The tool closes at its last buffer, whose packets are then still under way.
+        let mut whole = frames;
+        assert!(whole.len() + 60 >= clip.reference.packet_count(), "{} frames", whole.len());
+        while whole.last().is_some_and(|frame| frame.damaged) {
+            whole.pop();
+        }
+        clip.reference.first(&whole).compare(&format!("GStreamer as {stream}"), &whole);
+    }
+}
+
+#[test]
+fn the_wrong_passphrase_and_none_are_refused_with_a_line_in_the_log() {
+    let appliance = Appliance::start(&["streams.cam1.passphrase=the right one"]);
+    let port = appliance.ports.srt;
+    let said = SrtSender::start(port, "streamid=cam1&passphrase=the wrong one&pbkeylen=16").refused();
+    assert!(!said.contains("SRT target connected"), "{said}");
+    appliance.wait_for_log("refused: ", PATIENCE);
+    let wrong = appliance.log();
+    assert!(wrong.contains("cam1"), "{wrong}");
+    let said = SrtSender::start(port, "streamid=cam1").refused();
+    assert!(!said.contains("SRT target connected"), "{said}");
+    let said = SrtSender::start(port, "streamid=open&passphrase=nobody asked for it").refused();
+    assert!(!said.contains("SRT target connected"), "{said}");
+    let log = appliance.log();
+    assert!(log.lines().filter(|line| line.contains("refused: ")).count() >= 3, "{log}");
+}
+
+#[test]
+fn a_stream_id_may_be_a_plain_name_or_follow_the_access_control_syntax_or_be_missing() {
+    let clip = usual_clip();
+    let appliance = Appliance::start(&[]);
+    for (query, name) in [
+        ("streamid=studio/cam 1", "studio/cam 1"),
+        ("streamid=#!::u=alice,r=gate,m=publish", "gate"),
+    ] {
+        let tap = appliance.tap(name);
+        senders::send_srt(appliance.ports.srt, query, &clip.bytes);
+        clip.reference.compare(name, &tap.wait_for(clip.reference.packet_count()));
+    }
+    let mut nameless = SrtSender::start(appliance.ports.srt, "mode=caller");
+    nameless.wait_for_connection();
+    nameless.send(&clip.bytes[..senders::DATAGRAM * 200]);
+    appliance.wait_for_log("stream=\"srt-127.0.0.1-", PATIENCE);
+    let said = SrtSender::start(appliance.ports.srt, "streamid=#!::r=gate,m=request").refused();
+    assert!(!said.contains("SRT target connected"), "nothing is served here: {said}");
+}
+
+#[test]
+fn an_encoder_that_was_killed_comes_back_to_the_same_tracks_in_a_new_segment() {
+    let clip = usual_clip();
+    let appliance = Appliance::start(&[]);
+    let tap = appliance.tap("cam1");
+    let mut first = SrtSender::start(appliance.ports.srt, "streamid=cam1");
+    first.wait_for_connection();
+    let half = clip.bytes.len() / 2 / senders::DATAGRAM * senders::DATAGRAM;
+    first.send(&clip.bytes[..half]);
+    first.kill();
+    senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
+    let frames = tap.wait_until("the second segment is whole", |frames| {
+        frames.iter().filter(|frame| frame.segment == 1).count() >= clip.reference.packet_count()
+    });
+    assert!(frames.iter().any(|frame| frame.segment == 0), "the first half is there");
+    for track in ["video0", "audio0"] {
+        let mine: Vec<&Frame> = frames.iter().filter(|frame| frame.track == track).collect();
+        let breaks: Vec<usize> = (0..mine.len()).filter(|&at| mine[at].discontinuity.is_some()).collect();
+        let restart = mine.iter().position(|frame| frame.segment == 1).expect("a second segment");
+        assert_eq!(breaks, [0, restart], "{track}: breaks where the source starts and starts again");
+        assert_eq!(mine[restart].discontinuity.as_deref(), Some("restart"));
+        assert!(mine.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "{track}: no number is left out");
+        let timeline: Vec<i64> = mine.iter().map(|frame| frame.timeline_ns).collect();
+        assert!(timeline[restart] > timeline[0], "{track}: the timeline goes on");
+    }
+    let second: Vec<Frame> = frames
+        .iter()
+        .filter(|frame| frame.segment == 1)
+        .cloned()
+        .map(|frame| Frame { segment: 0, discontinuity: None, ..frame })
+        .collect();
+    clip.reference.compare_content("the second life", &second);
+}
+
+#[test]
+fn two_shards_take_in_streams_of_every_kind_at_once() {
+    let clip = usual_clip();
+    let appliance = Appliance::start(&["shards.cores=[0,1]"]);
+    let count = clip.reference.packet_count();
+    let rtp = SocketAddr::from(([127, 0, 0, 1], appliance.ports.rtp));
+    std::thread::scope(|scope| {
+        for number in 0..3 {
+            let (clip, appliance) = (&clip, &appliance);
+            scope.spawn(move || {
+                let name = format!("srt{number}");
+                let tap = appliance.tap(&name);
+                senders::send_srt(appliance.ports.srt, &format!("streamid={name}"), &clip.bytes);
+                clip.reference.compare(&name, &tap.wait_for(count));
+            });
+            scope.spawn(move || {
+                let name = format!("rtp-0000000{number}");
+                let tap = appliance.tap(&name);
+                senders::send_rtp(&senders::socket(), &clip.bytes, rtp, number);
+                clip.reference.compare(&name, &tap.wait_for(count));
+            });
+        }
+    });
+}
+
+#[test]
+fn sigterm_publishes_the_open_frames_and_ends_within_five_seconds() {
+    let clip = usual_clip();
+    let mut appliance = Appliance::start(&["ingestion.frame.assembly_timeout=60s"]);
+    let socket = senders::socket();
+    let name = format!("ts-127.0.0.1-{}", socket.local_addr().unwrap().port());
+    let tap = appliance.tap(&name);
+    senders::send_udp(&socket, &clip.bytes, SocketAddr::from(([127, 0, 0, 1], appliance.ports.rtp)));
+    let before = tap.wait_until("nearly all frames", |frames| frames.len() + 4 >= clip.reference.packet_count());
+    assert!(before.len() < clip.reference.packet_count(), "the last frame of the video is still open");
+    let (status, took) = appliance.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    clip.reference.compare("after SIGTERM", &tap.wait_for(clip.reference.packet_count()));
+}
+
+#[test]
+fn a_restarted_appliance_takes_up_its_rings_and_the_reader_goes_on() {
+    let clip = usual_clip();
+    let (root, ports) = (Arc::new(Root::new()), Ports::free());
+    let mut first = Appliance::start_in(Arc::clone(&root), ports, &[]);
+    let tap = first.tap("cam1");
+    senders::send_srt(ports.srt, "streamid=cam1", &clip.bytes);
+    let count = clip.reference.packet_count();
+    clip.reference.compare("before", &tap.wait_for(count));
+    first.terminate();
+    let second = Appliance::start_in(root, ports, &[]);
+    senders::send_srt(ports.srt, "streamid=cam1", &clip.bytes);
+    let frames = tap.wait_for(2 * count);
+    drop(second);
+    let after: Vec<Frame> = frames[count..].to_vec();
+    for track in ["video0", "audio0"] {
+        let mine: Vec<&Frame> = frames.iter().filter(|frame| frame.track == track).collect();
+        assert!(mine.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "{track}: the numbers go on");
+        let again = after.iter().find(|frame| frame.track == track).expect("frames after the restart");
+        assert!(again.discontinuity.is_some(), "{track}: the first frame after the restart is marked");
+        assert!(again.segment > 0, "{track}: a new segment");
+    }
+    clip.reference.compare_content("after", &after);
+}
+
+#[test]
+fn a_crashed_appliance_takes_up_its_rings_and_the_reader_goes_on() {
+    let clip = usual_clip();
+    let (root, ports) = (Arc::new(Root::new()), Ports::free());
+    let mut first = Appliance::start_in(Arc::clone(&root), ports, &[]);
+    let tap = first.tap("cam1");
+    let mut sender = SrtSender::start(ports.srt, "streamid=cam1");
+    sender.wait_for_connection();
+    sender.send(&clip.bytes[..clip.bytes.len() / 2]);
+    tap.wait_until("some frames", |frames| frames.len() > 20);
+    first.kill();
+    sender.kill();
+    let seen = tap.wait_for(usize::MAX).len();
+    let second = Appliance::start_in(root, ports, &[]);
+    senders::send_srt(ports.srt, "streamid=cam1", &clip.bytes);
+    let frames = tap.wait_for(seen + clip.reference.packet_count());
+    drop(second);
+    assert_eq!(frames.len(), seen + clip.reference.packet_count());
+    clip.reference.compare_content("after the crash", &frames[seen..]);
+    for track in ["video0", "audio0"] {
+        let mine: Vec<&Frame> = frames.iter().filter(|frame| frame.track == track).collect();
+        assert!(mine.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "{track}: the numbers go on");
+    }
+}
+
+#[test]
+fn a_silent_sender_that_goes_on_is_not_taken_for_a_new_one() {
+    let clip = usual_clip();
+    let appliance = Appliance::start(&["ingestion.frame.assembly_timeout=10s"]);
+    let tap = appliance.tap("cam1");
+    let mut sender = SrtSender::start(appliance.ports.srt, "streamid=cam1");
+    sender.wait_for_connection();
+    let half = clip.bytes.len() / 2 / senders::DATAGRAM * senders::DATAGRAM;
+    sender.send(&clip.bytes[..half]);
+    signal(&sender.child, "STOP");
+    std::thread::sleep(Duration::from_millis(2_500));
+    signal(&sender.child, "CONT");
+    sender.send(&clip.bytes[half..]);
+    sender.finish();
+    clip.reference.compare("with a pause", &tap.wait_for(clip.reference.packet_count()));
+}
