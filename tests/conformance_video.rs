@@ -1,11 +1,18 @@
 //! Video access units against ffprobe's packets of the same bytes: number, order, bytes and key flags.
 
+#[path = "conformance/bitstream.rs"]
+mod bitstream;
 #[path = "conformance/clips.rs"]
 mod clips;
+#[path = "conformance/field_coded.rs"]
+mod field_coded;
+#[path = "conformance/parameters.rs"]
+mod parameters;
 
 use std::path::{Path, PathBuf};
 
 use clips::Packet;
+use field_coded::Structure;
 use headworks::codec::h264::H264Framer;
 use headworks::codec::hevc::HevcFramer;
 use headworks::codec::mpeg2video::Mpeg2VideoFramer;
@@ -237,4 +244,82 @@ fn mpeg2_interlaced_with_stuffing() {
         "-c:v mpeg2video -g 12 -bf 2 -flags +ildct+ilme -b:v 6M -minrate 6M -maxrate 6M -bufsize 2M",
     )
     .compare::<Mpeg2VideoFramer>(SAME, "720×576i50 Main");
+}
+
+#[test]
+fn h264_field_coded_gives_an_access_unit_for_each_field() {
+    let pictures = field_coded::h264(60);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("fields.h264");
+    let stream: Vec<u8> = pictures.iter().flat_map(|picture| picture.bytes.iter().copied()).collect();
+    std::fs::write(&path, &stream).expect("written");
+
+    let mut framer = H264Framer::new();
+    let units = frame(&mut framer, stream.chunks(184));
+    assert_eq!(framer.configuration().format.to_string(), "32×64i50 Main");
+    assert_eq!(framer.configuration().generation, 1);
+    assert_eq!(units.len(), pictures.len());
+    for (unit, picture) in units.iter().zip(&pictures) {
+        assert_eq!(unit.bytes, picture.bytes);
+        let structure = match (picture.structure, picture.is_first) {
+            (Structure::Frame, _) => PictureStructure::Frame,
+            (Structure::Top, true) => PictureStructure::TopField,
+            (Structure::Bottom, true) => PictureStructure::BottomField,
+            (Structure::Top, false) => PictureStructure::SecondTopField,
+            (Structure::Bottom, false) => PictureStructure::SecondBottomField,
+        };
+        assert_eq!(unit.info.picture_structure, structure);
+        assert_eq!(unit.info.is_key(), picture.is_key);
+        assert_eq!(unit.info.fields, if picture.structure == Structure::Frame { 2 } else { 1 });
+        let timecode = unit.info.timecode.expect("a time code");
+        assert_eq!((timecode.hours, timecode.minutes, timecode.seconds), (10, 20, 30));
+    }
+    compare(&mut H264Framer::new(), &path, SAME);
+    clips::decode(&path, 60);
+}
+
+#[test]
+fn mpeg2_field_pictures_make_one_access_unit_of_two() {
+    let pictures = field_coded::mpeg2(60);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("fields.m2v");
+    let stream: Vec<u8> = pictures.iter().flat_map(|picture| picture.bytes.iter().copied()).collect();
+    std::fs::write(&path, &stream).expect("written");
+    let mut framer = Mpeg2VideoFramer::new();
+    let units = compare(&mut framer, &path, SAME);
+    assert_eq!(framer.configuration().format.to_string(), "32×64i50 Main");
+    assert!(units.iter().all(|unit| unit.info.picture_structure == PictureStructure::Frame && unit.info.fields == 2));
+    assert_eq!(clips::packets(&path), joined(&pictures));
+    clips::decode(&path, 60);
+}
+
+/// The packets of whole frames.
+fn joined(pictures: &[field_coded::Picture]) -> Vec<Packet> {
+    let mut frames: Vec<(Vec<u8>, bool)> = Vec::new();
+    for picture in pictures {
+        if picture.is_first {
+            frames.push((Vec::new(), picture.is_key));
+        }
+        frames.last_mut().expect("a frame").0.extend_from_slice(&picture.bytes);
+    }
+    frames
+        .into_iter()
+        .map(|(bytes, is_key)| Packet { size: bytes.len(), crc32: clips::crc32(&bytes), is_key })
+        .collect()
+}
+
+#[test]
+fn h264_headers_read_as_another_reader_reads_them() {
+    let fields: Vec<u8> = field_coded::h264(30).iter().flat_map(|picture| picture.bytes.iter().copied()).collect();
+    assert_eq!(parameters::compare_stream(&fields), (55, 55));
+    let encoders = [
+        "-g 12 -bf 3 -x264opts interlaced=1:tff=1:slices=3:nal-hrd=vbr:pic-struct=1:open-gop=1 -b:v 2M -maxrate 3M -bufsize 3M",
+        "-g 25 -x264opts intra-refresh=1:aud=1:bframes=0:weightp=2:cqm=jvt",
+        "-profile:v baseline -g 10",
+    ];
+    for encoder in encoders {
+        let clip = clip("h264", INTERLACED, &format!("-c:v libx264 -preset veryfast {encoder}"));
+        let (slices, _) = parameters::compare_stream(&std::fs::read(&clip.raw).expect("the clip is there"));
+        assert!(slices >= 75);
+    }
 }

@@ -72,6 +72,15 @@ fn sections(path: &Path, arguments: &str, name: &str) -> Vec<HashMap<String, Str
     sections
 }
 
+/// Decodes the whole clip: no error, and so many frames.
+pub fn decode(path: &Path, frames: usize) {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-i"]).arg(path);
+    command.args(["-f", "framecrc", "-vsync", "passthrough", "-"]);
+    let output = run(&mut command);
+    assert_eq!(output.lines().filter(|line| !line.starts_with('#')).count(), frames);
+}
+
 /// The payload of each transport stream packet with video, PES headers taken off: ffmpeg's muxer gives video PID 0x100.
 pub fn transport_pieces(path: &Path) -> Vec<Vec<u8>> {
     let stream = std::fs::read(path).expect("the clip is there");
@@ -105,6 +114,7 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 
 fn run(command: &mut Command) -> String {
     let output = command.output().expect("ffmpeg and ffprobe are installed");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaint.is_empty(), "{command:?}: {complaint}");
     String::from_utf8(output.stdout).expect("text")
 }
