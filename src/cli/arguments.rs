@@ -45,8 +45,8 @@ enum Command {
     Streams(StreamsArguments),
     Check(CheckArguments),
     Send(Box<SendArguments>),
-    Bench(BenchArguments),
     Relay(Box<RelayArguments>),
+    Bench(BenchArguments),
     /// Print completions for a shell
     Completions(CompletionsArguments),
 }
