@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 const FILES_MAX: usize = 40;
 const FILE_LEN_MAX: usize = 4_096;
 
+/// What a target runs.
+type Body = fn(&[u8]);
+
 /// Every target of `tests/fuzz` and its body.
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+const TARGETS: &[(&str, Body)] = &[
     ("aac_adts", headworks::codec::fuzzing_audio::fuzz_adts),
     ("aac_config", headworks::codec::fuzzing_audio::fuzz_audio_specific_config),
     ("aac_latm", headworks::codec::fuzzing_audio::fuzz_latm),
@@ -18,10 +21,12 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("configuration", headworks::config::fuzzing::fuzz_configuration),
     ("h264", headworks::codec::h264::fuzzing::fuzz_h264),
     ("h264_depacketizer", headworks::codec::rtp_payload::fuzzing::fuzz_h264_depacketizer),
+    ("hevc", headworks::codec::hevc::fuzzing::fuzz_hevc),
     ("hevc_depacketizer", headworks::codec::rtp_payload::fuzzing::fuzz_hevc_depacketizer),
     ("ingest", headworks::pipeline::fuzzing::fuzz_ingest),
     ("klv", headworks::codec::fuzzing_audio::fuzz_klv),
     ("mp2", headworks::codec::fuzzing_audio::fuzz_mp2),
+    ("mpeg2video", headworks::codec::mpeg2video::fuzzing::fuzz_mpeg2),
     ("opus", headworks::codec::fuzzing_audio::fuzz_opus),
     ("ring_reader", headworks_frame_ring::fuzzing::fuzz_changed_ring),
     ("rtp_access_unit", headworks::codec::rtp_payload::fuzzing::fuzz_rtp_access_unit),

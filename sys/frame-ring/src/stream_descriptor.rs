@@ -197,10 +197,13 @@ impl StreamDescriptor {
         // SAFETY: u64 words seen as their bytes: same memory, same length, no invalid value.
         let segment = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), length) };
         let segments = [segment];
-        let message = Reader::new(SegmentArray::new(&segments), ReaderOptions::new());
+        // An honest message has every text and list once. One that points to the same place many times, or counts structs of
+        // no size, would otherwise become many times larger in memory than it is.
+        let mut options = ReaderOptions::new();
+        options.traversal_limit_in_words(Some(2 * words.len() + 64));
+        let message = Reader::new(SegmentArray::new(&segments), options);
         let text = |t: capnp::Result<capnp::text::Reader<'_>>| t.ok()?.to_str().ok().map(str::to_owned);
         let d = message.get_root::<stream_descriptor::Reader<'_>>().ok()?;
-        // Lists are bounded by the traversal limit; the count alone allocates nothing.
         let mut programmes = Vec::new();
         for p in d.get_programmes().ok()? {
             programmes.push(Programme {
@@ -209,9 +212,6 @@ impl StreamDescriptor {
                 name: text(p.get_name())?,
                 provider: text(p.get_provider())?,
             });
-            if programmes.len() > SIZE_MAX / 8 {
-                return None;
-            }
         }
         let mut tracks = Vec::new();
         for t in d.get_tracks().ok()? {
@@ -231,9 +231,6 @@ impl StreamDescriptor {
                 channels: t.get_channels(),
                 ended: t.get_ended(),
             });
-            if tracks.len() > SIZE_MAX / 8 {
-                return None;
-            }
         }
         Some(Self {
             name: text(d.get_name())?,
@@ -305,6 +302,18 @@ mod tests {
             descriptor.write(dir.path()).unwrap();
             assert_eq!(StreamDescriptor::read(dir.path()).unwrap(), descriptor);
         }
+    }
+
+    #[test]
+    fn a_list_of_many_structs_of_no_size_is_refused() {
+        // The root: two words of data, and pointers to a name, to programmes and to tracks, 60,448 of them without any bytes.
+        let words: [u64; 7] = [0x0003_0002 << 32, 0, 0, 0, 0, 60_448 << 35 | 1, 0];
+        let bytes: Vec<u8> = [7_u64 << 32].iter().chain(&words).flat_map(|word| word.to_le_bytes()).collect();
+        assert!(matches!(StreamDescriptor::decode(&bytes), Err(StreamDescriptorError::Malformed)));
+        // The same with no structs is a stream without tracks.
+        let mut sound = bytes;
+        sound[48..56].fill(0);
+        assert_eq!(StreamDescriptor::decode(&sound).unwrap(), StreamDescriptor::default());
     }
 
     proptest! {
