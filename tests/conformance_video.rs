@@ -87,11 +87,7 @@ fn compare(framer: &mut dyn Framer, path: &Path, key: KeyRule) -> Vec<AccessUnit
     for (index, (unit, expected)) in units.iter().zip(&expected).enumerate() {
         let next = units.get(index + 1).map(|unit| unit.bytes.as_slice());
         let bytes = if hevc { as_hevc_parser_cuts(&unit.bytes, next, index == 0) } else { unit.bytes.clone() };
-        let got = Packet {
-            size: bytes.len(),
-            crc32: clips::crc32(&bytes),
-            is_key: (key.0)(&unit.info),
-        };
+        let got = Packet { size: bytes.len(), crc32: clips::crc32(&bytes), is_key: (key.0)(&unit.info) };
         assert_eq!(got, *expected, "access unit {index} of {path:?}: {:?}", unit.info);
         assert_eq!(unit.position, position);
         assert!(!unit.info.damaged, "access unit {index} of {path:?}");
@@ -188,7 +184,9 @@ fn h264_intra_refresh() {
     let recovers = KeyRule(|info| info.is_key() || matches!(info.random_access, RandomAccess::RecoveryPoint { .. }));
     let units = clip("h264", PROGRESSIVE, "-c:v libx264 -preset fast -g 25 -x264opts intra-refresh=1")
         .compare::<H264Framer>(recovers, "320×180p25 High");
-    assert!(units.iter().any(|unit| matches!(unit.info.random_access, RandomAccess::RecoveryPoint { frame_count: 1.. })));
+    assert!(
+        units.iter().any(|unit| matches!(unit.info.random_access, RandomAccess::RecoveryPoint { frame_count: 1.. }))
+    );
 }
 
 #[test]
@@ -199,8 +197,12 @@ fn h264_ten_bit_4_2_2_intra() {
 
 #[test]
 fn hevc_8_bit() {
-    clip("hevc", PROGRESSIVE, "-c:v libx265 -preset ultrafast -x265-params log-level=error:keyint=20:open-gop=1:bframes=3")
-        .compare::<HevcFramer>(SAME, "320×180p25 Main");
+    clip(
+        "hevc",
+        PROGRESSIVE,
+        "-c:v libx265 -preset ultrafast -x265-params log-level=error:keyint=20:open-gop=1:bframes=3",
+    )
+    .compare::<HevcFramer>(SAME, "320×180p25 Main");
 }
 
 #[test]
@@ -230,13 +232,18 @@ fn hevc_field_coded() {
 
 #[test]
 fn mpeg2_progressive() {
-    clip("m2v", PROGRESSIVE, "-c:v mpeg2video -g 12 -bf 2 -b:v 2M").compare::<Mpeg2VideoFramer>(SAME, "320×180p25 Main");
+    clip("m2v", PROGRESSIVE, "-c:v mpeg2video -g 12 -bf 2 -b:v 2M")
+        .compare::<Mpeg2VideoFramer>(SAME, "320×180p25 Main");
 }
 
 #[test]
 fn mpeg2_interlaced_with_stuffing() {
-    clip("m2v", INTERLACED, "-c:v mpeg2video -g 12 -bf 2 -flags +ildct+ilme -b:v 6M -minrate 6M -maxrate 6M -bufsize 2M")
-        .compare::<Mpeg2VideoFramer>(SAME, "720×576i50 Main");
+    clip(
+        "m2v",
+        INTERLACED,
+        "-c:v mpeg2video -g 12 -bf 2 -flags +ildct+ilme -b:v 6M -minrate 6M -maxrate 6M -bufsize 2M",
+    )
+    .compare::<Mpeg2VideoFramer>(SAME, "720×576i50 Main");
 }
 
 #[test]

@@ -389,13 +389,7 @@ impl<S: Syntax> StartCodeFramer<S> {
     }
 
     fn capture_held(&mut self, len: usize) {
-        capture(
-            &mut self.captured,
-            &mut self.capture_left,
-            &mut self.truncated,
-            self.capturing,
-            &self.held[..len],
-        );
+        capture(&mut self.captured, &mut self.capture_left, &mut self.truncated, self.capturing, &self.held[..len]);
     }
 
     #[inline]

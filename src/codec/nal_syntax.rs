@@ -31,7 +31,6 @@ pub const EXTENDED_SAR: u32 = 255;
 /// The code point that says nothing (H.273).
 pub const UNSPECIFIED: u8 = 2;
 
-
 /// Takes the emulation prevention bytes out of `unit` (H.264 §7.4.1, H.265 §7.4.2), as far as `buffer` reaches.
 pub fn unescape<'a>(unit: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
     let mut zeros = 0;
@@ -171,4 +170,3 @@ fn take_number(rest: &mut &[u8]) -> Option<u32> {
         }
     }
 }
-

@@ -51,7 +51,10 @@ pub fn picture_types(path: &Path) -> String {
 
 /// The name of the video codec, as ffprobe spells it.
 pub fn codec(path: &Path) -> String {
-    sections(path, "-show_streams -show_entries stream=codec_name", "STREAM").remove(0).remove("codec_name").expect("a name")
+    sections(path, "-show_streams -show_entries stream=codec_name", "STREAM")
+        .remove(0)
+        .remove("codec_name")
+        .expect("a name")
 }
 
 /// The `[name]` sections that ffprobe writes of the video stream.

@@ -8,9 +8,7 @@ use super::sei::{self, Message, PICTURE_TIMING_BYTES_MAX, PictureTiming};
 use super::slice::{self, ParsedSlice, PictureFields, SliceHeader};
 use crate::codec::annexb::{CAPTURED_BYTES_MAX, Judgement, StartCodeFramer, Syntax};
 use crate::codec::nal_syntax::{transfer_function, unescape};
-use crate::media::{
-    AccessUnitInfo, Format, PictureStructure, PictureType, RandomAccess, Scan, TrackConfiguration,
-};
+use crate::media::{AccessUnitInfo, Format, PictureStructure, PictureType, RandomAccess, Scan, TrackConfiguration};
 
 /// Cuts an H.264 byte stream into access units: a frame, or a single field in field-coded pictures.
 pub type H264Framer = StartCodeFramer<H264Syntax>;

@@ -7,3 +7,6 @@ pub mod parameters;
 pub mod sei;
 
 pub use access_unit::{HevcFramer, HevcSyntax};
+
+#[cfg(test)]
+mod tests;

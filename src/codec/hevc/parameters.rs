@@ -320,12 +320,7 @@ pub struct ParameterSets {
 
 impl Default for ParameterSets {
     fn default() -> Self {
-        Self {
-            video: [const { None }; 16],
-            sequence: [const { None }; 16],
-            picture: [const { None }; 64],
-            bytes: 0,
-        }
+        Self { video: [const { None }; 16], sequence: [const { None }; 16], picture: [const { None }; 64], bytes: 0 }
     }
 }
 

@@ -212,8 +212,13 @@ pub fn parse_group(unit: &[u8]) -> Option<Timecode> {
     let marker = r.flag()?;
     let seconds = r.bits(6)? as u8;
     let frames = r.bits(6)? as u16;
-    (marker && hours < 24 && minutes < 60 && seconds < 60)
-        .then_some(Timecode { hours, minutes, seconds, frames, drop_frame })
+    (marker && hours < 24 && minutes < 60 && seconds < 60).then_some(Timecode {
+        hours,
+        minutes,
+        seconds,
+        frames,
+        drop_frame,
+    })
 }
 
 /// The front of a `picture_header` (§6.2.3).
