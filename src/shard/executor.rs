@@ -1,15 +1,14 @@
 //! The shell of a shard: one glommio executor on one core. The only file that names glommio.
 //!
 //! glommio gives placement, and room for tasks beside the turn. It does not carry packets: its UDP sockets and its parking
-//! cost eight times what the private ring does, so the turn waits inside its own ring while there is traffic, and parks
-//! here only when there is none.
+//! cost eight times what the private ring does, so the turn waits inside its own ring while there is traffic, and on a plain
+//! eventfd when there is none.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use glommio::io::BufferedFile;
-use glommio::timer::Timer;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Why a shard's thread could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -73,25 +72,50 @@ pub async fn yield_now() {
 }
 
 /// Sleeps on an eventfd that the packet ring and the mailbox write to.
+///
+/// In the kernel and not in the executor: glommio 0.9 was seen, on a busy machine, to sleep for ever beside an armed timer
+/// and a readable eventfd. Other tasks of the shard wait meanwhile, at most as long as the turn sleeps.
 pub struct Parker {
-    bell: BufferedFile,
+    bell: OwnedFd,
 }
 
 impl Parker {
-    /// Sleeps on `eventfd`, which must be in blocking mode.
+    /// Sleeps on `eventfd`.
     pub fn new(eventfd: OwnedFd) -> Self {
-        Self { bell: headworks_host::adopt_descriptor(eventfd) }
+        Self { bell: eventfd }
     }
 
     /// Sleeps until the eventfd is written to, or for `timeout`.
-    pub async fn park(&self, timeout: Duration) {
-        let rung = async {
-            // The count read does not matter, and neither does an error: the turn looks at everything anyway.
-            let _ = self.bell.read_at(0, 8).await;
-        };
-        let expired = async {
-            Timer::new(timeout).await;
-        };
-        futures_lite::future::or(rung, expired).await;
+    pub fn park(&self, timeout: Duration) {
+        let mut descriptors = [PollFd::new(&self.bell, PollFlags::IN)];
+        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        // Neither the count nor an error matters: the turn looks at everything anyway.
+        if matches!(poll(&mut descriptors, Some(&timeout)), Ok(1..)) {
+            let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn a_parked_shard_wakes_at_its_timeout_and_at_the_bell() {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let parker = Parker::new(bell.try_clone().unwrap());
+        let began = Instant::now();
+        parker.park(Duration::from_millis(20));
+        assert!(began.elapsed() >= Duration::from_millis(20));
+        rustix::io::write(&bell, &1_u64.to_ne_bytes()).unwrap();
+        parker.park(Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_secs(30));
+        let again = Instant::now();
+        parker.park(Duration::from_millis(20));
+        assert!(again.elapsed() >= Duration::from_millis(20), "one ring wakes once");
     }
 }

@@ -155,7 +155,7 @@ impl Shard {
             }
             yield_now().await;
             if self.is_idle()
-                && let Err(error) = self.park().await
+                && let Err(error) = self.park()
             {
                 break Err(error);
             }
@@ -277,6 +277,10 @@ impl Shard {
         if let Some(index) = self.sessions.by_source(&key) {
             return self.hand_to(now, index, datagram);
         }
+        if self.door.strangers.has_refused(now, &key) {
+            self.counters.dropped_stray += 1;
+            return;
+        }
         match kind {
             strangers::Kind::Rtp(header) => self.receive_rtp_stranger(now, role, key, header, datagram),
             _ => {
@@ -344,7 +348,7 @@ impl Shard {
                 Message::Admitted(admitted) => self.admitted(now, *admitted),
                 Message::Refused(request, reason) => self.refuse(now, &request, reason),
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
-                Message::SourceRefused(key) => self.source_refused(&key),
+                Message::SourceRefused(key) => self.source_refused(now, &key),
                 Message::TrackReady(life, ready) => {
                     if let Some(index) = self.sessions.by_life(life)
                         && let Some(rings) = &mut self.sessions.get_mut(index).rings
@@ -483,7 +487,7 @@ impl Shard {
     }
 
     /// Sleeps outside the ring until something arrives, a message comes, or a timer runs out.
-    async fn park(&mut self) -> Result<(), NetError> {
+    fn park(&mut self) -> Result<(), NetError> {
         if !self.mailbox.park() {
             return Ok(());
         }
@@ -491,7 +495,7 @@ impl Shard {
             self.counters.parks += 1;
             let now = Clock::now();
             let until = self.timers.earliest().unwrap_or(Instant::FAR_FUTURE).min(self.next_tick);
-            self.parker.park(until.saturating_since(now)).await;
+            self.parker.park(until.saturating_since(now));
             self.net.unpark();
         }
         self.mailbox.unpark();
