@@ -258,7 +258,7 @@ fn hex_dump_line(line: &str) -> impl Iterator<Item = u8> + '_ {
         .into_iter()
 }
 
-fn hashed(bytes: &[u8]) -> (usize, String) {
+pub fn hashed(bytes: &[u8]) -> (usize, String) {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     let text = digest.as_ref().iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
