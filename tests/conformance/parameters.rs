@@ -147,7 +147,9 @@ fn write_vui(w: &mut BitWriter, c: &mut Choices) {
     let timing = c.flag();
     w.bit(timing);
     if timing {
-        w.bits(32, [1, 1001, 3003][c.next(3) as usize]).bits(32, [50, 60_000, 180_000][c.next(3) as usize]).bit(c.flag());
+        w.bits(32, [1, 1001, 3003][c.next(3) as usize])
+            .bits(32, [50, 60_000, 180_000][c.next(3) as usize])
+            .bit(c.flag());
     }
     let lengths = (c.next(32), c.next(32), c.next(32));
     let (nal_hrd, vcl_hrd) = (c.flag(), c.flag());

@@ -38,11 +38,8 @@ impl Collector {
     }
 
     pub fn flush(&mut self, framer: &mut dyn Framer) {
-        loop {
-            let ended = match framer.flush() {
-                Some(step) => self.take(step),
-                None => break,
-            };
+        while let Some(step) = framer.flush() {
+            let ended = self.take(step);
             self.end(ended, framer);
         }
         assert!(self.open.is_none());

@@ -9,3 +9,6 @@ pub mod sei;
 pub mod slice;
 
 pub use access_unit::{H264Framer, H264Syntax};
+
+#[cfg(test)]
+mod tests;

@@ -8,3 +8,6 @@ pub mod rtp;
 pub mod sei;
 
 pub use access_unit::{HevcFramer, HevcSyntax};
+
+#[cfg(test)]
+mod tests;

@@ -5,3 +5,6 @@ pub mod fuzzing;
 pub mod headers;
 
 pub use access_unit::{Mpeg2VideoFramer, Mpeg2VideoSyntax};
+
+#[cfg(test)]
+mod tests;
