@@ -38,7 +38,10 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_configuration_that_cannot_be_read_is_named() {
     let (root, ports) = (Root::new(), Ports::free());
-    refuses(command(root.path(), ports, &[]).args(["--config", "/nowhere/headworks.yaml"]), &["/nowhere/headworks.yaml"]);
+    refuses(
+        command(root.path(), ports, &[]).args(["--config", "/nowhere/headworks.yaml"]),
+        &["/nowhere/headworks.yaml"],
+    );
 }
 
 #[test]
@@ -57,8 +60,14 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
 #[test]
 fn a_passphrase_of_the_wrong_length_is_named() {
     let (root, ports) = (Root::new(), Ports::free());
-    refuses(&mut command(root.path(), ports, &["ingestion.srt.passphrase=short"]), &["ingestion.srt.passphrase", "10 to 79"]);
-    refuses(&mut command(root.path(), ports, &["streams.cam1.passphrase=short"]), &["streams.cam1.passphrase", "10 to 79"]);
+    refuses(
+        &mut command(root.path(), ports, &["ingestion.srt.passphrase=short"]),
+        &["ingestion.srt.passphrase", "10 to 79"],
+    );
+    refuses(
+        &mut command(root.path(), ports, &["streams.cam1.passphrase=short"]),
+        &["streams.cam1.passphrase", "10 to 79"],
+    );
 }
 
 #[test]
@@ -80,7 +89,10 @@ fn a_ring_directory_without_permission_is_refused() {
     let mut wrapped = Command::new("setpriv");
     wrapped.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
     wrapped.arg(ordinary.get_program()).args(ordinary.get_args());
-    wrapped.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    wrapped
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     refuses(&mut wrapped, &[root.path().to_str().unwrap(), "ermission denied"]);
 }
 
@@ -90,7 +102,9 @@ struct SmallTmpfs(tempfile::TempDir);
 impl SmallTmpfs {
     fn new(size: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "interop"]).arg(directory.path()));
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "interop"])
+            .arg(directory.path()));
         Self(directory)
     }
 }
@@ -103,7 +117,8 @@ impl Drop for SmallTmpfs {
 
 #[test]
 fn a_full_shared_memory_refuses_the_stream_with_its_reason_and_nothing_else() {
-    let clip = clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
+    let clip =
+        clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
     let tmpfs = SmallTmpfs::new("8m");
     let root = tmpfs.0.path().join("rings");
     let mut appliance = Appliance::start(&[&format!("output.root={}", root.display())]);
@@ -123,7 +138,8 @@ fn a_full_shared_memory_refuses_the_stream_with_its_reason_and_nothing_else() {
 
 #[test]
 fn random_datagrams_to_every_port_change_nothing_but_counters() {
-    let clip = clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
+    let clip =
+        clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
     let mut appliance = Appliance::start(&[]);
     let ports = appliance.ports;
     let tap = appliance.tap("cam1");

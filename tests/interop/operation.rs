@@ -48,8 +48,8 @@ fn ffmpeg_arrives_bit_exact(stream: &str, query: &str, settings: &[&str]) {
     let source = clips::directory().join("usual.ts");
     usual_clip();
     let copy = clips::directory().join(format!("ffmpeg-{stream}.ts"));
-    let mut ffmpeg = Process::start(
-        Command::new("ffmpeg").args(["-nostdin", "-v", "error", "-y", "-re", "-i"]).arg(source).args([
+    let mut ffmpeg =
+        Process::start(Command::new("ffmpeg").args(["-nostdin", "-v", "error", "-y", "-re", "-i"]).arg(source).args([
             "-map",
             "0",
             "-c",
@@ -61,8 +61,7 @@ fn ffmpeg_arrives_bit_exact(stream: &str, query: &str, settings: &[&str]) {
                 copy.display(),
                 appliance.ports.srt
             ),
-        ]),
-    );
+        ]));
     ffmpeg.wait();
     let sent = clips::from_file("ffmpeg", &copy);
     let frames = tap.wait_for(sent.reference.packet_count());
@@ -141,10 +140,8 @@ fn the_wrong_passphrase_and_none_are_refused_with_a_line_in_the_log() {
 fn a_stream_id_may_be_a_plain_name_or_follow_the_access_control_syntax_or_be_missing() {
     let clip = usual_clip();
     let appliance = Appliance::start(&[]);
-    for (query, name) in [
-        ("streamid=studio/cam 1", "studio/cam 1"),
-        ("streamid=#!::u=alice,r=gate,m=publish", "gate"),
-    ] {
+    for (query, name) in [("streamid=studio/cam 1", "studio/cam 1"), ("streamid=#!::u=alice,r=gate,m=publish", "gate")]
+    {
         let tap = appliance.tap(name);
         senders::send_srt(appliance.ports.srt, query, &clip.bytes);
         clip.reference.compare(name, &tap.wait_for(clip.reference.packet_count()));
