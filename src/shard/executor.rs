@@ -1,14 +1,12 @@
 //! The shell of a shard: one glommio executor on one core. The only file that names glommio.
 //!
-//! glommio gives placement, and room for tasks beside the turn. It does not carry packets: its UDP sockets and its parking
-//! cost eight times what the private ring does, so the turn waits inside its own ring while there is traffic, and parks
-//! here only when there is none.
+//! glommio gives placement, and room for tasks beside the turn. It does not carry packets, because its UDP sockets cost eight
+//! times what the private ring does; and it does not sleep for the turn, because an executor that sleeps on a descriptor beside
+//! a timer was seen not to wake again under load. The turn sleeps inside its own ring, always for a bounded time, and lets the
+//! executor's other tasks run after each turn.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use glommio::io::BufferedFile;
-use glommio::timer::Timer;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 /// Why a shard's thread could not be made.
@@ -70,28 +68,4 @@ impl Shell {
 /// Lets the executor's other tasks run.
 pub async fn yield_now() {
     glommio::executor().yield_task_queue_now().await;
-}
-
-/// Sleeps on an eventfd that the packet ring and the mailbox write to.
-pub struct Parker {
-    bell: BufferedFile,
-}
-
-impl Parker {
-    /// Sleeps on `eventfd`, which must be in blocking mode.
-    pub fn new(eventfd: OwnedFd) -> Self {
-        Self { bell: headworks_host::adopt_descriptor(eventfd) }
-    }
-
-    /// Sleeps until the eventfd is written to, or for `timeout`.
-    pub async fn park(&self, timeout: Duration) {
-        let rung = async {
-            // The count read does not matter, and neither does an error: the turn looks at everything anyway.
-            let _ = self.bell.read_at(0, 8).await;
-        };
-        let expired = async {
-            Timer::new(timeout).await;
-        };
-        futures_lite::future::or(rung, expired).await;
-    }
 }
