@@ -34,6 +34,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("rtp_rtcp", headworks::protocol::rtp::fuzzing::fuzz_rtcp),
     ("rtp_sdp", headworks::protocol::rtp::fuzzing::fuzz_sdp),
     ("rtp_source", headworks::protocol::rtp::fuzzing::fuzz_source),
+    ("send_material", headworks::cli::send::material::fuzzing::fuzz_material),
     ("srt_caller", headworks::protocol::srt::fuzzing::fuzz_caller),
     ("srt_connection", headworks::protocol::srt::connection::fuzzing::fuzz_connection),
     ("srt_handshake", headworks::protocol::srt::fuzzing::fuzz_handshake),

@@ -478,5 +478,7 @@ impl PacketTimes {
     }
 }
 
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

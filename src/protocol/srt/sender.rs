@@ -164,7 +164,8 @@ impl Sender {
     /// the end of a burst and could not know.
     pub fn handle_timeout(&mut self, now: Instant, round_trip: &RoundTrip, statistics: &mut Statistics) {
         self.drop_too_late(now, statistics);
-        if now >= self.probe_at(round_trip) {
+        // Also while lost packets wait to go out: the probe would be overdue as soon as they are gone.
+        if self.buffer.in_flight() > 0 && now >= self.patient_until(round_trip) {
             let (first, end) = (self.buffer.first(), self.buffer.next_unsent());
             let from = if self.peer_repeats_loss_reports { end - 1 } else { first };
             self.buffer.lose(from, end);
@@ -177,6 +178,11 @@ impl Sender {
         if self.buffer.in_flight() == 0 || self.buffer.has_lost() {
             return Instant::FAR_FUTURE;
         }
+        self.patient_until(round_trip)
+    }
+
+    /// How long the peer may be silent.
+    fn patient_until(&self, round_trip: &RoundTrip) -> Instant {
         self.progress_at + (round_trip.patience() + REACTION) * (self.probes + 1).min(16)
     }
 
@@ -212,7 +218,7 @@ impl Sender {
                 return Some(self.buffer.outgoing(sequence));
             }
         }
-        if self.buffer.in_flight() >= self.flow_window {
+        if !self.buffer.has_unsent() || self.buffer.in_flight() >= self.flow_window {
             return None;
         }
         self.progress_at = now;

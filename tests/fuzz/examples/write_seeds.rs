@@ -110,44 +110,59 @@ fn srt(root: &Path) {
 
     let to = ControlWriter { timestamp_us: 1_000, socket_id: 7 };
     let next = SequenceNumber::new(1_000);
-    let rates =
-        ReceivingRates { packets_per_second: 5_000, link_capacity_packets_per_second: 9_000, bytes_per_second: Some(1) };
+    let rates = ReceivingRates {
+        packets_per_second: 5_000,
+        link_capacity_packets_per_second: 9_000,
+        bytes_per_second: Some(1),
+    };
     let report = ReceiverReport { rtt_us: 30_000, rtt_variance_us: 5_000, available_buffer_packets: 800, rates: None };
     let range = SequenceRange::new(SequenceNumber::new(1_000), SequenceNumber::new(1_010)).unwrap();
     type Write<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
     let packets: Vec<(&str, Write<'_>)> = vec![
         ("keepalive", Box::new(|out| to.keep_alive(out))),
         ("shutdown", Box::new(|out| to.shutdown(out))),
-        ("ack", Box::new(|out| {
-            let report = Some(ReceiverReport { rates: Some(rates), ..report });
-            to.acknowledgement(out, &Acknowledgement { number: 3, next, report });
-        })),
-        ("ack-small", Box::new(|out| {
-            to.acknowledgement(out, &Acknowledgement { number: 3, next, report: Some(report) });
-        })),
+        (
+            "ack",
+            Box::new(|out| {
+                let report = Some(ReceiverReport { rates: Some(rates), ..report });
+                to.acknowledgement(out, &Acknowledgement { number: 3, next, report });
+            }),
+        ),
+        (
+            "ack-small",
+            Box::new(|out| {
+                to.acknowledgement(out, &Acknowledgement { number: 3, next, report: Some(report) });
+            }),
+        ),
         ("ack-light", Box::new(|out| to.acknowledgement(out, &Acknowledgement { number: 0, next, report: None }))),
         ("ackack", Box::new(|out| to.acknowledgement_receipt(out, 3))),
-        ("nak", Box::new(|out| {
-            to.loss_report(out, [SequenceRange::single(next), range], 1_456);
-        })),
+        (
+            "nak",
+            Box::new(|out| {
+                to.loss_report(out, [SequenceRange::single(next), range], 1_456);
+            }),
+        ),
         ("dropreq", Box::new(|out| to.drop_request(out, &DropRequest { message_number: 1, range }))),
         ("kmreq", Box::new(|out| to.key_material_request(out, key_material(KeyLength::Aes128).as_bytes()))),
         ("handshake", Box::new(|out| to.handshake(out, &bodies[1]))),
-        ("data", Box::new(|out| {
-            let header = DataHeader {
-                sequence: next,
-                position: PacketPosition::Only,
-                key: KeyFlag::Even,
-                message_number: 9,
-                timestamp_us: 1,
-                socket_id: 7,
-                ..DataHeader::default()
-            };
-            let mut bytes = [0; HEADER_LEN];
-            header.encode(&mut bytes);
-            out.extend_from_slice(&bytes);
-            out.extend_from_slice(&[0x47; 188]);
-        })),
+        (
+            "data",
+            Box::new(|out| {
+                let header = DataHeader {
+                    sequence: next,
+                    position: PacketPosition::Only,
+                    key: KeyFlag::Even,
+                    message_number: 9,
+                    timestamp_us: 1,
+                    socket_id: 7,
+                    ..DataHeader::default()
+                };
+                let mut bytes = [0; HEADER_LEN];
+                header.encode(&mut bytes);
+                out.extend_from_slice(&bytes);
+                out.extend_from_slice(&[0x47; 188]);
+            }),
+        ),
     ];
     for (name, write) in packets {
         let mut packet = Vec::new();
@@ -253,11 +268,21 @@ fn rtp(root: &Path) {
 /// Elementary streams that ffmpeg makes, by name.
 const CODED: &[(&str, &str, &str, &str)] = &[
     ("h264", "progressive", "-c:v libx264 -g 4 -bf 2 -preset veryfast", "h264"),
-    ("h264", "mbaff", "-c:v libx264 -g 4 -flags +ildct+ilme -x264-params tff=1:aud=1:nal-hrd=cbr:bitrate=200:vbv-maxrate=200:vbv-bufsize=100", "h264"),
+    (
+        "h264",
+        "mbaff",
+        "-c:v libx264 -g 4 -flags +ildct+ilme -x264-params tff=1:aud=1:nal-hrd=cbr:bitrate=200:vbv-maxrate=200:vbv-bufsize=100",
+        "h264",
+    ),
     ("h264", "intra-refresh", "-c:v libx264 -x264-params intra-refresh=1:slices=3 -g 6", "h264"),
     ("h264", "baseline", "-c:v libx264 -profile:v baseline -pix_fmt yuv420p", "h264"),
     ("hevc", "main", "-c:v libx265 -preset ultrafast -g 4 -x265-params log-level=none:aud=1:info=0", "hevc"),
-    ("hevc", "main10", "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params log-level=none:open-gop=1:keyint=4:hdr10=1:master-display=G(1,2)B(3,4)R(5,6)WP(7,8)L(9,1):max-cll=100,50:info=0", "hevc"),
+    (
+        "hevc",
+        "main10",
+        "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params log-level=none:open-gop=1:keyint=4:hdr10=1:master-display=G(1,2)B(3,4)R(5,6)WP(7,8)L(9,1):max-cll=100,50:info=0",
+        "hevc",
+    ),
     ("mpeg2video", "progressive", "-c:v mpeg2video -g 4 -bf 2", "m2v"),
     ("mpeg2video", "interlaced", "-c:v mpeg2video -g 4 -flags +ildct+ilme", "m2v"),
     ("aac_adts", "stereo", "-c:a aac -b:a 32k", "adts"),
@@ -287,7 +312,12 @@ fn coded(root: &Path) {
         if !is_video {
             let codecs = ["aac_adts", "aac_latm", "mp2", "ac3"];
             let number = codecs.iter().position(|codec| codec == target).unwrap() as u8;
-            save(root, "audio_any", &format!("{target}-{name}"), &[&[number, 1, 184], &stream[..stream.len().min(1_500)]].concat());
+            save(
+                root,
+                "audio_any",
+                &format!("{target}-{name}"),
+                &[&[number, 1, 184], &stream[..stream.len().min(1_500)]].concat(),
+            );
         }
     }
     let control = [0x7f, 0xe0, 3, 0xfc, 1, 2, 0x7f, 0xfc, 2, 0, 1, 0, 2, 1, 9, 0xfb, 2, 0x7f, 0xf0, 1, 0, 1, 0xf8];
@@ -305,7 +335,12 @@ fn coded(root: &Path) {
     .iter()
     .enumerate()
     {
-        save(root, "audio_any", &format!("data-{number}"), &[&[5 + number as u8, 3, 5, 0, 7], &unit.repeat(4)[..]].concat());
+        save(
+            root,
+            "audio_any",
+            &format!("data-{number}"),
+            &[&[5 + number as u8, 3, 5, 0, 7], &unit.repeat(4)[..]].concat(),
+        );
     }
     for (name, bytes) in [
         ("lc", &[0x11, 0x90][..]),
@@ -335,7 +370,12 @@ fn transport(root: &Path) {
     let unit = |pts: u64, dts: u64, data| AccessUnit { pts, dts, random_access: true, data };
     mux.write(0, &unit(90_000, 86_400, &video[..500]), &mut stream);
     mux.write(1, &unit(90_000, 90_000, &audio[..300]), &mut stream);
-    mux.write_section(2, 90_000, &[0xfc, 0x30, 0x11, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0x7a, 0x4f, 0xbf, 0xff], &mut stream);
+    mux.write_section(
+        2,
+        90_000,
+        &[0xfc, 0x30, 0x11, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0x7a, 0x4f, 0xbf, 0xff],
+        &mut stream,
+    );
     mux.write(3, &unit(90_000, 90_000, &[0x06, 0x0e, 0x2b, 0x34, 1, 2]), &mut stream);
     mux.set_tracks(tracks[..2].to_vec()).unwrap();
     mux.write(0, &unit(93_600, 90_000, &video[500..900]), &mut stream);
@@ -356,6 +396,8 @@ fn transport(root: &Path) {
     for (name, stream) in &streams {
         save(root, "ts_demux", name, &[&[0, 0], &stream[..]].concat());
         save(root, "ts_demux", &format!("{name}-cut"), &[&[100, 9], &stream[..stream.len().min(2_200)]].concat());
+        save(root, "send_material", name, &[&[0], &stream[..stream.len().min(21 * 188)]].concat());
+        save(root, "send_material", &format!("{name}-rate"), &[&[9], &stream[188..stream.len().min(9 * 188)]].concat());
         // A step of the source: seven packets as they stand, then time passes and rings are made.
         let raw = stream.chunks(752).flat_map(|chunk| {
             let len = chunk.len() - 1;
@@ -369,9 +411,18 @@ fn transport(root: &Path) {
 
 fn rest(root: &Path) {
     for (name, text) in [
-        ("srt", "ingestion:\n  max_connections: 25\n  srt:\n    port: 30000\n    latency: 500ms\n    passphrase: correct horse\n"),
-        ("streams", "streams:\n  cam1:\n    passphrase: \"correct horse\"\n    rtp: {port: 5010, payload_types: {96: {encoding: H264}}}\n"),
-        ("durations", "output:\n  history: 5s\n  retention: 10m\nlog: {level: debug, format: json}\ncontrol.bind=127.0.0.1:8080"),
+        (
+            "srt",
+            "ingestion:\n  max_connections: 25\n  srt:\n    port: 30000\n    latency: 500ms\n    passphrase: correct horse\n",
+        ),
+        (
+            "streams",
+            "streams:\n  cam1:\n    passphrase: \"correct horse\"\n    rtp: {port: 5010, payload_types: {96: {encoding: H264}}}\n",
+        ),
+        (
+            "durations",
+            "output:\n  history: 5s\n  retention: 10m\nlog: {level: debug, format: json}\ncontrol.bind=127.0.0.1:8080",
+        ),
         ("unknown", "ingestion:\n  srt:\n    prot: 30000\n"),
         ("anchors", "a: &a [1, 2]\nb: *a\n---\nc: !!str 3\n"),
         ("assignment", "log.level=debug"),

@@ -570,6 +570,19 @@ fn a_sender_keeps_to_the_window_of_its_peer_and_probes_a_silent_one() {
 }
 
 #[test]
+fn a_loss_report_at_the_time_of_a_probe_leaves_no_time_out_that_is_due_at_once() {
+    let mut bench = bench();
+    for index in 0..3 {
+        bench.connection.send(at(0), &[index]).expect("room");
+    }
+    bench.out(at(0));
+    // Nothing is known of the round trip: patience is 300 ms, and 20 ms to react.
+    bench.report_loss(at(320), 0, 1);
+    assert_eq!(bench.timeout(at(320)), [0, 1, 2].map(|index| Out::Data(index, true)));
+    assert!(bench.connection.next_timeout().is_some_and(|due| due > at(320)));
+}
+
+#[test]
 fn a_sender_gives_up_what_nobody_waits_for_any_more() {
     let mut bench = bench();
     for index in 0..3 {
