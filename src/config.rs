@@ -34,7 +34,7 @@ pub struct Config {
 #[serde(default)]
 #[expect(missing_docs, reason = "the groups' own types say what they are")]
 pub struct Ingestion {
-    /// Most sessions at once, over all protocols but RTP.
+    /// Most SRT streams at once, those included that wait for their source to come back.
     pub max_connections: u32,
     /// A stream without a packet for this long has ended.
     #[serde(with = "duration")]
@@ -246,7 +246,7 @@ pub struct Output {
     /// Least media time that a ring holds.
     #[serde(with = "duration")]
     pub history: Duration,
-    /// Ask for huge pages under the rings.
+    /// Ask for reserved huge pages under packet memory. Rings get huge pages wherever the kernel gives them.
     pub huge_pages: bool,
     /// Write a CRC32C with every frame.
     pub crc: bool,

@@ -11,9 +11,8 @@ use tracing_subscriber::EnvFilter;
 use super::arguments::{ConfigArguments, Exit};
 use crate::config::{Config, ConfigError, Loaded, LogFormat};
 use crate::control::{self, ControlError, ControlHandle, Facts};
-use crate::shard::appliance::{Appliance, Signals, StartError, Started};
+use crate::shard::appliance::{Appliance, ShardFailure, Signals, StartError, Started};
 use crate::shard::host::{self, Severity};
-use crate::shard::net::uring::NetError;
 
 /// Between two looks whether all shards still turn.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -66,7 +65,7 @@ pub enum ServeError {
         /// Which.
         shard: usize,
         /// Why.
-        source: NetError,
+        source: ShardFailure,
     },
 }
 

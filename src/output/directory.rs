@@ -231,7 +231,8 @@ impl RingDirectory {
         let directory = self.stream_directory(name);
         fs::create_dir_all(&directory)?;
         let needed = self.options.planned_stream_size();
-        let free = free_bytes(&self.options.root)?;
+        let spare: u64 = self.spare().iter().map(|(_, writer)| writer.header().data_capacity).sum();
+        let free = free_bytes(&self.options.root)? + spare;
         if free < needed && !directory.join("video0").exists() {
             let _ = fs::remove_dir(&directory);
             return Err(StreamError::NoMemory { needed, free, root: self.options.root.clone() });
@@ -322,14 +323,14 @@ impl RingDirectory {
         self.clear_ended();
     }
 
-    /// One video ring more, up to the pool's size and as long as it leaves half of the free memory to others.
+    /// One video ring more, up to the pool's size and as long as half of the file system stays free.
     fn make_spare(&self) {
         let spec = self.options.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ);
         let in_use = self.rings().values().filter(|&&size| size == spec.memory_size()).count();
         let wanted = self.options.pool_size.saturating_sub(in_use);
         let held = self.spare().len();
         let fits = self.memory_used() + spec.memory_size() * (held as u64 + 1) <= self.options.memory_limit;
-        if held >= wanted || !fits || free_bytes(&self.options.root).unwrap_or(0) / 2 < spec.memory_size() {
+        if held >= wanted || !fits || !leaves_half(&self.options.root, spec.memory_size()) {
             return;
         }
         let number = self.spare_made.fetch_add(1, Ordering::Relaxed);
@@ -404,6 +405,13 @@ impl RingDirectory {
     fn ended_streams(&self) -> MutexGuard<'_, Vec<Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn leaves_half(path: &Path, bytes: u64) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|facts| {
+        let (free, total) = (facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize);
+        free.saturating_sub(bytes) >= total / 2
+    })
 }
 
 fn free_bytes(path: &Path) -> io::Result<u64> {

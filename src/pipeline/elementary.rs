@@ -163,6 +163,12 @@ impl ElementaryStream {
         self.open_timestamp = None;
     }
 
+    /// Publishes what is open and ends the track: the source sends something else from now on.
+    pub fn end<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        self.finish(now, sink);
+        sink.end(self.track.sink);
+    }
+
     /// Closes the open frame if nothing was added to it for `timeout`.
     pub fn expire<S: StreamSink>(&mut self, now: Instant, timeout: Duration, sink: &mut S) {
         self.track.assembler.expire(now, timeout, &mut self.timeline, &mut sink.track(self.track.sink));

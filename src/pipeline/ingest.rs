@@ -30,10 +30,15 @@ const LATENCY_MAX: Duration = Duration::from_secs(60);
 /// Payloads held meanwhile: `HOLD_MAX` at 80 Mbit/s.
 const HELD_MAX: usize = 8_192;
 
+/// How often the payloads of one source may turn into something else (transport stream, elementary stream): each time costs
+/// rings, and only a hostile sender goes to and fro.
+const CONTENT_CHANGES_MAX: u32 = 8;
+
 /// One source. See the [module](self).
 pub struct Ingest {
     protocol: Option<Protocol>,
     content: Content,
+    content_changes: u32,
     payload_types: PayloadTypes,
     held: VecDeque<Delivery>,
     hold_until: Option<Instant>,
@@ -115,6 +120,7 @@ impl Ingest {
         Self {
             protocol: None,
             content: Content::Unknown,
+            content_changes: 0,
             payload_types,
             held: VecDeque::with_capacity(HELD_MAX),
             hold_until: None,
@@ -152,9 +158,9 @@ impl Ingest {
     }
 
     /// Ends the session from this side: the peer is told, and what is held still comes out when it is due.
-    pub fn close(&mut self, now: Instant) {
+    pub fn close(&mut self) {
         match &mut self.protocol {
-            Some(Protocol::Srt(connection)) => connection.close(now, srt::connection::CloseReason::Local),
+            Some(Protocol::Srt(connection)) => connection.shut_down(),
             Some(Protocol::Rtp(source)) => source.close(),
             Some(Protocol::RawTransport(_)) | None => {}
         }
@@ -339,7 +345,10 @@ impl Ingest {
             self.statistics.recovered += u64::from(payload.recovered);
         }
         match delivery.rtp {
-            None => self.take_transport(now, delivery, sink),
+            None => {
+                self.become_transport(now, sink);
+                self.take_transport(now, delivery, sink)
+            }
             Some(facts) => {
                 let taken = self.take_rtp(now, delivery, facts, sink);
                 // A payload that is given again is not a second restart.
@@ -351,7 +360,11 @@ impl Ingest {
 
     #[inline]
     fn take_transport<S: StreamSink>(&mut self, now: Instant, delivery: &mut Delivery, sink: &mut S) -> bool {
-        match self.transport().receive(now, &delivery.payload, delivery.taken, sink) {
+        let Content::Transport(transport) = &mut self.content else {
+            self.statistics.unknown_payload_type += 1;
+            return true;
+        };
+        match transport.receive(now, &delivery.payload, delivery.taken, sink) {
             None => true,
             Some(taken) => {
                 delivery.taken = taken;
@@ -375,8 +388,9 @@ impl Ingest {
             return true;
         };
         if format.encoding == Encoding::Mp2t {
-            if facts.restart && delivery.taken == 0 {
-                self.transport().restart();
+            self.become_transport(now, sink);
+            if let (true, 0, Content::Transport(transport)) = (facts.restart, delivery.taken, &mut self.content) {
+                transport.restart();
             }
             return self.take_transport(now, delivery, sink);
         }
@@ -385,11 +399,15 @@ impl Ingest {
                 Some(Protocol::Rtp(source)) => source.ssrc().unwrap_or(0),
                 _ => 0,
             };
+            if self.content_changes == CONTENT_CHANGES_MAX {
+                self.statistics.unknown_payload_type += 1;
+                return true;
+            }
             let Some(elementary) = ElementaryStream::new(format, ssrc, sink) else {
                 self.statistics.unknown_payload_type += 1;
                 return true;
             };
-            self.finish(now, sink);
+            self.end_content(now, sink);
             self.content = Content::Elementary(Box::new(elementary));
             if sink.is_opening() {
                 return false;
@@ -402,13 +420,22 @@ impl Ingest {
         true
     }
 
+    /// What comes is a transport stream, unless the source has changed too often already.
     #[inline]
-    fn transport(&mut self) -> &mut TransportStream {
-        if !matches!(self.content, Content::Transport(_)) {
+    fn become_transport<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        if !matches!(self.content, Content::Transport(_)) && self.content_changes < CONTENT_CHANGES_MAX {
+            self.end_content(now, sink);
             self.content = Content::Transport(Box::default());
         }
-        let Content::Transport(transport) = &mut self.content else { unreachable!("it was just made one") };
-        transport
+    }
+
+    fn end_content<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        self.content_changes += 1;
+        match &mut self.content {
+            Content::Unknown => {}
+            Content::Transport(transport) => transport.end(now, sink),
+            Content::Elementary(elementary) => elementary.end(now, sink),
+        }
     }
 }
 

@@ -156,6 +156,14 @@ impl TransportStream {
         }
     }
 
+    /// Publishes what is open and ends all tracks: the source sends something else from now on.
+    pub fn end<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        self.finish(now, sink);
+        for track in self.tracks.drain(..).flatten() {
+            sink.end(track.sink);
+        }
+    }
+
     /// Closes frames to which nothing was added for `timeout`.
     pub fn expire<S: StreamSink>(&mut self, now: Instant, timeout: Duration, sink: &mut S) {
         for track in self.tracks.iter_mut().flatten() {

@@ -100,6 +100,14 @@ struct Streams {
 struct Owner {
     shard: usize,
     life: u64,
+    kind: SourceKind,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SourceKind {
+    Srt,
+    Rtp,
 }
 
 impl Desk {
@@ -126,7 +134,7 @@ impl Desk {
     /// Carries an SRT caller's conclusion to the desk; the answer comes to a shard's mailbox.
     pub fn admit_srt(self: &Arc<Self>, origin: usize, request: Box<AdmissionRequest>) {
         let desk = Arc::clone(self);
-        // When the desk is overrun the caller hears nothing, repeats its conclusion, and is heard then.
+        // When the desk is overrun the caller hears nothing and calls again after its time-out.
         let _ = self.housekeeping.submit(Box::new(move || desk.judge_srt(origin, request)));
     }
 
@@ -140,14 +148,17 @@ impl Desk {
     }
 
     /// The owner has ended a stream; another shard may own the name from now on.
-    pub fn stream_ended(self: &Arc<Self>, name: String, life: u64) {
+    ///
+    /// `false` when the desk is overrun: tell it again later.
+    pub fn stream_ended(self: &Arc<Self>, name: String, life: u64) -> bool {
         let desk = Arc::clone(self);
-        let _ = self.housekeeping.submit(Box::new(move || {
+        let submitted = self.housekeeping.submit(Box::new(move || {
             let mut streams = desk.streams();
             if streams.owners.get(&name).is_some_and(|owner| owner.life == life) {
                 streams.owners.remove(&name);
             }
         }));
+        submitted.is_ok()
     }
 
     /// How rings of a stream that become ready find their shard.
@@ -200,14 +211,21 @@ impl Desk {
             }
             (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
         };
+        if let (Some(key), Some(material)) = (&key, &request.key_material)
+            && !material.is_wrapped_with(key)
+        {
+            // Judged here, so that no one who does not know the passphrase takes up a stream's place.
+            return Err(RejectReason::BadSecret);
+        }
         let limit = self.config.ingestion.max_connections;
-        let (owner, output) = self.place(Placement::Fewest(origin), name, limit).map_err(|refusal| match refusal {
-            Refused::Full => RejectReason::Overload,
-            Refused::NoOutput(reason) => {
-                tracing::error!(stream = name, "no rings: {reason}");
-                RejectReason::NoRoom
-            }
-        })?;
+        let (owner, output) =
+            self.place(Placement::Fewest(origin), name, SourceKind::Srt, limit).map_err(|refusal| match refusal {
+                Refused::Full => RejectReason::Overload,
+                Refused::NoOutput(reason) => {
+                    tracing::error!(stream = name, "no rings: {reason}");
+                    RejectReason::NoRoom
+                }
+            })?;
         let latency = settings.and_then(|stream| stream.latency).unwrap_or(srt.latency);
         Ok((owner.shard, (owner.life, output, key, latency)))
     }
@@ -239,23 +257,30 @@ impl Desk {
             return Err(Refusal::ForeignSource { name: name.to_owned() });
         }
         let limit = self.config.ingestion.rtp.max_sessions;
-        let (owner, output) = self.place(Placement::Here(shard), name, limit).map_err(|refusal| match refusal {
-            Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
-            Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
-        })?;
+        let (owner, output) =
+            self.place(Placement::Here(shard), name, SourceKind::Rtp, limit).map_err(|refusal| match refusal {
+                Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
+                Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
+            })?;
         if owner.shard != shard {
             return Err(Refusal::Taken { name: name.to_owned() });
         }
         Ok((owner.life, output))
     }
 
-    /// The owner of a stream; a new stream goes where `placement` says.
-    fn place(&self, placement: Placement, name: &str, limit: u32) -> Result<(Owner, Option<StreamOutput>), Refused> {
+    /// The owner of a stream; a new stream goes where `placement` says, if there are fewer than `limit` of its kind.
+    fn place(
+        &self,
+        placement: Placement,
+        name: &str,
+        kind: SourceKind,
+        limit: u32,
+    ) -> Result<(Owner, Option<StreamOutput>), Refused> {
         let mut streams = self.streams();
         if let Some(owner) = streams.owners.get(name) {
             return Ok((*owner, None));
         }
-        if streams.owners.len() >= limit as usize {
+        if streams.owners.values().filter(|owner| owner.kind == kind).count() >= limit as usize {
             return Err(Refused::Full);
         }
         let output = self.directory.open_stream(name).map_err(|error| Refused::NoOutput(error.to_string()))?;
@@ -265,7 +290,7 @@ impl Desk {
         }
         let shard = placement.choose(&loads);
         streams.lives += 1;
-        let owner = Owner { shard, life: streams.lives };
+        let owner = Owner { shard, life: streams.lives, kind };
         streams.owners.insert(name.to_owned(), owner);
         Ok((owner, Some(output)))
     }

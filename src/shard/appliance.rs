@@ -1,9 +1,10 @@
 //! All shards of a host and the threads beside them: started in order, ended in order.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -70,6 +71,32 @@ pub enum StartError {
     },
 }
 
+/// Why a shard has ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardFailure {
+    /// Its ring failed for good.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A broken invariant; the panic's message stands above.
+    #[error("it ended in a panic")]
+    Panicked,
+}
+
+/// Tells how a shard has ended, also when it panics.
+struct LastWord {
+    shard: usize,
+    outcome: Option<Result<(), ShardFailure>>,
+    to: Sender<(usize, Result<(), ShardFailure>)>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or(Err(ShardFailure::Panicked));
+        // Nobody listens any more when the start has failed.
+        let _ = self.to.send((self.shard, outcome));
+    }
+}
+
 /// Signals, to be received before any thread is started.
 pub struct Signals(SignalFd);
 
@@ -92,7 +119,9 @@ impl Signals {
 pub struct Appliance {
     shards: Shards,
     shells: Vec<Shell>,
-    outcomes: Receiver<(usize, Result<(), NetError>)>,
+    outcomes: Receiver<(usize, Result<(), ShardFailure>)>,
+    /// Shards that have ended already.
+    ended: Cell<usize>,
     waker: Waker,
     waker_thread: JoinHandle<()>,
     housekeeping_thread: JoinHandle<()>,
@@ -167,20 +196,19 @@ impl Appliance {
             };
             let (ready, outcome) = (ready_sender.clone(), outcome_sender.clone());
             shells.push(Shell::spawn(&format!("hw-shard-{index}"), core, move || async move {
+                let mut last_word = LastWord { shard: index, outcome: None, to: outcome };
                 // Made here, because the ring belongs to the thread that makes it.
-                let result = match Shard::new(options) {
+                last_word.outcome = Some(match Shard::new(options) {
                     Ok(shard) => {
                         let _ = ready.send(Ok(()));
                         drop(ready);
-                        shard.run().await
+                        shard.run().await.map_err(ShardFailure::from)
                     }
                     Err(source) => {
                         let _ = ready.send(Err(StartError::Net { shard: index, source }));
                         Ok(())
                     }
-                };
-                // Nobody listens any more when the start has failed.
-                let _ = outcome.send((index, result));
+                });
             })?);
         }
         drop((ready_sender, outcome_sender));
@@ -202,6 +230,7 @@ impl Appliance {
             shards,
             shells,
             outcomes,
+            ended: Cell::new(0),
             waker,
             waker_thread,
             housekeeping_thread,
@@ -230,11 +259,10 @@ impl Appliance {
     }
 
     /// Whether a shard has ended by itself, and why.
-    pub fn failure(&self) -> Option<(usize, NetError)> {
-        match self.outcomes.try_recv() {
-            Ok((shard, Err(error))) => Some((shard, error)),
-            _ => None,
-        }
+    pub fn failure(&self) -> Option<(usize, ShardFailure)> {
+        let (shard, outcome) = self.outcomes.try_recv().ok()?;
+        self.ended.set(self.ended.get() + 1);
+        outcome.err().map(|failure| (shard, failure))
     }
 
     /// Ends all shards: open frames are published, peers are told, what they have sent is delivered.
@@ -244,10 +272,11 @@ impl Appliance {
         }
         self.shards.stop();
         let deadline = std::time::Instant::now() + STOP_MAX;
-        for _ in &self.shells {
+        for _ in self.ended.get()..self.shells.len() {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             if self.outcomes.recv_timeout(left).is_err() {
                 tracing::error!("a shard did not end in time");
+                self.desk.directory().drop_spare();
                 return;
             }
         }

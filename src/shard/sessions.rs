@@ -61,6 +61,8 @@ pub struct Session {
     events: VecDeque<(Instant, String)>,
     rate: Rate,
     stalled: bool,
+    /// The round trip of the present session has been told.
+    rtt_told: bool,
 }
 
 /// What the handshake settled, for people.
@@ -108,11 +110,13 @@ impl Session {
             events: VecDeque::with_capacity(EVENTS_MAX),
             rate: Rate { at: now, ..Rate::default() },
             stalled: false,
+            rtt_told: false,
         }
     }
 
     /// A session takes the stream over.
     pub fn attach(&mut self, now: Instant, protocol: Protocol, peer: SocketAddr, about: About) {
+        self.rtt_told = false;
         self.ingest.attach(protocol);
         self.peer = Some(peer);
         self.about = about;
@@ -128,7 +132,6 @@ impl Session {
             None => self.ingest.discard(),
         }
         self.peer = None;
-        self.socket_id = None;
         self.detached = Some(now);
     }
 
@@ -161,6 +164,24 @@ impl Session {
             self.tell(now, if stalled { "no packets come any more" } else { "packets come again" }.to_owned());
         }
         self.announce_formats(now);
+        self.announce_round_trip(now);
+    }
+
+    /// Says how far away the peer is, and whether the latency leaves time to send lost packets again.
+    fn announce_round_trip(&mut self, now: Instant) {
+        /// A lost packet is missed, asked for and sent again in one and a half round trips; twice, to be safe.
+        const ROUND_TRIPS_NEEDED: f64 = 3.0;
+        let Some(Protocol::Srt(connection)) = self.ingest.protocol() else { return };
+        let statistics = connection.statistics();
+        if self.rtt_told || statistics.pkt_recv_ackack < 10 {
+            return;
+        }
+        let (rtt_ms, latency_ms) = (statistics.ms_rtt, f64::from(self.about.latency_ms));
+        self.rtt_told = true;
+        self.tell(now, format!("round trip {rtt_ms:.1} ms"));
+        if latency_ms < ROUND_TRIPS_NEEDED * rtt_ms {
+            tracing::warn!(stream = self.name, "latency {latency_ms} ms is below three round trips of {rtt_ms:.1} ms");
+        }
     }
 
     /// Says what tracks there are as their formats become known or change.
@@ -391,6 +412,13 @@ impl Sessions {
             self.by_source.remove(&old);
         }
         self.by_source.insert(key, index);
+    }
+
+    /// A source of the RTP ports has ended: its next packet is a stranger's.
+    pub fn clear_source(&mut self, index: usize) {
+        if let Some(key) = self.get_mut(index).source.take() {
+            self.by_source.remove(&key);
+        }
     }
 
     /// Takes a stream out.

@@ -14,6 +14,10 @@ const PROBATIONS_MAX: usize = 64;
 /// `TS` packets of a datagram that is taken for a transport stream must all begin so.
 const SYNC_BYTE: u8 = 0x47;
 const TRANSPORT_PACKET_LEN: usize = 188;
+/// A raw transport stream sends its second datagram within this time.
+const RAW_PROOF: Duration = Duration::from_secs(2);
+/// Peers that may have sent one datagram of a raw transport stream.
+const RAW_MAX: usize = 64;
 /// A refused source is not heard again for this long: it goes on sending, and each packet would ask again.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Refused sources that are remembered.
@@ -89,9 +93,11 @@ fn is_whole_packets(bytes: &[u8]) -> bool {
         && bytes.chunks_exact(TRANSPORT_PACKET_LEN).all(|packet| packet[0] == SYNC_BYTE)
 }
 
-/// RTP sources that have yet to prove themselves.
+/// Sources that have yet to prove themselves.
 pub struct Strangers {
     probations: Probations,
+    /// First datagrams of raw transport streams.
+    raw: Vec<(Instant, Datagram)>,
     /// Who was refused, and until when they are not asked about again.
     refused: VecDeque<(SourceKey, Instant)>,
 }
@@ -99,7 +105,11 @@ pub struct Strangers {
 impl Strangers {
     /// Nobody yet.
     pub fn new() -> Self {
-        Self { probations: Probations::new(PROBATIONS_MAX), refused: VecDeque::with_capacity(REFUSED_MAX) }
+        Self {
+            probations: Probations::new(PROBATIONS_MAX),
+            raw: Vec::new(),
+            refused: VecDeque::with_capacity(REFUSED_MAX),
+        }
     }
 
     /// Takes a packet of an unknown source; gives the source, with what it has sent so far, when it has proved itself.
@@ -119,6 +129,19 @@ impl Strangers {
     /// Whether a source was refused a moment ago.
     pub fn has_refused(&self, now: Instant, key: &SourceKey) -> bool {
         self.refused.iter().any(|(refused, until)| refused == key && now < *until)
+    }
+
+    /// Takes a datagram of whole transport packets from an unknown peer; gives the one before it when it is the peer's second
+    /// within [`RAW_PROOF`], which one stray datagram never has.
+    pub fn receive_raw(&mut self, now: Instant, datagram: Datagram) -> Option<(Datagram, Datagram)> {
+        self.raw.retain(|(arrived, _)| now.saturating_since(*arrived) < RAW_PROOF);
+        if let Some(place) = self.raw.iter().position(|(_, first)| first.peer == datagram.peer) {
+            return Some((self.raw.swap_remove(place).1, datagram));
+        }
+        if self.raw.len() < RAW_MAX {
+            self.raw.push((now, datagram));
+        }
+        None
     }
 
     /// Forgets sources that have fallen silent, and refusals that are old.

@@ -7,6 +7,7 @@
 mod arrivals;
 mod telling;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,8 +93,12 @@ pub struct Shard {
     counters: ShardCounters,
     next_tick: Instant,
     last_traffic: Instant,
+    /// The only address that each configured stream may come from, by its place in the configuration.
+    allowed_sources: Vec<Option<IpAddr>>,
     /// The last drain left something behind.
     more: bool,
+    /// Streams that have ended and of which the desk could not be told.
+    unreported: Vec<(String, u64)>,
     stopping: Option<Instant>,
 }
 
@@ -114,6 +119,10 @@ impl Shard {
         let mailbox = options.shards.mailbox(options.shard).clone();
         let mut clock = Clock::new();
         let now = clock.read();
+        let allowed_source = |stream: &crate::config::Stream| {
+            stream.source.or(stream.rtp.as_ref().and_then(|rtp| rtp.source)).map(|address| address.to_canonical())
+        };
+        let allowed_sources = options.config.streams.values().map(allowed_source).collect();
         let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
         Ok(Self {
             index: options.shard,
@@ -135,7 +144,9 @@ impl Shard {
             counters: ShardCounters::default(),
             next_tick: now + TICK,
             last_traffic: now,
+            allowed_sources,
             more: false,
+            unreported: Vec::new(),
             stopping: None,
         })
     }
@@ -245,6 +256,7 @@ impl Shard {
 
     #[inline]
     fn hand_to(&mut self, now: Instant, index: usize, datagram: Datagram) {
+        debug_assert!(self.sessions.contains(index), "a key leads to a session that is there");
         let session = self.sessions.get_mut(index);
         if session.ingest.held_packets() >= session.quota {
             session.dropped_quota += 1;
@@ -268,6 +280,10 @@ impl Shard {
                 self.counters.dropped_unknown += 1;
                 return;
             }
+            (SocketRole::Stream(stream), _) if self.is_foreign(stream, &datagram) => {
+                self.counters.dropped_stray += 1;
+                return;
+            }
             (SocketRole::Stream(stream), _) => SourceKey::Configured(stream),
             (_, strangers::Kind::Rtp(header)) => SourceKey::Rtp { ssrc: header.ssrc, peer: datagram.peer },
             (_, strangers::Kind::Transport) => SourceKey::Raw { peer: datagram.peer },
@@ -282,15 +298,22 @@ impl Shard {
         match kind {
             strangers::Kind::Rtp(header) => self.receive_rtp_stranger(now, role, key, header, datagram),
             _ => {
+                let Some((first, datagram)) = self.door.strangers.receive_raw(now, datagram) else { return };
                 let options =
                     RawOptions { session_timeout: self.config.ingestion.rtp.session_timeout, ..RawOptions::default() };
                 let raw = Protocol::RawTransport(Box::new(RawTransportStream::new(options)));
                 if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::RawTransport, raw, datagram.peer)
                 {
+                    self.hand_to(now, index, first);
                     self.hand_to(now, index, datagram);
                 }
             }
         }
+    }
+
+    /// Whether a datagram at the port of a configured stream comes from another address than the configuration allows.
+    fn is_foreign(&self, stream: usize, datagram: &Datagram) -> bool {
+        self.allowed_sources[stream].is_some_and(|allowed| allowed != datagram.peer.ip().to_canonical())
     }
 
     fn receive_rtcp(&mut self, now: Instant, role: SocketRole, datagram: &Datagram) {
@@ -430,6 +453,7 @@ impl Shard {
         self.timers.set(index, deadline);
         if gone {
             self.sessions.clear_socket_id(index);
+            self.sessions.clear_source(index);
         }
         published
     }
@@ -437,6 +461,8 @@ impl Shard {
     /// Regular work.
     fn tick(&mut self, now: Instant) {
         self.next_tick = now + TICK;
+        let desk = &self.desk;
+        self.unreported.retain(|(name, life)| !desk.stream_ended(name.clone(), *life));
         self.door.listener.handle_timeout(now);
         self.door.strangers.handle_timeout(now);
         let assembly_timeout = self.config.ingestion.frame.assembly_timeout;
@@ -470,7 +496,9 @@ impl Shard {
             rings.end();
             self.waker.ring();
         }
-        self.desk.stream_ended(session.name, session.life);
+        if !self.desk.stream_ended(session.name.clone(), session.life) {
+            self.unreported.push((session.name, session.life));
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -496,7 +524,7 @@ impl Shard {
         self.stopping = Some(now);
         for index in 0..self.sessions.slots() {
             if self.sessions.contains(index) {
-                self.sessions.get_mut(index).ingest.close(now);
+                self.sessions.get_mut(index).ingest.close();
                 self.touched.push(index);
             }
         }

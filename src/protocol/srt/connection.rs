@@ -377,6 +377,14 @@ impl Connection {
         }
     }
 
+    /// Ends the connection from this side: a shutdown is sent, and what is held is still delivered when it is due.
+    pub fn shut_down(&mut self) {
+        if self.state == State::Running {
+            self.end(CloseReason::Local);
+            self.pending.shutdown = true;
+        }
+    }
+
     /// Ends the connection at once: a shutdown is sent, what is held is not delivered any more.
     pub fn close(&mut self, _now: Instant, reason: CloseReason) {
         if self.state == State::Closed {

@@ -221,6 +221,11 @@ impl KeyMaterial {
         Self { message, keys, key_length }
     }
 
+    /// Whether this key unwraps it: whether both sides have the same passphrase.
+    pub fn is_wrapped_with(&self, key: &KeyEncryptingKey) -> bool {
+        self.unwrap(key).is_some()
+    }
+
     /// The message as it goes over the wire.
     pub fn as_bytes(&self) -> &[u8] {
         &self.message

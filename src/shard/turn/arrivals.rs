@@ -90,7 +90,13 @@ impl Shard {
     fn payload_types_of(&self, key: SourceKey) -> &PayloadTypes {
         match key {
             SourceKey::Configured(index) => &self.payload_types.0[index],
-            SourceKey::Rtp { .. } | SourceKey::Raw { .. } => &self.payload_types.1,
+            SourceKey::Rtp { ssrc, .. } => {
+                let is_its =
+                    |stream: &crate::config::Stream| stream.rtp.as_ref().and_then(|rtp| rtp.ssrc) == Some(ssrc);
+                let configured = self.config.streams.values().position(is_its);
+                configured.map_or(&self.payload_types.1, |index| &self.payload_types.0[index])
+            }
+            SourceKey::Raw { .. } => &self.payload_types.1,
         }
     }
 
@@ -128,8 +134,10 @@ impl Shard {
                         session.rings = Some(rings);
                         self.sessions.insert(session)
                     }
-                    // The stream ended while the caller was on its way here; the desk knows by now.
-                    (None, None) => return self.desk.admit_srt(origin, request),
+                    // The stream ended while the caller was on its way here. It will call again, and find a new one.
+                    (None, None) => {
+                        return self.answer_from_here(now, origin, request.reject(now, RejectReason::Resource));
+                    }
                 };
                 let terms = Terms { key, latency, key_seed };
                 self.answer_caller(now, index, &request, terms, origin);
@@ -162,7 +170,8 @@ impl Shard {
         self.timers.set(newcomer, None);
         let session = self.sessions.get_mut(stream);
         let silence = now.saturating_since(session.last_datagram);
-        let peer = arrived.peer.expect("a newcomer has just sent something");
+        // A newcomer that has said goodbye meanwhile takes nothing over.
+        let Some(peer) = arrived.peer else { return };
         if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
             self.counters.rejections += 1;
             return;
@@ -170,11 +179,13 @@ impl Shard {
         if session.detached.is_none() {
             session.detach(now);
         }
+        (session.role, session.kind) = (arrived.role, arrived.kind);
         let mut ingest = arrived.ingest;
         if let Some(protocol) = ingest.take_protocol() {
             session.attach(now, protocol, peer, About::default());
             session.tell(now, format!("taken over by {peer}"));
         }
+        self.sessions.clear_socket_id(stream);
         self.sessions.set_source(stream, key);
         self.touched.push(stream);
     }
@@ -198,7 +209,12 @@ impl Shard {
                 request.reject(now, reason)
             }
         };
-        // Sent from here, where the session is; repeated from where the conclusion came in.
+        self.answer_from_here(now, origin, answer);
+        self.touched.push(index);
+    }
+
+    /// Answers are sent from where the session is, and repeated from where the conclusion came in.
+    fn answer_from_here(&mut self, now: Instant, origin: usize, answer: Answer) {
         self.transmit_buffer.clear();
         let transmit = answer.write(now, &mut self.transmit_buffer);
         self.net.send(SocketRole::Srt, &transmit, &self.transmit_buffer);
@@ -207,7 +223,6 @@ impl Shard {
         } else {
             self.shards.mailbox(origin).post(Message::Answered(Box::new(answer)));
         }
-        self.touched.push(index);
     }
 
     fn accept(
@@ -254,8 +269,10 @@ impl Shard {
             session.detach(now);
             session.tell(now, format!("taken over by {}", request.key.peer));
         }
+        self.sessions.clear_source(index);
         self.sessions.set_socket_id(index, socket_id);
         let session = self.sessions.get_mut(index);
+        (session.role, session.kind) = (SocketRole::Srt, StreamKind::Srt);
         session.quota = plan.quota;
         let cipher = if about.cipher.is_empty() { "plain" } else { &about.cipher };
         let what = format!(

@@ -66,6 +66,10 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
             session.detach(now);
             session.tell(now, "the source has ended".to_owned());
         }
+        IngestEvent::Rtp(SourceEvent::PeerChanged { peer }) => {
+            session.peer = Some(*peer);
+            session.tell(now, format!("packets come from {peer} now"));
+        }
         IngestEvent::Rtp(event) => session.tell(now, format!("{event:?}")),
         IngestEvent::Raw(RawEvent::PeerChanged { peer }) => {
             session.peer = Some(*peer);
