@@ -172,7 +172,7 @@ impl Appliance {
                     Ok(shard) => {
                         let _ = ready.send(Ok(()));
                         drop(ready);
-                        shard.run().await
+                        shard.run()
                     }
                     Err(source) => {
                         let _ = ready.send(Err(StartError::Net { shard: index, source }));

@@ -1,14 +1,13 @@
 //! The shell of a shard: one glommio executor on one core. The only file that names glommio.
 //!
-//! glommio gives placement, and room for tasks beside the turn. It does not carry packets: its UDP sockets and its parking
-//! cost eight times what the private ring does, so the turn waits inside its own ring while there is traffic, and on a plain
-//! eventfd when there is none.
+//! glommio gives a named and pinned thread. It does not carry packets, because its UDP sockets cost eight times what the private
+//! ring does; and it does not sleep for the turn, because glommio 0.9 was seen, on a busy machine, in its own sleep for ever:
+//! with a timer armed beside a descriptor, and also when the turn had only given way to other tasks. So the turn keeps the
+//! thread while the shard lives, and sleeps inside its own ring, always for a bounded time.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Why a shard's thread could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -63,59 +62,5 @@ impl Shell {
     /// [`ExecutorError::Panicked`].
     pub fn join(self) -> Result<(), ExecutorError> {
         self.handle.join().map_err(|_| ExecutorError::Panicked { name: self.name })
-    }
-}
-
-/// Lets the executor's other tasks run.
-pub async fn yield_now() {
-    glommio::executor().yield_task_queue_now().await;
-}
-
-/// Sleeps on an eventfd that the packet ring and the mailbox write to.
-///
-/// In the kernel and not in the executor: glommio 0.9 was seen, on a busy machine, to sleep for ever beside an armed timer
-/// and a readable eventfd. Other tasks of the shard wait meanwhile, at most as long as the turn sleeps.
-pub struct Parker {
-    bell: OwnedFd,
-}
-
-impl Parker {
-    /// Sleeps on `eventfd`.
-    pub fn new(eventfd: OwnedFd) -> Self {
-        Self { bell: eventfd }
-    }
-
-    /// Sleeps until the eventfd is written to, or for `timeout`.
-    pub fn park(&self, timeout: Duration) {
-        let mut descriptors = [PollFd::new(&self.bell, PollFlags::IN)];
-        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        // Neither the count nor an error matters: the turn looks at everything anyway.
-        if matches!(poll(&mut descriptors, Some(&timeout)), Ok(1..)) {
-            let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use rustix::event::{EventfdFlags, eventfd};
-
-    use super::*;
-
-    #[test]
-    fn a_parked_shard_wakes_at_its_timeout_and_at_the_bell() {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let parker = Parker::new(bell.try_clone().unwrap());
-        let began = Instant::now();
-        parker.park(Duration::from_millis(20));
-        assert!(began.elapsed() >= Duration::from_millis(20));
-        rustix::io::write(&bell, &1_u64.to_ne_bytes()).unwrap();
-        parker.park(Duration::from_secs(60));
-        assert!(began.elapsed() < Duration::from_secs(30));
-        let again = Instant::now();
-        parker.park(Duration::from_millis(20));
-        assert!(again.elapsed() >= Duration::from_millis(20), "one ring wakes once");
     }
 }

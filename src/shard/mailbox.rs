@@ -1,10 +1,9 @@
 //! What other threads say to a shard: the control thread's questions and housekeeping's answers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, OnceLock};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -64,8 +63,6 @@ pub struct Mailbox {
 struct Shared {
     messages: ArrayQueue<Message>,
     lane: ArrayQueue<Handed>,
-    eventfd: OnceLock<OwnedFd>,
-    parked: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -82,43 +79,20 @@ impl Mailbox {
             shared: Arc::new(Shared {
                 messages: ArrayQueue::new(MESSAGES_MAX),
                 lane: ArrayQueue::new(HANDED_MAX),
-                eventfd: OnceLock::new(),
-                parked: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
             }),
         }
     }
 
-    /// Puts a message in and wakes the shard if it sleeps; `false` if it has ended or has too many already.
+    /// Puts a message in, which is read in the shard's next turn, some milliseconds from now at most; `false` if the shard has
+    /// ended or has too many already.
     pub fn post(&self, message: Message) -> bool {
-        if self.shared.closed.load(Ordering::Acquire) || self.shared.messages.push(message).is_err() {
-            return false;
-        }
-        self.wake_if_parked();
-        true
+        !self.shared.closed.load(Ordering::Acquire) && self.shared.messages.push(message).is_ok()
     }
 
     /// Hands over a datagram that belongs to this shard; `false` if the lane is full, and the datagram lost.
     pub fn hand_over(&self, handed: Handed) -> bool {
-        let taken = self.shared.lane.push(handed).is_ok();
-        self.wake_if_parked();
-        taken
-    }
-
-    fn wake_if_parked(&self) {
-        // Pairs with the fence in `park`: either the shard sees what was pushed before it sleeps, or we see that it sleeps.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.shared.parked.load(Ordering::Relaxed)
-            && let Some(eventfd) = self.shared.eventfd.get()
-        {
-            // Fails only when the count would overflow, and then the shard is awake.
-            let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
-        }
-    }
-
-    /// The shard's side: the descriptor it sleeps on.
-    pub fn wake_by(&self, eventfd: OwnedFd) {
-        let _ = self.shared.eventfd.set(eventfd);
+        self.shared.lane.push(handed).is_ok()
     }
 
     /// The shard's side: the next message.
@@ -131,23 +105,6 @@ impl Mailbox {
     #[inline]
     pub fn take_handed(&self) -> Option<Handed> {
         self.shared.lane.pop()
-    }
-
-    /// The shard's side, before a sleep: `false` if there is a message after all.
-    pub fn park(&self) -> bool {
-        self.shared.parked.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `wake_if_parked`.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.shared.messages.is_empty() && self.shared.lane.is_empty() {
-            return true;
-        }
-        self.shared.parked.store(false, Ordering::Relaxed);
-        false
-    }
-
-    /// The shard's side, after a sleep.
-    pub fn unpark(&self) {
-        self.shared.parked.store(false, Ordering::Relaxed);
     }
 
     /// The shard's side: nothing will be read any more.

@@ -28,8 +28,8 @@ pub struct ShardReport {
 pub struct ShardCounters {
     /// Turns of the loop.
     pub turns: u64,
-    /// Times it went to sleep for want of traffic.
-    pub parks: u64,
+    /// Of these, turns that waited for a first datagram for want of traffic.
+    pub idle_turns: u64,
     /// Datagrams taken in.
     pub datagrams: u64,
     /// Datagrams that a socket lost because its buffer was full (`SO_RXQ_OVFL`).

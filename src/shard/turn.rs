@@ -13,7 +13,6 @@ use std::time::Duration;
 use self::telling::handle_event;
 use super::admission::Desk;
 use super::clock::Clock;
-use super::executor::{Parker, yield_now};
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::uring::NetError;
 use super::net::{Incoming, NetOptions, SocketRole, Uring, shard_of_socket_id};
@@ -31,9 +30,11 @@ use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
 use crate::protocol::srt::packet::destination;
 
-/// Without a datagram for this long a shard sleeps outside its ring, at no cost.
+/// Without a datagram for this long a shard wakes for the first one that comes, instead of for a batch.
 const IDLE_AFTER: Duration = Duration::from_millis(10);
-/// Regular work, and the longest sleep.
+/// Its longest sleep then: how late a message of another thread may be read. A hundred looks a second cost next to nothing.
+const IDLE_WINDOW: Duration = Duration::from_millis(10);
+/// Regular work.
 const TICK: Duration = Duration::from_millis(100);
 /// A stream without packets for this long is shown as stalled.
 const STALL_AFTER: Duration = Duration::from_secs(1);
@@ -75,7 +76,6 @@ pub struct Shard {
     config: Arc<Config>,
     clock: Clock,
     net: Uring,
-    parker: Parker,
     mailbox: Mailbox,
     shards: Shards,
     desk: Arc<Desk>,
@@ -111,8 +111,6 @@ impl Shard {
     pub fn new(options: ShardOptions) -> Result<Self, NetError> {
         let net = Uring::new(options.net, options.sockets)?;
         let mailbox = options.shards.mailbox(options.shard).clone();
-        mailbox.wake_by(net.eventfd()?);
-        let parker = Parker::new(net.eventfd()?);
         let mut clock = Clock::new();
         let now = clock.read();
         let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
@@ -122,7 +120,6 @@ impl Shard {
             config: options.config,
             clock,
             net,
-            parker,
             mailbox,
             shards: options.shards,
             desk: options.desk,
@@ -146,18 +143,12 @@ impl Shard {
     ///
     /// # Errors
     /// [`NetError`] when the ring fails for good; everything open is published before.
-    pub async fn run(mut self) -> Result<(), NetError> {
+    pub fn run(mut self) -> Result<(), NetError> {
         let outcome = loop {
             match self.turn() {
                 Ok(()) if self.is_over() => break Ok(()),
                 Ok(()) => {}
                 Err(error) => break Err(error),
-            }
-            yield_now().await;
-            if self.is_idle()
-                && let Err(error) = self.park()
-            {
-                break Err(error);
             }
         };
         self.finish();
@@ -167,7 +158,12 @@ impl Shard {
     /// One turn.
     fn turn(&mut self) -> Result<(), NetError> {
         self.counters.turns += 1;
-        self.net.wait(self.window())?;
+        if self.is_idle() {
+            self.counters.idle_turns += 1;
+            self.net.wait_for_any(self.until_next_deadline().min(IDLE_WINDOW))?;
+        } else {
+            self.net.wait(self.window())?;
+        }
         let now = self.clock.read();
         self.receive(now)?;
         self.read_mailbox(now);
@@ -486,20 +482,8 @@ impl Shard {
         self.timers.earliest().is_some_and(|deadline| deadline <= soon)
     }
 
-    /// Sleeps outside the ring until something arrives, a message comes, or a timer runs out.
-    fn park(&mut self) -> Result<(), NetError> {
-        if !self.mailbox.park() {
-            return Ok(());
-        }
-        if self.net.prepare_park()? {
-            self.counters.parks += 1;
-            let now = Clock::now();
-            let until = self.timers.earliest().unwrap_or(Instant::FAR_FUTURE).min(self.next_tick);
-            self.parker.park(until.saturating_since(now));
-            self.net.unpark();
-        }
-        self.mailbox.unpark();
-        Ok(())
+    fn until_next_deadline(&self) -> Duration {
+        self.timers.earliest().map_or(IDLE_WINDOW, |deadline| deadline.saturating_since(self.clock.turn()))
     }
 
     /// Says goodbye to all peers; what they have sent is still delivered when it is due.

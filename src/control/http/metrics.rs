@@ -29,7 +29,7 @@ type Gauge<T> = (&'static str, &'static str, fn(&T) -> Option<f64>);
 
 const SHARD_COUNTS: &[Count<ShardReport>] = &[
     ("shard_turns", "Turns of the loop", |it| it.counters.turns),
-    ("shard_parks", "Sleeps for want of traffic", |it| it.counters.parks),
+    ("shard_idle_turns", "Turns that waited for a first datagram", |it| it.counters.idle_turns),
     ("shard_datagrams", "Datagrams taken in", |it| it.counters.datagrams),
     ("shard_handed_over", "Datagrams handed to another shard", |it| it.counters.handed_over),
     ("shard_credit_exhausted", "Receives ended for want of a slot", |it| it.counters.credit_exhausted),

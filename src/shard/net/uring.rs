@@ -1,7 +1,7 @@
 //! Datagrams by io_uring: a private ring per shard, in which the shard also sleeps while there is traffic.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use headworks_packet::{PacketPool, PoolError, PoolOptions, SlotOrder};
@@ -101,6 +101,13 @@ impl Uring {
         Ok(())
     }
 
+    /// Submits what is queued and sleeps until a first datagram has come or `longest` has passed.
+    #[inline]
+    pub fn wait_for_any(&mut self, longest: Duration) -> Result<(), NetError> {
+        self.ring.enter_and_wait(1, longest)?;
+        Ok(())
+    }
+
     /// Adds what has come to `batch`; gives its number, and whether there is more.
     #[inline]
     pub fn drain_into(&mut self, batch: &mut Vec<Incoming>) -> Result<(usize, bool), NetError> {
@@ -131,21 +138,6 @@ impl Uring {
     #[inline]
     pub fn role(&self, incoming: &Incoming) -> SocketRole {
         self.sockets[incoming.token as usize].role
-    }
-
-    /// A descriptor that becomes readable when something arrives while parked, for parking and for waking.
-    pub fn eventfd(&self) -> Result<OwnedFd, NetError> {
-        Ok(self.ring.eventfd().as_fd().try_clone_to_owned()?)
-    }
-
-    /// Before a sleep outside the ring; `false` means do not sleep.
-    pub fn prepare_park(&mut self) -> Result<bool, NetError> {
-        Ok(self.ring.prepare_park()?)
-    }
-
-    /// After it.
-    pub fn unpark(&mut self) {
-        self.ring.unpark();
     }
 
     /// Packet memory, for copies from other shards and for counting.
