@@ -202,7 +202,7 @@ impl Appliance {
                     Ok(shard) => {
                         let _ = ready.send(Ok(()));
                         drop(ready);
-                        shard.run().await.map_err(ShardFailure::from)
+                        shard.run().map_err(ShardFailure::from)
                     }
                     Err(source) => {
                         let _ = ready.send(Err(StartError::Net { shard: index, source }));

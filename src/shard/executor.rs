@@ -1,9 +1,9 @@
 //! The shell of a shard: one glommio executor on one core. The only file that names glommio.
 //!
-//! glommio gives placement, and room for tasks beside the turn. It does not carry packets, because its UDP sockets cost eight
-//! times what the private ring does; and it does not sleep for the turn, because an executor that sleeps on a descriptor beside
-//! a timer was seen not to wake again under load. The turn sleeps inside its own ring, always for a bounded time, and lets the
-//! executor's other tasks run after each turn.
+//! glommio gives a named and pinned thread. It does not carry packets, because its UDP sockets cost eight times what the private
+//! ring does; and it does not sleep for the turn, because glommio 0.9 was seen, on a busy machine, in its own sleep for ever:
+//! with a timer armed beside a descriptor, and also when the turn had only given way to other tasks. So the turn keeps the
+//! thread while the shard lives, and sleeps inside its own ring, always for a bounded time.
 
 use std::time::Duration;
 
@@ -63,9 +63,4 @@ impl Shell {
     pub fn join(self) -> Result<(), ExecutorError> {
         self.handle.join().map_err(|_| ExecutorError::Panicked { name: self.name })
     }
-}
-
-/// Lets the executor's other tasks run.
-pub async fn yield_now() {
-    glommio::executor().yield_task_queue_now().await;
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use self::telling::handle_event;
 use super::admission::Desk;
 use super::clock::Clock;
-use super::executor::yield_now;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::uring::NetError;
 use super::net::{Incoming, NetOptions, SocketRole, Uring, shard_of_socket_id};
@@ -155,14 +154,13 @@ impl Shard {
     ///
     /// # Errors
     /// [`NetError`] when the ring fails for good; everything open is published before.
-    pub async fn run(mut self) -> Result<(), NetError> {
+    pub fn run(mut self) -> Result<(), NetError> {
         let outcome = loop {
             match self.turn() {
                 Ok(()) if self.is_over() => break Ok(()),
                 Ok(()) => {}
                 Err(error) => break Err(error),
             }
-            yield_now().await;
         };
         self.finish();
         outcome

@@ -197,6 +197,8 @@ pub fn command(root: &Path, ports: Ports, settings: &[&str]) -> Command {
     for setting in [
         "ingestion.max_connections=8",
         "ingestion.buffer.pool_size=4",
+        // Small rings are made fast, on a busy machine too.
+        "ingestion.frame.max_frame_size=1048576",
         "ingestion.srt.max_bandwidth=20000000",
         "ingestion.frame.assembly_timeout=1s",
     ] {

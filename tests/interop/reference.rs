@@ -20,7 +20,6 @@ pub struct Reference {
 pub struct Track {
     /// The name it gets: kind and number within the kind.
     pub name: String,
-    pub codec: String,
     pub packets: Vec<Packet>,
     /// Time stamps that PES headers carry.
     pub carried: BTreeSet<u64>,
@@ -100,7 +99,6 @@ impl Reference {
                             *number += 1;
                             Track {
                                 name: format!("{kind}{}", *number - 1),
-                                codec: fields["codec_name"].to_owned(),
                                 packets: Vec::new(),
                                 carried: carried.get(&pid).cloned().unwrap_or_default(),
                             }
