@@ -25,6 +25,8 @@ use crate::protocol::srt;
 /// How long packets wait for the ring of a new track. A 64 MiB ring takes some 45 ms to make, one thread makes them all, and
 /// after a power cut every feed of a site comes back in the same second.
 const HOLD_MAX: Duration = Duration::from_secs(1);
+/// No payload is due later than this after it came; the configuration allows no longer latency.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
 /// Payloads held meanwhile: `HOLD_MAX` at 80 Mbit/s.
 const HELD_MAX: usize = 8_192;
 
@@ -136,6 +138,10 @@ impl Ingest {
     pub fn detach<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
         self.hold_until = None;
         self.release(now, sink);
+        // Nobody will fill the gaps any more: what waits for its time, or for others before it, comes out now.
+        while let Some(mut delivery) = poll(&mut self.protocol, now + LATENCY_MAX) {
+            while !self.take(now, &mut delivery, sink) {}
+        }
         self.protocol = None;
         self.finish(now, sink);
     }

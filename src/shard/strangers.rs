@@ -1,7 +1,9 @@
 //! Datagrams without a session at the RTP ports: who might they become?
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::base::{Datagram, Instant};
 use crate::protocol::rtp::probation::{Probation, Strangers as Probations};
@@ -12,6 +14,10 @@ const PROBATIONS_MAX: usize = 64;
 /// `TS` packets of a datagram that is taken for a transport stream must all begin so.
 const SYNC_BYTE: u8 = 0x47;
 const TRANSPORT_PACKET_LEN: usize = 188;
+/// A refused source is not heard again for this long: it goes on sending, and each packet would ask again.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// Refused sources that are remembered.
+const REFUSED_MAX: usize = 64;
 
 /// What tells a source at the RTP ports from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,12 +92,14 @@ fn is_whole_packets(bytes: &[u8]) -> bool {
 /// RTP sources that have yet to prove themselves.
 pub struct Strangers {
     probations: Probations,
+    /// Who was refused, and until when they are not asked about again.
+    refused: VecDeque<(SourceKey, Instant)>,
 }
 
 impl Strangers {
     /// Nobody yet.
     pub fn new() -> Self {
-        Self { probations: Probations::new(PROBATIONS_MAX) }
+        Self { probations: Probations::new(PROBATIONS_MAX), refused: VecDeque::with_capacity(REFUSED_MAX) }
     }
 
     /// Takes a packet of an unknown source; gives the source, with what it has sent so far, when it has proved itself.
@@ -100,8 +108,24 @@ impl Strangers {
         Some(self.probations.take(index))
     }
 
-    /// Forgets sources that have fallen silent.
+    /// Remembers for a while that a source was refused.
+    pub fn refuse(&mut self, now: Instant, key: SourceKey) {
+        if self.refused.len() == REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((key, now + REFUSED_FOR));
+    }
+
+    /// Whether a source was refused a moment ago.
+    pub fn has_refused(&self, now: Instant, key: &SourceKey) -> bool {
+        self.refused.iter().any(|(refused, until)| refused == key && now < *until)
+    }
+
+    /// Forgets sources that have fallen silent, and refusals that are old.
     pub fn handle_timeout(&mut self, now: Instant) {
+        while self.refused.front().is_some_and(|(_, until)| now >= *until) {
+            self.refused.pop_front();
+        }
         self.probations.handle_timeout(now);
     }
 
@@ -120,6 +144,17 @@ impl Default for Strangers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_source_is_not_asked_about_again_for_a_while() {
+        let key = SourceKey::Raw { peer: "10.0.0.1:4000".parse().unwrap() };
+        let mut strangers = Strangers::new();
+        strangers.refuse(Instant::from_millis(0), key);
+        assert!(strangers.has_refused(Instant::from_millis(4_999), &key));
+        assert!(!strangers.has_refused(Instant::from_millis(5_000), &key));
+        strangers.handle_timeout(Instant::from_millis(5_000));
+        assert!(strangers.refused.is_empty());
+    }
 
     #[test]
     fn a_stranger_is_a_transport_stream_only_if_all_of_it_looks_like_one() {

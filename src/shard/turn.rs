@@ -275,6 +275,10 @@ impl Shard {
         if let Some(index) = self.sessions.by_source(&key) {
             return self.hand_to(now, index, datagram);
         }
+        if self.door.strangers.has_refused(now, &key) {
+            self.counters.dropped_stray += 1;
+            return;
+        }
         match kind {
             strangers::Kind::Rtp(header) => self.receive_rtp_stranger(now, role, key, header, datagram),
             _ => {
@@ -342,7 +346,7 @@ impl Shard {
                 Message::Admitted(admitted) => self.admitted(now, *admitted),
                 Message::Refused(request, reason) => self.refuse(now, &request, reason),
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
-                Message::SourceRefused(key) => self.source_refused(&key),
+                Message::SourceRefused(key) => self.source_refused(now, &key),
                 Message::TrackReady(life, ready) => {
                     if let Some(index) = self.sessions.by_life(life)
                         && let Some(rings) = &mut self.sessions.get_mut(index).rings

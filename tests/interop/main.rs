@@ -7,6 +7,7 @@ mod appliance;
 mod bad_input;
 mod bit_exact;
 mod clips;
+mod gstreamer;
 mod latm;
 mod operation;
 mod reference;

@@ -49,6 +49,7 @@ impl Reference {
         let mut packets: BTreeMap<usize, Vec<Packet>> = BTreeMap::new();
         let (mut section, mut fields) = ("", BTreeMap::<&str, &str>::new());
         let mut data = Vec::new();
+        let mut hevc: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
         let mut latm_readers: BTreeMap<usize, latm::Reader> = BTreeMap::new();
         // Streams come after the packets, so which codec it is must be known from a first look.
         let codecs = codecs(&text);
@@ -63,6 +64,9 @@ impl Reference {
                 "[/PACKET]" => {
                     let index: usize = fields["stream_index"].parse().expect("a number");
                     let codec = codecs[&index].as_str();
+                    if codec == "hevc" {
+                        hevc.entry(index).or_default().push(data.clone());
+                    }
                     let (len, sha256) = match codec {
                         "aac" => hashed(without_adts(&data)),
                         "aac_latm" => hashed(&latm_readers.entry(index).or_default().raw(&data)),
@@ -112,6 +116,12 @@ impl Reference {
                     }
                 }
                 _ => {}
+            }
+        }
+        for (index, payloads) in &hevc {
+            let packets = packets.get_mut(index).expect("packets");
+            for (packet, payload) in packets.iter_mut().zip(with_own_zero_bytes(payloads)) {
+                (packet.len, packet.sha256) = hashed(&payload);
             }
         }
         let mut tracks = Vec::new();
@@ -248,7 +258,7 @@ fn hex_dump_line(line: &str) -> impl Iterator<Item = u8> + '_ {
         .into_iter()
 }
 
-fn hashed(bytes: &[u8]) -> (usize, String) {
+pub fn hashed(bytes: &[u8]) -> (usize, String) {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     let text = digest.as_ref().iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
@@ -262,6 +272,19 @@ fn without_adts(packet: &[u8]) -> &[u8] {
     assert!(packet[0] == 0xff && packet[1] & 0xf6 == 0xf0, "an ADTS header");
     let without_crc = packet[1] & 1 == 1;
     &packet[if without_crc { 7 } else { 9 }..]
+}
+
+/// Rule P4: ffmpeg 5.1's HEVC parser leaves the `zero_byte` of a start code at the end of the packet before.
+fn with_own_zero_bytes(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut own = Vec::with_capacity(packets.len());
+    let mut borrowed = false;
+    for packet in packets {
+        let lends = packet.last() == Some(&0);
+        let body = &packet[..packet.len() - usize::from(lends)];
+        own.push(if borrowed { [&[0], body].concat() } else { body.to_vec() });
+        borrowed = lends;
+    }
+    own
 }
 
 /// Rule P3: `opus_control_header` of the Opus-in-TS specification, where ffprobe leaves it on.

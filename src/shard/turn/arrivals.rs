@@ -100,7 +100,8 @@ impl Shard {
         self.door.listener.answer(now, answer);
     }
 
-    pub(super) fn source_refused(&mut self, key: &SourceKey) {
+    pub(super) fn source_refused(&mut self, now: Instant, key: &SourceKey) {
+        self.door.strangers.refuse(now, *key);
         if let Some(index) = self.sessions.by_source(key) {
             self.counters.rejections += 1;
             self.door.unadmitted -= 1;
