@@ -56,6 +56,8 @@
 //!   more lanes would only be more memory.
 //! - **Deadlines stand in one dense array** (`shard/timers.rs`) that is scanned once per turn: deadlines move with every packet,
 //!   and a heap would pay per packet what the scan pays per turn.
+//! - **Packets wait up to a second for the ring of a new track**, not a quarter of one: one thread makes all rings, and on a
+//!   busy host a ring was seen to take longer. With the rings made ahead nobody waits at all.
 //! - **A ring holds at least four of the largest frames**, so that a reader has time to copy one; with the default frame limit
 //!   that is 64 MiB for a video track.
 //! - **Datagram arrival rates in SRT acknowledgements are counted over 100 ms** rather than taken from the median of 16 gaps:
