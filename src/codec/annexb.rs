@@ -126,6 +126,11 @@ impl<S: Syntax> StartCodeFramer<S> {
 
     /// A framer at position 0 that knows nothing yet.
     pub fn new() -> Self {
+        Self::with(S::default())
+    }
+
+    /// A framer at position 0 of a codec whose syntax has been told something beforehand.
+    pub fn with(syntax: S) -> Self {
         Self {
             state: State::Pass,
             held: ArrayVec::new(),
@@ -138,7 +143,7 @@ impl<S: Syntax> StartCodeFramer<S> {
             captured: Vec::with_capacity(CAPTURED_BYTES_MAX),
             deferred: None,
             finder: memmem::Finder::new(START_CODE_PREFIX),
-            syntax: S::default(),
+            syntax,
         }
     }
 

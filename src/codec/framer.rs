@@ -5,8 +5,8 @@ use crate::media::{Codec, TrackConfiguration};
 use super::aac::{AdtsFramer, LatmFramer};
 use super::ac3::Ac3Framer;
 use super::data::DataFramer;
-use super::h264::H264Framer;
-use super::hevc::HevcFramer;
+use super::h264::{H264Framer, H264Syntax};
+use super::hevc::{HevcFramer, HevcSyntax};
 use super::klv::KlvFramer;
 use super::mp2::Mp2Framer;
 use super::mpeg2video::Mpeg2VideoFramer;
@@ -19,6 +19,8 @@ use super::{Framer, Step};
 pub struct FramerHints {
     /// `channel_config_code` of the Opus audio descriptor in the PMT (DVB extension descriptor 0x7f, tag extension 0x80).
     pub opus_channel_configuration: Option<u8>,
+    /// The protocol tells where access units end, as the time stamps of RTP do.
+    pub is_cut_by_protocol: bool,
 }
 
 /// A framer chosen at run time.
@@ -62,7 +64,9 @@ impl AnyFramer {
             Codec::Scte35 | Codec::Teletext | Codec::DvbSubtitle | Codec::PrivateData(_) => {
                 Self::Data(DataFramer::new(codec))
             }
+            Codec::H264 if hints.is_cut_by_protocol => Self::H264(H264Framer::with(H264Syntax::cut_by_protocol())),
             Codec::H264 => Self::H264(H264Framer::default()),
+            Codec::Hevc if hints.is_cut_by_protocol => Self::Hevc(HevcFramer::with(HevcSyntax::cut_by_protocol())),
             Codec::Hevc => Self::Hevc(HevcFramer::default()),
             Codec::Mpeg2Video => Self::Mpeg2Video(Mpeg2VideoFramer::default()),
         }

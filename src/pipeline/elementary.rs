@@ -76,7 +76,7 @@ impl ElementaryStream {
             timeline: Timeline::new(format.clock_rate, ClockWidth::Rtp),
             track: Track {
                 assembler: Assembler::new(
-                    AnyFramer::new(codec, FramerHints::default()),
+                    AnyFramer::new(codec, FramerHints { is_cut_by_protocol: true, ..FramerHints::default() }),
                     DecodeTime::Derived(Box::new(estimator)),
                 ),
                 sink: sink.open(&description),

@@ -229,7 +229,8 @@ impl TransportStream {
                     clock_rate: CLOCK_RATE_90_KHZ,
                     language: listed.language,
                 };
-                let hints = FramerHints { opus_channel_configuration: listed.opus_channel_config };
+                let hints =
+                    FramerHints { opus_channel_configuration: listed.opus_channel_config, ..FramerHints::default() };
                 is_any_new = true;
                 let framer = AnyFramer::new(listed.key.codec, hints);
                 self.tracks[slot] = Some(Track {

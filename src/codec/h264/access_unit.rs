@@ -23,6 +23,8 @@ const SEI_BYTES: usize = 1024;
 /// The H.264 side of [`H264Framer`].
 #[derive(Default)]
 pub struct H264Syntax {
+    /// The protocol tells where access units end: see [`H264Syntax::cut_by_protocol`].
+    is_cut_by_protocol: bool,
     sets: ParameterSets,
     /// A parameter set changed since the configuration was written.
     sets_changed: bool,
@@ -93,6 +95,14 @@ pub enum Unit {
     Other,
 }
 
+impl H264Syntax {
+    /// For RTP, whose time stamps tell where access units end. Units that may only stand at the beginning of one do not cut it
+    /// then: GStreamer's `rtph264pay config-interval=-1` repeats the parameter sets before every slice of an IDR picture.
+    pub fn cut_by_protocol() -> Self {
+        Self { is_cut_by_protocol: true, ..Self::default() }
+    }
+}
+
 impl Syntax for H264Syntax {
     type Unit = Unit;
     const ZERO_BYTE: bool = true;
@@ -111,7 +121,8 @@ impl Syntax for H264Syntax {
             return Judgement::Continues(Unit::Broken);
         };
         let starts_after_slices = |unit| {
-            if self.open.has_slices || self.open.ended { Judgement::Starts(unit) } else { Judgement::Continues(unit) }
+            let after_slices = self.open.has_slices && !self.is_cut_by_protocol;
+            if after_slices || self.open.ended { Judgement::Starts(unit) } else { Judgement::Continues(unit) }
         };
         match header.unit_type {
             nal::SLICE | nal::PARTITION_A | nal::IDR_SLICE => match slice::parse(unit, &self.sets) {

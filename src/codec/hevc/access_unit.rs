@@ -18,6 +18,8 @@ const SEI_BYTES: usize = 1024;
 /// The H.265 side of [`HevcFramer`].
 #[derive(Default)]
 pub struct HevcSyntax {
+    /// The protocol tells where access units end: see [`HevcSyntax::cut_by_protocol`].
+    is_cut_by_protocol: bool,
     sets: ParameterSets,
     /// A parameter set changed since the configuration was written.
     sets_changed: bool,
@@ -66,6 +68,14 @@ pub enum Unit {
     Other,
 }
 
+impl HevcSyntax {
+    /// For RTP, whose time stamps tell where access units end. Units that may only stand at the beginning of one do not cut it
+    /// then: GStreamer's `rtph264pay config-interval=-1` repeats the parameter sets before every slice of an IDR picture.
+    pub fn cut_by_protocol() -> Self {
+        Self { is_cut_by_protocol: true, ..Self::default() }
+    }
+}
+
 impl Syntax for HevcSyntax {
     type Unit = Unit;
     const ZERO_BYTE: bool = true;
@@ -81,7 +91,8 @@ impl Syntax for HevcSyntax {
             return if short { Judgement::Undecided } else { Judgement::Continues(Unit::Broken) };
         };
         let starts_after_slices = |unit| {
-            if self.open.has_slices || self.open.ended { Judgement::Starts(unit) } else { Judgement::Continues(unit) }
+            let after_slices = self.open.has_slices && !self.is_cut_by_protocol;
+            if after_slices || self.open.ended { Judgement::Starts(unit) } else { Judgement::Continues(unit) }
         };
         match header.unit_type {
             nal::END_OF_SEQUENCE | nal::END_OF_BITSTREAM => Judgement::Continues(Unit::End),
