@@ -124,7 +124,7 @@ enum Feed {
 fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
     let _ = fs::remove_dir_all(ROOT);
     let mut command = Command::new(HEADWORKS);
-    command.arg("serve").stderr(Stdio::null());
+    command.arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
     for set in [
         "shards.cores=[0]".to_owned(),
         format!("output.root={ROOT}"),
@@ -132,6 +132,7 @@ fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
         format!("ingestion.rtp.port={RTP_PORT}"),
         format!("ingestion.rtp.rtcp_port={}", RTP_PORT + 1),
         format!("control.listen=127.0.0.1:{CONTROL_PORT}"),
+        format!("ingestion.buffer.pool_size={feeds}"),
         "log.level=warn".to_owned(),
     ] {
         command.args(["--set", &set]);
@@ -140,8 +141,8 @@ fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
         command.args(["--set", &format!("ingestion.srt.passphrase={PASSPHRASE}")]);
     }
     let receiver = command.spawn().ok()?;
-    // Rings are made ahead, ten a second.
-    thread::sleep(Duration::from_millis(1_000 + 150 * u64::from(feeds)));
+    // Rings are made ahead, ten a second at most.
+    thread::sleep(Duration::from_millis(1_000 + 200 * u64::from(feeds)));
     let to = match feed {
         Feed::Srt | Feed::SrtEncrypted => format!("srt://127.0.0.1:{SRT_PORT}?streamid=feed"),
         Feed::Rtp => format!("rtp://127.0.0.1:{RTP_PORT}"),
@@ -173,7 +174,7 @@ fn bare(options: &Options, feeds: u32) -> Option<Measured> {
         .spawn()
         .ok()?;
     thread::sleep(Duration::from_millis(300));
-    let generator = generator(options, feeds, &format!("udp://127.0.0.1:{BARE_PORT}"), false)?;
+    let generator = generator(options, feeds, &format!("rtp://127.0.0.1:{BARE_PORT}"), false)?;
     let mut measured = measure(receiver.id(), options)?;
     measured.generator = outcome(generator, &mut measured.faults);
     let output = receiver.wait_with_output().ok()?;
