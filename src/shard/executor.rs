@@ -1,9 +1,9 @@
 //! The shell of a shard: one glommio executor on one core. The only file that names glommio.
 //!
 //! glommio gives a named and pinned thread. It does not carry packets, because its UDP sockets cost eight times what the private
-//! ring does; and it does not sleep for the turn, because glommio 0.9 was seen, on a busy machine, in its own sleep for ever:
-//! with a timer armed beside a descriptor, and also when the turn had only given way to other tasks. So the turn keeps the
-//! thread while the shard lives, and sleeps inside its own ring, always for a bounded time.
+//! ring does; and it does not sleep for the turn, because glommio 0.9 was seen, on a busy machine, in its own sleep for ever with
+//! a timer armed beside a descriptor, and is suspected of it after a mere yield. So the turn keeps the thread while the shard
+//! lives, and sleeps inside its own ring, always for a bounded time.
 
 use std::time::Duration;
 
