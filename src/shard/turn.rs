@@ -476,7 +476,11 @@ impl Shard {
                 published |= rings.flush();
             }
             let silence = session.detached.map(|at| now.saturating_since(at.max(session.last_datagram)));
-            if silence.is_some_and(|silence| silence >= self.config.ingestion.stream_timeout) && session.life != 0 {
+            if session.life == 0 && session.detached.is_some() {
+                // A source that said goodbye before it had a name.
+                self.sessions.remove(index);
+                self.timers.set(index, None);
+            } else if silence.is_some_and(|silence| silence >= self.config.ingestion.stream_timeout) {
                 self.end_stream(now, index);
             }
         }
@@ -494,8 +498,13 @@ impl Shard {
             rings.end();
             self.waker.ring();
         }
-        if !self.desk.stream_ended(session.name.clone(), session.life) {
-            self.unreported.push((session.name, session.life));
+        self.report_end(session.name, session.life);
+    }
+
+    /// Tells the desk that a stream has ended; again with the next tick if the desk is overrun.
+    fn report_end(&mut self, name: String, life: u64) {
+        if !self.desk.stream_ended(name.clone(), life) {
+            self.unreported.push((name, life));
         }
     }
 

@@ -108,9 +108,9 @@ impl Shard {
 
     pub(super) fn source_refused(&mut self, now: Instant, key: &SourceKey) {
         self.door.strangers.refuse(now, *key);
+        self.door.unadmitted -= 1;
+        self.counters.rejections += 1;
         if let Some(index) = self.sessions.by_source(key) {
-            self.counters.rejections += 1;
-            self.door.unadmitted -= 1;
             self.sessions.remove(index);
             self.timers.set(index, None);
         }
@@ -143,8 +143,15 @@ impl Shard {
                 self.answer_caller(now, index, &request, terms, origin);
             }
             AdmittedSource::Source(key) => {
-                let Some(index) = self.sessions.by_source(&key) else { return };
                 self.door.unadmitted -= 1;
+                let Some(index) = self.sessions.by_source(&key) else {
+                    // It has said goodbye meanwhile: what was prepared for it is given back.
+                    if let Some(rings) = rings {
+                        rings.end();
+                        self.report_end(name, life);
+                    }
+                    return;
+                };
                 match (self.sessions.by_name(&name), rings) {
                     (None, Some(rings)) => {
                         self.sessions.rename(index, &name);
@@ -154,9 +161,13 @@ impl Shard {
                         let peer = session.peer.map(|peer| peer.to_string()).unwrap_or_default();
                         session.tell(now, format!("{} from {peer}", session.kind.name().to_uppercase()));
                     }
+                    // The answer to an earlier question of the same source, which has asked twice.
+                    (Some(old), _) if old == index => {}
                     (Some(old), _) => self.replace_source(now, old, index, key),
                     (None, None) => {
                         self.sessions.remove(index);
+                        self.timers.set(index, None);
+                        return;
                     }
                 }
                 self.touched.push(index);
