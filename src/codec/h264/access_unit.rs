@@ -232,10 +232,14 @@ impl H264Syntax {
             _ if !complete => return Judgement::Undecided,
             _ => 0,
         };
-        match (self.open.has_slices || self.open.ended, complete) {
-            (false, _) => Judgement::Continues(Unit::Prefix(temporal_id)),
-            (true, false) => Judgement::Undecided,
-            (true, true) => Judgement::Deferred(Unit::Prefix(temporal_id)),
+        // After slices it belongs to the slice that follows, in this access unit or the next. It stays with the bytes before it,
+        // as ffmpeg cuts such streams, unless the sequence has ended.
+        if self.open.ended {
+            Judgement::Starts(Unit::Prefix(temporal_id))
+        } else if self.open.has_slices {
+            Judgement::Continues(Unit::Other)
+        } else {
+            Judgement::Continues(Unit::Prefix(temporal_id))
         }
     }
 

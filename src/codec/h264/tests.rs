@@ -111,7 +111,7 @@ fn what_comes_between_pictures_goes_to_the_next_and_what_ends_them_stays() {
 }
 
 #[test]
-fn prefix_units_go_with_the_slice_behind_them() {
+fn prefix_units_after_slices_stay_with_the_bytes_before_them_as_ffmpeg_cuts() {
     let prefix = |temporal_id: u8| vec![0x6e, 0x80, 0x00, temporal_id << 5 | 0x07];
     let units = [
         progressive(),
@@ -124,7 +124,7 @@ fn prefix_units_go_with_the_slice_behind_them() {
         slice(0x61, P),
     ];
     let cut = cut(&units);
-    assert_eq!(cut.iter().map(|(count, info)| (*count, info.temporal_id)).collect::<Vec<_>>(), [(6, 0), (2, 2)]);
+    assert_eq!(cut.iter().map(|(count, info)| (*count, info.temporal_id)).collect::<Vec<_>>(), [(7, 0), (1, 0)]);
 }
 
 #[test]
