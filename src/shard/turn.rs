@@ -15,6 +15,7 @@ use self::telling::handle_event;
 use super::admission::Desk;
 use super::clock::Clock;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
+use super::net::random::Random;
 use super::net::uring::NetError;
 use super::net::{Incoming, NetOptions, SocketRole, Uring, shard_of_socket_id};
 use super::report::{ShardCounters, StreamKind};
@@ -88,6 +89,7 @@ pub struct Shard {
     /// Sessions to be served in this turn.
     touched: Vec<usize>,
     transmit_buffer: Vec<u8>,
+    /// For socket ids and SSRCs; keys and cookies have randomness of the operating system.
     random: Random,
     counters: ShardCounters,
     next_tick: Instant,
@@ -139,7 +141,7 @@ impl Shard {
             timers: Timers::default(),
             touched: Vec::with_capacity(1_024),
             transmit_buffer: Vec::with_capacity(64 << 10),
-            random: Random(options.seed),
+            random: Random::new(options.seed),
             counters: ShardCounters::default(),
             next_tick: now + TICK,
             last_traffic: now,
@@ -576,19 +578,5 @@ fn transmit_role(role: SocketRole) -> SocketRole {
         SocketRole::Srt => SocketRole::Srt,
         SocketRole::Rtp | SocketRole::Rtcp => SocketRole::Rtcp,
         SocketRole::Stream(index) | SocketRole::StreamRtcp(index) => SocketRole::StreamRtcp(index),
-    }
-}
-
-/// Random numbers that nobody outside can guess the next of without having seen them all: SplitMix64 on a secret seed, for
-/// socket ids and SSRCs. Keys and cookies have randomness of the operating system.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

@@ -47,7 +47,7 @@ impl Shard {
             session_timeout: rtp.session_timeout,
             payload_types: self.payload_types_of(key).clone(),
             reports: Some(rtp::source::ReportOptions {
-                ssrc: self.random.next() as u32,
+                ssrc: self.random.bits() as u32,
                 canonical_name: "headworks".to_owned(),
                 destination: rtp::source::ReportDestination::Sender,
                 session_bandwidth_bps: self.config.ingestion.srt.max_bandwidth,
@@ -55,7 +55,7 @@ impl Shard {
             }),
             ..SourceOptions::default()
         };
-        let source = rtp::Source::from_probation(options, self.random.next(), now, proven);
+        let source = rtp::Source::from_probation(options, self.random.bits(), now, proven);
         let protocol = Protocol::Rtp(Box::new(source));
         if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::Rtp, protocol, peer) {
             self.touched.push(index);
@@ -244,7 +244,7 @@ impl Shard {
         terms: Terms,
     ) -> Result<Answer, RejectReason> {
         let socket_id = loop {
-            let id = compose_socket_id(self.index, self.random.next() as u32);
+            let id = compose_socket_id(self.index, self.random.bits() as u32);
             if self.sessions.by_socket_id(id).is_none() {
                 break id;
             }
