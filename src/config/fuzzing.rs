@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{ConfigError, Sources};
+use super::ConfigError;
+use super::load::Sources;
 
 /// Reads `data` as a configuration file, its last line also as an assignment. It is taken or refused, and never panics.
 pub fn fuzz_configuration(data: &[u8]) {

@@ -1,0 +1,57 @@
+//! Values that are of the right kind and still make no sense.
+
+use std::time::Duration;
+
+use super::Config;
+
+impl Config {
+    /// The first value that is of the right kind and still makes no sense: its key and why.
+    pub(super) fn first_fault(&self) -> Option<(String, String)> {
+        let ingestion = &self.ingestion;
+        let passphrases = self
+            .streams
+            .iter()
+            .filter_map(|(name, stream)| Some((format!("streams.{name}.passphrase"), stream.passphrase.as_ref()?)))
+            .chain(ingestion.srt.passphrase.as_ref().map(|it| ("ingestion.srt.passphrase".to_owned(), it)));
+        for (key, passphrase) in passphrases {
+            if !(10..=79).contains(&passphrase.len()) {
+                return Some((key, format!("a passphrase has 10 to 79 bytes, this one has {}", passphrase.len())));
+            }
+        }
+        let checks: [(bool, &str, &str); 12] = [
+            (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
+            (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
+            (
+                (188..=1_456).contains(&ingestion.srt.payload_size),
+                "ingestion.srt.payload_size",
+                "must be 188 to 1456 bytes (1456 is what fits an Ethernet frame)",
+            ),
+            (
+                (32..=1 << 20).contains(&ingestion.srt.flow_window),
+                "ingestion.srt.flow_window",
+                "must be 32 to 1048576 packets",
+            ),
+            (ingestion.srt.max_bandwidth >= 100_000, "ingestion.srt.max_bandwidth", "is below 100000 bits per second"),
+            ((1..=4_096).contains(&ingestion.max_connections), "ingestion.max_connections", "must be 1 to 4096"),
+            (
+                (4_096..=1 << 28).contains(&ingestion.frame.max_frame_size),
+                "ingestion.frame.max_frame_size",
+                "must be 4096 to 268435456 bytes",
+            ),
+            (
+                (1..=10_000).contains(&ingestion.frame.reorder_buffer),
+                "ingestion.frame.reorder_buffer",
+                "must be 1 to 10000 packets",
+            ),
+            ((1..=64).contains(&ingestion.gop.buffer_count), "ingestion.gop.buffer_count", "must be 1 to 64"),
+            (self.shards.cores.len() <= 64, "shards.cores", "more than 64 shards"),
+            (
+                self.shards.batch_window <= Duration::from_millis(100),
+                "shards.batch_window",
+                "is above 100 ms: frames would come late",
+            ),
+            (self.output.root.is_absolute(), "output.root", "must be an absolute path"),
+        ];
+        checks.iter().find(|(holds, ..)| !holds).map(|(_, key, reason)| ((*key).to_owned(), (*reason).to_owned()))
+    }
+}

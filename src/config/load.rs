@@ -1,0 +1,181 @@
+//! The sources of a configuration, read and merged: the file, the environment, the assignments of `--set`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::Config;
+use super::keys::{check_known, collect_keys, key_lines};
+
+/// Keys that are read and checked, but have no effect yet.
+const NOT_YET_IN_EFFECT: &[&str] = &[
+    "ingestion.backpressure",
+    "ingestion.buffer.read_timeout",
+    "ingestion.buffer.write_timeout",
+    "ingestion.gop.force_idr_interval",
+    "ingestion.gop.max_gop_size",
+    "ingestion.memory.gc_interval",
+    "ingestion.reconnect_interval",
+    "ingestion.sync",
+];
+
+/// Reads the file if there is one, then the environment, then the assignments of `--set`.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    assignments: &[String],
+) -> Result<Loaded, ConfigError> {
+    let mut sources = Sources::default();
+    if let Some(path) = file {
+        sources.read_file(path)?;
+    }
+    for (name, value) in environment {
+        // `HEADWORKS_LOG` and the like without a group are not configuration keys.
+        if let Some(key) = name.strip_prefix("HEADWORKS_").filter(|key| key.contains("__")) {
+            sources.assign(&key.to_lowercase().replace("__", "."), &value, format!("environment variable {name}"))?;
+        }
+    }
+    for assignment in assignments {
+        let (key, value) =
+            assignment.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment(assignment.clone()))?;
+        sources.assign(key.trim(), value.trim(), format!("--set {assignment}"))?;
+    }
+    sources.into_config()
+}
+
+/// A configuration with what is to be said about it at start.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Keys that were set and have no effect yet.
+    pub not_yet_in_effect: Vec<String>,
+}
+
+/// Why a configuration was refused. Each names the key or the line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not YAML.
+    #[error("{path}: {reason}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, with line and column.
+        reason: String,
+    },
+    /// A key that means nothing here.
+    #[error("{place}: unknown key {key}{}", nearest.as_ref().map(|key| format!("; did you mean {key}?")).unwrap_or_default())]
+    UnknownKey {
+        /// File and line, environment variable or flag.
+        place: String,
+        /// The key as dotted path.
+        key: String,
+        /// The known key that is most like it.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong kind, or out of range.
+    #[error("{place}: {key}: {reason}")]
+    Value {
+        /// File and line, environment variable or flag.
+        place: String,
+        /// The key as dotted path.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A `--set` without `=`.
+    #[error("--set {0}: expected key=value")]
+    NotAnAssignment(String),
+}
+
+/// The values of all sources merged, and where each was set.
+#[derive(Default)]
+pub(super) struct Sources {
+    values: Map<String, Value>,
+    places: BTreeMap<String, String>,
+}
+
+impl Sources {
+    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        self.read_text(&text, path)
+    }
+
+    pub(super) fn read_text(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        let syntax = |reason: String| ConfigError::Syntax { path: path.to_owned(), reason };
+        let value: Value = if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            Value::Object(Map::new())
+        } else {
+            serde_saphyr::from_str(text).map_err(|error| syntax(error.to_string()))?
+        };
+        let Value::Object(values) = value else {
+            return Err(syntax("expected keys and values at the top level".to_owned()));
+        };
+        for (key, line) in key_lines(text) {
+            self.places.entry(key).or_insert_with(|| format!("{}:{line}", path.display()));
+        }
+        let mut keys = Vec::new();
+        collect_keys(&Value::Object(values.clone()), "", &mut keys);
+        for key in keys {
+            let place = self.places.get(&key).cloned().unwrap_or_else(|| path.display().to_string());
+            check_known(&key, &place)?;
+        }
+        self.values = values;
+        Ok(())
+    }
+
+    pub(super) fn assign(&mut self, key: &str, value: &str, place: String) -> Result<(), ConfigError> {
+        check_known(key, &place)?;
+        let value = serde_saphyr::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let mut parts = key.split('.').peekable();
+        let mut map = &mut self.values;
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                map.insert(part.to_owned(), value);
+                break;
+            }
+            let child = map.entry(part).or_insert_with(|| Value::Object(Map::new()));
+            if !child.is_object() {
+                *child = Value::Object(Map::new());
+            }
+            map = child.as_object_mut().expect("it was just made an object");
+        }
+        self.places.insert(key.to_owned(), place);
+        Ok(())
+    }
+
+    pub(super) fn into_config(self) -> Result<Loaded, ConfigError> {
+        let place = |key: &str| self.places.get(key).cloned().unwrap_or_else(|| "configuration".to_owned());
+        let config: Config = serde_path_to_error::deserialize(Value::Object(self.values.clone())).map_err(|error| {
+            let key = error.path().to_string();
+            ConfigError::Value { place: place(&key), key, reason: error.into_inner().to_string() }
+        })?;
+        if let Some((key, reason)) = config.first_fault() {
+            return Err(ConfigError::Value { place: place(&key), key, reason });
+        }
+        let mut keys = Vec::new();
+        collect_keys(&Value::Object(self.values), "", &mut keys);
+        let not_yet: BTreeSet<String> = keys
+            .into_iter()
+            .filter(|key| {
+                NOT_YET_IN_EFFECT
+                    .iter()
+                    .any(|later| key == later || key.strip_prefix(later).is_some_and(|rest| rest.starts_with('.')))
+            })
+            .collect();
+        Ok(Loaded { config, not_yet_in_effect: not_yet.into_iter().collect() })
+    }
+}
