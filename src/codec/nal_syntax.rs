@@ -1,7 +1,7 @@
 //! Syntax that H.264 and H.265 share: NAL unit payloads, parameter sets, SEI messages, parts of the VUI.
 
 use crate::base::bits::BitReader;
-use crate::media::{Rational, TransferFunction};
+use crate::media::{Rational, Timecode, TransferFunction};
 
 /// The most bytes of parameter sets kept for one track; real streams have a few hundred.
 pub const PARAMETER_SETS_BYTES_MAX: usize = 64 * 1024;
@@ -28,6 +28,8 @@ pub const SAMPLE_ASPECT_RATIOS: [(u32, u32); 16] = [
 ];
 /// `aspect_ratio_idc` of a ratio that is spelt out.
 pub const EXTENDED_SAR: u32 = 255;
+/// `counting_type` of NTSC drop frame (Table D-3, to which H.265 §D.3.27 agrees).
+const COUNTING_TYPE_DROP_FRAME: u32 = 4;
 /// The code point that says nothing (H.273).
 pub const UNSPECIFIED: u8 = 2;
 
@@ -157,6 +159,30 @@ pub fn messages(payload: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
         rest = &rest[len..];
         Some((payload_type, body))
     })
+}
+
+/// One clock time stamp from its `counting_type` to its `hours_value` (§D.1.3; H.265 §D.2.27 differs in the length of
+/// `n_frames`); `Some(None)` when it leaves out hours, minutes or seconds.
+pub fn read_clock(r: &mut BitReader<'_>, frames_bits: u32) -> Option<Option<Timecode>> {
+    let counting_type = r.bits(5)?;
+    let full = r.flag()?;
+    r.skip(2)?;
+    let frames = r.bits(frames_bits)? as u16;
+    let (mut seconds, mut minutes, mut hours) = (None, None, None);
+    if full || r.flag()? {
+        seconds = Some(r.bits(6)? as u8);
+        if full || r.flag()? {
+            minutes = Some(r.bits(6)? as u8);
+            if full || r.flag()? {
+                hours = Some(r.bits(5)? as u8);
+            }
+        }
+    }
+    let (Some(hours @ 0..24), Some(minutes @ 0..60), Some(seconds @ 0..60)) = (hours, minutes, seconds) else {
+        return Some(None);
+    };
+    let drop_frame = counting_type == COUNTING_TYPE_DROP_FRAME;
+    Some(Some(Timecode { hours, minutes, seconds, frames, drop_frame }))
 }
 
 fn take_number(rest: &mut &[u8]) -> Option<u32> {

@@ -68,6 +68,111 @@ impl DepacketizerStatistics {
     }
 }
 
+/// How far a depacketizer is: within the payload that it is given, and across the fragments of a NAL unit.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub place: Place,
+    pub fragments: Fragments,
+    pub statistics: DepacketizerStatistics,
+    primed: Vec<u8>,
+    primed_pending: bool,
+}
+
+impl Progress {
+    /// Takes the parameter sets of a session description, to be given out before the next payload.
+    ///
+    /// # Errors
+    ///
+    /// What makes them of no use; nothing is changed then.
+    pub fn prime(&mut self, sprops: &[&str]) -> Result<(), SpropError> {
+        let mut bytes = Vec::new();
+        for sprop in sprops {
+            append_sprop(sprop, &mut bytes)?;
+        }
+        self.primed_pending = !bytes.is_empty();
+        self.primed = bytes;
+        Ok(())
+    }
+
+    /// Whether it is time for [`primed`](Self::primed), which comes once.
+    #[inline]
+    pub fn starts_primed(&mut self) -> bool {
+        std::mem::take(&mut self.primed_pending)
+    }
+
+    /// The parameter sets of the session description.
+    pub fn primed(&self) -> Piece<'_> {
+        Piece::Bytes(&self.primed)
+    }
+
+    /// What is left of the NAL unit at hand, within an aggregate or to the payload's end.
+    #[inline]
+    pub fn body<'i>(&mut self, input: &mut &'i [u8]) -> Piece<'i> {
+        if let Place::AggregatedBody(len) = self.place {
+            self.place = Place::Aggregate;
+            return Piece::Bytes(take(input, len));
+        }
+        self.place = Place::Start;
+        Piece::Bytes(std::mem::take(input))
+    }
+
+    /// The next payload does not go on where the last one ended. Gives whether a NAL unit is left unfinished by that.
+    pub fn discontinuity(&mut self) -> bool {
+        let cut = matches!(self.fragments, Fragments::Open(_));
+        self.statistics.nal_units_damaged += u64::from(cut);
+        self.fragments = Fragments::None;
+        self.place = Place::Start;
+        cut
+    }
+
+    /// Gives up the NAL unit under way unless the payload goes on with it: its end never came, though nothing was lost.
+    #[inline]
+    pub fn cut_unless(&mut self, goes_on: impl FnOnce(u8) -> bool) -> bool {
+        matches!(self.fragments, Fragments::Open(nal_type) if !goes_on(nal_type)) && self.discontinuity()
+    }
+
+    /// A fragment that is not the first of its NAL unit.
+    #[inline]
+    pub fn later_fragment<'i>(&mut self, input: &mut &'i [u8], header_len: usize, ends: bool) -> Option<Piece<'i>> {
+        let before = self.fragments;
+        if ends {
+            self.fragments = Fragments::None;
+        }
+        if let Fragments::Open(_) = before {
+            let body = &std::mem::take(input)[header_len..];
+            return (!body.is_empty()).then_some(Piece::Bytes(body));
+        }
+        *input = &[];
+        self.statistics.dropped_fragments += 1;
+        if before == Fragments::Broken {
+            return None;
+        }
+        if !ends {
+            self.fragments = Fragments::Broken;
+        }
+        self.statistics.nal_units_damaged += 1;
+        Some(Piece::Damaged)
+    }
+
+    /// Drops the rest of the payload.
+    #[cold]
+    pub fn refuse(&mut self, input: &mut &[u8], reason: Malformed) -> Piece<'static> {
+        *input = &[];
+        self.place = Place::Start;
+        self.fragments = Fragments::None;
+        self.statistics.count_malformed(reason);
+        Piece::Malformed(reason)
+    }
+
+    /// Drops one NAL unit of an aggregate.
+    #[cold]
+    pub fn refuse_aggregated(&mut self, input: &mut &[u8], len: usize, reason: Malformed) -> Piece<'static> {
+        take(input, len);
+        self.statistics.count_malformed(reason);
+        Piece::Malformed(reason)
+    }
+}
+
 /// Where a depacketizer stands within the payload that it is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Place {

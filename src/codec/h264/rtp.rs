@@ -1,7 +1,7 @@
 //! H.264 from RTP payloads (RFC 6184): single NAL units, STAP-A and FU-A, the non-interleaved mode.
 
 use crate::codec::rtp_payload::{
-    DepacketizerStatistics, Fragments, Malformed, Piece, Place, START_CODE, SpropError, append_sprop, take,
+    DepacketizerStatistics, Fragments, Malformed, Piece, Place, Progress, START_CODE, SpropError,
 };
 
 const STAP_A: u8 = 24;
@@ -19,13 +19,9 @@ const FU_B: u8 = 29;
 /// ```
 #[derive(Debug, Default)]
 pub struct Depacketizer {
-    place: Place,
-    fragments: Fragments,
+    progress: Progress,
     /// Start code and NAL unit header put together again from a fragment.
     scratch: [u8; 5],
-    primed: Vec<u8>,
-    primed_pending: bool,
-    statistics: DepacketizerStatistics,
 }
 
 impl Depacketizer {
@@ -40,156 +36,110 @@ impl Depacketizer {
     ///
     /// What makes them of no use; nothing is changed then.
     pub fn prime(&mut self, sprop_parameter_sets: &str) -> Result<(), SpropError> {
-        let mut bytes = Vec::new();
-        append_sprop(sprop_parameter_sets, &mut bytes)?;
-        self.primed = bytes;
-        self.primed_pending = true;
-        Ok(())
+        self.progress.prime(&[sprop_parameter_sets])
     }
 
     /// Takes octets off the front of one RTP payload and gives the next piece; `None` when all has been taken.
     #[inline]
     pub fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Piece<'a>> {
         if input.is_empty() {
-            self.place = Place::Start;
+            self.progress.place = Place::Start;
             return None;
         }
-        match self.place {
+        match self.progress.place {
             Place::Start => self.start(input),
-            Place::Body => {
-                self.place = Place::Start;
-                Some(Piece::Bytes(std::mem::take(input)))
-            }
             Place::Aggregate => Some(self.aggregated(input)),
-            Place::AggregatedBody(len) => {
-                self.place = Place::Aggregate;
-                Some(Piece::Bytes(take(input, len)))
-            }
+            Place::Body | Place::AggregatedBody(_) => Some(self.progress.body(input)),
         }
     }
 
     /// The next payload does not go on where the last one ended: packets were lost, or another access unit starts.
     /// Gives whether a NAL unit is left unfinished by that, so that the access unit it belongs to is damaged.
     pub fn discontinuity(&mut self) -> bool {
-        let cut = matches!(self.fragments, Fragments::Open(_));
-        self.statistics.nal_units_damaged += u64::from(cut);
-        self.fragments = Fragments::None;
-        self.place = Place::Start;
-        cut
+        self.progress.discontinuity()
     }
 
     /// What has been counted.
     pub fn statistics(&self) -> DepacketizerStatistics {
-        self.statistics
+        self.progress.statistics
     }
 
     #[inline]
     fn start<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Piece<'a>> {
-        if self.primed_pending {
-            self.primed_pending = false;
-            return Some(Piece::Bytes(&self.primed));
+        if self.progress.starts_primed() {
+            return Some(self.progress.primed());
         }
         let header = input[0];
         let packet_type = header & 0x1f;
-        if let Fragments::Open(open) = self.fragments {
-            let goes_on = packet_type == FU_A && input.get(1).is_some_and(|fu| fu & 0x9f == open);
-            if !goes_on {
-                // The end of the NAL unit never came, though nothing was lost.
-                self.fragments = Fragments::None;
-                self.statistics.nal_units_damaged += 1;
-                return Some(Piece::Damaged);
-            }
+        if self
+            .progress
+            .cut_unless(|nal_type| packet_type == FU_A && input.get(1).is_some_and(|fu| fu & 0x9f == nal_type))
+        {
+            return Some(Piece::Damaged);
         }
         if header & 0x80 != 0 {
-            return Some(self.refuse(input, Malformed::ForbiddenBit));
+            return Some(self.progress.refuse(input, Malformed::ForbiddenBit));
         }
         match packet_type {
             1..=23 => {
-                self.fragments = Fragments::None;
-                self.place = Place::Body;
-                self.statistics.nal_units += 1;
+                self.progress.fragments = Fragments::None;
+                self.progress.place = Place::Body;
+                self.progress.statistics.nal_units += 1;
                 Some(Piece::Bytes(&START_CODE))
             }
             FU_A => self.fragment(input),
             STAP_A => {
-                self.fragments = Fragments::None;
+                self.progress.fragments = Fragments::None;
                 *input = &input[1..];
-                self.place = Place::Aggregate;
+                self.progress.place = Place::Aggregate;
                 Some(self.aggregated(input))
             }
-            STAP_B | MTAP16 | MTAP24 | FU_B => Some(self.refuse(input, Malformed::UnsupportedType(packet_type))),
-            _ => Some(self.refuse(input, Malformed::UnknownType(packet_type))),
+            STAP_B | MTAP16 | MTAP24 | FU_B => {
+                Some(self.progress.refuse(input, Malformed::UnsupportedType(packet_type)))
+            }
+            _ => Some(self.progress.refuse(input, Malformed::UnknownType(packet_type))),
         }
     }
 
     /// RFC 6184 §5.8.
     #[inline]
     fn fragment<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Piece<'a>> {
-        let &[indicator, fu, ..] = *input else { return Some(self.refuse(input, Malformed::Truncated)) };
+        let &[indicator, fu, ..] = *input else { return Some(self.progress.refuse(input, Malformed::Truncated)) };
         let nal_type = fu & 0x1f;
         if !(1..STAP_A).contains(&nal_type) {
-            return Some(self.refuse(input, Malformed::Nested(nal_type)));
+            return Some(self.progress.refuse(input, Malformed::Nested(nal_type)));
         }
         let (starts, ends) = (fu & 0x80 != 0, fu & 0x40 != 0);
         if starts {
             // One fragment that both starts and ends is forbidden, but clear enough.
-            self.fragments = if ends { Fragments::None } else { Fragments::Open(nal_type) };
+            self.progress.fragments = if ends { Fragments::None } else { Fragments::Open(nal_type) };
             self.scratch[4] = indicator & 0x60 | nal_type;
-            self.statistics.nal_units += 1;
+            self.progress.statistics.nal_units += 1;
             *input = &input[2..];
-            self.place = Place::Body;
+            self.progress.place = Place::Body;
             return Some(Piece::Bytes(&self.scratch));
         }
-        let before = self.fragments;
-        if ends {
-            self.fragments = Fragments::None;
-        }
-        if let Fragments::Open(_) = before {
-            let body = &std::mem::take(input)[2..];
-            return (!body.is_empty()).then_some(Piece::Bytes(body));
-        }
-        *input = &[];
-        self.statistics.dropped_fragments += 1;
-        if before == Fragments::Broken {
-            return None;
-        }
-        if !ends {
-            self.fragments = Fragments::Broken;
-        }
-        self.statistics.nal_units_damaged += 1;
-        Some(Piece::Damaged)
+        self.progress.later_fragment(input, 2, ends)
     }
 
     /// RFC 6184 §5.7.1.
     fn aggregated<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Piece<'a> {
         let len = input.first_chunk::<2>().map_or(0, |len| usize::from(u16::from_be_bytes(*len)));
         if len == 0 || len > input.len() - 2 {
-            return self.refuse(input, Malformed::Truncated);
+            return self.progress.refuse(input, Malformed::Truncated);
         }
         *input = &input[2..];
         let header = input[0];
         let reason = match header & 0x1f {
             _ if header & 0x80 != 0 => Malformed::ForbiddenBit,
             1..STAP_A => {
-                self.place = Place::AggregatedBody(len);
-                self.statistics.nal_units += 1;
+                self.progress.place = Place::AggregatedBody(len);
+                self.progress.statistics.nal_units += 1;
                 return Piece::Bytes(&START_CODE);
             }
             nal_type => Malformed::Nested(nal_type),
         };
-        take(input, len);
-        self.statistics.count_malformed(reason);
-        Piece::Malformed(reason)
-    }
-
-    /// Drops the rest of the payload.
-    #[cold]
-    fn refuse(&mut self, input: &mut &[u8], reason: Malformed) -> Piece<'static> {
-        *input = &[];
-        self.place = Place::Start;
-        self.fragments = Fragments::None;
-        self.statistics.count_malformed(reason);
-        Piece::Malformed(reason)
+        self.progress.refuse_aggregated(input, len, reason)
     }
 }
 

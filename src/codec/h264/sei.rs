@@ -2,7 +2,7 @@
 
 use super::parameters::Vui;
 use crate::base::bits::BitReader;
-use crate::codec::nal_syntax::messages;
+use crate::codec::nal_syntax::{self, messages};
 use crate::media::Timecode;
 
 /// How much of a picture timing message is kept until its SPS is known; three clock time stamps with the longest fields
@@ -12,8 +12,6 @@ pub const PICTURE_TIMING_BYTES_MAX: usize = 64;
 const PICTURE_TIMING: u32 = 1;
 const RECOVERY_POINT: u32 = 6;
 const ALTERNATIVE_TRANSFER_CHARACTERISTICS: u32 = 147;
-/// `counting_type` of NTSC drop frame (Table D-3).
-const COUNTING_TYPE_DROP_FRAME: u32 = 4;
 
 /// A message that means something to the framer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,24 +104,7 @@ impl PictureTiming {
 /// One clock time stamp; `Some(None)` when it leaves out hours, minutes or seconds.
 fn read_clock(r: &mut BitReader<'_>, vui: &Vui) -> Option<Option<Timecode>> {
     r.skip(3)?;
-    let counting_type = r.bits(5)?;
-    let full = r.flag()?;
-    r.skip(2)?;
-    let frames = r.bits(8)? as u16;
-    let (mut seconds, mut minutes, mut hours) = (None, None, None);
-    if full || r.flag()? {
-        seconds = Some(r.bits(6)? as u8);
-        if full || r.flag()? {
-            minutes = Some(r.bits(6)? as u8);
-            if full || r.flag()? {
-                hours = Some(r.bits(5)? as u8);
-            }
-        }
-    }
+    let timecode = nal_syntax::read_clock(r, 8)?;
     r.skip(usize::from(vui.time_offset_bits))?;
-    let (Some(hours @ 0..24), Some(minutes @ 0..60), Some(seconds @ 0..60)) = (hours, minutes, seconds) else {
-        return Some(None);
-    };
-    let drop_frame = counting_type == COUNTING_TYPE_DROP_FRAME;
-    Some(Some(Timecode { hours, minutes, seconds, frames, drop_frame }))
+    Some(timecode)
 }

@@ -1,7 +1,7 @@
 //! HEVC from RTP payloads (RFC 7798): single NAL units, aggregation packets and fragmentation units, on a single stream.
 
 use crate::codec::rtp_payload::{
-    DepacketizerStatistics, Fragments, Malformed, Piece, Place, SpropError, append_sprop, take,
+    DepacketizerStatistics, Fragments, Malformed, Piece, Place, Progress, SpropError, take,
 };
 
 /// Aggregation packet; also the first type that no NAL unit may have.
@@ -17,8 +17,7 @@ const PACI: u8 = 50;
 /// ```
 #[derive(Debug)]
 pub struct Depacketizer {
-    place: Place,
-    fragments: Fragments,
+    progress: Progress,
     /// Start code and NAL unit header, the latter put together again where the payload has another one.
     scratch: [u8; 6],
     /// DONL and DOND fields are there.
@@ -27,9 +26,6 @@ pub struct Depacketizer {
     /// The next NAL unit of the aggregate is the first one.
     first_of_aggregate: bool,
     out_of_order: bool,
-    primed: Vec<u8>,
-    primed_pending: bool,
-    statistics: DepacketizerStatistics,
 }
 
 impl Depacketizer {
@@ -37,16 +33,12 @@ impl Depacketizer {
     /// (RFC 7798 §7.1). They are read past; NAL units that do not come in decoding order are given out as they come, and told.
     pub fn new(decoding_order_numbers: bool) -> Self {
         Self {
-            place: Place::Start,
-            fragments: Fragments::None,
+            progress: Progress::default(),
             scratch: [0, 0, 0, 1, 0, 0],
             decoding_order_numbers,
             last_decoding_order: None,
             first_of_aggregate: false,
             out_of_order: false,
-            primed: Vec::new(),
-            primed_pending: false,
-            statistics: DepacketizerStatistics::default(),
         }
     }
 
@@ -57,13 +49,7 @@ impl Depacketizer {
     ///
     /// What makes them of no use; nothing is changed then.
     pub fn prime(&mut self, sprops: &[&str]) -> Result<(), SpropError> {
-        let mut bytes = Vec::new();
-        for sprop in sprops {
-            append_sprop(sprop, &mut bytes)?;
-        }
-        self.primed_pending = !bytes.is_empty();
-        self.primed = bytes;
-        Ok(())
+        self.progress.prime(sprops)
     }
 
     /// Takes octets off the front of one RTP payload and gives the next piece; `None` when all has been taken.
@@ -74,70 +60,55 @@ impl Depacketizer {
             return Some(Piece::Malformed(Malformed::DecodingOrder));
         }
         if input.is_empty() {
-            self.place = Place::Start;
+            self.progress.place = Place::Start;
             return None;
         }
-        match self.place {
+        match self.progress.place {
             Place::Start => self.start(input),
-            Place::Body => {
-                self.place = Place::Start;
-                Some(Piece::Bytes(std::mem::take(input)))
-            }
             Place::Aggregate => Some(self.aggregated(input)),
-            Place::AggregatedBody(len) => {
-                self.place = Place::Aggregate;
-                Some(Piece::Bytes(take(input, len)))
-            }
+            Place::Body | Place::AggregatedBody(_) => Some(self.progress.body(input)),
         }
     }
 
     /// The next payload does not go on where the last one ended: packets were lost, or another access unit starts.
     /// Gives whether a NAL unit is left unfinished by that, so that the access unit it belongs to is damaged.
     pub fn discontinuity(&mut self) -> bool {
-        let cut = matches!(self.fragments, Fragments::Open(_));
-        self.statistics.nal_units_damaged += u64::from(cut);
-        self.fragments = Fragments::None;
-        self.place = Place::Start;
-        cut
+        self.progress.discontinuity()
     }
 
     /// What has been counted.
     pub fn statistics(&self) -> DepacketizerStatistics {
-        self.statistics
+        self.progress.statistics
     }
 
     #[inline]
     fn start<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Piece<'a>> {
-        if self.primed_pending {
-            self.primed_pending = false;
-            return Some(Piece::Bytes(&self.primed));
+        if self.progress.starts_primed() {
+            return Some(self.progress.primed());
         }
         let packet_type = input[0] >> 1 & 0x3f;
-        if let Fragments::Open(open) = self.fragments {
-            let goes_on = packet_type == FU && input.get(2).is_some_and(|fu| fu & 0xbf == open);
-            if !goes_on {
-                // The end of the NAL unit never came, though nothing was lost.
-                self.fragments = Fragments::None;
-                self.statistics.nal_units_damaged += 1;
-                return Some(Piece::Damaged);
-            }
+        if self
+            .progress
+            .cut_unless(|nal_type| packet_type == FU && input.get(2).is_some_and(|fu| fu & 0xbf == nal_type))
+        {
+            return Some(Piece::Damaged);
         }
         if input[0] & 0x80 != 0 {
-            return Some(self.refuse(input, Malformed::ForbiddenBit));
+            return Some(self.progress.refuse(input, Malformed::ForbiddenBit));
         }
         match packet_type {
             0..AP => Some(self.single(input)),
             FU => self.fragment(input),
             AP if input.len() > 2 => {
-                self.fragments = Fragments::None;
+                self.progress.fragments = Fragments::None;
                 *input = &input[2..];
-                self.place = Place::Aggregate;
+                self.progress.place = Place::Aggregate;
                 self.first_of_aggregate = true;
                 Some(self.aggregated(input))
             }
-            AP => Some(self.refuse(input, Malformed::Truncated)),
-            PACI => Some(self.refuse(input, Malformed::UnsupportedType(packet_type))),
-            _ => Some(self.refuse(input, Malformed::UnknownType(packet_type))),
+            AP => Some(self.progress.refuse(input, Malformed::Truncated)),
+            PACI => Some(self.progress.refuse(input, Malformed::UnsupportedType(packet_type))),
+            _ => Some(self.progress.refuse(input, Malformed::UnknownType(packet_type))),
         }
     }
 
@@ -146,57 +117,44 @@ impl Depacketizer {
     fn single<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Piece<'a> {
         let header_len = if self.decoding_order_numbers { 4 } else { 2 };
         if input.len() < header_len {
-            return self.refuse(input, Malformed::Truncated);
+            return self.progress.refuse(input, Malformed::Truncated);
         }
         let header = take(input, header_len);
         if let &[_, _, high, low] = header {
             self.check_decoding_order(u16::from_be_bytes([high, low]));
         }
-        self.fragments = Fragments::None;
-        self.place = Place::Body;
+        self.progress.fragments = Fragments::None;
+        self.progress.place = Place::Body;
         self.begin(header[0], header[1])
     }
 
     /// RFC 7798 §4.4.3.
     #[inline]
     fn fragment<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Piece<'a>> {
-        let &[header_high, header_low, fu, ..] = *input else { return Some(self.refuse(input, Malformed::Truncated)) };
+        let &[header_high, header_low, fu, ..] = *input else {
+            return Some(self.progress.refuse(input, Malformed::Truncated));
+        };
         let nal_type = fu & 0x3f;
         if nal_type >= AP {
-            return Some(self.refuse(input, Malformed::Nested(nal_type)));
+            return Some(self.progress.refuse(input, Malformed::Nested(nal_type)));
         }
         let (starts, ends) = (fu & 0x80 != 0, fu & 0x40 != 0);
         if starts {
             let mut header_len = 3;
             if self.decoding_order_numbers {
-                let &[_, _, _, high, low, ..] = *input else { return Some(self.refuse(input, Malformed::Truncated)) };
+                let &[_, _, _, high, low, ..] = *input else {
+                    return Some(self.progress.refuse(input, Malformed::Truncated));
+                };
                 self.check_decoding_order(u16::from_be_bytes([high, low]));
                 header_len = 5;
             }
             // One fragment that both starts and ends is forbidden, but clear enough.
-            self.fragments = if ends { Fragments::None } else { Fragments::Open(nal_type) };
+            self.progress.fragments = if ends { Fragments::None } else { Fragments::Open(nal_type) };
             *input = &input[header_len..];
-            self.place = Place::Body;
+            self.progress.place = Place::Body;
             return Some(self.begin(header_high & 0x81 | nal_type << 1, header_low));
         }
-        let before = self.fragments;
-        if ends {
-            self.fragments = Fragments::None;
-        }
-        if let Fragments::Open(_) = before {
-            let body = &std::mem::take(input)[3..];
-            return (!body.is_empty()).then_some(Piece::Bytes(body));
-        }
-        *input = &[];
-        self.statistics.dropped_fragments += 1;
-        if before == Fragments::Broken {
-            return None;
-        }
-        if !ends {
-            self.fragments = Fragments::Broken;
-        }
-        self.statistics.nal_units_damaged += 1;
-        Some(Piece::Damaged)
+        self.progress.later_fragment(input, 3, ends)
     }
 
     /// RFC 7798 §4.4.2.
@@ -207,11 +165,11 @@ impl Depacketizer {
             (true, false) => 1,
         };
         let Some((order, &[high, low, ..])) = input.split_at_checked(order_len) else {
-            return self.refuse(input, Malformed::Truncated);
+            return self.progress.refuse(input, Malformed::Truncated);
         };
         let len = usize::from(u16::from_be_bytes([high, low]));
         if len < 2 || len > input.len() - order_len - 2 {
-            return self.refuse(input, Malformed::Truncated);
+            return self.progress.refuse(input, Malformed::Truncated);
         }
         self.first_of_aggregate = false;
         match *order {
@@ -228,14 +186,12 @@ impl Depacketizer {
             _ if input[0] & 0x80 != 0 => Malformed::ForbiddenBit,
             0..AP => {
                 let header = take(input, 2);
-                self.place = if len > 2 { Place::AggregatedBody(len - 2) } else { Place::Aggregate };
+                self.progress.place = if len > 2 { Place::AggregatedBody(len - 2) } else { Place::Aggregate };
                 return self.begin(header[0], header[1]);
             }
             _ => Malformed::Nested(nal_type),
         };
-        take(input, len);
-        self.statistics.count_malformed(reason);
-        Piece::Malformed(reason)
+        self.progress.refuse_aggregated(input, len, reason)
     }
 
     /// Start code and header of a NAL unit.
@@ -243,23 +199,13 @@ impl Depacketizer {
     fn begin(&mut self, header_high: u8, header_low: u8) -> Piece<'_> {
         self.scratch[4] = header_high;
         self.scratch[5] = header_low;
-        self.statistics.nal_units += 1;
+        self.progress.statistics.nal_units += 1;
         Piece::Bytes(&self.scratch)
     }
 
     fn check_decoding_order(&mut self, number: u16) {
         self.out_of_order = self.last_decoding_order.is_some_and(|last| (number.wrapping_sub(last) as i16) < 0);
         self.last_decoding_order = Some(number);
-    }
-
-    /// Drops the rest of the payload.
-    #[cold]
-    fn refuse(&mut self, input: &mut &[u8], reason: Malformed) -> Piece<'static> {
-        *input = &[];
-        self.place = Place::Start;
-        self.fragments = Fragments::None;
-        self.statistics.count_malformed(reason);
-        Piece::Malformed(reason)
     }
 }
 

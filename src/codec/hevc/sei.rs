@@ -2,15 +2,13 @@
 
 use super::parameters::SequenceParameters;
 use crate::base::bits::BitReader;
-use crate::codec::nal_syntax::messages;
+use crate::codec::nal_syntax::{self, messages};
 use crate::media::{PictureStructure, Timecode};
 
 const PICTURE_TIMING: u32 = 1;
 const RECOVERY_POINT: u32 = 6;
 const TIME_CODE: u32 = 136;
 const ALTERNATIVE_TRANSFER_CHARACTERISTICS: u32 = 147;
-/// `counting_type` of NTSC drop frame (Table D.3 of H.264, to which §D.3.27 agrees).
-const COUNTING_TYPE_DROP_FRAME: u32 = 4;
 
 /// A message that means something to the framer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,25 +95,8 @@ fn read_time_code(r: &mut BitReader<'_>) -> Option<Timecode> {
 /// One clock time stamp; `Some(None)` when it leaves out hours, minutes or seconds.
 fn read_clock(r: &mut BitReader<'_>) -> Option<Option<Timecode>> {
     r.flag()?;
-    let counting_type = r.bits(5)?;
-    let full = r.flag()?;
-    r.skip(2)?;
-    let frames = r.bits(9)? as u16;
-    let (mut seconds, mut minutes, mut hours) = (None, None, None);
-    if full || r.flag()? {
-        seconds = Some(r.bits(6)? as u8);
-        if full || r.flag()? {
-            minutes = Some(r.bits(6)? as u8);
-            if full || r.flag()? {
-                hours = Some(r.bits(5)? as u8);
-            }
-        }
-    }
+    let timecode = nal_syntax::read_clock(r, 9)?;
     let offset_bits = r.bits(5)? as usize;
     r.skip(offset_bits)?;
-    let (Some(hours @ 0..24), Some(minutes @ 0..60), Some(seconds @ 0..60)) = (hours, minutes, seconds) else {
-        return Some(None);
-    };
-    let drop_frame = counting_type == COUNTING_TYPE_DROP_FRAME;
-    Some(Some(Timecode { hours, minutes, seconds, frames, drop_frame }))
+    Some(timecode)
 }
