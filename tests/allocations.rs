@@ -1,7 +1,5 @@
 //! Steady state means no allocation: not one for any packet, from the datagram to the frame in a real ring.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -25,36 +23,10 @@ use headworks::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SA
 use headworks::protocol::srt::packet::SequenceNumber;
 use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
 use headworks::protocol::srt::stream_id::StreamId;
-
-/// The system's allocator, counting what this thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
+use headworks_counting_allocator::{CountingAllocator, allocations};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const FRAMES_PER_SECOND: u64 = 25;
 /// Bytes of a frame at 50 Mbit/s.
@@ -110,7 +82,7 @@ impl Bench {
         while self.rings.is_opening() {
             self.rings.ready(self.ready.recv().unwrap());
         }
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         let packet = self.pool.copy_from(bytes).expect("slots enough");
         let peer = sender_address();
         let datagram = Datagram { packet, peer, local: None, interface: 1, path: 0, arrival: self.now };
@@ -122,7 +94,7 @@ impl Bench {
         self.transmitted.clear();
         while self.ingest.poll_transmit(self.now, &mut self.transmitted).is_some() {}
         self.rings.flush();
-        self.allocations += ALLOCATIONS.get() - before;
+        self.allocations += allocations() - before;
     }
 
     /// Published frames of all tracks.

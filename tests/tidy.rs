@@ -101,10 +101,8 @@ fn unsafe_code_has_one_address() {
     for file in rust_files("src").into_iter().chain(rust_files("tests")).chain(rust_files("benches")) {
         for (line_number, line) in code_lines(&file) {
             let is_unsafe = line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
-            // A counting allocator cannot be written without it, and lives in one test.
-            let is_allocator = file.ends_with("allocations.rs");
             let quotes_it = line.contains('"');
-            assert!(!is_unsafe || is_allocator || quotes_it, "{}:{line_number}: unsafe", file.display());
+            assert!(!is_unsafe || quotes_it, "{}:{line_number}: unsafe", file.display());
         }
     }
 }

@@ -1,43 +1,15 @@
 //! Steady state means no allocation: neither for a datagram received nor for one sent.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use headworks_counting_allocator::{CountingAllocator, allocations};
 use headworks_host::{UdpSocketOptions, udp_socket};
 use headworks_packet::{PacketPool, PoolOptions};
 use headworks_uring::{PacketRing, RingOptions, SocketId};
 
-/// The system's allocator, counting what this thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Sends `count` datagrams through the ring to itself and takes them; half of them are held for a while.
 fn turns(ring: &mut PacketRing, socket: SocketId, to: &SocketAddr, count: usize) {
@@ -76,9 +48,9 @@ fn nothing_is_allocated_per_datagram() {
     let (descriptor, granted) = udp_socket(&UdpSocketOptions::new(bind)).unwrap();
     let socket = ring.add_socket(descriptor, 0).unwrap();
     turns(&mut ring, socket, &granted.local, 1000);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     assert!(before > 0, "the allocator counts");
     turns(&mut ring, socket, &granted.local, 20_000);
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
     assert!(ring.statistics().credit_exhausted > 0);
 }
