@@ -8,7 +8,6 @@
 //!     ring.enter_and_wait(256, window)?;         // sleep inside the ring; submits what was queued
 //!     ring.drain(|received| batch.push(received))?;   // until a drain returns nothing
 //!     … work the batch, fire timers, ring.queue_send(…) …
-//!     if idle for long && ring.prepare_park()? { wait for ring.eventfd(); ring.unpark() }
 //! }
 //! ```
 //!
@@ -28,7 +27,7 @@ mod transmit;
 
 pub use message::{Received, Segments};
 pub use options::{Drained, RingError, RingOptions, RingStatistics};
-pub use ring::{GroupId, PacketRing, SocketId, WakeHandle, probe};
+pub use ring::{GroupId, PacketRing, SocketId, probe};
 pub use send::{SendError, SendStatistics};
 
 #[cfg(test)]

@@ -97,8 +97,6 @@ impl RingError {
 pub struct Drained {
     /// Datagrams (or aggregates) handed out.
     pub datagrams: usize,
-    /// Wakes by other shards' rings.
-    pub wakes: usize,
     /// The drain stopped at its limit: do not wait before the next.
     pub more: bool,
 }
@@ -124,8 +122,6 @@ pub struct RingStatistics {
     pub after_removal: u64,
     /// Times the completion queue was found full.
     pub completion_overflows: u64,
-    /// Wakes of other rings that failed.
-    pub wake_errors: u64,
     /// `io_uring_enter` calls.
     pub enters: u64,
     /// What became of datagrams sent.

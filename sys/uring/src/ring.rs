@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use headworks_packet::PacketPool;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use crate::credit::CreditRing;
@@ -20,8 +19,6 @@ use crate::state::{Kind, Receive, Socket, State};
 
 /// `IORING_ENTER_GETEVENTS`: run deferred task work, post what has completed.
 const ENTER_GETEVENTS: u32 = 1;
-/// Pieces of deferred work the kernel runs in one `io_uring_enter` (`IO_LOCAL_TW_DEFAULT_MAX` is 20; older kernels run all).
-const WORK_PER_ENTER: usize = 20;
 /// How long a ring that is dropped waits for the kernel to let go of its memory.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -45,17 +42,12 @@ pub struct PacketRing {
     pub(crate) state: State,
     /// Completions met while looking for a free send slot; the next drain handles them first.
     set_aside: VecDeque<(u64, i32, u32)>,
-    eventfd: OwnedFd,
     /// Read by the kernel at each arming: how much of a slot is name and control data.
     template: Box<libc::msghdr>,
     pub(crate) options: RingOptions,
     generation: u32,
     _not_send: PhantomData<*mut ()>,
 }
-
-/// Wakes another shard's ring; may be held by any thread's ring.
-#[derive(Debug)]
-pub struct WakeHandle(OwnedFd);
 
 /// Opens an io_uring with all that a packet ring needs of it.
 fn open(submission_entries: u32, completion_entries: u32) -> Result<IoUring, RingError> {
@@ -72,10 +64,7 @@ fn open(submission_entries: u32, completion_entries: u32) -> Result<IoUring, Rin
         return Err(RingError::KernelTooOld { lacking: "waiting with a timeout" });
     }
     let mut probe = io_uring::Probe::new();
-    if ring.submitter().register_probe(&mut probe).is_err()
-        || !probe.is_supported(opcode::RecvMsgMulti::CODE)
-        || !probe.is_supported(opcode::MsgRingData::CODE)
-    {
+    if ring.submitter().register_probe(&mut probe).is_err() || !probe.is_supported(opcode::RecvMsgMulti::CODE) {
         return Err(RingError::KernelTooOld { lacking: "multishot recvmsg" });
     }
     Ok(ring)
@@ -103,13 +92,7 @@ impl PacketRing {
         if options.completion_entries < 2 * u32::from(options.credit) {
             return Err(RingError::Options("the completion queue needs twice as many entries as there is credit"));
         }
-        let mut ring = open(options.submission_entries, options.completion_entries)?;
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| RingError::System { call: "eventfd", error: e.into() })?;
-        ring.submitter()
-            .register_eventfd(eventfd.as_raw_fd())
-            .map_err(|error| RingError::System { call: "io_uring_register(EVENTFD)", error })?;
-        ring.completion().disable_eventfd();
+        let ring = open(options.submission_entries, options.completion_entries)?;
         // SAFETY: `msghdr` is plain data, for which all zeroes (null pointers, lengths 0) is a value.
         let mut template: libc::msghdr = unsafe { std::mem::zeroed() };
         template.msg_namelen = NAME_SIZE as u32;
@@ -125,7 +108,6 @@ impl PacketRing {
                 statistics: RingStatistics::default(),
             },
             set_aside: VecDeque::with_capacity(options.completion_entries as usize),
-            eventfd,
             template: Box::new(template),
             options,
             generation: 0,
@@ -457,83 +439,6 @@ impl PacketRing {
                 self.set_aside.push_back((tag, result, flags));
             }
         }
-    }
-
-    /// The descriptor that becomes readable when something arrives while the ring is parked.
-    pub fn eventfd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
-    }
-
-    /// Before a sleep outside the ring: `true` means that from now on [`eventfd`](Self::eventfd) tells of anything that arrives,
-    /// and that nothing has arrived so far. `false` means: do not sleep, there is something to drain, or credit to be found.
-    ///
-    /// Notifications are enabled first and then the kernel is asked a second time, without condition: work that was pending when
-    /// they were enabled would never be notified.
-    ///
-    /// # Errors
-    ///
-    /// `io_uring_enter` failed for good.
-    pub fn prepare_park(&mut self) -> Result<bool, RingError> {
-        self.lend_and_arm(true)?;
-        if self.state.unarmed || !self.set_aside.is_empty() || !self.ring.completion().is_empty() {
-            return Ok(false);
-        }
-        self.clear_eventfd();
-        self.ring.completion().enable_eventfd();
-        // One call runs at least `WORK_PER_ENTER` pieces of deferred work, and a request has one at most. Whether there are any more
-        // cannot be read off the ring's flag for it, which stays set at times when all is done.
-        for _ in 0..=self.state.in_flight / WORK_PER_ENTER {
-            self.enter_events()?;
-        }
-        let queue = self.ring.submission();
-        let pending = queue.cq_overflow() || !queue.is_empty();
-        drop(queue);
-        if pending || !self.ring.completion().is_empty() {
-            // What was posted just now has been notified, too.
-            self.unpark();
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    /// After the sleep (whatever ended it): notifications off, as suits a ring that is waited in.
-    pub fn unpark(&mut self) {
-        self.ring.completion().disable_eventfd();
-        self.clear_eventfd();
-    }
-
-    fn clear_eventfd(&self) {
-        // EAGAIN when it was not written to.
-        let _ = rustix::io::read(&self.eventfd, &mut [0; 8]);
-    }
-
-    /// A handle by which other shards' rings can wake this one.
-    ///
-    /// # Errors
-    ///
-    /// No descriptor left.
-    pub fn wake_handle(&self) -> Result<WakeHandle, RingError> {
-        // SAFETY: the ring owns the descriptor and outlives this borrow.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring_descriptor()) };
-        descriptor.try_clone_to_owned().map(WakeHandle).map_err(|error| RingError::System { call: "dup", error })
-    }
-
-    fn ring_descriptor(&self) -> RawFd {
-        self.ring.as_raw_fd()
-    }
-
-    /// Wakes another ring: it sees [`Drained::wakes`] in its next drain, and if parked it is notified. Submitted with the next
-    /// wait or flush. A ring that waits is not disturbed: its window is short.
-    ///
-    /// # Errors
-    ///
-    /// The submission queue was full and could not be submitted.
-    pub fn queue_wake(&mut self, other: &WakeHandle) -> Result<(), RingError> {
-        let descriptor = Fd(other.0.as_raw_fd());
-        let entry =
-            opcode::MsgRingData::new(descriptor, 0, Kind::Wake.tag(0), None).build().user_data(Kind::WakeOther.tag(0));
-        // SAFETY: the message is data by value; it refers to no memory.
-        unsafe { self.push(entry) }
     }
 
     /// What has been counted so far.

@@ -17,8 +17,6 @@ pub(crate) enum Kind {
     Receive = 1,
     Send = 2,
     Cancel = 3,
-    Wake = 4,
-    WakeOther = 5,
 }
 
 impl Kind {
@@ -32,8 +30,6 @@ impl Kind {
             1 => Self::Receive,
             2 => Self::Send,
             3 => Self::Cancel,
-            4 => Self::Wake,
-            5 => Self::WakeOther,
             other => unreachable!("a completion of kind {other} was never asked for"),
         };
         (kind, tag as u32)
@@ -92,11 +88,6 @@ impl State {
                 self.sends.complete(index, result);
             }
             Kind::Cancel => self.in_flight -= 1,
-            Kind::Wake => drained.wakes += 1,
-            Kind::WakeOther => {
-                self.in_flight -= 1;
-                self.statistics.wake_errors += u64::from(result < 0);
-            }
         }
     }
 

@@ -4,12 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headworks_host::{UdpSocketOptions, udp_socket};
 use headworks_packet::{PacketPool, PoolOptions};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::*;
 
@@ -160,10 +158,6 @@ fn an_exhausted_pool_stops_the_receive_until_packets_are_let_go() {
         }
         assert_eq!(held.len(), 10);
         assert_eq!(pool.free_slots(), 0);
-        if all.len() < 20 {
-            // Whoever is starved must not sleep.
-            assert!(!ring.prepare_park().unwrap());
-        }
         all.extend(held.iter().map(number));
     }
     assert_eq!(all, (0..30).collect::<Vec<_>>());
@@ -515,94 +509,6 @@ fn packets_outlive_their_ring() {
     let received = receive(&mut ring, 1);
     drop(ring);
     assert_eq!(&received[0].packet[..], b"still here");
-}
-
-fn readable(ring: &PacketRing, timeout: Duration) -> bool {
-    let descriptor = ring.eventfd();
-    let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
-    poll(&mut polled, Some(&timeout)).unwrap() == 1
-}
-
-#[test]
-fn a_parked_ring_never_misses_a_datagram() {
-    const ROUNDS: u64 = 1000;
-    let mut ring = small_ring(64);
-    let (descriptor, address) = socket("127.0.0.1:0");
-    ring.add_socket(descriptor, 0).unwrap();
-    let (go, gone) = mpsc::channel::<u64>();
-    let thread = std::thread::spawn(move || {
-        let sender = sender();
-        for n in gone {
-            // From before the parking begins to well after it.
-            let started = Instant::now();
-            while started.elapsed() < Duration::from_nanos(n * 37 % 60_000) {
-                std::hint::spin_loop();
-            }
-            sender.send_to(&n.to_be_bytes(), address).unwrap();
-        }
-    });
-    let (mut parked, mut refused) = (0, 0);
-    for n in 0..ROUNDS {
-        go.send(n).unwrap();
-        let mut got = None;
-        while got.is_none() {
-            if ring.prepare_park().unwrap() {
-                assert!(readable(&ring, Duration::from_secs(5)), "datagram {n} came and nobody was told");
-                ring.unpark();
-                parked += 1;
-            } else {
-                refused += 1;
-            }
-            ring.enter_and_wait(1, Duration::ZERO).unwrap();
-            ring.drain(|r| got = Some(number(&r))).unwrap();
-        }
-        assert_eq!(got, Some(n));
-    }
-    drop(go);
-    thread.join().unwrap();
-    assert!(parked > 0, "parked {parked}, refused {refused}");
-}
-
-#[test]
-fn work_pending_when_parking_begins_forbids_it() {
-    let mut ring = small_ring(64);
-    let (descriptor, address) = socket("127.0.0.1:0");
-    ring.add_socket(descriptor, 0).unwrap();
-    assert!(ring.prepare_park().unwrap());
-    ring.unpark();
-    sender().send_to(b"x", address).unwrap();
-    assert!(!ring.prepare_park().unwrap());
-    assert!(!readable(&ring, Duration::ZERO), "notifications are off again");
-    assert_eq!(receive(&mut ring, 1).len(), 1);
-    assert!(ring.prepare_park().unwrap());
-}
-
-#[test]
-fn a_ring_wakes_another_that_is_parked() {
-    let (tell, told) = mpsc::channel();
-    let thread = std::thread::spawn(move || {
-        let mut ring = small_ring(64);
-        while !ring.prepare_park().unwrap() {}
-        tell.send(ring.wake_handle().unwrap()).unwrap();
-        assert!(readable(&ring, Duration::from_secs(5)));
-        ring.unpark();
-        let mut wakes = 0;
-        let started = Instant::now();
-        while wakes == 0 && started.elapsed() < Duration::from_secs(5) {
-            ring.enter_and_wait(1, WINDOW).unwrap();
-            wakes += ring.drain(drop).unwrap().wakes;
-        }
-        wakes
-    });
-    let handle = told.recv().unwrap();
-    let mut ring = small_ring(64);
-    ring.queue_wake(&handle).unwrap();
-    ring.flush().unwrap();
-    assert_eq!(thread.join().unwrap(), 1);
-    ring.enter_and_wait(1, WINDOW).unwrap();
-    ring.drain(drop).unwrap();
-    assert_eq!(ring.statistics().wake_errors, 0);
 }
 
 #[test]
