@@ -135,7 +135,7 @@ pub enum PayloadFormat {
 pub struct Buffer {
     /// Smallest ring of a video track in bytes; grows to hold `gop.buffer_count` GOPs.
     pub ring_size: u64,
-    /// Streams to plan memory for.
+    /// Streams that memory is planned for, and whose video rings are made ahead, one after the other.
     pub pool_size: u32,
     /// Not used by rings, whose writer never waits.
     #[serde(with = "duration")]

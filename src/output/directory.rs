@@ -90,9 +90,17 @@ impl OutputOptions {
 
     /// Shared memory of one stream with a video and two audio tracks, in bytes; what the memory plan counts with.
     pub fn planned_stream_size(&self) -> u64 {
-        let video = self.ring_spec(TrackKind::Video, *b"h264", 90_000).memory_size();
-        let audio = self.ring_spec(TrackKind::Audio, *b"aac ", 90_000).memory_size();
-        video + 2 * audio
+        self.video_memory() + 2 * self.audio_memory()
+    }
+
+    /// Shared memory of the ring of a video track, in bytes.
+    pub fn video_memory(&self) -> u64 {
+        self.ring_spec(TrackKind::Video, *b"h264", 90_000).memory_size()
+    }
+
+    /// Shared memory of the ring of an audio track, in bytes.
+    pub fn audio_memory(&self) -> u64 {
+        self.ring_spec(TrackKind::Audio, *b"aac ", 90_000).memory_size()
     }
 }
 

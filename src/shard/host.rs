@@ -11,7 +11,7 @@ pub use headworks_host::{PinError, available_cores, pin_current_thread, raise_de
 
 use super::appliance::choose_cores;
 use super::net::uring;
-use super::plan::MemoryPlan;
+use super::plan::{MemoryPlan, Taken};
 use crate::config::Config;
 use crate::output::OutputOptions;
 use crate::output::reader::directory::{RootError, check_root};
@@ -326,9 +326,9 @@ fn judge_capabilities(facts: &HostFacts) -> Finding {
 }
 
 fn judge_memory(config: &Config, plan: &MemoryPlan, available: Option<u64>) -> Finding {
-    let wanted = format!("{} for {} streams", bytes(plan.total()), config.ingestion.max_connections);
+    let wanted = format!("{} for {} streams", bytes(plan.total()), plan.streams);
     let found = available.map_or("unknown".to_owned(), |available| format!("{} available", bytes(available)));
-    let at_start: u64 = plan.items.iter().filter(|item| item.at_start).map(|item| item.bytes).sum();
+    let at_start: u64 = plan.items.iter().filter(|item| item.taken == Taken::AtStart).map(|item| item.bytes).sum();
     let cure = "lower ingestion.max_connections, ingestion.srt.max_bandwidth or shards.planned_latency".to_owned();
     let fault = match (plan.fault(config), available) {
         (Some(fault), _) => Some((Severity::Prevents, fault)),

@@ -66,6 +66,8 @@ fn packets(config: &Config, span: Duration) -> usize {
 pub struct MemoryPlan {
     /// What, why, and how many bytes.
     pub items: Vec<PlanItem>,
+    /// Streams it is made for.
+    pub streams: usize,
     /// Slots of packet memory of each shard.
     pub slots_per_shard: usize,
     /// Slots lent to the kernel at a time, per shard.
@@ -81,8 +83,29 @@ pub struct PlanItem {
     pub reckoning: String,
     /// Bytes.
     pub bytes: u64,
-    /// Taken at start, or as streams come.
-    pub at_start: bool,
+    /// When it is taken.
+    pub taken: Taken,
+}
+
+/// When memory is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Before the first packet; without it there is no start.
+    AtStart,
+    /// After the start, ahead of the streams that will need it, while half of the file system stays free.
+    Ahead,
+    /// When a stream comes.
+    WithStream,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtStart => "at start",
+            Self::Ahead => "ahead of streams, while half of the file system stays free",
+            Self::WithStream => "as streams come",
+        })
+    }
 }
 
 impl MemoryPlan {
@@ -94,7 +117,7 @@ impl MemoryPlan {
         let streams_per_shard = streams.div_ceil(shards);
         let slots_per_shard = streams_per_shard * per_stream + SPARE_SLOTS;
         let output = OutputOptions::from_config(config);
-        let ring_bytes = output.planned_stream_size();
+        let (video, audio) = (output.video_memory(), output.audio_memory());
         let metadata = SessionPlan::new(config, config.shards.planned_latency).limits.receive_buffer_packets * 64;
         let items = vec![
             PlanItem {
@@ -104,31 +127,34 @@ impl MemoryPlan {
                     config.ingestion.srt.max_bandwidth, config.ingestion.srt.payload_size
                 ),
                 bytes: (shards * slots_per_shard * SLOT_SIZE) as u64,
-                at_start: true,
+                taken: Taken::AtStart,
             },
             PlanItem {
                 what: "sending",
                 reckoning: format!("{shards} shards × 256 datagrams × {SLOT_SIZE} bytes"),
                 bytes: (shards * 256 * SLOT_SIZE) as u64,
-                at_start: true,
+                taken: Taken::AtStart,
             },
             PlanItem {
                 what: "receive buffers",
                 reckoning: format!("{streams} streams × {metadata} bytes of metadata"),
                 bytes: (streams * metadata) as u64,
-                at_start: false,
+                taken: Taken::WithStream,
             },
             PlanItem {
-                what: "frame rings",
-                reckoning: format!(
-                    "{streams} streams × {ring_bytes} bytes (one video, two audio) under {}",
-                    output.root.display()
-                ),
-                bytes: streams as u64 * ring_bytes,
-                at_start: false,
+                what: "video rings",
+                reckoning: format!("{streams} streams × {video} bytes under {}", output.root.display()),
+                bytes: streams as u64 * video,
+                taken: Taken::Ahead,
+            },
+            PlanItem {
+                what: "audio rings",
+                reckoning: format!("{streams} streams × 2 × {audio} bytes under {}", output.root.display()),
+                bytes: streams as u64 * 2 * audio,
+                taken: Taken::WithStream,
             },
         ];
-        Self { items, slots_per_shard, credit: CREDIT }
+        Self { items, streams, slots_per_shard, credit: CREDIT }
     }
 
     /// Bytes in all.
@@ -151,8 +177,7 @@ impl MemoryPlan {
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for item in &self.items {
-            let when = if item.at_start { "at start" } else { "as streams come" };
-            writeln!(f, "  {:>9}  {} ({when}): {}", mebibytes(item.bytes), item.what, item.reckoning)?;
+            writeln!(f, "  {:>9}  {} ({}): {}", mebibytes(item.bytes), item.what, item.taken, item.reckoning)?;
         }
         write!(f, "  {:>9}  in all", mebibytes(self.total()))
     }
@@ -193,6 +218,10 @@ mod tests {
         assert_eq!(plan.total(), plan.items.iter().map(|item| item.bytes).sum::<u64>());
         assert_eq!(plan.slots_per_shard, 13 * 7_409 + SPARE_SLOTS);
         assert_eq!(plan.fault(&config), None);
+        assert!(
+            plan.to_string()
+                .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
+        );
         let mut small = config;
         small.ingestion.memory.global_limit = 1 << 20;
         assert!(plan.fault(&small).unwrap().contains("ingestion.memory.global_limit allows 1048576"));
