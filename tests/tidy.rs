@@ -196,6 +196,13 @@ fn the_top_level_holds_what_is_agreed_and_nothing_else() {
     }
 }
 
+#[test]
+fn the_readme_quotes_the_example_of_a_reader_as_it_stands() {
+    let example = fs::read_to_string("sys/frame-ring/examples/print_frames.rs").unwrap();
+    let quoted = format!("```rust\n{example}```\n");
+    assert!(fs::read_to_string("README.md").unwrap().contains(&quoted), "README.md has another reader than:\n{quoted}");
+}
+
 fn rust_files(root: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut directories = vec![PathBuf::from(root)];
