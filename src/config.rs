@@ -224,9 +224,14 @@ pub struct Sync {
 pub struct Shards {
     /// One shard per core named here; empty: one shard per core of the machine, two at most.
     pub cores: Vec<usize>,
-    /// Longest wait for more packets before a batch is worked on; 0 polls without pause.
+    /// Longest wait for more packets before a batch is worked on, while many come or any of them come by RTP; 0 polls without
+    /// pause.
     #[serde(with = "duration")]
     pub batch_window: Duration,
+    /// The same while few come, and all by SRT, whose packets have a latency to be delivered after: fewer turns, each with more
+    /// to do. Equal to `batch_window` for a window that never changes.
+    #[serde(with = "duration")]
+    pub batch_window_max: Duration,
     /// Never sleep, even without traffic.
     pub busy_poll: bool,
     /// How packets come in.
@@ -434,6 +439,7 @@ impl Default for Shards {
         Self {
             cores: Vec::new(),
             batch_window: Duration::from_micros(500),
+            batch_window_max: Duration::from_millis(2),
             busy_poll: false,
             packet_io: PacketIo::Auto,
             socket_buffer: 32 << 20,

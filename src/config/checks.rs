@@ -18,7 +18,7 @@ impl Config {
                 return Some((key, format!("a passphrase has 10 to 79 bytes, this one has {}", passphrase.len())));
             }
         }
-        let checks: [(bool, &str, &str); 12] = [
+        let checks: [(bool, &str, &str); 13] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -48,6 +48,11 @@ impl Config {
             (
                 self.shards.batch_window <= Duration::from_millis(100),
                 "shards.batch_window",
+                "is above 100 ms: frames would come late",
+            ),
+            (
+                self.shards.batch_window_max <= Duration::from_millis(100),
+                "shards.batch_window_max",
                 "is above 100 ms: frames would come late",
             ),
             (self.output.root.is_absolute(), "output.root", "must be an absolute path"),

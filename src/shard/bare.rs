@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use headworks_host::{SocketError, UdpSocketOptions, udp_socket};
 
+use super::batch_window::BatchWindow;
 use super::net::uring::NetError;
 use super::net::{NetOptions, SocketRole, Uring};
 use super::plan::MemoryPlan;
@@ -53,9 +54,11 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
     let mut net = Uring::new(net, vec![(SocketRole::Srt, socket)])?;
     let mut outcome = BareOutcome { receive_buffer: granted.receive_buffer, ..BareOutcome::default() };
     let mut batch = std::mem::take(&mut net.batch);
+    let mut window = BatchWindow::new(config.shards.batch_window, config.shards.batch_window_max);
     let end = Instant::now() + duration;
     while Instant::now() < end {
-        net.wait(config.shards.batch_window)?;
+        net.wait(window.now())?;
+        let before = outcome.datagrams;
         loop {
             let (count, more) = net.drain_into(&mut batch)?;
             outcome.datagrams += count as u64;
@@ -65,6 +68,7 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
                 break;
             }
         }
+        window.found((outcome.datagrams - before) as usize);
         outcome.turns += 1;
     }
     outcome.dropped_by_kernel = net.dropped_by_kernel();

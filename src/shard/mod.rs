@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod appliance;
 pub mod bare;
+pub mod batch_window;
 pub mod clock;
 pub mod executor;
 pub mod host;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use self::telling::handle_event;
 use super::admission::Desk;
+use super::batch_window::BatchWindow;
 use super::clock::Clock;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::random::Random;
@@ -92,12 +93,15 @@ pub struct Shard {
     /// For socket ids and SSRCs; keys and cookies have randomness of the operating system.
     random: Random,
     counters: ShardCounters,
+    window: BatchWindow,
     next_tick: Instant,
     last_traffic: Instant,
     /// The only address that each configured stream may come from, by its place in the configuration.
     allowed_sources: Vec<Option<IpAddr>>,
     /// The last drain left something behind.
     more: bool,
+    /// A source's packets are worth something as they come, not at a due time later on: RTP, raw UDP.
+    has_urgent: bool,
     /// Streams that have ended and of which the desk could not be told.
     unreported: Vec<(String, u64)>,
     stopping: Option<Instant>,
@@ -124,6 +128,8 @@ impl Shard {
             stream.source.or(stream.rtp.as_ref().and_then(|rtp| rtp.source)).map(|address| address.to_canonical())
         };
         let allowed_sources = options.config.streams.values().map(allowed_source).collect();
+        let shards = &options.config.shards;
+        let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
         let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
         Ok(Self {
             index: options.shard,
@@ -143,10 +149,12 @@ impl Shard {
             transmit_buffer: Vec::with_capacity(64 << 10),
             random: Random::new(options.seed),
             counters: ShardCounters::default(),
+            window,
             next_tick: now + TICK,
             last_traffic: now,
             allowed_sources,
             more: false,
+            has_urgent: false,
             unreported: Vec::new(),
             stopping: None,
         })
@@ -190,8 +198,7 @@ impl Shard {
 
     /// How long this turn may sleep.
     fn window(&self) -> Duration {
-        let shards = &self.config.shards;
-        if shards.busy_poll || self.more { Duration::ZERO } else { shards.batch_window }
+        if self.config.shards.busy_poll || self.more { Duration::ZERO } else { self.window.now() }
     }
 
     /// Hands every datagram to its session.
@@ -201,6 +208,10 @@ impl Shard {
         let (count, more) = self.net.drain_into(&mut batch)?;
         // A drain is bounded, so that sessions are served under a flood too; the next turn goes on without a sleep.
         self.more = more;
+        self.window.found(count);
+        if self.has_urgent {
+            self.window.shorten();
+        }
         if count > 0 {
             self.last_traffic = now;
             self.counters.datagrams += count as u64;
@@ -467,6 +478,8 @@ impl Shard {
         self.door.strangers.handle_timeout(now);
         let assembly_timeout = self.config.ingestion.frame.assembly_timeout;
         let mut published = false;
+        self.has_urgent =
+            self.sessions.iter().any(|session| session.kind != StreamKind::Srt && session.detached.is_none());
         for index in 0..self.sessions.slots() {
             if !self.sessions.contains(index) {
                 continue;
@@ -517,7 +530,7 @@ impl Shard {
 
     /// While a session holds packets that fall due, the ring's window is the better sleep.
     fn has_due_soon(&self) -> bool {
-        let soon = self.clock.turn() + self.config.shards.batch_window;
+        let soon = self.clock.turn() + self.window.longest();
         self.timers.earliest().is_some_and(|deadline| deadline <= soon)
     }
 

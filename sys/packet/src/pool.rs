@@ -7,8 +7,6 @@ use std::ptr::NonNull;
 use crate::packet::{Packet, RawSlot};
 use crate::region::{Pages, Region};
 
-/// The count of a slot that is a [`RawSlot`].
-pub(crate) const RAW: u32 = u32::MAX;
 /// More handles than this on one slot is a leak, not a use.
 const MAX_HANDLES: u32 = 1 << 24;
 /// The largest slot: holds any UDP aggregate with room to spare.
@@ -147,7 +145,7 @@ impl FreeList {
 pub(crate) struct Inner {
     base: NonNull<u8>,
     slot_shift: u32,
-    /// Per slot: 0 free, [`RAW`], or the number of packets that share it.
+    /// Per slot: the number of packets that share it, if any of them says that it is shared.
     counts: Box<[Cell<u32>]>,
     free: FreeList,
     /// Pool handles + slots not on the free list. At 0 the memory goes.
@@ -195,8 +193,6 @@ impl Inner {
             self.exhausted.set(self.exhausted.get() + 1);
             return None;
         };
-        debug_assert_eq!(self.count(slot), 0);
-        self.set_count(slot, RAW);
         self.owners.set(self.owners.get() + 1);
         Some(slot)
     }
@@ -210,7 +206,6 @@ impl Inner {
     pub(crate) unsafe fn release(this: NonNull<Inner>, slot: u32) {
         // SAFETY: alive, by the caller's word.
         let inner = unsafe { this.as_ref() };
-        inner.set_count(slot, 0);
         inner.free.push(slot);
         // SAFETY: the slot counted as one owner (`take`), and has just ceased to be one.
         unsafe { Self::disown(this) };
@@ -274,7 +269,7 @@ impl PacketPool {
     #[inline]
     pub fn take_slot(&self) -> Option<RawSlot> {
         let slot = self.inner().take()?;
-        // SAFETY: the slot was taken for this handle alone: its count is `RAW` and it counts as an owner.
+        // SAFETY: the slot was taken for this handle alone, and counts as an owner.
         Some(unsafe { RawSlot::new(self.inner, slot) })
     }
 
@@ -286,8 +281,7 @@ impl PacketPool {
     /// (the kernel) neither reads nor writes it any more.
     #[inline]
     pub unsafe fn slot_from_index(&self, index: u32) -> RawSlot {
-        assert_eq!(self.inner().count(index), RAW, "the slot was never lent");
-        // SAFETY: the caller has the only claim to the slot, whose count is `RAW`.
+        // SAFETY: the caller has the only claim to the slot, which has counted as an owner since it was taken.
         unsafe { RawSlot::new(self.inner, index) }
     }
 

@@ -9,13 +9,16 @@ use rustix::io::Errno;
 #[cfg(not(miri))]
 const HUGE_PAGE: usize = 2 << 20;
 
+/// `MADV_COLLAPSE`, Linux 6.1.
+#[cfg(not(miri))]
+const MADV_COLLAPSE: libc::c_int = 25;
+
 /// What kind of pages a region ended up with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pages {
     /// Reserved 2 MiB pages (`vm.nr_hugepages`).
     Huge,
-    /// 4 KiB pages; the kernel has been asked to use transparent huge pages, which it does for a memory file only when
-    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled` is `advise` or `always`.
+    /// 2 MiB pages that the kernel has made out of ordinary ones (`MADV_COLLAPSE`, Linux 6.1).
     TransparentHuge,
     /// 4 KiB pages.
     Small,
@@ -25,6 +28,9 @@ pub enum Pages {
 pub(crate) struct Region {
     base: NonNull<u8>,
     length: usize,
+    /// The mapping that `base` and `length` lie in.
+    #[cfg(not(miri))]
+    mapped: (NonNull<u8>, usize),
     pages: Pages,
     memfd: OwnedFd,
 }
@@ -51,7 +57,7 @@ impl Region {
 mod mapped {
     use super::*;
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
     use rustix::param::page_size;
 
     impl Region {
@@ -79,21 +85,45 @@ mod mapped {
             ftruncate(&memfd, length as u64)?;
             // A file that shrinks under its mapping is a SIGBUS; whoever inherits the descriptor must not be able to do that.
             fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+            // Addresses are reserved first, so that the file can begin at a multiple of its page size: the kernel sees to that
+            // only for files that it means to give huge pages.
+            let reserved = length.checked_add(unit).ok_or(Errno::NOMEM)?;
             // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
-            let base = unsafe {
-                mmap(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &memfd, 0)?
+            let start = unsafe {
+                mmap_anonymous(
+                    std::ptr::null_mut(),
+                    reserved,
+                    ProtFlags::empty(),
+                    MapFlags::PRIVATE | MapFlags::NORESERVE,
+                )?
             };
-            let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
+            let start = NonNull::new(start.cast::<u8>()).ok_or(Errno::NOMEM)?;
+            // SAFETY: less than `unit` is added, and `unit` more than `length` was reserved.
+            let base = unsafe { start.add(start.as_ptr().align_offset(unit)) };
             // From here on the mapping has an owner: an error below unmaps it.
-            let region = Self { base, length, pages, memfd };
-            if pages == Pages::TransparentHuge {
-                // A kernel built without them answers EINVAL: ordinary pages, then.
-                // SAFETY: the advice changes neither the contents nor the extent of the mapping made above.
-                let _ = unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxHugepage) };
+            let mut region = Self { base, length, mapped: (start, reserved), pages, memfd };
+            // SAFETY: it replaces a part of the reservation made above, which nothing else uses.
+            unsafe {
+                mmap(
+                    base.as_ptr().cast(),
+                    length,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::SHARED | MapFlags::FIXED,
+                    &region.memfd,
+                    0,
+                )?;
             }
             if prefault {
                 // SAFETY: populating writes nothing; it only makes the pages of the mapping made above present.
                 unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxPopulateWrite)? };
+            }
+            if pages == Pages::TransparentHuge {
+                // The advice for huge pages would wait on `shmem_enabled`, which is off nearly everywhere; this does not.
+                // SAFETY: the mapping made above, whose contents it does not change.
+                let collapsed = unsafe { libc::madvise(base.as_ptr().cast(), length, MADV_COLLAPSE) } == 0;
+                if !collapsed {
+                    region.pages = Pages::Small;
+                }
             }
             Ok(region)
         }
@@ -101,9 +131,10 @@ mod mapped {
 
     impl Drop for Region {
         fn drop(&mut self) {
-            // SAFETY: `base` and `length` are those of the mapping made in `map_pages`; the pool drops its region only when no
+            let (start, reserved) = self.mapped;
+            // SAFETY: the reservation made in `map_pages` with all that is mapped in it; the pool drops its region only when no
             // handle, no raw slot and no pool refers to it any more (`Inner::owners`).
-            let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.length) };
+            let unmapped = unsafe { munmap(start.as_ptr().cast(), reserved) };
             debug_assert!(unmapped.is_ok());
         }
     }

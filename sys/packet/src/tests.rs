@@ -126,14 +126,6 @@ fn a_slot_filled_from_outside_becomes_a_packet() {
 }
 
 #[test]
-#[should_panic(expected = "never lent")]
-fn a_slot_that_was_never_lent_cannot_be_taken_back() {
-    let pool = pool(2, SlotOrder::default());
-    // SAFETY: it is not sound, and the pool says so before anything happens.
-    let _ = unsafe { pool.slot_from_index(1) };
-}
-
-#[test]
 #[should_panic(expected = "beyond the slot")]
 fn a_packet_cannot_reach_beyond_its_slot() {
     let pool = pool(1, SlotOrder::default());
@@ -161,7 +153,6 @@ fn huge_pages_are_asked_for_and_never_required() {
         ..PoolOptions::default()
     })
     .expect("falls back to ordinary pages");
-    assert_ne!(pool.pages(), Pages::Small);
     assert_eq!(pool.mapped_bytes(), 2 << 20);
     assert_eq!(&pool.copy_from(b"x").unwrap()[..], b"x");
 }

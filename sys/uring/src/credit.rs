@@ -10,6 +10,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// No slot is lent under this buffer id.
 const NONE: u32 = u32::MAX;
+/// Slots that are lent at least, however little came lately.
+const LEAST: usize = 256;
 
 /// One buffer group: ring, and which slot is lent under which buffer id.
 ///
@@ -24,6 +26,10 @@ pub(crate) struct CreditRing {
     slots: Box<[u32]>,
     /// Buffer ids under which nothing is lent.
     idle: Vec<u16>,
+    /// Slots used since the last refill.
+    used: usize,
+    /// The same of the refills before, the newest counting most.
+    used_lately: usize,
     pool: PacketPool,
 }
 
@@ -62,6 +68,8 @@ impl CreditRing {
             slots: vec![NONE; usize::from(credit)].into_boxed_slice(),
             // Handed out from the back: id 0 first.
             idle: (0..credit).rev().collect(),
+            used: 0,
+            used_lately: usize::from(credit),
             pool,
         })
     }
@@ -81,10 +89,18 @@ impl CreditRing {
         self.slots.len() - self.idle.len()
     }
 
-    /// Lends as many slots as ring and pool allow, and shows them to the kernel at once. Gives their number.
+    /// Lends as many slots as are wanted, as far as the pool has them, and shows them to the kernel at once. Gives their number.
+    ///
+    /// Wanted are four times what was used lately, not all that the ring could hold: the kernel fills slots in the order they
+    /// were lent, and a slot that is filled soon after it was read is still in the processor's cache. When nothing is left,
+    /// everything is wanted.
     #[inline]
     pub(crate) fn refill(&mut self) -> usize {
-        let count = self.idle.len().min(self.pool.free_slots());
+        let lent = self.lent();
+        let used = if lent == 0 { self.slots.len() } else { std::mem::take(&mut self.used) };
+        self.used_lately = used.max(self.used_lately - self.used_lately / 16);
+        let wanted = (self.used_lately * 4).max(LEAST);
+        let count = wanted.saturating_sub(lent).min(self.idle.len()).min(self.pool.free_slots());
         if count == 0 {
             return 0;
         }
@@ -126,8 +142,15 @@ impl CreditRing {
         let slot = std::mem::replace(&mut self.slots[usize::from(id)], NONE);
         assert_ne!(slot, NONE, "the kernel filled a buffer it was not lent");
         self.idle.push(id);
+        self.used += 1;
         // SAFETY: `slot` came from `into_index` of this pool in `refill`, was taken out of the table just now, and the kernel is done.
         unsafe { self.pool.slot_from_index(slot) }
+    }
+
+    /// Whether there is less left than one more batch like the last ones would use.
+    #[inline]
+    pub(crate) fn is_low(&self) -> bool {
+        self.lent() < self.used_lately.min(self.size() / 2).max(LEAST / 2)
     }
 
     /// Gives all memory back.

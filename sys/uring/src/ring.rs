@@ -420,8 +420,7 @@ impl PacketRing {
                 return Ok(drained);
             }
             asked = true;
-            let low = |group: &ManuallyDrop<CreditRing>| group.lent() < group.size() / 2;
-            if self.state.unarmed || self.state.groups.iter().any(low) {
+            if self.state.unarmed || self.state.groups.iter().any(|group| group.is_low()) {
                 self.lend_and_arm(false)?;
             }
             self.enter_events()?;
