@@ -25,7 +25,9 @@ Examples:
   headworks tap cam1                            see every frame of a stream
   headworks tap cam1/video0 --from key --out - | ffplay -f h264 -
   headworks check                               see what this host lacks, and the cure
+  headworks send --to 'srt://127.0.0.1:30000?streamid=cam1'   send a feed to try it with
 
+headworks COMMAND --help explains each command, with examples.
 Exit codes: 0 done, 1 error, 2 usage, 3 time-out";
 
 /// Takes broadcast contribution feeds off the network and puts coded frames into shared memory
@@ -47,17 +49,16 @@ enum Command {
     Send(Box<SendArguments>),
     Relay(Box<RelayArguments>),
     Bench(BenchArguments),
-    /// Print completions for a shell
     Completions(CompletionsArguments),
 }
 
 /// `--config` and `--set`, for the commands that need a configuration.
 #[derive(Args, Debug, Default)]
 pub struct ConfigArguments {
-    /// The configuration, in YAML
+    /// The configuration, a YAML file; without it the built-in one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Set one key of the configuration
+    /// Set one key of the configuration, such as ingestion.srt.port=9000; wins over file and environment, may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

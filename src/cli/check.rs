@@ -10,10 +10,20 @@ use super::table::Table;
 use crate::config::ConfigError;
 use crate::shard::host::{self, Finding, Severity};
 
+const HELP: &str = "\
+Needs no privileges and changes nothing: cures are commands to be typed. Severities: ok; advice (it could be better); degraded \
+(feeds may suffer under load); prevents (serve would not start). Ports that a running headworks holds are found taken.
+
+Examples:
+  headworks check
+  headworks check --config /etc/headworks.yaml
+  headworks check --json | jq '.findings[] | select(.cure != null)'
+
+Exit codes: 0 this host can serve, 1 something prevents it or the configuration is refused, 2 usage";
+
 /// Check whether this host is ready, and show the cure for what it lacks
-///
-/// Exits 1 if something prevents serving.
 #[derive(Args, Debug)]
+#[command(after_help = HELP)]
 pub struct CheckArguments {
     #[command(flatten)]
     config: ConfigArguments,

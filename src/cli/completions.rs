@@ -7,8 +7,16 @@ use clap_complete::{Shell, generate};
 
 use super::arguments::{Arguments, Exit};
 
-/// What can be typed after `headworks completions`.
+const HELP: &str = "\
+Examples:
+  headworks completions bash > /etc/bash_completion.d/headworks
+  headworks completions zsh > /usr/local/share/zsh/site-functions/_headworks
+  headworks completions fish > ~/.config/fish/completions/headworks.fish
+A new shell completes them.";
+
+/// Print completions for a shell: what the tab key adds to a command
 #[derive(Args, Debug)]
+#[command(after_help = HELP)]
 pub struct CompletionsArguments {
     /// The shell to write them for
     #[arg(value_enum)]

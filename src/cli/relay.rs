@@ -30,13 +30,16 @@ Examples:
   A link of 60 Mbit/s with 50 ms of queue, and half a second of nothing after ten:
     headworks relay --listen 127.0.0.1:31000 --to 127.0.0.1:30000 --link-rate 60M --link-queue 50ms --blackout 10s+500ms
 
-Ends with SIGINT or SIGTERM and prints what it did.";
+TIME is a number with a unit (250us, 120ms, 30s, 5m, 1h), RATE is bits per second (800k, 50M, 1.5G), SHARE a percentage (0.5%).
+
+Prints at its end what was done to how many datagrams. Exit codes: 0 ended by --duration, SIGTERM or SIGINT (Ctrl-C), 1 error, \
+2 usage";
 
 /// Relay UDP between peers through a bad network
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct RelayArguments {
-    /// Where clients send to
+    /// Where clients send to, such as 127.0.0.1:31000
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: String,
     /// Where it is passed on to; each client gets a port of its own
@@ -51,10 +54,10 @@ pub struct RelayArguments {
     /// Datagrams that can be under way at a time, both ways together; more are lost
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     pub queue: u32,
-    /// For so long
+    /// Relay for so long, such as 60s; without it until SIGTERM or SIGINT
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
-    /// The report as JSON
+    /// Print the report as JSON instead of text
     #[arg(long)]
     pub json: bool,
     /// The bad network

@@ -29,7 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   One camera, made up, at 8 Mbit/s until Ctrl-C:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --rate 8M
-  A file, once, as fast as its own clock says:
+  A file, once, as fast as its own clock (the PCR) says:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --file clip.ts
   The same, over and over for a minute; the seams cannot be seen (counters, PCR, PTS and DTS go on):
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --file clip.ts --duration 60s
@@ -44,28 +44,30 @@ Examples:
   A bad network on the way out, the same one each time:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --latency 500ms --loss 1% --delay 15ms --reorder 1% --seed 7
 
+TIME is a number with a unit (250us, 120ms, 30s, 5m, 1h), RATE is bits per second (800k, 50M, 1.5G), SHARE a percentage (0.5%).
+
 Exit codes: 0 every feed connected, everything was sent and the schedule was kept (see --max-lateness); 1 not so; 2 usage";
 
 /// Send feeds: SRT, RTP or UDP, from a transport stream file or made up, paced packet by packet
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SendArguments {
-    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port
+    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port. SRT also takes latency (in milliseconds; ffmpeg's is in microseconds), passphrase and pbkeylen in the URL
     #[arg(long, value_name = "URL")]
     pub to: String,
     /// A transport stream to send; without it one is made up (H.264 and AAC)
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Feeds; their numbers are added to the stream id: NAME0, NAME1, …
+    /// How many feeds; with more than one their numbers are added to the stream id: NAME0, NAME1, …
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub feeds: u32,
     /// Bits per second of each feed: 50M. A file without it goes as its PCRs say; made up feeds without it have 8M
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub rate: Option<u64>,
-    /// For so long; a file is then sent over and over
+    /// Send for so long, such as 60s; a file is then sent over and over
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
-    /// So many times; 0 for ever. A file is sent once, what is made up for ever
+    /// Send it so many times, 0 for ever; without it a file once, and what is made up until --duration or Ctrl-C
     #[arg(long, value_name = "N")]
     pub loops: Option<u64>,
     /// Added to the port for each further feed
@@ -80,22 +82,22 @@ pub struct SendArguments {
     /// RTP: SSRC of the first feed, as hexadecimal digits; the others count on. Without it they are random
     #[arg(long, value_name = "HEX", value_parser = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16))]
     pub ssrc: Option<u32>,
-    /// SRT: what the peer is asked to hold packets for
+    /// SRT: how long the peer is asked to hold packets, so that lost ones can be sent again; without it 120ms
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub latency: Option<Duration>,
-    /// SRT: encrypt with this
+    /// SRT: encrypt with this, 10 to 79 bytes
     #[arg(long, value_name = "TEXT")]
     pub passphrase: Option<String>,
-    /// SRT: bits of the key
+    /// SRT: bits of the AES key; without it 128
     #[arg(long, value_name = "128|192|256", value_parser = ["128", "192", "256"])]
     pub key_length: Option<String>,
     /// SRT: how long to try to connect
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "3s")]
     pub connect_timeout: Duration,
-    /// A thread on each of these cores; without it one thread, wherever it likes
+    /// One thread on each of these cores, such as 1,2; without it one thread on any core
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub cores: Vec<usize>,
-    /// What is due within such a time leaves together; never before it is due
+    /// Packets due within such a time leave together, none of them before it is due
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "300us")]
     pub window: Duration,
     /// Send so many packets of a feed as one aggregate (GSO): less work, but bursts
@@ -107,10 +109,10 @@ pub struct SendArguments {
     /// Write the very bytes that the first feed sends to a file
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// A line on standard error each second
+    /// Print a line each second, on standard error
     #[arg(long)]
     pub progress: bool,
-    /// The report as JSON on standard output
+    /// Print the report as JSON instead of text
     #[arg(long)]
     pub json: bool,
     /// The bad network that packets leave through

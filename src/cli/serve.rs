@@ -20,14 +20,22 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const LOG_VARIABLE: &str = "HEADWORKS_LOG";
 
 const HELP: &str = "\
-Without a file: SRT on UDP 30000, RTP on 5004, control on http://127.0.0.1:8080, rings in /dev/shm/headworks.
+Without a file: SRT on UDP 30000, RTP and raw MPEG-TS on UDP 5004 (RTCP on 5005), control on http://127.0.0.1:8080, rings in \
+/dev/shm/headworks. README.md lists every key with its default.
+
 Every key of the file can also be set in the environment (HEADWORKS_INGESTION__SRT__PORT=9000) and by --set.
-HEADWORKS_LOG overrides log.level (debug, or info,headworks::shard=debug). SIGTERM and SIGINT end it in order.
+HEADWORKS_LOG overrides log.level (debug, or info,headworks::shard=debug). The log goes to standard error.
 
 Examples:
   headworks serve
   headworks serve --config /etc/headworks.yaml --set control.listen=0.0.0.0:8080
-  headworks serve --set streams.cam1.passphrase='correct horse battery'";
+  Encoders of cam1 must know a passphrase, and get half a second of latency at least:
+    headworks serve --set streams.cam1.passphrase='correct horse battery' --set streams.cam1.latency=500ms
+  A multicast feed, named cam2:
+    headworks serve --set streams.cam2.rtp.address=239.1.1.1 --set streams.cam2.rtp.port=6000
+
+Exit codes: 0 ended by SIGTERM or SIGINT (Ctrl-C), open frames published and peers told; 1 it cannot start, or a shard \
+failed; 2 usage";
 
 /// Run the appliance (this is what headworks does without a command)
 #[derive(Args, Debug, Default)]

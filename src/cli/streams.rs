@@ -16,10 +16,22 @@ use crate::output::reader::layout::State;
 use crate::output::reader::reader::{DEAD_AFTER, Next, Reader, Start};
 use crate::shard::clock::Clock;
 
+const HELP: &str = "\
+A line per track. The state is live, stalled (the source is silent), ended, superseded (another ring took its place), dead (the \
+writer has died) or unreadable; last pts is in seconds; heartbeat is how long ago the writer was last alive.
+
+Examples:
+  headworks streams
+  watch -n 1 headworks streams
+  headworks streams --json | jq '.streams[] | {stream, state}'
+
+Exit codes: 0 done (no streams at all included), 1 error, 2 usage";
+
 /// List the streams in shared memory
 ///
-/// Works without the server. A stream is live, stalled (its source is silent), ended, or dead (its writer has died).
+/// Reads the rings themselves: works without the server, and after its end.
 #[derive(Args, Debug)]
+#[command(after_help = HELP)]
 pub struct StreamsArguments {
     /// Print one JSON object
     #[arg(long)]

@@ -26,17 +26,27 @@ const WAIT_MAX: Duration = Duration::from_millis(250);
 const HALF_MADE_MAX: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
-Every field of --json: stream track codec seq stream_seq key_seq segment pts dts clock_rate timeline_ns key random_access
-len crc32c discontinuity damaged lost lapped arrival_ns commit_ns. pts and dts count the track's clock and are unwrapped; lost is
-the number of packets of this frame that never came, lapped the number of frames this reader lost before it; arrival_ns (of the
-frame's last packet) and commit_ns are CLOCK_MONOTONIC; delay, in the lines for people, is what lies between them.
+A line per frame: pts and dts in seconds, bytes and CRC32C of the payload, and delay: from the arrival of the frame's last \
+packet to the frame standing in the ring.
+
+Fields of --json:
+  stream track codec      whose frame it is
+  seq stream_seq          its number in the track and in the stream, from 0
+  key_seq segment         seq of the key frame it depends on; a number that rises when the source starts anew
+  pts dts clock_rate      time stamps in ticks, unwrapped, and ticks per second
+  timeline_ns             pts on the stream's continuous timeline, ns
+  key random_access       whether decoding can start here, and by what (idr, cra, recovery_point, …)
+  len crc32c              bytes of the payload, and their CRC32C
+  discontinuity damaged   what broke before it; whether the frame itself is incomplete
+  lost lapped             packets of this frame that never came; frames this reader was too slow for
+  arrival_ns commit_ns    last packet's arrival and publication, CLOCK_MONOTONIC, ns
 
 Examples:
   headworks tap cam1                                            every frame of every track
   headworks tap cam1/video0 --from key --out - | ffplay -f h264 -
   headworks tap cam1 --frames 250 --timeout 20 --json --hash sha256
 
-Exit codes: 0 done or the stream ended, 1 error, 2 usage, 3 time-out";
+Exit codes: 0 --frames reached or the stream ended, 1 error, 2 usage, 3 --timeout passed first";
 
 /// Read a stream's frames from shared memory
 ///
@@ -47,13 +57,13 @@ pub struct TapArguments {
     /// The stream, and the track if only one is wanted (cam1/video0)
     #[arg(value_name = "STREAM[/TRACK]")]
     target: String,
-    /// The frame to begin with
+    /// Where in the ring to begin
     #[arg(long, value_enum, default_value_t = From::Live)]
     from: From,
-    /// Stop after so many frames
+    /// Stop after so many frames, those of all tracks read counted
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
-    /// Give up after so many seconds in all
+    /// Give up after so many seconds in all, such as 20 or 0.5; without it tap waits for ever
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
     /// Print one JSON object per frame

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::tap::Tap;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headworks");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_headworks");
 /// The longest that starting may take on a busy machine.
 const START_MAX: Duration = Duration::from_secs(20);
 
@@ -145,6 +145,13 @@ impl Appliance {
             .filter(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
+    }
+
+    /// Memory of the process in KiB: `VmRSS`, or `RssAnon`, without rings and packet memory.
+    pub fn memory_kib(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("such a field");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     pub fn is_running(&mut self) -> bool {
