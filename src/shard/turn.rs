@@ -7,7 +7,6 @@
 mod arrivals;
 mod telling;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use crate::config::Config;
 use crate::output::Waker;
 use crate::pipeline::ingest::Protocol;
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
+use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
@@ -65,6 +65,8 @@ pub struct ShardOptions {
     pub waker: Waker,
     /// What payload types mean on each configured stream, by its place in the configuration, and on the shared port.
     pub payload_types: Arc<(Vec<PayloadTypes>, PayloadTypes)>,
+    /// Whose packets each configured stream takes, by its place in the configuration.
+    pub sources: Arc<Vec<SourceFilter>>,
     /// Secret of the SRT cookies; the same on all shards.
     pub cookie_secret: [u8; 16],
     /// Start of this shard's random numbers.
@@ -94,8 +96,8 @@ pub struct Shard {
     counters: ShardCounters,
     next_tick: Instant,
     last_traffic: Instant,
-    /// The only address that each configured stream may come from, by its place in the configuration.
-    allowed_sources: Vec<Option<IpAddr>>,
+    /// Whose packets each configured stream takes, by its place in the configuration.
+    sources: Arc<Vec<SourceFilter>>,
     /// The last drain left something behind.
     more: bool,
     /// Streams that have ended and of which the desk could not be told.
@@ -120,10 +122,6 @@ impl Shard {
         let mailbox = options.shards.mailbox(options.shard).clone();
         let mut clock = Clock::new();
         let now = clock.read();
-        let allowed_source = |stream: &crate::config::Stream| {
-            stream.source.or(stream.rtp.as_ref().and_then(|rtp| rtp.source)).map(|address| address.to_canonical())
-        };
-        let allowed_sources = options.config.streams.values().map(allowed_source).collect();
         let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
         Ok(Self {
             index: options.shard,
@@ -145,7 +143,7 @@ impl Shard {
             counters: ShardCounters::default(),
             next_tick: now + TICK,
             last_traffic: now,
-            allowed_sources,
+            sources: options.sources,
             more: false,
             unreported: Vec::new(),
             stopping: None,
@@ -313,7 +311,7 @@ impl Shard {
 
     /// Whether a datagram at the port of a configured stream comes from another address than the configuration allows.
     fn is_foreign(&self, stream: usize, datagram: &Datagram) -> bool {
-        self.allowed_sources[stream].is_some_and(|allowed| allowed != datagram.peer.ip().to_canonical())
+        !self.sources[stream].admits(datagram.peer.ip())
     }
 
     fn receive_rtcp(&mut self, now: Instant, role: SocketRole, datagram: &Datagram) {

@@ -51,12 +51,12 @@ pub enum MulticastError {
     /// The kernel refused.
     #[error("cannot {what} multicast group {group}: {error}")]
     System {
-        /// `join` or `leave`.
+        /// `join`, `leave` or `block a source of`.
         what: &'static str,
         /// The group.
         group: IpAddr,
         /// The kernel's answer: `ENODEV` without a route to the group, `ENOBUFS` beyond
-        /// `net.ipv4.igmp_max_memberships`, `EADDRINUSE` if joined already.
+        /// `net.ipv4.igmp_max_memberships`, and for sources beyond `net.ipv4.igmp_max_msf` and `net.ipv6.mld_max_msf`, `EADDRINUSE` if joined already.
         error: io::Error,
     },
 }
@@ -88,6 +88,20 @@ impl Membership {
         self.change(socket, option, "leave")
     }
 
+    /// Takes no datagrams of the membership's source any more, of a group that was joined without one.
+    ///
+    /// # Errors
+    ///
+    /// See [`MulticastError`].
+    ///
+    /// # Panics
+    ///
+    /// If the membership names no source.
+    pub fn block(&self, socket: impl AsFd) -> Result<(), MulticastError> {
+        assert!(self.source.is_some(), "somebody is to be blocked");
+        self.change(socket, libc::MCAST_BLOCK_SOURCE, "block a source of")
+    }
+
     fn change(&self, socket: impl AsFd, option: i32, what: &'static str) -> Result<(), MulticastError> {
         let group = self.group;
         if !group.is_multicast() {
@@ -116,7 +130,8 @@ impl Membership {
                 request.gsr_interface = interface;
                 request.gsr_group = storage(group);
                 request.gsr_source = storage(source);
-                // SAFETY: what the kernel takes for `MCAST_JOIN_SOURCE_GROUP` and `…_LEAVE_…`; no pointers in it.
+                // SAFETY: what the kernel takes for `MCAST_JOIN_SOURCE_GROUP`, `…_LEAVE_…` and `MCAST_BLOCK_SOURCE`; no pointers
+                // in it.
                 unsafe { set_raw(socket.as_fd(), level, option, &request) }
             }
         };
@@ -207,6 +222,22 @@ mod tests {
         sender.send_to(b"known", to).unwrap();
         assert_eq!(heard(&socket).as_deref(), Some(&b"known"[..]));
         other.leave(&socket).unwrap();
+    }
+
+    #[test]
+    fn all_but_the_blocked_source_are_heard() {
+        let (socket, port) = receiver();
+        let to = (Ipv4Addr::new(239, 77, 1, 4), port);
+        membership("239.77.1.4", None).join(&socket).unwrap();
+        membership("239.77.1.4", Some("127.0.0.9")).block(&socket).unwrap();
+        let blocked = UdpSocket::bind("127.0.0.9:0").unwrap();
+        socket2::SockRef::from(&blocked).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        blocked.send_to(b"blocked", to).unwrap();
+        sender().send_to(b"heard", to).unwrap();
+        assert_eq!(heard(&socket).as_deref(), Some(&b"heard"[..]));
+        membership("239.77.1.4", Some("127.0.0.1")).block(&socket).unwrap();
+        sender().send_to(b"blocked too", to).unwrap();
+        assert_eq!(heard(&socket), None);
     }
 
     #[test]
