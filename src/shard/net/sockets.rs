@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use headworks_host::{
     Interface, Membership, MulticastError, SocketError, Steering, SteeringError, UdpSocketOptions, attach_steering,
-    probe_exclusive, udp_socket,
+    group_address, probe_exclusive, udp_socket,
 };
 
 use crate::config::StreamRtp;
@@ -152,7 +152,9 @@ impl PortSet {
         buffer: usize,
     ) -> Result<(), SocketsError> {
         let group = rtp.address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-        let address = SocketAddr::new(group, port);
+        let interface = rtp.interface.as_ref().map_or(Interface::Any, |name| Interface::Name(name.clone()));
+        let multicast_error = |source| SocketsError::Multicast { stream: name.to_owned(), source };
+        let address = group_address(group, port, &interface).map_err(multicast_error)?;
         let what = format!("stream {name}");
         let options = UdpSocketOptions { receive_buffer: buffer, ..UdpSocketOptions::new(address) };
         let (socket, granted) = match udp_socket(&options) {
@@ -161,9 +163,7 @@ impl PortSet {
             Err(source) => return Err(SocketsError::Socket { what, source }),
         };
         if group.is_multicast() {
-            let interface = rtp.interface.as_ref().map_or(Interface::Any, |name| Interface::Name(name.clone()));
-            join(&socket, group, sources, interface)
-                .map_err(|source| SocketsError::Multicast { stream: name.to_owned(), source })?;
+            join(&socket, group, sources, interface).map_err(multicast_error)?;
         }
         self.note_buffer(buffer, granted.receive_buffer);
         self.by_shard[shard].push((role, socket));

@@ -1,10 +1,10 @@
 //! Multicast groups: any-source and source-specific, IPv4 (IGMPv3) and IPv6 (MLDv2), by one kernel interface (RFC 3678).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 
-use socket2::SockAddr;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::socket::set_raw;
 
@@ -18,6 +18,33 @@ pub enum Interface {
     Index(u32),
     /// By name.
     Name(String),
+}
+
+/// The address that a socket for a group is bound to. A group of one link or one host (RFC 4291 §2.7, scopes 1 and 2) means
+/// nothing without its interface.
+///
+/// # Errors
+///
+/// There is no such interface.
+pub fn group_address(group: IpAddr, port: u16, interface: &Interface) -> Result<SocketAddr, MulticastError> {
+    let IpAddr::V6(v6) = group else { return Ok(SocketAddr::new(group, port)) };
+    let is_of_link = v6.is_multicast() && matches!(v6.octets()[1] & 0xf, 1 | 2);
+    let scope = if is_of_link { interface.index()? } else { 0 };
+    Ok(SocketAddrV6::new(v6, port, 0, scope).into())
+}
+
+impl Interface {
+    /// Its number; 0 leaves the choice to the routing table.
+    fn index(&self) -> Result<u32, MulticastError> {
+        match self {
+            Self::Any => Ok(0),
+            Self::Index(index) => Ok(*index),
+            Self::Name(name) => Socket::new(Domain::IPV4, Type::DGRAM, None)
+                .ok()
+                .and_then(|socket| rustix::net::netdevice::name_to_index(socket, name).ok())
+                .ok_or_else(|| MulticastError::NoInterface(name.clone())),
+        }
+    }
 }
 
 /// A group a socket takes part in.
@@ -111,7 +138,7 @@ impl Membership {
             IpAddr::V4(_) => libc::IPPROTO_IP,
             IpAddr::V6(_) => libc::IPPROTO_IPV6,
         };
-        let interface = self.interface_index(&socket)?;
+        let interface = self.interface.index()?;
         let changed = match self.source {
             None => {
                 // SAFETY: plain data, for which all zeroes is a value; the padding is then initialised too.
@@ -136,15 +163,6 @@ impl Membership {
             }
         };
         changed.map_err(|error| MulticastError::System { what, group, error })
-    }
-
-    fn interface_index(&self, socket: impl AsFd) -> Result<u32, MulticastError> {
-        match &self.interface {
-            Interface::Any => Ok(0),
-            Interface::Index(index) => Ok(*index),
-            Interface::Name(name) => rustix::net::netdevice::name_to_index(socket, name)
-                .map_err(|_| MulticastError::NoInterface(name.clone())),
-        }
     }
 }
 
@@ -265,6 +283,18 @@ mod tests {
             member.leave(&socket).unwrap();
         }
         assert!(membership("ff15::7701", None).leave(&socket).is_err());
+    }
+
+    #[test]
+    fn only_a_group_of_the_link_is_bound_together_with_its_interface() {
+        let lo = Interface::Name("lo".into());
+        let bound =
+            |group: &str, interface| group_address(group.parse().unwrap(), 5004, interface).unwrap().to_string();
+        assert_eq!(bound("ff12::1", &lo), "[ff12::1%1]:5004");
+        assert_eq!(bound("ff15::1", &lo), "[ff15::1]:5004");
+        assert_eq!(bound("239.1.1.1", &lo), "239.1.1.1:5004");
+        assert_eq!(bound("ff12::1", &Interface::Any), "[ff12::1]:5004");
+        assert!(group_address("ff12::1".parse().unwrap(), 1, &Interface::Name("no-such-if".into())).is_err());
     }
 
     #[test]
