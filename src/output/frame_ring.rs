@@ -221,6 +221,14 @@ impl StreamRings {
         });
     }
 
+    /// Says that the source is gone, so that another writer may take the rings up; readers go on.
+    #[must_use]
+    pub fn into_idle(mut self) -> Self {
+        self.set_stalled(true);
+        self.flush();
+        self
+    }
+
     /// Ends all rings and hands them to the housekeeping thread, which clears them away when readers had their time.
     pub fn end(mut self) {
         for track in &mut self.tracks {

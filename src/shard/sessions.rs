@@ -135,6 +135,11 @@ impl Session {
         self.detached = Some(now);
     }
 
+    /// Who sends it, for people.
+    pub fn peer_name(&self) -> String {
+        self.peer.map_or_else(|| "nobody".to_owned(), |peer| peer.to_string())
+    }
+
     /// Keeps an event for people, and logs it.
     pub fn tell(&mut self, now: Instant, what: String) {
         tracing::info!(stream = self.name, "{what}");

@@ -367,7 +367,8 @@ impl Shard {
                 Message::Admitted(admitted) => self.admitted(now, *admitted),
                 Message::Refused(request, reason) => self.refuse(now, &request, reason),
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
-                Message::SourceRefused(key) => self.source_refused(now, &key),
+                Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
+                Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
                 Message::TrackReady(life, ready) => {
                     if let Some(index) = self.sessions.by_life(life)
                         && let Some(rings) = &mut self.sessions.get_mut(index).rings
