@@ -42,6 +42,8 @@ const TICK: Duration = Duration::from_millis(100);
 const STALL_AFTER: Duration = Duration::from_secs(1);
 /// How long peers' last packets may still come in and be delivered when the shard is to end.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long a source that has said goodbye waits for the answer of the desk.
+const NAMED_WITHIN: Duration = Duration::from_secs(2);
 /// Sources of the RTP ports that wait for their admission, beside those that are in.
 const UNADMITTED_MAX: usize = 64;
 
@@ -448,7 +450,9 @@ impl Shard {
         {
             published |= rings.flush();
         }
-        let (deadline, gone) = (session.ingest.next_timeout(), session.peer.is_none());
+        // A source without a name stays to be found by the answer of the desk.
+        let gone = session.peer.is_none() && session.life != 0;
+        let deadline = session.ingest.next_timeout().filter(|_| session.rings.is_some() || session.peer.is_some());
         self.timers.set(index, deadline);
         if gone {
             self.sessions.clear_socket_id(index);
@@ -477,8 +481,8 @@ impl Shard {
                 published |= rings.flush();
             }
             let silence = session.detached.map(|at| now.saturating_since(at.max(session.last_datagram)));
-            if session.life == 0 && session.detached.is_some() {
-                // A source that said goodbye before it had a name.
+            if session.life == 0 && session.detached.is_some_and(|at| now.saturating_since(at) >= NAMED_WITHIN) {
+                // A source that said goodbye before it had a name, of which the desk has nothing to say.
                 self.sessions.remove(index);
                 self.timers.set(index, None);
             } else if silence.is_some_and(|silence| silence >= self.config.ingestion.stream_timeout) {
@@ -551,7 +555,7 @@ impl Shard {
         for index in 0..self.sessions.slots() {
             if self.sessions.contains(index) {
                 let session = self.sessions.get_mut(index);
-                session.detach(now);
+                session.conclude(now);
                 if let Some(rings) = &mut session.rings {
                     rings.set_stalled(true);
                     rings.flush();

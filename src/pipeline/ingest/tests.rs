@@ -286,6 +286,54 @@ fn nothing_of_a_new_track_is_lost_while_its_ring_is_made() {
 }
 
 #[test]
+fn a_session_that_ends_while_a_ring_is_made_is_delivered_when_it_is_there_and_before_the_next_session() {
+    let mut bench = Bench::new();
+    bench.lists.opening = true;
+    let (stream, units) = pictures(&mut mux(false), 0, 20, 3_000);
+    bench.send(&stream, |_| true);
+    bench.finish();
+    assert!(bench.ingest.protocol().is_none() && bench.frames().is_empty());
+    assert_eq!(bench.ingest.next_timeout(), Some(Instant::from_millis(1_001) + HOLD_MAX), "the wait is bounded");
+    bench.ingest.attach(raw());
+    bench.send(&stream, |_| true);
+    assert!(bench.frames().is_empty());
+    bench.lists.opening = false;
+    bench.ingest.deliver(bench.now, &mut bench.lists);
+    bench.finish();
+    let bytes: Vec<_> = bench.frames().iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(bytes, [units.clone(), units].concat());
+    let segments: Vec<u32> = bench.frames().iter().map(|(frame, _)| frame.segment).collect();
+    assert_eq!(segments, [[0; 20], [1; 20]].concat());
+    assert_eq!(bench.frames()[20].0.discontinuity, DiscontinuityCause::Restart);
+}
+
+#[test]
+fn a_session_that_ends_before_there_is_anything_to_write_to_is_delivered_later() {
+    let mut bench = Bench::new();
+    let (stream, units) = pictures(&mut mux(false), 0, 20, 3_000);
+    for datagram in stream.chunks(7 * 188) {
+        let packet = bench.pool.copy_from(datagram).unwrap();
+        let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+        let datagram = Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: bench.now };
+        bench.ingest.receive(bench.now, datagram);
+    }
+    bench.ingest.detach_unopened(bench.now);
+    bench.ingest.deliver(bench.now, &mut bench.lists);
+    let bytes: Vec<_> = bench.frames().iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(bytes, units, "the last one too: nothing more will come");
+}
+
+#[test]
+fn at_the_end_of_everything_what_is_open_is_published_though_a_ring_is_missing() {
+    let mut bench = Bench::new();
+    let (stream, units) = pictures(&mut mux(false), 0, 20, 3_000);
+    bench.lists.opening = true;
+    bench.send(&stream, |_| true);
+    bench.ingest.conclude(bench.now, &mut bench.lists);
+    assert_eq!(bench.frames().len(), units.len());
+}
+
+#[test]
 fn the_wait_for_a_ring_ends_after_a_quarter_of_a_second() {
     let mut bench = Bench::new();
     bench.lists.opening = true;

@@ -219,9 +219,7 @@ impl Shard {
             self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
             return;
         }
-        if session.detached.is_none() {
-            session.detach(now);
-        }
+        session.conclude(now);
         session.tell(now, format!("goes to shard {shard}, where {key} sends to"));
         let session = self.sessions.remove(index);
         self.timers.set(index, None);
