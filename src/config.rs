@@ -314,7 +314,8 @@ pub struct StreamRtp {
     pub ssrc: Option<u32>,
     /// What dynamic payload types carry.
     pub payload_types: BTreeMap<u8, PayloadFormat>,
-    /// An SDP file that says all of this.
+    /// An SDP file that says all of this. Each of its media sections that can be received is a stream: the first one has this
+    /// stream's name, the others add the number of their section to it (`NAME-2`). What is set beside it counts for all.
     pub sdp: Option<PathBuf>,
 }
 

@@ -185,8 +185,10 @@ pub struct RingDirectory {
     spare_made: AtomicU64,
 }
 
+/// What waits to be cleared away: a stream, or one track of a stream that goes on.
 struct Ended {
-    name: String,
+    stream: String,
+    track: Option<String>,
     at: Instant,
 }
 
@@ -213,7 +215,7 @@ impl RingDirectory {
         let left: Vec<Ended> = names::list_streams(&path)
             .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?
             .into_iter()
-            .map(|entry| Ended { name: entry.name, at: Instant::now() })
+            .map(|entry| Ended { stream: entry.name, track: None, at: Instant::now() })
             .collect();
         Ok(Self {
             options,
@@ -235,9 +237,16 @@ impl RingDirectory {
     /// # Errors
     /// [`StreamError`].
     pub fn open_stream(&self, name: &str) -> Result<StreamOutput, StreamError> {
-        self.ended_streams().retain(|ended| ended.name != name);
         let directory = self.stream_directory(name);
         fs::create_dir_all(&directory)?;
+        let left = names::list_tracks(&directory)?;
+        {
+            // The stream stays; of its tracks, those stay that its source has this time too.
+            let mut ended = self.ended();
+            ended.retain(|ended| ended.stream != name);
+            let at = Instant::now();
+            ended.extend(left.into_iter().map(|track| Ended { stream: name.to_owned(), track: Some(track), at }));
+        }
         let needed = self.options.planned_stream_size();
         let spare: u64 = self.spare().iter().map(|(_, writer)| writer.header().data_capacity).sum();
         let free = free_bytes(&self.options.root)? + spare;
@@ -267,6 +276,7 @@ impl RingDirectory {
     /// # Errors
     /// [`TrackError`].
     pub fn open_track(&self, stream: &str, track: &str, description: &TrackDescription) -> Result<Writer, TrackError> {
+        self.ended().retain(|ended| ended.stream != stream || ended.track.as_deref() != Some(track));
         let directory = self.stream_directory(stream);
         let target = directory.join(track);
         let codec = description.codec;
@@ -368,28 +378,32 @@ impl RingDirectory {
 
     /// The stream's rings are ended; they stay for their readers for `output.retention`.
     pub fn stream_ended(&self, name: &str) {
-        self.ended_streams().push(Ended { name: name.to_owned(), at: Instant::now() });
+        self.ended().push(Ended { stream: name.to_owned(), track: None, at: Instant::now() });
     }
 
-    /// Removes streams whose readers had their time.
+    /// The ring of one track is ended, and the stream goes on; the ring stays as long.
+    pub fn track_ended(&self, stream: &str, track: &str) {
+        self.ended().push(Ended { stream: stream.to_owned(), track: Some(track.to_owned()), at: Instant::now() });
+    }
+
+    /// Removes streams and tracks whose readers had their time.
     fn clear_ended(&self) {
         let retention = self.options.retention;
-        let over: Vec<String> = {
-            let mut ended = self.ended_streams();
-            let (over, stay) = std::mem::take(&mut *ended).into_iter().partition(|it| it.at.elapsed() >= retention);
-            *ended = stay;
-            let over: Vec<Ended> = over;
-            over.into_iter().map(|it| it.name).collect()
-        };
-        for name in over {
-            let directory = self.stream_directory(&name);
+        let over: Vec<Ended> = self.ended().extract_if(.., |ended| ended.at.elapsed() >= retention).collect();
+        for Ended { stream, track, .. } in over {
+            let directory = self.stream_directory(&stream);
+            let directory = track.as_ref().map_or(directory.clone(), |track| directory.join(track));
+            let track = track.unwrap_or_default();
             match fs::remove_dir_all(&directory) {
-                Ok(()) => {
-                    self.rings().retain(|path, _| !path.starts_with(&directory));
-                    tracing::info!(stream = name, "cleared away");
+                Ok(()) => tracing::info!(stream, track, "cleared away"),
+                // With the whole stream, by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(stream, track, "could not be cleared away: {error}");
+                    continue;
                 }
-                Err(error) => tracing::warn!(stream = name, "could not be cleared away: {error}"),
             }
+            self.rings().retain(|path, _| !path.starts_with(&directory));
         }
     }
 
@@ -410,7 +424,7 @@ impl RingDirectory {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended_streams(&self) -> MutexGuard<'_, Vec<Ended>> {
+    fn ended(&self) -> MutexGuard<'_, Vec<Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

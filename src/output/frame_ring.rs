@@ -111,7 +111,13 @@ impl StreamRings {
     /// A ring has come, or will not come.
     pub fn ready(&mut self, ready: TrackReady) {
         let track = &mut self.tracks[ready.index.0];
-        let RingState::Opening { configuration, frame_open } = &mut track.state else { return };
+        let RingState::Opening { configuration, frame_open } = &mut track.state else {
+            // The track has left the tables before its ring was there.
+            if let Ok(writer) = ready.ring {
+                self.retire(ready.index, writer);
+            }
+            return;
+        };
         self.opening -= 1;
         match ready.ring {
             Ok(mut writer) => {
@@ -221,6 +227,34 @@ impl StreamRings {
         });
     }
 
+    /// Ends a ring; the housekeeping thread lets go of it, and clears it away when readers had their time.
+    fn retire(&mut self, index: SinkIndex, mut writer: Box<Writer>) {
+        writer.abandon();
+        writer.set_state(State::Ended);
+        self.bell.tracks_changed();
+        self.undescribed = true;
+        self.published = true;
+        let (directory, wake) = (Arc::clone(&self.directory), Arc::clone(&self.wake));
+        let (stream, track) = (self.name.clone(), self.tracks[index.0].name.clone());
+        let job = Box::new(move || {
+            wake.remove(&writer.wake_target());
+            drop(writer);
+            directory.track_ended(&stream, &track);
+        });
+        if self.housekeeping.submit(job).is_err() {
+            // It goes when the whole stream is cleared away.
+            tracing::warn!("an ended track could not be handed to housekeeping");
+        }
+    }
+
+    /// Says that the source is gone, so that another writer may take the rings up; readers go on.
+    #[must_use]
+    pub fn into_idle(mut self) -> Self {
+        self.set_stalled(true);
+        self.flush();
+        self
+    }
+
     /// Ends all rings and hands them to the housekeeping thread, which clears them away when readers had their time.
     pub fn end(mut self) {
         for track in &mut self.tracks {
@@ -296,14 +330,8 @@ impl StreamSink for StreamRings {
     }
 
     fn end(&mut self, index: SinkIndex) {
-        let track = &mut self.tracks[index.0];
-        match std::mem::replace(&mut track.state, RingState::Ended) {
-            RingState::Ready(mut writer) => {
-                writer.set_state(State::Ended);
-                self.bell.tracks_changed();
-                self.undescribed = true;
-                self.published = true;
-            }
+        match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended) {
+            RingState::Ready(writer) => self.retire(index, writer),
             RingState::Opening { .. } => self.opening -= 1,
             RingState::Failed(_) | RingState::Ended => {}
         }
@@ -506,3 +534,6 @@ pub(super) fn ring_kind(kind: TrackKind) -> headworks_frame_ring::layout::TrackK
         TrackKind::Transport => RingKind::Transport,
     }
 }
+
+#[cfg(test)]
+mod tests;

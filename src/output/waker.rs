@@ -104,6 +104,17 @@ impl WakeFlag {
     pub fn add(&self, ring: WakeTarget) {
         lock(&self.entry.targets).push(ring);
     }
+
+    /// Number of rings and bells whose readers are woken.
+    pub fn targets(&self) -> usize {
+        lock(&self.entry.targets).len()
+    }
+
+    /// Takes out a ring that has ended, after one last wake. Not for a shard.
+    pub fn remove(&self, ring: &WakeTarget) {
+        lock(&self.entry.targets).retain(|target| !target.is(ring));
+        ring.wake();
+    }
 }
 
 impl Drop for WakeFlag {

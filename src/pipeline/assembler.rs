@@ -78,23 +78,36 @@ pub struct TrackStatistics {
 }
 
 /// Assembles the frames of one track. See the [module](self).
+///
+/// # The last frame before a silence
+///
+/// When the source leaves, or says nothing for too long, the frame that is open is published with what has come of it. It is
+/// marked [`Damage::TIMED_OUT`] unless its last byte was also the last byte of what carried it:
+///
+/// - a PES packet with a length was complete, or the next one has begun;
+/// - the last transport packet of a PES packet without a length had stuffing, which multiplexers put at the end alone. One in
+///   184 such PES packets fills its last transport packet exactly; its frame is marked though it may be whole;
+/// - the last RTP packet had the marker.
 #[derive(Debug)]
 pub struct Assembler<F> {
     framer: F,
     assembly: Assembly,
     /// Arrival of the newest bytes, until the framer is flushed.
     unflushed_since: Option<Instant>,
+    /// What carried the newest bytes ends with them.
+    carrier_ended: bool,
 }
 
 impl<F: Framer> Assembler<F> {
     /// An assembler for the track whose bytes `framer` cuts.
     pub fn new(framer: F, decode_time: DecodeTime) -> Self {
-        Self { framer, assembly: Assembly::new(decode_time), unflushed_since: None }
+        Self { framer, assembly: Assembly::new(decode_time), unflushed_since: None, carrier_ended: false }
     }
 
     /// A time stamp for the first access unit that begins at or after the next byte pushed.
     pub fn mark(&mut self, pts: Option<u64>, dts: Option<u64>) {
         let position = self.framer.position();
+        self.carrier_ended = true;
         self.assembly.mark(Mark { position, pts, dts });
     }
 
@@ -109,6 +122,7 @@ impl<F: Framer> Assembler<F> {
         sink: &mut S,
     ) {
         self.unflushed_since = Some(carriage.arrival);
+        self.carrier_ended = false;
         let mut taken = 0;
         loop {
             let mut rest = &bytes[taken..];
@@ -137,8 +151,21 @@ impl<F: Framer> Assembler<F> {
         }
     }
 
+    /// Nothing more will come: publishes what is open, marked unless its end was seen.
+    pub fn conclude<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
+        self.assembly.end_unseen = !self.carrier_ended;
+        self.flush(now, timeline, sink);
+        self.assembly.end_unseen = false;
+    }
+
+    /// The last packet of an access unit has been pushed, as far as its sender says so.
+    pub fn carrier_ended(&mut self) {
+        self.carrier_ended = true;
+    }
+
     /// A PES packet with a length is complete: closes the access unit if the track has proved that the two end together.
     pub fn pes_end<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
+        self.carrier_ended = true;
         if self.assembly.alignment.is_proved(ALIGNED_AFTER) {
             self.flush(now, timeline, sink);
         }
@@ -146,6 +173,7 @@ impl<F: Framer> Assembler<F> {
 
     /// A PES packet without a length seems complete, to judge by stuffing in its last transport packet.
     pub fn pes_stuffing<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
+        self.carrier_ended = true;
         if self.assembly.alignment.is_proved(STUFFING_BELIEVED_AFTER) {
             self.flush(now, timeline, sink);
         }
@@ -178,7 +206,7 @@ impl<F: Framer> Assembler<F> {
         // Without an open frame a framer may still hold the bytes of one, whole or not.
         if self.idle_since().is_some_and(|since| now.saturating_since(since) >= timeout) {
             self.assembly.statistics.timed_out += u64::from(self.assembly.open.is_some());
-            self.flush(now, timeline, sink);
+            self.conclude(now, timeline, sink);
         }
     }
 
@@ -231,6 +259,8 @@ struct Assembly {
     /// What is already known to be wrong with the frame that begins next.
     next_damage: Damage,
     next_cause: DiscontinuityCause,
+    /// Frames that end now do so because nothing more comes.
+    end_unseen: bool,
     packets_lost: u32,
     statistics: TrackStatistics,
     delay_us: Histogram<u32>,
@@ -249,6 +279,7 @@ impl Assembly {
             after_loss: false,
             next_damage: Damage::NONE,
             next_cause: DiscontinuityCause::Start,
+            end_unseen: false,
             packets_lost: 0,
             statistics: TrackStatistics::default(),
             delay_us: Histogram::new_with_max(60_000_000, 2).expect("the bounds are constant and valid"),
@@ -342,6 +373,9 @@ impl Assembly {
         let mut damage = open.damage;
         if info.damaged {
             damage |= Damage::SYNTAX;
+        }
+        if self.end_unseen {
+            damage |= Damage::TIMED_OUT;
         }
         let frame = Frame {
             info,

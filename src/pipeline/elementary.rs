@@ -142,6 +142,9 @@ impl ElementaryStream {
                 }
             }
         }
+        if marker {
+            track.assembler.carrier_ended();
+        }
         if ends.after {
             track.assembler.flush(now, timeline, &mut sink.track(track.sink));
             self.open_timestamp = None;
@@ -159,7 +162,7 @@ impl ElementaryStream {
 
     /// Publishes what is open; nothing more is expected for now.
     pub fn finish<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
-        self.track.assembler.flush(now, &mut self.timeline, &mut sink.track(self.track.sink));
+        self.track.assembler.conclude(now, &mut self.timeline, &mut sink.track(self.track.sink));
         self.open_timestamp = None;
     }
 

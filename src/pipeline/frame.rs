@@ -96,7 +96,7 @@ impl Damage {
     pub const START_MISSING: Self = Self(1 << 2);
     /// Its bytes break the codec's syntax.
     pub const SYNTAX: Self = Self(1 << 3);
-    /// It was closed because nothing more came, not because its end was seen.
+    /// It was closed because nothing more came, or its source left, not because its end was seen.
     pub const TIMED_OUT: Self = Self(1 << 4);
     /// A packet of it was flagged by a device on the way (`transport_error_indicator`).
     pub const TRANSPORT_ERROR: Self = Self(1 << 5);

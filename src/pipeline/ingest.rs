@@ -42,6 +42,10 @@ pub struct Ingest {
     payload_types: PayloadTypes,
     held: VecDeque<Delivery>,
     hold_until: Option<Instant>,
+    /// The session is over, and its last payloads wait for a ring.
+    ending: bool,
+    /// The next payload is the first of its session.
+    begins: bool,
     events: VecDeque<IngestEvent>,
     statistics: IngestStatistics,
     /// The last payload type that nobody could explain, so that it is reported once.
@@ -104,6 +108,8 @@ struct Delivery {
     rtp: Option<RtpFacts>,
     /// Bytes of it that the content has taken already.
     taken: usize,
+    /// It is the first of its session.
+    begins: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +130,8 @@ impl Ingest {
             payload_types,
             held: VecDeque::with_capacity(HELD_MAX),
             hold_until: None,
+            ending: false,
+            begins: false,
             events: VecDeque::new(),
             statistics: IngestStatistics::default(),
             unknown_payload_type: None,
@@ -133,23 +141,35 @@ impl Ingest {
     /// A session takes the source over; what follows is a new segment if there was one before.
     pub fn attach(&mut self, protocol: Protocol) {
         self.protocol = Some(protocol);
-        match &mut self.content {
-            Content::Unknown => {}
-            Content::Transport(transport) => transport.restart(),
-            Content::Elementary(elementary) => elementary.restart(),
-        }
+        // Told to the content with the first payload: some of the session before may still wait for a ring.
+        self.begins = true;
+        self.ending = false;
     }
 
-    /// The session is over: publishes what is open.
+    /// The session is over: publishes what is open, now or when the rings are there that its last payloads wait for.
     pub fn detach<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
-        self.hold_until = None;
-        self.release(now, sink);
+        self.ending = true;
         // Nobody will fill the gaps any more: what waits for its time, or for others before it, comes out now.
-        while let Some(mut delivery) = poll(&mut self.protocol, now + LATENCY_MAX) {
-            while !self.take(now, &mut delivery, sink) {}
-        }
+        self.deliver_due(now, now + LATENCY_MAX, sink);
         self.protocol = None;
-        self.finish(now, sink);
+        self.finish_if_over(now, sink);
+    }
+
+    /// The session is over before there was anything to write to: what it has sent waits for that.
+    pub fn detach_unopened(&mut self, now: Instant) {
+        self.ending = true;
+        self.hold_due(now + LATENCY_MAX);
+        self.hold_until = Some(now + HOLD_MAX);
+        self.protocol = None;
+    }
+
+    /// The session is over, and so is the wait for rings: publishes everything.
+    pub fn conclude<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        self.detach(now, sink);
+        if self.hold_until.is_some() {
+            self.hold_until = Some(now);
+            self.deliver(now, sink);
+        }
     }
 
     /// Gives the session away, for another source to attach.
@@ -164,13 +184,6 @@ impl Ingest {
             Some(Protocol::Rtp(source)) => source.close(),
             Some(Protocol::RawTransport(_)) | None => {}
         }
-    }
-
-    /// The session is over before there was anything to write to.
-    pub fn discard(&mut self) {
-        self.hold_until = None;
-        self.held.clear();
-        self.protocol = None;
     }
 
     /// Takes a datagram of the session. Its payload comes out with [`deliver`](Self::deliver).
@@ -219,19 +232,30 @@ impl Ingest {
     /// Hands every payload that is due to the content, which writes frames into `sink`.
     #[inline]
     pub fn deliver<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        self.deliver_due(now, now, sink);
+    }
+
+    #[inline]
+    fn deliver_due<S: StreamSink>(&mut self, now: Instant, due: Instant, sink: &mut S) {
         if self.hold_until.is_some() && !self.release(now, sink) {
-            while let Some(delivery) = poll(&mut self.protocol, now) {
-                self.hold(delivery);
-            }
-            return;
+            return self.hold_due(due);
         }
-        while let Some(mut delivery) = poll(&mut self.protocol, now) {
+        while let Some(mut delivery) = self.poll(due) {
             if !self.take(now, &mut delivery, sink) {
                 // A new track: what comes now waits for its ring.
                 self.held.push_front(delivery);
                 self.hold_until = Some(now + HOLD_MAX);
-                return self.deliver(now, sink);
+                return self.deliver_due(now, due, sink);
             }
+        }
+        if self.ending {
+            self.finish_if_over(now, sink);
+        }
+    }
+
+    fn finish_if_over<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        if self.protocol.is_none() && self.hold_until.is_none() && std::mem::take(&mut self.ending) {
+            self.finish(now, sink);
         }
     }
 
@@ -304,15 +328,30 @@ impl Ingest {
         protocol + self.held.len()
     }
 
+    fn hold_due(&mut self, due: Instant) {
+        while let Some(delivery) = self.poll(due) {
+            self.hold(delivery);
+        }
+    }
+
     fn hold(&mut self, delivery: Delivery) {
-        if self.held.len() == HELD_MAX {
-            self.held.pop_front();
+        if self.held.len() == HELD_MAX
+            && let Some(dropped) = self.held.pop_front()
+        {
             self.statistics.held_dropped += 1;
             if let Some(next) = self.held.front_mut() {
-                next.payload.lost_before += 1;
+                next.payload.lost_before += 1 + dropped.payload.lost_before;
+                next.begins |= dropped.begins;
             }
         }
         self.held.push_back(delivery);
+    }
+
+    #[inline]
+    fn poll(&mut self, due: Instant) -> Option<Delivery> {
+        let mut delivery = poll(&mut self.protocol, due)?;
+        delivery.begins = std::mem::take(&mut self.begins);
+        Some(delivery)
     }
 
     /// Gives the held payloads on if all rings are there or the time for them is over; `false` if they stay held.
@@ -337,6 +376,9 @@ impl Ingest {
     /// Gives a payload to the content; `false` if the content stopped at a new track whose ring is not there yet.
     #[inline]
     fn take<S: StreamSink>(&mut self, now: Instant, delivery: &mut Delivery, sink: &mut S) -> bool {
+        if std::mem::take(&mut delivery.begins) {
+            self.restart(now, sink);
+        }
         if delivery.taken == 0 {
             let payload = &delivery.payload;
             self.statistics.payloads += 1;
@@ -355,6 +397,16 @@ impl Ingest {
                 delivery.rtp = Some(RtpFacts { restart: false, ..facts });
                 taken
             }
+        }
+    }
+
+    /// What comes from here on is of another session than what came before.
+    fn restart<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
+        self.finish(now, sink);
+        match &mut self.content {
+            Content::Unknown => {}
+            Content::Transport(transport) => transport.restart(),
+            Content::Elementary(elementary) => elementary.restart(),
         }
     }
 
@@ -443,7 +495,7 @@ impl Ingest {
 fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
     match protocol {
         Some(Protocol::Srt(connection)) => {
-            connection.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0 })
+            connection.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
         }
         Some(Protocol::Rtp(source)) => source.poll_payload(now).map(|delivered| Delivery {
             rtp: Some(RtpFacts {
@@ -454,9 +506,10 @@ fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
             }),
             payload: delivered.payload,
             taken: 0,
+            begins: false,
         }),
         Some(Protocol::RawTransport(raw)) => {
-            raw.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0 })
+            raw.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
         }
         None => None,
     }

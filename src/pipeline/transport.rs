@@ -152,7 +152,7 @@ impl TransportStream {
     pub fn finish<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
         for track in self.tracks.iter_mut().flatten() {
             let timeline = &mut self.programmes[track.programme].timeline;
-            track.assembler.flush(now, timeline, &mut sink.track(track.sink));
+            track.assembler.conclude(now, timeline, &mut sink.track(track.sink));
         }
     }
 
@@ -202,7 +202,7 @@ impl TransportStream {
             if let Some(track) = self.tracks[index].take_if(|track| listed != Some(track.serial)) {
                 let mut track = track;
                 let timeline = &mut self.programmes[track.programme].timeline;
-                track.assembler.flush(now, timeline, &mut sink.track(track.sink));
+                track.assembler.conclude(now, timeline, &mut sink.track(track.sink));
                 sink.end(track.sink);
             }
         }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::mailbox::{Message, Shards};
-use super::strangers::SourceKey;
+use super::strangers::{REFUSED_FOR, SourceKey};
 use crate::config::Config;
 use crate::output::directory::{RingDirectory, StreamOutput};
-use crate::output::{Housekeeping, TrackReady};
+use crate::output::{Housekeeping, StreamRings, TrackReady};
 use crate::protocol::srt::encryption::{KeyEncryptingKey, derive_key_encrypting_key};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
@@ -61,12 +61,6 @@ pub enum Refusal {
     /// The stream is to come from another address.
     #[error("streams.{name}.source is another address")]
     ForeignSource {
-        /// The stream.
-        name: String,
-    },
-    /// Another source has the name.
-    #[error("another shard receives a stream named {name}")]
-    Taken {
         /// The stream.
         name: String,
     },
@@ -143,8 +137,27 @@ impl Desk {
         let desk = Arc::clone(self);
         let submitted = self.housekeeping.submit(Box::new(move || desk.judge_source(shard, key)));
         if submitted.is_err() {
-            self.shards.mailbox(shard).post(Message::SourceRefused(key));
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
         }
+    }
+
+    /// The owner of a stream gives it up for a source that came to another shard; `rings` are let go of before they are
+    /// taken up there. `false` when the desk is overrun: the source is to be refused, and the stream has ended.
+    pub fn stream_vacated(
+        self: &Arc<Self>,
+        name: String,
+        life: u64,
+        rings: Option<StreamRings>,
+        shard: usize,
+        key: SourceKey,
+    ) -> bool {
+        let desk = Arc::clone(self);
+        let submitted = self.housekeeping.submit(Box::new(move || {
+            drop(rings);
+            desk.forget(&name, life);
+            desk.judge_source(shard, key);
+        }));
+        submitted.is_ok()
     }
 
     /// The owner has ended a stream; another shard may own the name from now on.
@@ -152,13 +165,14 @@ impl Desk {
     /// `false` when the desk is overrun: tell it again later.
     pub fn stream_ended(self: &Arc<Self>, name: String, life: u64) -> bool {
         let desk = Arc::clone(self);
-        let submitted = self.housekeeping.submit(Box::new(move || {
-            let mut streams = desk.streams();
-            if streams.owners.get(&name).is_some_and(|owner| owner.life == life) {
-                streams.owners.remove(&name);
-            }
-        }));
-        submitted.is_ok()
+        self.housekeeping.submit(Box::new(move || desk.forget(&name, life))).is_ok()
+    }
+
+    fn forget(&self, name: &str, life: u64) {
+        let mut streams = self.streams();
+        if streams.owners.get(name).is_some_and(|owner| owner.life == life) {
+            streams.owners.remove(name);
+        }
     }
 
     /// How rings of a stream that become ready find their shard.
@@ -233,13 +247,18 @@ impl Desk {
     fn judge_source(&self, shard: usize, key: SourceKey) {
         let name = self.source_name(key);
         match self.admit_named_source(shard, &name, key) {
-            Ok((life, output)) => {
+            // The packets of a source come where the kernel steers them, so the stream has to come too, if its source is gone.
+            Ok((owner, _)) if owner.shard != shard => {
+                self.shards.mailbox(owner.shard).post(Message::Vacate(owner.life, key, shard));
+            }
+            Ok((owner, output)) => {
+                let life = owner.life;
                 let source = AdmittedSource::Source(key);
                 self.shards.mailbox(shard).post(Message::Admitted(Box::new(Admitted { name, life, output, source })));
             }
             Err(refusal) => {
                 tracing::warn!(stream = name, source = %key, "source refused: {refusal}");
-                self.shards.mailbox(shard).post(Message::SourceRefused(key));
+                self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
             }
         }
     }
@@ -249,7 +268,7 @@ impl Desk {
         shard: usize,
         name: &str,
         key: SourceKey,
-    ) -> Result<(u64, Option<StreamOutput>), Refusal> {
+    ) -> Result<(Owner, Option<StreamOutput>), Refusal> {
         let expected = self.config.streams.get(name).and_then(|stream| stream.source);
         if let (Some(expected), Some(peer)) = (expected, key.peer())
             && expected != peer.ip().to_canonical()
@@ -257,15 +276,10 @@ impl Desk {
             return Err(Refusal::ForeignSource { name: name.to_owned() });
         }
         let limit = self.config.ingestion.rtp.max_sessions;
-        let (owner, output) =
-            self.place(Placement::Here(shard), name, SourceKind::Rtp, limit).map_err(|refusal| match refusal {
-                Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
-                Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
-            })?;
-        if owner.shard != shard {
-            return Err(Refusal::Taken { name: name.to_owned() });
-        }
-        Ok((owner.life, output))
+        self.place(Placement::Here(shard), name, SourceKind::Rtp, limit).map_err(|refusal| match refusal {
+            Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
+            Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
+        })
     }
 
     /// The owner of a stream; a new stream goes where `placement` says, if there are fewer than `limit` of its kind.
@@ -350,11 +364,12 @@ fn srt_stream_name(request: &AdmissionRequest) -> String {
     }
 }
 
+/// A running encoder is never silent for so long: keep-alives come each second, media much oftener.
+pub const SILENT: Duration = Duration::from_secs(1);
+
 /// Whether a session may be taken over by a caller of the same name: it has been silent, or the caller is the same host and
 /// (as it has come this far) knows the passphrase.
 pub fn may_take_over(silence: Duration, old_peer: Option<SocketAddr>, new_peer: SocketAddr) -> bool {
-    /// A running encoder is never silent for so long: keep-alives come each second, media much oftener.
-    const SILENT: Duration = Duration::from_secs(1);
     let host = |address: SocketAddr| -> IpAddr { address.ip().to_canonical() };
     silence >= SILENT || old_peer.is_none_or(|old| host(old) == host(new_peer))
 }

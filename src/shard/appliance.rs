@@ -11,6 +11,7 @@ use std::time::Duration;
 use headworks_host::{InstanceError, InstanceLock, ServiceManager, ServiceState, Signal, SignalFd, available_cores};
 
 use super::admission::Desk;
+use super::described::{Described, DescriptionError};
 use super::executor::{ExecutorError, Shell};
 use super::mailbox::Shards;
 use super::net::uring::NetError;
@@ -20,6 +21,7 @@ use super::turn::{Shard, ShardOptions};
 use crate::config::{Config, PayloadFormat};
 use crate::output::directory::DirectoryError;
 use crate::output::{Housekeeping, OutputOptions, RingDirectory, Waker};
+use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{Encoding, PayloadFormat as RtpFormat, PayloadTypes};
 
 /// Shards that are started when no cores are named: more than one feed a core can hardly bring is rare, and each costs memory.
@@ -41,6 +43,9 @@ pub enum StartError {
     /// The rings' directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// An SDP file is of no use.
+    #[error(transparent)]
+    Description(#[from] DescriptionError),
     /// A port cannot be had.
     #[error(transparent)]
     Sockets(#[from] SocketsError),
@@ -152,7 +157,8 @@ impl Appliance {
     /// # Errors
     /// [`StartError`], one line that names what is in the way.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let config = Arc::new(config);
+        let described = Described::read(&config)?;
+        let config = Arc::new(described.config.clone());
         let cores = choose_cores(&config)?;
         let plan = MemoryPlan::new(&config, cores.len());
         if let Some(fault) = plan.fault(&config) {
@@ -161,8 +167,13 @@ impl Appliance {
         let (waker, waker_thread) = Waker::start("hw-waker");
         let directory = Arc::new(RingDirectory::prepare(OutputOptions::from_config(&config), waker.clone())?);
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
-        let mut ports = PortSet::open(&config, cores.len())?;
-        let payload_types = Arc::new(payload_types(&config, &ports));
+        let mut ports = PortSet::open(&described, cores.len())?;
+        for section in &described.left_out {
+            tracing::warn!("{section}");
+        }
+        let payload_types = Arc::new(payload_types(&described));
+        let sources: Arc<Vec<SourceFilter>> =
+            Arc::new(config.streams.keys().map(|name| described.sources(name)).collect());
         let (housekeeping, housekeeping_thread) = {
             let directory = Arc::clone(&directory);
             Housekeeping::start("hw-house", move || directory.tick())
@@ -191,6 +202,7 @@ impl Appliance {
                 desk: Arc::clone(&desk),
                 waker: waker.clone(),
                 payload_types: Arc::clone(&payload_types),
+                sources: Arc::clone(&sources),
                 cookie_secret,
                 seed: u64::from_le_bytes(random_bytes()),
             };
@@ -308,7 +320,8 @@ pub(super) fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartE
 }
 
 /// What payload types mean: per configured stream, and on the shared port.
-fn payload_types(config: &Config, ports: &PortSet) -> (Vec<PayloadTypes>, PayloadTypes) {
+fn payload_types(described: &Described) -> (Vec<PayloadTypes>, PayloadTypes) {
+    let config = &described.config;
     let add = |types: &mut PayloadTypes, configured: &std::collections::BTreeMap<u8, PayloadFormat>| {
         for (&payload_type, format) in configured {
             let encoding = match format {
@@ -323,11 +336,10 @@ fn payload_types(config: &Config, ports: &PortSet) -> (Vec<PayloadTypes>, Payloa
     add(&mut shared, &config.ingestion.rtp.payload_types);
     let by_stream = config
         .streams
-        .values()
-        .enumerate()
-        .map(|(index, stream)| {
+        .iter()
+        .map(|(name, stream)| {
             let mut types = shared.clone();
-            for (_, media) in ports.descriptions.iter().filter(|(described, _)| *described == index) {
+            if let Some(media) = described.media.get(name) {
                 for (payload_type, format) in media.payload_types.iter() {
                     types.set(payload_type, format.clone());
                 }

@@ -10,6 +10,7 @@ use headworks_host::{InstanceError, InstanceLock, probe_exclusive};
 pub use headworks_host::{PinError, available_cores, pin_current_thread, raise_descriptor_limit, thread_cpu_time_ns};
 
 use super::appliance::choose_cores;
+use super::described::Described;
 use super::net::uring;
 use super::plan::{MemoryPlan, Taken};
 use crate::config::Config;
@@ -143,6 +144,23 @@ pub fn judge_ports(config: &Config) -> Vec<Finding> {
         findings.push(judge_port("control port", "control.listen", format!("{address} (TCP)"), fault));
     }
     findings
+}
+
+/// What SDP files say, and of it what cannot be received.
+pub fn judge_descriptions(config: &Config) -> Vec<Finding> {
+    let wanted = "a media section that can be received in each";
+    match Described::read(config) {
+        Ok(described) if described.media.is_empty() => Vec::new(),
+        Ok(described) => {
+            let found = format!("{} sections received", described.media.len());
+            let fault = (!described.left_out.is_empty()).then(|| (Severity::Advice, described.left_out.join("; ")));
+            vec![Finding::new("SDP files", found, wanted, fault)]
+        }
+        Err(error) => {
+            let cure = "mend the file, or take the key out".to_owned();
+            vec![Finding::new("SDP files", error.to_string(), wanted, Some((Severity::Prevents, cure)))]
+        }
+    }
 }
 
 fn judge_port(what: &'static str, key: &str, address: String, fault: Option<String>) -> Finding {

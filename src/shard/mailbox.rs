@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
 use super::admission::Admitted;
 use super::report::ShardReport;
+use super::strangers::SourceKey;
 use crate::base::Instant;
 use crate::output::TrackReady;
 use crate::protocol::srt::handshake::RejectReason;
@@ -31,8 +33,11 @@ pub enum Message {
     Refused(Box<AdmissionRequest>, RejectReason),
     /// An SRT caller whose conclusion came to this shard was answered by another.
     Answered(Box<Answer>),
-    /// A source of RTP or raw transport packets, in probation here, was refused.
-    SourceRefused(super::strangers::SourceKey),
+    /// A source of RTP or raw transport packets, in probation here, was refused, and is not to be asked about again for so long.
+    SourceRefused(SourceKey, Duration),
+    /// A source of RTP packets has the name of a stream that this shard owns, and came to another one: which life of the
+    /// stream, which source, to which shard.
+    Vacate(u64, SourceKey, usize),
     /// A ring is ready, or cannot be had: name of the stream, and which life of it.
     TrackReady(u64, TrackReady),
 }
@@ -143,7 +148,7 @@ impl Shards {
 
     /// Asks every shard for a report and waits for the answers, at most `timeout` for all. A shard that does not answer is
     /// missing. Blocks: not for a shard, and on an async runtime only where blocking is allowed.
-    pub fn reports(&self, timeout: std::time::Duration) -> Vec<ShardReport> {
+    pub fn reports(&self, timeout: Duration) -> Vec<ShardReport> {
         let deadline = std::time::Instant::now() + timeout;
         let (sender, receiver) = std::sync::mpsc::sync_channel(self.mailboxes.len().max(1));
         let asked = self.mailboxes.iter().filter(|mailbox| mailbox.post(Message::Report(sender.clone()))).count();

@@ -7,6 +7,7 @@ pub mod appliance;
 pub mod bare;
 pub mod batch_window;
 pub mod clock;
+pub mod described;
 pub mod executor;
 pub mod host;
 pub mod mailbox;

@@ -125,14 +125,28 @@ impl Session {
         self.last_datagram = now;
     }
 
-    /// The session is over: what is open is published, and the stream waits for another.
+    /// The session is over: what is open is published, at the latest when the rings are there that it waits for, and the
+    /// stream waits for another.
     pub fn detach(&mut self, now: Instant) {
         match &mut self.rings {
             Some(rings) => self.ingest.detach(now, rings),
-            None => self.ingest.discard(),
+            None => self.ingest.detach_unopened(now),
         }
         self.peer = None;
         self.detached = Some(now);
+    }
+
+    /// The session is over, and nothing will be waited for: what is open is published.
+    pub fn conclude(&mut self, now: Instant) {
+        self.detach(now);
+        if let Some(rings) = &mut self.rings {
+            self.ingest.conclude(now, rings);
+        }
+    }
+
+    /// Who sends it, for people.
+    pub fn peer_name(&self) -> String {
+        self.peer.map_or_else(|| "nobody".to_owned(), |peer| peer.to_string())
     }
 
     /// Keeps an event for people, and logs it.

@@ -19,7 +19,7 @@ const RAW_PROOF: Duration = Duration::from_secs(2);
 /// Peers that may have sent one datagram of a raw transport stream.
 const RAW_MAX: usize = 64;
 /// A refused source is not heard again for this long: it goes on sending, and each packet would ask again.
-const REFUSED_FOR: Duration = Duration::from_secs(5);
+pub const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Refused sources that are remembered.
 const REFUSED_MAX: usize = 64;
 
@@ -118,12 +118,13 @@ impl Strangers {
         Some(self.probations.take(index))
     }
 
-    /// Remembers for a while that a source was refused.
-    pub fn refuse(&mut self, now: Instant, key: SourceKey) {
+    /// Remembers for `long` that a source was refused.
+    pub fn refuse(&mut self, now: Instant, key: SourceKey, long: Duration) {
+        self.forget_refusals(now);
         if self.refused.len() == REFUSED_MAX {
             self.refused.pop_front();
         }
-        self.refused.push_back((key, now + REFUSED_FOR));
+        self.refused.push_back((key, now + long));
     }
 
     /// Whether a source was refused a moment ago.
@@ -146,10 +147,12 @@ impl Strangers {
 
     /// Forgets sources that have fallen silent, and refusals that are old.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while self.refused.front().is_some_and(|(_, until)| now >= *until) {
-            self.refused.pop_front();
-        }
+        self.forget_refusals(now);
         self.probations.handle_timeout(now);
+    }
+
+    fn forget_refusals(&mut self, now: Instant) {
+        self.refused.retain(|(_, until)| now < *until);
     }
 
     /// Packets of sources that never proved themselves.
@@ -172,7 +175,7 @@ mod tests {
     fn a_refused_source_is_not_asked_about_again_for_a_while() {
         let key = SourceKey::Raw { peer: "10.0.0.1:4000".parse().unwrap() };
         let mut strangers = Strangers::new();
-        strangers.refuse(Instant::from_millis(0), key);
+        strangers.refuse(Instant::from_millis(0), key, REFUSED_FOR);
         assert!(strangers.has_refused(Instant::from_millis(4_999), &key));
         assert!(!strangers.has_refused(Instant::from_millis(5_000), &key));
         strangers.handle_timeout(Instant::from_millis(5_000));

@@ -7,7 +7,6 @@
 mod arrivals;
 mod telling;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use crate::config::Config;
 use crate::output::Waker;
 use crate::pipeline::ingest::Protocol;
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
+use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
@@ -43,6 +43,8 @@ const TICK: Duration = Duration::from_millis(100);
 const STALL_AFTER: Duration = Duration::from_secs(1);
 /// How long peers' last packets may still come in and be delivered when the shard is to end.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long a source that has said goodbye waits for the answer of the desk.
+const NAMED_WITHIN: Duration = Duration::from_secs(2);
 /// Sources of the RTP ports that wait for their admission, beside those that are in.
 const UNADMITTED_MAX: usize = 64;
 
@@ -66,6 +68,8 @@ pub struct ShardOptions {
     pub waker: Waker,
     /// What payload types mean on each configured stream, by its place in the configuration, and on the shared port.
     pub payload_types: Arc<(Vec<PayloadTypes>, PayloadTypes)>,
+    /// Whose packets each configured stream takes, by its place in the configuration.
+    pub sources: Arc<Vec<SourceFilter>>,
     /// Secret of the SRT cookies; the same on all shards.
     pub cookie_secret: [u8; 16],
     /// Start of this shard's random numbers.
@@ -96,8 +100,8 @@ pub struct Shard {
     window: BatchWindow,
     next_tick: Instant,
     last_traffic: Instant,
-    /// The only address that each configured stream may come from, by its place in the configuration.
-    allowed_sources: Vec<Option<IpAddr>>,
+    /// Whose packets each configured stream takes, by its place in the configuration.
+    sources: Arc<Vec<SourceFilter>>,
     /// The last drain left something behind.
     more: bool,
     /// A source's packets are worth something as they come, not at a due time later on: RTP, raw UDP.
@@ -124,10 +128,6 @@ impl Shard {
         let mailbox = options.shards.mailbox(options.shard).clone();
         let mut clock = Clock::new();
         let now = clock.read();
-        let allowed_source = |stream: &crate::config::Stream| {
-            stream.source.or(stream.rtp.as_ref().and_then(|rtp| rtp.source)).map(|address| address.to_canonical())
-        };
-        let allowed_sources = options.config.streams.values().map(allowed_source).collect();
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
         let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
@@ -152,7 +152,7 @@ impl Shard {
             window,
             next_tick: now + TICK,
             last_traffic: now,
-            allowed_sources,
+            sources: options.sources,
             more: false,
             has_urgent: false,
             unreported: Vec::new(),
@@ -324,7 +324,7 @@ impl Shard {
 
     /// Whether a datagram at the port of a configured stream comes from another address than the configuration allows.
     fn is_foreign(&self, stream: usize, datagram: &Datagram) -> bool {
-        self.allowed_sources[stream].is_some_and(|allowed| allowed != datagram.peer.ip().to_canonical())
+        !self.sources[stream].admits(datagram.peer.ip())
     }
 
     fn receive_rtcp(&mut self, now: Instant, role: SocketRole, datagram: &Datagram) {
@@ -380,7 +380,8 @@ impl Shard {
                 Message::Admitted(admitted) => self.admitted(now, *admitted),
                 Message::Refused(request, reason) => self.refuse(now, &request, reason),
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
-                Message::SourceRefused(key) => self.source_refused(now, &key),
+                Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
+                Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
                 Message::TrackReady(life, ready) => {
                     if let Some(index) = self.sessions.by_life(life)
                         && let Some(rings) = &mut self.sessions.get_mut(index).rings
@@ -460,7 +461,9 @@ impl Shard {
         {
             published |= rings.flush();
         }
-        let (deadline, gone) = (session.ingest.next_timeout(), session.peer.is_none());
+        // A source without a name stays to be found by the answer of the desk.
+        let gone = session.peer.is_none() && session.life != 0;
+        let deadline = session.ingest.next_timeout().filter(|_| session.rings.is_some() || session.peer.is_some());
         self.timers.set(index, deadline);
         if gone {
             self.sessions.clear_socket_id(index);
@@ -491,8 +494,8 @@ impl Shard {
                 published |= rings.flush();
             }
             let silence = session.detached.map(|at| now.saturating_since(at.max(session.last_datagram)));
-            if session.life == 0 && session.detached.is_some() {
-                // A source that said goodbye before it had a name.
+            if session.life == 0 && session.detached.is_some_and(|at| now.saturating_since(at) >= NAMED_WITHIN) {
+                // A source that said goodbye before it had a name, of which the desk has nothing to say.
                 self.sessions.remove(index);
                 self.timers.set(index, None);
             } else if silence.is_some_and(|silence| silence >= self.config.ingestion.stream_timeout) {
@@ -565,7 +568,7 @@ impl Shard {
         for index in 0..self.sessions.slots() {
             if self.sessions.contains(index) {
                 let session = self.sessions.get_mut(index);
-                session.detach(now);
+                session.conclude(now);
                 if let Some(rings) = &mut session.rings {
                     rings.set_stalled(true);
                     rings.flush();

@@ -85,7 +85,22 @@ impl Appliance {
 
     /// The same, in a place and on ports that were used before.
     pub fn start_in(root: Arc<Root>, ports: Ports, settings: &[&str]) -> Self {
-        let mut child = command(root.path(), ports, settings).spawn().expect("the appliance starts");
+        let command = command(root.path(), ports, settings);
+        Self::run(command, root, ports)
+    }
+
+    /// The same in a network namespace, from where its control pages cannot be asked for.
+    pub fn start_within(namespace: &str, settings: &[&str]) -> Self {
+        let (root, ports) = (Arc::new(Root::new()), Ports::free());
+        let own = command(root.path(), ports, settings);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(own.get_program()).args(own.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::run(command, root, ports)
+    }
+
+    fn run(mut command: Command, root: Arc<Root>, ports: Ports) -> Self {
+        let mut child = command.spawn().expect("the appliance starts");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("piped");
         let into = Arc::clone(&log);

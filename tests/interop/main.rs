@@ -9,6 +9,7 @@ mod bit_exact;
 mod clips;
 mod gstreamer;
 mod latm;
+mod multicast;
 mod operation;
 mod reference;
 mod senders;

@@ -1,6 +1,6 @@
 //! What an operator does and meets: other vendors' callers, passwords, encoders that come back, restarts, a second shard.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -303,4 +303,70 @@ fn a_silent_sender_that_goes_on_is_not_taken_for_a_new_one() {
     sender.send(&clip.bytes[half..]);
     sender.finish();
     clip.reference.compare("with a pause", &tap.wait_for(clip.reference.packet_count()));
+}
+
+#[test]
+fn an_rtp_source_that_returns_from_another_port_goes_on_at_once_and_from_another_host_after_a_silence() {
+    let clip = usual_clip();
+    // Small enough to be sent in a second or so, and these SSRCs are steered to both of two shards.
+    let ssrcs = [0x11_u32, 0x22, 0x33, 0x44];
+    let appliance = Appliance::start(&["ingestion.rtp.session_timeout=60s"]);
+    let to = SocketAddr::from(([127, 0, 0, 1], appliance.ports.rtp));
+    let taps = ssrcs.map(|ssrc| appliance.tap(&format!("rtp-{ssrc:08x}")));
+    let send = |host: [u8; 4], expected: usize| {
+        std::thread::scope(|scope| {
+            for ssrc in ssrcs {
+                let bytes = &clip.bytes;
+                let socket = UdpSocket::bind(SocketAddr::from((host, 0))).expect("a port");
+                scope.spawn(move || senders::send_rtp(&socket, bytes, to, ssrc));
+            }
+        });
+        for (tap, ssrc) in taps.iter().zip(ssrcs) {
+            let frames = tap.wait_for(expected);
+            assert_eq!(frames.len(), expected, "{ssrc:08x} from {host:?}");
+        }
+    };
+    let count = clip.reference.packet_count();
+    send([127, 0, 0, 1], count);
+    send([127, 0, 0, 1], 2 * count);
+    assert!(!appliance.log().contains("refused"), "{}", appliance.log());
+    std::thread::sleep(Duration::from_millis(1_100));
+    send([127, 0, 0, 2], 3 * count);
+    assert!(!appliance.log().contains("refused"), "{}", appliance.log());
+    for (tap, ssrc) in taps.iter().zip(ssrcs) {
+        let frames = tap.frames();
+        for (life, frames) in frames.chunks(count).enumerate() {
+            clip.reference.compare_content(&format!("{ssrc:08x}, {life}"), frames);
+        }
+        assert!(frames.chunks(count).map(|frames| frames[0].segment).is_sorted_by(|a, b| a < b), "segments");
+    }
+}
+
+/// Two streams came by SRT, and so to one shard each; now both come by RTP with SSRCs that are steered to the same shard.
+#[test]
+fn a_stream_goes_to_the_shard_that_its_rtp_source_is_steered_to() {
+    let clip = usual_clip();
+    let ssrcs: Vec<u32> = (1..).filter(|&ssrc| headworks_host::shard_of_ssrc(ssrc, 2) == 0).take(2).collect();
+    let settings: Vec<String> =
+        ssrcs.iter().enumerate().map(|(n, ssrc)| format!("streams.cam{n}.rtp.ssrc={ssrc}")).collect();
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let appliance = Appliance::start(&settings);
+    let taps = ["cam0", "cam1"].map(|name| appliance.tap(name));
+    let count = clip.reference.packet_count();
+    for (name, tap) in ["cam0", "cam1"].iter().zip(&taps) {
+        senders::send_srt(appliance.ports.srt, &format!("streamid={name}"), &clip.bytes);
+        clip.reference.compare(name, &tap.wait_for(count));
+    }
+    let to = SocketAddr::from(([127, 0, 0, 1], appliance.ports.rtp));
+    for (tap, &ssrc) in taps.iter().zip(&ssrcs) {
+        senders::send_rtp(&senders::socket(), &clip.bytes, to, ssrc);
+        let frames = tap.wait_for(2 * count);
+        clip.reference.compare_content("by RTP", &frames[count..]);
+        for track in ["video0", "audio0"] {
+            let mine: Vec<&Frame> = frames.iter().filter(|frame| frame.track == track).collect();
+            assert!(mine.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "{track}: the numbers go on");
+        }
+        assert!(frames[count].segment > frames[count - 1].segment, "a new segment");
+    }
+    assert_eq!(appliance.log().matches("goes to shard 0").count(), 1, "{}", appliance.log());
 }

@@ -232,7 +232,59 @@ fn an_open_frame_is_closed_when_nothing_more_comes() {
     assert_eq!(bench.frames().len(), 4);
     bench.ingest.expire(bench.now + timeout, timeout, &mut bench.lists);
     assert_eq!(bench.frames().len(), 5);
-    assert_eq!(bench.frames()[4].1, units[4]);
+    assert_eq!((bench.frames()[4].0.damage, &bench.frames()[4].1), (Damage::NONE, &units[4]));
+}
+
+#[test]
+fn a_frame_that_its_source_leaves_open_is_marked_unless_its_end_was_seen() {
+    for pes_length in [false, true] {
+        let (stream, units) = pictures(&mut mux(pes_length), 0, 3, 3_000);
+        let end = stream.len() / 188 * 188;
+        // The last picture whole, without its last transport packet, and without all but its first.
+        for (missing, damage) in [(0, Damage::NONE), (1, Damage::TIMED_OUT), (15, Damage::TIMED_OUT)] {
+            for leaves in [true, false] {
+                let mut bench = Bench::new();
+                bench.send(&stream[..end - missing * 188], |_| true);
+                let later = bench.now + Duration::from_secs(5);
+                if leaves {
+                    bench.finish();
+                } else {
+                    bench.ingest.expire(later, Duration::from_secs(5), &mut bench.lists);
+                }
+                let what = format!("{missing} packets missing, PES length {pes_length}, leaves {leaves}");
+                assert_eq!(bench.frames().len(), 3, "{what}");
+                let (last, bytes) = &bench.frames()[2];
+                assert_eq!((last.damage, bytes.len() == units[2].len()), (damage, missing == 0), "{what}");
+                assert!(bench.frames()[..2].iter().all(|(frame, _)| frame.damage == Damage::NONE), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_rtp_access_unit_that_is_left_open_is_marked_unless_its_marker_came() {
+    for (markers, damage) in [([true, true], Damage::NONE), ([true, false], Damage::TIMED_OUT)] {
+        let mut bench = Bench::new();
+        let mut types = PayloadTypes::default();
+        types.set(96, rtp::PayloadFormat::new(Encoding::H264));
+        bench.ingest = Ingest::new(types.clone());
+        let options = rtp::SourceOptions { payload_types: types, ..rtp::SourceOptions::default() };
+        bench.ingest.attach(Protocol::Rtp(Box::new(rtp::Source::new(options, 1))));
+        for (number, marker) in (0_u8..).zip(markers) {
+            let mut bytes = vec![0x80, 96 | u8::from(marker) << 7, 0, number, 0, 0, 0x10 * number, 0, 0, 0, 0, 7];
+            // One slice: first macroblock 0, an I slice, picture parameter set 0.
+            bytes.extend([0x65, 0xb8, 0x00, 0x04, number, 0xff]);
+            bench.now += Duration::from_millis(40);
+            let packet = bench.pool.copy_from(&bytes).unwrap();
+            let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+            let datagram = Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: bench.now };
+            bench.ingest.receive(bench.now, datagram);
+        }
+        bench.ingest.deliver(bench.now, &mut bench.lists);
+        bench.finish();
+        let marks: Vec<Damage> = bench.frames().iter().map(|(frame, _)| frame.damage).collect();
+        assert_eq!(marks, [Damage::NONE, damage]);
+    }
 }
 
 #[test]
@@ -283,6 +335,54 @@ fn nothing_of_a_new_track_is_lost_while_its_ring_is_made() {
     bench.finish();
     let bytes: Vec<_> = bench.frames().iter().map(|(_, bytes)| bytes.clone()).collect();
     assert_eq!(bytes, units);
+}
+
+#[test]
+fn a_session_that_ends_while_a_ring_is_made_is_delivered_when_it_is_there_and_before_the_next_session() {
+    let mut bench = Bench::new();
+    bench.lists.opening = true;
+    let (stream, units) = pictures(&mut mux(false), 0, 20, 3_000);
+    bench.send(&stream, |_| true);
+    bench.finish();
+    assert!(bench.ingest.protocol().is_none() && bench.frames().is_empty());
+    assert_eq!(bench.ingest.next_timeout(), Some(Instant::from_millis(1_001) + HOLD_MAX), "the wait is bounded");
+    bench.ingest.attach(raw());
+    bench.send(&stream, |_| true);
+    assert!(bench.frames().is_empty());
+    bench.lists.opening = false;
+    bench.ingest.deliver(bench.now, &mut bench.lists);
+    bench.finish();
+    let bytes: Vec<_> = bench.frames().iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(bytes, [units.clone(), units].concat());
+    let segments: Vec<u32> = bench.frames().iter().map(|(frame, _)| frame.segment).collect();
+    assert_eq!(segments, [[0; 20], [1; 20]].concat());
+    assert_eq!(bench.frames()[20].0.discontinuity, DiscontinuityCause::Restart);
+}
+
+#[test]
+fn a_session_that_ends_before_there_is_anything_to_write_to_is_delivered_later() {
+    let mut bench = Bench::new();
+    let (stream, units) = pictures(&mut mux(false), 0, 20, 3_000);
+    for datagram in stream.chunks(7 * 188) {
+        let packet = bench.pool.copy_from(datagram).unwrap();
+        let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+        let datagram = Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: bench.now };
+        bench.ingest.receive(bench.now, datagram);
+    }
+    bench.ingest.detach_unopened(bench.now);
+    bench.ingest.deliver(bench.now, &mut bench.lists);
+    let bytes: Vec<_> = bench.frames().iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(bytes, units, "the last one too: nothing more will come");
+}
+
+#[test]
+fn at_the_end_of_everything_what_is_open_is_published_though_a_ring_is_missing() {
+    let mut bench = Bench::new();
+    let (stream, units) = pictures(&mut mux(false), 0, 20, 3_000);
+    bench.lists.opening = true;
+    bench.send(&stream, |_| true);
+    bench.ingest.conclude(bench.now, &mut bench.lists);
+    assert_eq!(bench.frames().len(), units.len());
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct SdpSession {
 /// One `m=` of a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SdpMedia {
+    /// Which `m=` of the description it is, from 1.
+    pub index: usize,
     /// `video`, `audio`, `application`.
     pub kind: String,
     /// `c=`: the group to join, or the unicast address of the receiver.
@@ -68,6 +70,18 @@ pub enum SourceFilter {
     Exclude(Vec<IpAddr>),
 }
 
+impl SourceFilter {
+    /// Whether packets of `source` are taken.
+    pub fn admits(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        match self {
+            Self::Any => true,
+            Self::Include(only) => only.iter().any(|it| it.to_canonical() == source),
+            Self::Exclude(others) => others.iter().all(|it| it.to_canonical() != source),
+        }
+    }
+}
+
 /// Why a description is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SdpError {
@@ -94,7 +108,9 @@ pub enum SdpError {
         found: Option<String>,
     },
     /// A medium is carried by what cannot be received here.
-    #[error("media {index} ({kind}): transport {transport} is not supported")]
+    #[error(
+        "media {index} ({kind}): transport {transport} is not supported; set the section's port to 0 to do without it"
+    )]
     Transport {
         /// Which, from 1.
         index: usize,
@@ -185,6 +201,7 @@ impl SdpMedia {
         }
 
         Ok(Self {
+            index,
             sources: read_filter(session, media, address, index)?,
             mid: values(&media.attributes, "mid").next().map(str::to_owned),
             kind,
@@ -238,18 +255,24 @@ fn read_filter(
             Some("excl") => &mut excluded,
             _ => return Err(fail()),
         };
-        let (_net_type, _address_type) = (words.next().ok_or_else(fail)?, words.next().ok_or_else(fail)?);
+        let (_net_type, address_type) = (words.next().ok_or_else(fail)?, words.next().ok_or_else(fail)?);
         let destination = words.next().ok_or_else(fail)?;
+        // A filter of the session may be for media of the other IP version.
+        match address_type {
+            "IP4" if !address.is_ipv4() => continue,
+            "IP6" if !address.is_ipv6() => continue,
+            "IP4" | "IP6" | "*" => {}
+            _ => return Err(fail()),
+        }
         if destination != "*" && destination.parse::<IpAddr>().map_err(|_| fail())? != address {
             continue;
         }
-        let before = list.len();
-        for source in words {
-            list.push(source.parse().map_err(|_| fail())?);
-        }
-        if list.len() == before {
+        let sources: Result<Vec<IpAddr>, _> = words.map(str::parse).collect();
+        let sources = sources.map_err(|_| fail())?;
+        if sources.is_empty() {
             return Err(fail());
         }
+        list.extend(sources.into_iter().filter(|source| source.is_ipv4() == address.is_ipv4()));
     }
     Ok(match (included.is_empty(), excluded.is_empty()) {
         (false, _) => SourceFilter::Include(included),
@@ -279,6 +302,7 @@ mod tests {
         assert_eq!(session.name, "Stadium 1");
         assert_eq!(session.duplicates, [["primary", "secondary"]]);
         let [first, second] = session.media.as_slice() else { panic!("{session:?}") };
+        assert_eq!((first.index, second.index), (1, 2));
         assert_eq!(first.address, IpAddr::from([239, 1, 2, 3]));
         assert_eq!((first.ttl, first.port, first.rtcp_port), (Some(32), 5004, Some(5005)));
         assert_eq!(first.sources, SourceFilter::Include(vec![IpAddr::from([192, 0, 2, 10])]));
@@ -300,6 +324,25 @@ mod tests {
         SdpSession::parse(
             format!("v=0\r\no=- 1 1 IN IP6 ::1\r\ns=-\r\nc=IN IP6 ff3e::1/2\r\nt=0 0\r\n{media}").as_bytes(),
         )
+    }
+
+    #[test]
+    fn source_filters_of_session_and_media_count_for_their_ip_version_and_destination() {
+        let text = "v=0\r\no=- 1 1 IN IP6 ::1\r\ns=-\r\nt=0 0\r\n\
+            a=source-filter: excl IN IP4 * 192.0.2.66\r\na=source-filter: incl IN IP6 * 2001:db8::1 2001:db8::2\r\n\
+            m=video 5004 RTP/AVP 33\r\nc=IN IP6 ff3e::1\r\n\
+            m=video 5006 RTP/AVP 33\r\nc=IN IP4 239.1.2.3\r\n\
+            m=video 5008 RTP/AVP 33\r\nc=IN IP6 ff3e::2\r\na=source-filter: excl IN * * 192.0.2.1 2001:db8::9\r\n";
+        let session = SdpSession::parse(text.as_bytes()).unwrap();
+        let [first, second, third] = session.media.as_slice() else { panic!("{session:?}") };
+        let [one, two, nine]: [IpAddr; 3] = ["2001:db8::1", "2001:db8::2", "2001:db8::9"].map(|it| it.parse().unwrap());
+        assert_eq!(first.sources, SourceFilter::Include(vec![one, two]));
+        assert_eq!(second.sources, SourceFilter::Exclude(vec![IpAddr::from([192, 0, 2, 66])]));
+        assert_eq!(third.sources, SourceFilter::Exclude(vec![nine]));
+        assert!(first.sources.admits(two) && !first.sources.admits(nine));
+        assert!(third.sources.admits(two) && !third.sources.admits(nine));
+        assert!(!second.sources.admits("::ffff:192.0.2.66".parse().unwrap()));
+        assert!(SourceFilter::Any.admits(nine));
     }
 
     #[test]

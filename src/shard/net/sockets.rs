@@ -1,16 +1,16 @@
 //! The sockets of all shards: opened once, in shard order, before any shard runs, and kept for life.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 
 use headworks_host::{
     Interface, Membership, MulticastError, SocketError, Steering, SteeringError, UdpSocketOptions, attach_steering,
-    probe_exclusive, udp_socket,
+    group_address, probe_exclusive, udp_socket,
 };
 
-use crate::config::Config;
-use crate::protocol::rtp::sdp;
+use crate::config::StreamRtp;
+use crate::protocol::rtp::sdp::{SdpMedia, SourceFilter, Transport};
+use crate::shard::described::Described;
 
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +54,6 @@ pub enum SocketsError {
         /// Why not.
         source: MulticastError,
     },
-    /// An SDP file cannot be read or says nothing of use.
-    #[error("streams.{stream}.rtp.sdp: {path}: {reason}")]
-    Sdp {
-        /// The stream.
-        stream: String,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
 }
 
 /// All sockets, by shard, and what is to be said of them at start.
@@ -75,10 +65,6 @@ pub struct PortSet {
     pub listening: Vec<(String, SocketAddr)>,
     /// Bytes of receive buffer asked for and the least granted.
     pub receive_buffer: (usize, usize),
-    /// Multicast memberships, which last as long as their sockets.
-    pub memberships: Vec<(String, Membership)>,
-    /// What SDP files said of payload types: stream index, session.
-    pub descriptions: Vec<(usize, sdp::SdpMedia)>,
 }
 
 impl PortSet {
@@ -86,7 +72,8 @@ impl PortSet {
     ///
     /// # Errors
     /// [`SocketsError`], which names the port or the stream.
-    pub fn open(config: &Config, shards: usize) -> Result<Self, SocketsError> {
+    pub fn open(described: &Described, shards: usize) -> Result<Self, SocketsError> {
+        let config = &described.config;
         let mut ports = Self { receive_buffer: (config.shards.socket_buffer, usize::MAX), ..Self::default() };
         ports.by_shard.resize_with(shards, Vec::new);
         let ingestion = &config.ingestion;
@@ -101,9 +88,20 @@ impl PortSet {
             let address = SocketAddr::new(ingestion.rtp.address, ingestion.rtp.rtcp_port);
             ports.open_shared("RTCP", SocketRole::Rtcp, address, 1 << 20, Steering::Rtcp)?;
         }
-        for (index, (name, stream)) in config.streams.iter().enumerate() {
-            if let Some(rtp) = &stream.rtp {
-                ports.open_stream(index, name, rtp, index % shards, config.shards.socket_buffer)?;
+        // Ports of their own for all media first: an RTCP port is done without where it is a neighbour's media port.
+        for media_ports in [true, false] {
+            for (index, (name, stream)) in config.streams.iter().enumerate() {
+                let Some(rtp) = &stream.rtp else { continue };
+                let Some(port) = rtp.port else { continue };
+                let (role, port) = if media_ports {
+                    (SocketRole::Stream(index), Some(port))
+                } else {
+                    (SocketRole::StreamRtcp(index), rtcp_port(port, described.media.get(name)))
+                };
+                let sources = described.sources(name);
+                if let Some(port) = port {
+                    ports.open_stream(role, name, rtp, port, &sources, index % shards, config.shards.socket_buffer)?;
+                }
             }
         }
         Ok(ports)
@@ -141,57 +139,36 @@ impl PortSet {
         Ok(())
     }
 
-    /// The port of a configured stream, and its group.
+    /// A port of a configured stream, and its group.
+    #[expect(clippy::too_many_arguments, reason = "called in one place, where each has its name")]
     fn open_stream(
         &mut self,
-        index: usize,
+        role: SocketRole,
         name: &str,
-        rtp: &crate::config::StreamRtp,
+        rtp: &StreamRtp,
+        port: u16,
+        sources: &SourceFilter,
         shard: usize,
         buffer: usize,
     ) -> Result<(), SocketsError> {
-        let mut rtp = rtp.clone();
-        if let Some(path) = rtp.sdp.clone() {
-            let sdp_error = |reason: String| SocketsError::Sdp { stream: name.to_owned(), path: path.clone(), reason };
-            let text = std::fs::read(&path).map_err(|error| sdp_error(error.to_string()))?;
-            let session = sdp::SdpSession::parse(&text).map_err(|error| sdp_error(error.to_string()))?;
-            let media = session.media.into_iter().next().ok_or_else(|| sdp_error("no media section".to_owned()))?;
-            rtp.port = rtp.port.or(Some(media.port));
-            rtp.address = rtp.address.or(Some(media.address));
-            if let sdp::SourceFilter::Include(sources) = &media.sources {
-                rtp.source = rtp.source.or(sources.first().copied());
-            }
-            self.descriptions.push((index, media));
-        }
-        let Some(port) = rtp.port else { return Ok(()) };
         let group = rtp.address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        let interface = rtp.interface.as_ref().map_or(Interface::Any, |name| Interface::Name(name.clone()));
+        let multicast_error = |source| SocketsError::Multicast { stream: name.to_owned(), source };
+        let address = group_address(group, port, &interface).map_err(multicast_error)?;
         let what = format!("stream {name}");
-        for (role, port) in [(SocketRole::Stream(index), port), (SocketRole::StreamRtcp(index), port.wrapping_add(1))] {
-            let address = SocketAddr::new(group, port);
-            let options = UdpSocketOptions { receive_buffer: buffer, ..UdpSocketOptions::new(address) };
-            let opened = udp_socket(&options);
-            let (socket, granted) = match opened {
-                Ok(opened) => opened,
-                // Raw transport streams often stand on neighbouring ports, and have no RTCP to miss.
-                Err(_) if matches!(role, SocketRole::StreamRtcp(_)) => continue,
-                Err(source) => return Err(SocketsError::Socket { what, source }),
-            };
-            if group.is_multicast() {
-                let membership = Membership {
-                    group,
-                    source: rtp.source,
-                    interface: rtp.interface.as_ref().map_or(Interface::Any, |name| Interface::Name(name.clone())),
-                };
-                membership
-                    .join(&socket)
-                    .map_err(|source| SocketsError::Multicast { stream: name.to_owned(), source })?;
-                self.memberships.push((name.to_owned(), membership));
-            }
-            self.note_buffer(buffer, granted.receive_buffer);
-            self.by_shard[shard].push((role, socket));
-            if role == SocketRole::Stream(index) {
-                self.listening.push((what.clone(), address));
-            }
+        let options = UdpSocketOptions { receive_buffer: buffer, ..UdpSocketOptions::new(address) };
+        let (socket, granted) = match udp_socket(&options) {
+            Ok(opened) => opened,
+            Err(_) if matches!(role, SocketRole::StreamRtcp(_)) => return Ok(()),
+            Err(source) => return Err(SocketsError::Socket { what, source }),
+        };
+        if group.is_multicast() {
+            join(&socket, group, sources, interface).map_err(multicast_error)?;
+        }
+        self.note_buffer(buffer, granted.receive_buffer);
+        self.by_shard[shard].push((role, socket));
+        if matches!(role, SocketRole::Stream(_)) {
+            self.listening.push((what, address));
         }
         Ok(())
     }
@@ -200,5 +177,62 @@ impl PortSet {
         if asked >= self.receive_buffer.0 {
             self.receive_buffer.1 = self.receive_buffer.1.min(granted);
         }
+    }
+}
+
+/// Joins a group as its sources say (RFC 4570 §3): once per sender that is to be heard, or for all but some.
+fn join(socket: impl AsFd, group: IpAddr, sources: &SourceFilter, interface: Interface) -> Result<(), MulticastError> {
+    let everybody = Membership { group, source: None, interface };
+    let of = |source: &IpAddr| Membership { source: Some(*source), ..everybody.clone() };
+    match sources {
+        SourceFilter::Any => everybody.join(&socket),
+        SourceFilter::Include(only) => only.iter().try_for_each(|source| of(source).join(&socket)),
+        SourceFilter::Exclude(others) => {
+            everybody.join(&socket)?;
+            others.iter().try_for_each(|source| of(source).block(&socket))
+        }
+    }
+}
+
+/// The port of a stream's RTCP: the one described, else the next one (RFC 3550 §11), from which reports are sent even where
+/// the peer's come in beside the media. Bare UDP has none.
+fn rtcp_port(port: u16, described: Option<&SdpMedia>) -> Option<u16> {
+    if described.is_some_and(|media| media.transport == Transport::Udp) {
+        return None;
+    }
+    let own = described.and_then(|media| media.rtcp_port).filter(|&own| own != port);
+    own.or(port.checked_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    /// The ports of configured streams, by role.
+    fn roles(settings: &[String]) -> Vec<SocketRole> {
+        let mut settings = settings.to_vec();
+        settings.extend(["ingestion.srt.enabled=false", "ingestion.rtp.enabled=false"].map(str::to_owned));
+        let config = config::load(None, std::iter::empty(), &settings).unwrap().config;
+        let ports = PortSet::open(&Described { config, ..Described::default() }, 1).unwrap();
+        ports.by_shard[0].iter().map(|(role, _)| *role).collect()
+    }
+
+    #[test]
+    fn streams_on_neighbouring_ports_keep_their_media_and_do_without_rtcp() {
+        let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = probe.local_addr().unwrap().port() & !1;
+        drop(probe);
+        let settings: Vec<String> = [("a", port), ("b", port + 1)]
+            .iter()
+            .flat_map(|(name, port)| {
+                [format!("streams.{name}.rtp.port={port}"), format!("streams.{name}.rtp.address=127.0.0.1")]
+            })
+            .collect();
+        assert_eq!(
+            roles(&settings),
+            [SocketRole::Stream(0), SocketRole::Stream(1), SocketRole::StreamRtcp(1)],
+            "the first stream's RTCP port is the second one's media port"
+        );
     }
 }

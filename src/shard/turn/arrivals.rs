@@ -13,7 +13,7 @@ use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::KeyEncryptingKey;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
-use crate::shard::admission::{Admitted, AdmittedSource, may_take_over};
+use crate::shard::admission::{Admitted, AdmittedSource, SILENT, may_take_over};
 use crate::shard::mailbox::Message;
 use crate::shard::net::{SocketRole, compose_socket_id};
 use crate::shard::plan::SessionPlan;
@@ -106,8 +106,8 @@ impl Shard {
         self.door.listener.answer(now, answer);
     }
 
-    pub(super) fn source_refused(&mut self, now: Instant, key: &SourceKey) {
-        self.door.strangers.refuse(now, *key);
+    pub(super) fn source_refused(&mut self, now: Instant, key: &SourceKey, long: Duration) {
+        self.door.strangers.refuse(now, *key, long);
         self.door.unadmitted -= 1;
         self.counters.rejections += 1;
         if let Some(index) = self.sessions.by_source(key) {
@@ -185,7 +185,8 @@ impl Shard {
         let Some(peer) = arrived.peer else { return };
         if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
             self.counters.rejections += 1;
-            return;
+            session.tell(now, format!("source {peer} refused: {} still sends", session.peer_name()));
+            return self.door.strangers.refuse(now, key, SILENT);
         }
         if session.detached.is_none() {
             session.detach(now);
@@ -199,6 +200,35 @@ impl Shard {
         self.sessions.clear_socket_id(stream);
         self.sessions.set_source(stream, key);
         self.touched.push(stream);
+    }
+
+    /// A source has come to another shard under the name of a stream that is here: the stream goes there, unless its own
+    /// source still sends.
+    pub(super) fn vacate(&mut self, now: Instant, life: u64, key: SourceKey, shard: usize) {
+        let Some(index) = self.sessions.by_life(life) else {
+            // It has ended, of which the desk will have heard when the source asks again.
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
+            return;
+        };
+        let session = self.sessions.get_mut(index);
+        let silence = now.saturating_since(session.last_datagram);
+        let may = key.peer().map_or(silence >= SILENT, |peer| may_take_over(silence, session.peer, peer));
+        if session.detached.is_none() && !may {
+            self.counters.rejections += 1;
+            session.tell(now, format!("source {key} refused: {} still sends", session.peer_name()));
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
+            return;
+        }
+        session.conclude(now);
+        session.tell(now, format!("goes to shard {shard}, where {key} sends to"));
+        let session = self.sessions.remove(index);
+        self.timers.set(index, None);
+        let rings = session.rings.map(StreamRings::into_idle);
+        self.waker.ring();
+        if !self.desk.stream_vacated(session.name.clone(), life, rings, shard, key) {
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
+            self.report_end(session.name, life);
+        }
     }
 
     /// Lets an SRT caller in, or tells it why not.

@@ -281,6 +281,16 @@ impl Reader {
         self.next = self.oldest(head, |slot| slot.stream_seq >= target).unwrap_or(head);
     }
 
+    /// Any frame will do from now on.
+    pub(crate) fn accept_any(&mut self) {
+        self.awaiting_key = false;
+    }
+
+    /// Frames passed over on the way to a random access point that has not come, if it is certain that it will not.
+    pub(crate) fn take_skipped(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.skipped)).filter(|&count| count > 0)
+    }
+
     /// Check payloads against their checksums, where the ring has them. Off by default: the checks above find every torn frame;
     /// this one finds broken memory and broken writers.
     pub fn verify_checksums(&mut self, verify: bool) {
@@ -335,8 +345,8 @@ impl Reader {
                     if self.head() != self.next {
                         continue;
                     }
-                    if self.skipped > 0 {
-                        return Ok(Next::Skipped { count: std::mem::take(&mut self.skipped) });
+                    if let Some(count) = self.take_skipped() {
+                        return Ok(Next::Skipped { count });
                     }
                     return Ok(if state == State::Ended { Next::Ended } else { Next::Superseded });
                 }
@@ -381,8 +391,10 @@ impl Reader {
                     self.next = head;
                 }
             }
-            if !self.awaiting_key && self.skipped > 0 {
-                return Ok(Look::Skipped { count: std::mem::take(&mut self.skipped) });
+            if !self.awaiting_key
+                && let Some(count) = self.take_skipped()
+            {
+                return Ok(Look::Skipped { count });
             }
         }
         if self.next == head {

@@ -54,7 +54,7 @@ pub enum StreamEvent {
         /// How many.
         count: u64,
     },
-    /// A ring appeared (or replaced one of the same name).
+    /// A ring appeared, replaced one of the same name, or is written again after it had ended.
     TrackAdded {
         /// Its index.
         track: usize,
@@ -99,8 +99,18 @@ pub enum StreamOpenError {
 pub struct TrackReader {
     name: String,
     ring: Reader,
-    /// Ended, failed or replaced: no longer looked at.
-    done: bool,
+    standing: Standing,
+}
+
+/// Whether a ring is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its frames are wanted.
+    Read,
+    /// It ended, and all its frames have been delivered. A source that returns within the retention has it taken up again.
+    Ended,
+    /// It failed, or another ring has its name.
+    Done,
 }
 
 impl TrackReader {
@@ -193,9 +203,11 @@ impl StreamReader {
             _ => None,
         };
         let begin = self.tracks.iter_mut().filter(|t| is_video(t)).filter_map(first).min();
-        if let Some(begin) = begin {
-            for track in self.tracks.iter_mut().filter(|t| !is_video(t)) {
-                track.ring.seek_stream_seq(begin);
+        for track in self.tracks.iter_mut().filter(|t| !is_video(t)) {
+            match begin {
+                Some(begin) => track.ring.seek_stream_seq(begin),
+                // An empty ring: the newest of its first frames is not better than those before it.
+                None => track.ring.accept_any(),
             }
         }
     }
@@ -208,23 +220,32 @@ impl StreamReader {
                 continue;
             }
             let path = self.directory.join(&name);
-            if let Some(known) = self.tracks.iter().rposition(|track| track.name == name) {
-                let known = &mut self.tracks[known];
-                if known.ring.state() != State::Superseded || !drained(&known.ring) {
-                    continue;
+            let known = self.tracks.iter().rposition(|track| track.name == name);
+            if let Some(index) = known {
+                let track = &mut self.tracks[index];
+                match (track.ring.state(), track.standing) {
+                    (State::Superseded, _) if drained(&track.ring) => track.standing = Standing::Done,
+                    (State::Live | State::Stalled, Standing::Ended) => {
+                        track.standing = Standing::Read;
+                        self.events.push_back(StreamEvent::TrackAdded { track: index });
+                        continue;
+                    }
+                    // It may have been cleared away since, and another one have its name.
+                    (State::Ended, Standing::Ended) => {}
+                    _ => continue,
                 }
-                known.done = true;
             }
             let mut ring = match Reader::open(&path, start) {
                 Ok(ring) => ring,
                 Err(OpenError::Io(_) | OpenError::Layout(_)) => continue,
             };
             ring.verify_checksums(self.verify);
-            if ring.state() == State::Superseded {
+            let is_known = |index: usize| self.tracks[index].ring.header().ring_uuid == ring.header().ring_uuid;
+            if ring.state() == State::Superseded || known.is_some_and(is_known) {
                 continue;
             }
             self.events.push_back(StreamEvent::TrackAdded { track: self.tracks.len() });
-            self.tracks.push(TrackReader { name, ring, done: false });
+            self.tracks.push(TrackReader { name, ring, standing: Standing::Read });
         }
         Ok(())
     }
@@ -271,7 +292,7 @@ impl StreamReader {
     fn oldest_below(&mut self, stream_head: u64) -> Result<Option<usize>, StreamEvent> {
         let mut oldest: Option<(u64, usize)> = None;
         for i in 0..self.tracks.len() {
-            if self.tracks[i].done {
+            if self.tracks[i].standing != Standing::Read {
                 continue;
             }
             match self.tracks[i].ring.look() {
@@ -282,17 +303,19 @@ impl StreamReader {
                 }
                 Ok(Look::Empty) => {
                     let track = &mut self.tracks[i];
-                    match track.ring.state() {
-                        State::Ended if drained(&track.ring) => {
-                            track.done = true;
-                            return Err(StreamEvent::TrackEnded { track: i });
-                        }
-                        State::Superseded if drained(&track.ring) => {
-                            track.done = true;
-                            self.rescan = true;
-                        }
-                        _ => {}
+                    let state = track.ring.state();
+                    if !matches!(state, State::Ended | State::Superseded) || !drained(&track.ring) {
+                        continue;
                     }
+                    if let Some(count) = track.ring.take_skipped() {
+                        return Err(StreamEvent::Skipped { track: i, count });
+                    }
+                    if state == State::Ended {
+                        track.standing = Standing::Ended;
+                        return Err(StreamEvent::TrackEnded { track: i });
+                    }
+                    track.standing = Standing::Done;
+                    self.rescan = true;
                 }
                 Ok(look) => return Err(event_of(i, &look)),
                 Err(error) => return Err(self.failed(i, error)),
@@ -303,7 +326,9 @@ impl StreamReader {
     }
 
     fn failed(&mut self, track: usize, error: ReadError) -> StreamEvent {
-        self.tracks[track].done |= matches!(error, ReadError::Head { .. });
+        if matches!(error, ReadError::Head { .. }) {
+            self.tracks[track].standing = Standing::Done;
+        }
         StreamEvent::TrackFailed { track, error }
     }
 

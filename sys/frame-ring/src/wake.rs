@@ -53,6 +53,12 @@ impl WakeTarget {
         Self { words, offset }
     }
 
+    /// Whether both are the same word.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.words, &other.words) && self.offset == other.offset
+    }
+
     /// Issues the wake; returns how many processes were waiting.
     pub fn wake(&self) -> usize {
         wake(&self.words, self.offset)

@@ -89,6 +89,81 @@ fn sound_begins_where_the_video_key_does() {
     assert_eq!((frame.stream_seq, frame.payload), (1, &b"sound"[..]));
 }
 
+/// All events and frames that are there now, without what was added before the first of them.
+fn drain(reader: &mut StreamReader) -> Vec<String> {
+    let mut seen = Vec::new();
+    loop {
+        match reader.next(ZERO) {
+            StreamNext::Frame { track, frame } => {
+                seen.push(format!("{track}: {}", String::from_utf8_lossy(frame.payload)));
+            }
+            StreamNext::Event(StreamEvent::Timeout) => return seen,
+            StreamNext::Event(event) => seen.push(format!("{event:?}")),
+        }
+    }
+}
+
+#[test]
+fn a_ring_that_ended_and_is_taken_up_again_is_read_again() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut sound = builder::create(&dir.path().join("audio0"), &audio()).unwrap();
+    write(&mut sound, &mut bell, b"before", true);
+    for writer in [&mut video, &mut sound] {
+        writer.set_state(State::Ended);
+    }
+    // The source has come back, the bell rings again, and the rings are still on their way.
+    let mut reader = StreamReader::open(dir.path(), Start::Live, None).unwrap();
+    let ended =
+        ["TrackAdded { track: 0 }", "TrackAdded { track: 1 }", "TrackEnded { track: 0 }", "TrackEnded { track: 1 }"];
+    assert_eq!(drain(&mut reader), ended);
+    drop(sound);
+    let mut sound = builder::attach(&dir.path().join("audio0"), &audio()).unwrap();
+    sound.set_state(State::Live);
+    bell.tracks_changed();
+    write(&mut sound, &mut bell, b"after", true);
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 0 }", "0: after"]);
+    // The other ring is cleared away, and a new one is made in its place.
+    drop(video);
+    std::fs::remove_dir_all(dir.path().join("video0")).unwrap();
+    bell.tracks_changed();
+    assert_eq!(drain(&mut reader), [""; 0]);
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    bell.tracks_changed();
+    write(&mut video, &mut bell, b"new", true);
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 2 }", "2: new"]);
+}
+
+#[test]
+fn frames_passed_over_for_a_key_that_never_came_are_told_before_the_end_of_the_track() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut reader = StreamReader::open(dir.path(), Start::Key, None).unwrap();
+    for _ in 0..5 {
+        write(&mut video, &mut bell, b"picture", false);
+    }
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 0 }"]);
+    write(&mut video, &mut bell, b"picture", false);
+    video.set_state(State::Ended);
+    assert_eq!(drain(&mut reader), ["Skipped { track: 0, count: 6 }", "TrackEnded { track: 0 }"]);
+}
+
+#[test]
+fn sound_that_comes_before_the_first_picture_is_read_whole_from_its_empty_ring() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let _video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut sound = builder::create(&dir.path().join("audio0"), &audio()).unwrap();
+    let mut reader = StreamReader::open(dir.path(), Start::Key, None).unwrap();
+    for sample in [b"one", b"two"] {
+        write(&mut sound, &mut bell, sample, true);
+    }
+    let all = ["TrackAdded { track: 0 }", "TrackAdded { track: 1 }", "0: one", "0: two"];
+    assert_eq!(drain(&mut reader), all);
+}
+
 #[test]
 fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
     let dir = directory();

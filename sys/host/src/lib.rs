@@ -15,7 +15,7 @@ pub use clock::{monotonic_now_ns, realtime_offset_ns, thread_cpu_time_ns};
 pub use cores::{PinError, available_cores, pin_current_thread};
 pub use descriptor::raise_descriptor_limit;
 pub use instance::{InstanceError, InstanceLock};
-pub use multicast::{Interface, Membership, MulticastError};
+pub use multicast::{Interface, Membership, MulticastError, group_address};
 pub use notify::{ServiceManager, ServiceState, watchdog_interval};
 pub use signals::{Signal, SignalFd};
 pub use socket::{Granted, SocketError, UdpSocketOptions, probe_exclusive, udp_socket};

@@ -1,10 +1,10 @@
 //! Multicast groups: any-source and source-specific, IPv4 (IGMPv3) and IPv6 (MLDv2), by one kernel interface (RFC 3678).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 
-use socket2::SockAddr;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::socket::set_raw;
 
@@ -18,6 +18,33 @@ pub enum Interface {
     Index(u32),
     /// By name.
     Name(String),
+}
+
+/// The address that a socket for a group is bound to. A group of one link or one host (RFC 4291 §2.7, scopes 1 and 2) means
+/// nothing without its interface.
+///
+/// # Errors
+///
+/// There is no such interface.
+pub fn group_address(group: IpAddr, port: u16, interface: &Interface) -> Result<SocketAddr, MulticastError> {
+    let IpAddr::V6(v6) = group else { return Ok(SocketAddr::new(group, port)) };
+    let is_of_link = v6.is_multicast() && matches!(v6.octets()[1] & 0xf, 1 | 2);
+    let scope = if is_of_link { interface.index()? } else { 0 };
+    Ok(SocketAddrV6::new(v6, port, 0, scope).into())
+}
+
+impl Interface {
+    /// Its number; 0 leaves the choice to the routing table.
+    fn index(&self) -> Result<u32, MulticastError> {
+        match self {
+            Self::Any => Ok(0),
+            Self::Index(index) => Ok(*index),
+            Self::Name(name) => Socket::new(Domain::IPV4, Type::DGRAM, None)
+                .ok()
+                .and_then(|socket| rustix::net::netdevice::name_to_index(socket, name).ok())
+                .ok_or_else(|| MulticastError::NoInterface(name.clone())),
+        }
+    }
 }
 
 /// A group a socket takes part in.
@@ -51,12 +78,12 @@ pub enum MulticastError {
     /// The kernel refused.
     #[error("cannot {what} multicast group {group}: {error}")]
     System {
-        /// `join` or `leave`.
+        /// `join`, `leave` or `block a source of`.
         what: &'static str,
         /// The group.
         group: IpAddr,
         /// The kernel's answer: `ENODEV` without a route to the group, `ENOBUFS` beyond
-        /// `net.ipv4.igmp_max_memberships`, `EADDRINUSE` if joined already.
+        /// `net.ipv4.igmp_max_memberships`, and for sources beyond `net.ipv4.igmp_max_msf` and `net.ipv6.mld_max_msf`, `EADDRINUSE` if joined already.
         error: io::Error,
     },
 }
@@ -88,6 +115,20 @@ impl Membership {
         self.change(socket, option, "leave")
     }
 
+    /// Takes no datagrams of the membership's source any more, of a group that was joined without one.
+    ///
+    /// # Errors
+    ///
+    /// See [`MulticastError`].
+    ///
+    /// # Panics
+    ///
+    /// If the membership names no source.
+    pub fn block(&self, socket: impl AsFd) -> Result<(), MulticastError> {
+        assert!(self.source.is_some(), "somebody is to be blocked");
+        self.change(socket, libc::MCAST_BLOCK_SOURCE, "block a source of")
+    }
+
     fn change(&self, socket: impl AsFd, option: i32, what: &'static str) -> Result<(), MulticastError> {
         let group = self.group;
         if !group.is_multicast() {
@@ -97,7 +138,7 @@ impl Membership {
             IpAddr::V4(_) => libc::IPPROTO_IP,
             IpAddr::V6(_) => libc::IPPROTO_IPV6,
         };
-        let interface = self.interface_index(&socket)?;
+        let interface = self.interface.index()?;
         let changed = match self.source {
             None => {
                 // SAFETY: plain data, for which all zeroes is a value; the padding is then initialised too.
@@ -116,20 +157,12 @@ impl Membership {
                 request.gsr_interface = interface;
                 request.gsr_group = storage(group);
                 request.gsr_source = storage(source);
-                // SAFETY: what the kernel takes for `MCAST_JOIN_SOURCE_GROUP` and `…_LEAVE_…`; no pointers in it.
+                // SAFETY: what the kernel takes for `MCAST_JOIN_SOURCE_GROUP`, `…_LEAVE_…` and `MCAST_BLOCK_SOURCE`; no pointers
+                // in it.
                 unsafe { set_raw(socket.as_fd(), level, option, &request) }
             }
         };
         changed.map_err(|error| MulticastError::System { what, group, error })
-    }
-
-    fn interface_index(&self, socket: impl AsFd) -> Result<u32, MulticastError> {
-        match &self.interface {
-            Interface::Any => Ok(0),
-            Interface::Index(index) => Ok(*index),
-            Interface::Name(name) => rustix::net::netdevice::name_to_index(socket, name)
-                .map_err(|_| MulticastError::NoInterface(name.clone())),
-        }
     }
 }
 
@@ -210,6 +243,22 @@ mod tests {
     }
 
     #[test]
+    fn all_but_the_blocked_source_are_heard() {
+        let (socket, port) = receiver();
+        let to = (Ipv4Addr::new(239, 77, 1, 4), port);
+        membership("239.77.1.4", None).join(&socket).unwrap();
+        membership("239.77.1.4", Some("127.0.0.9")).block(&socket).unwrap();
+        let blocked = UdpSocket::bind("127.0.0.9:0").unwrap();
+        socket2::SockRef::from(&blocked).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        blocked.send_to(b"blocked", to).unwrap();
+        sender().send_to(b"heard", to).unwrap();
+        assert_eq!(heard(&socket).as_deref(), Some(&b"heard"[..]));
+        membership("239.77.1.4", Some("127.0.0.1")).block(&socket).unwrap();
+        sender().send_to(b"blocked too", to).unwrap();
+        assert_eq!(heard(&socket), None);
+    }
+
+    #[test]
     fn a_group_joined_by_another_socket_is_not_heard() {
         let bind = "0.0.0.0:0".parse().unwrap();
         let shared = UdpSocketOptions { reuse_port: true, ..UdpSocketOptions::new(bind) };
@@ -234,6 +283,18 @@ mod tests {
             member.leave(&socket).unwrap();
         }
         assert!(membership("ff15::7701", None).leave(&socket).is_err());
+    }
+
+    #[test]
+    fn only_a_group_of_the_link_is_bound_together_with_its_interface() {
+        let lo = Interface::Name("lo".into());
+        let bound =
+            |group: &str, interface| group_address(group.parse().unwrap(), 5004, interface).unwrap().to_string();
+        assert_eq!(bound("ff12::1", &lo), "[ff12::1%1]:5004");
+        assert_eq!(bound("ff15::1", &lo), "[ff15::1]:5004");
+        assert_eq!(bound("239.1.1.1", &lo), "239.1.1.1:5004");
+        assert_eq!(bound("ff12::1", &Interface::Any), "[ff12::1]:5004");
+        assert!(group_address("ff12::1".parse().unwrap(), 1, &Interface::Name("no-such-if".into())).is_err());
     }
 
     #[test]
