@@ -224,3 +224,21 @@ fn mpeg2_field_coded_arrives_bit_exact() {
     arrives_bit_exact(&clip);
     arrives_bit_exact(&field_coded_clip("mpeg2-fields", Codec::Mpeg2Video, &pictures, true));
 }
+
+#[test]
+fn packets_of_192_and_204_bytes_arrive_bit_exact() {
+    let plain = clip("progressive", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k"));
+    let mut timed = Vec::new();
+    let mut protected = Vec::new();
+    for (index, packet) in plain.bytes.chunks(188).enumerate() {
+        // A time code of 27 MHz at 8 Mbit/s before each packet (M2TS); Reed-Solomon parity behind it (DVB), which nobody checks.
+        timed.extend(((index as u32 * 5_076) & 0x3fff_ffff).to_be_bytes());
+        timed.extend(packet);
+        protected.extend(packet);
+        protected.extend([index as u8; 16]);
+    }
+    for (name, bytes) in [("m2ts", timed), ("parity", protected)] {
+        let reference = plain.reference.clone();
+        arrives_bit_exact(&Arc::new(Clip { name: name.to_owned(), bytes, reference }));
+    }
+}
