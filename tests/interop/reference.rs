@@ -48,7 +48,8 @@ impl Reference {
         let mut packets: BTreeMap<usize, Vec<Packet>> = BTreeMap::new();
         let (mut section, mut fields) = ("", BTreeMap::<&str, &str>::new());
         let mut data = Vec::new();
-        let mut hevc: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
+        // Payloads of the codecs whose parser cuts elsewhere.
+        let mut cut_elsewhere: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
         let mut latm_readers: BTreeMap<usize, latm::Reader> = BTreeMap::new();
         // Streams come after the packets, so which codec it is must be known from a first look.
         let codecs = codecs(&text);
@@ -63,8 +64,8 @@ impl Reference {
                 "[/PACKET]" => {
                     let index: usize = fields["stream_index"].parse().expect("a number");
                     let codec = codecs[&index].as_str();
-                    if codec == "hevc" {
-                        hevc.entry(index).or_default().push(data.clone());
+                    if matches!(codec, "hevc" | "h264") {
+                        cut_elsewhere.entry(index).or_default().push(data.clone());
                     }
                     let (len, sha256) = match codec {
                         "aac" => hashed(without_adts(&data)),
@@ -116,9 +117,13 @@ impl Reference {
                 _ => {}
             }
         }
-        for (index, payloads) in &hevc {
+        for (index, payloads) in &cut_elsewhere {
             let packets = packets.get_mut(index).expect("packets");
-            for (packet, payload) in packets.iter_mut().zip(with_own_zero_bytes(payloads)) {
+            let own = match codecs[index].as_str() {
+                "hevc" => with_own_zero_bytes(payloads),
+                _ => with_own_prefix_units(payloads),
+            };
+            for (packet, payload) in packets.iter_mut().zip(own) {
                 (packet.len, packet.sha256) = hashed(&payload);
             }
         }
@@ -281,6 +286,24 @@ fn with_own_zero_bytes(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let body = &packet[..packet.len() - usize::from(lends)];
         own.push(if borrowed { [&[0], body].concat() } else { body.to_vec() });
         borrowed = lends;
+    }
+    own
+}
+
+/// Rule P5: ffmpeg 5.1's H.264 parser leaves a prefix NAL unit before the first slice of a picture at the end of the packet before.
+fn with_own_prefix_units(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut own = Vec::with_capacity(packets.len());
+    let mut borrowed: &[u8] = &[];
+    for (index, packet) in packets.iter().enumerate() {
+        let last = packet.windows(4).rposition(|bytes| bytes[..3] == [0, 0, 1]);
+        let end = match last {
+            Some(at) if packet[at + 3] & 0x1f == 14 && index + 1 < packets.len() => {
+                at - usize::from(at > 0 && packet[at - 1] == 0)
+            }
+            _ => packet.len(),
+        };
+        own.push([borrowed, &packet[..end]].concat());
+        borrowed = &packet[end..];
     }
     own
 }
