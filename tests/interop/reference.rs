@@ -21,8 +21,18 @@ pub struct Track {
     /// The name it gets: kind and number within the kind.
     pub name: String,
     pub packets: Vec<Packet>,
-    /// Time stamps that PES headers carry.
-    pub carried: BTreeSet<u64>,
+    /// What ffprobe calls its codec.
+    codec: String,
+    carried: Carried,
+}
+
+/// Time stamps in the PES headers of one PID.
+#[derive(Clone, Debug, Default)]
+struct Carried {
+    /// PTS and DTS.
+    all: BTreeSet<u64>,
+    /// PTS without a DTS beside them.
+    alone: BTreeSet<u64>,
 }
 
 /// One access unit.
@@ -101,6 +111,7 @@ impl Reference {
                             Track {
                                 name: format!("{kind}{}", *number - 1),
                                 packets: Vec::new(),
+                                codec: codecs[&index].clone(),
                                 carried: carried.get(&pid).cloned().unwrap_or_default(),
                             }
                         });
@@ -192,12 +203,17 @@ impl Track {
         if got.len() != self.packets.len() {
             faults.push(format!("{name}: {} frames, expected {}", got.len(), self.packets.len()));
         }
+        let mut since_carried = 0;
         for (index, (frame, packet)) in got.iter().zip(&self.packets).enumerate() {
+            since_carried = if self.is_carried(packet.pts) { 0 } else { since_carried + 1 };
             if frame.len != packet.len || frame.sha256 != packet.sha256 {
                 faults.push(format!("{name} {index}: {} other bytes, expected {}", frame.len, packet.len));
             }
-            for (what, ours, theirs) in [("pts", frame.pts, packet.pts), ("dts", frame.dts, packet.dts)] {
-                if !self.same_time(ours, theirs) {
+            // Rule T4.
+            let is_alone = packet.pts.is_some_and(|pts| self.carried.alone.contains(&(pts.rem_euclid(WRAP) as u64)));
+            let dts = if is_alone { packet.pts } else { packet.dts };
+            for (what, ours, theirs) in [("pts", frame.pts, packet.pts), ("dts", frame.dts, dts)] {
+                if !self.same_time(ours, theirs, since_carried) {
                     faults.push(format!("{name} {index}: {what} {ours:?}, expected {theirs:?}"));
                 }
             }
@@ -219,13 +235,17 @@ impl Track {
         }
     }
 
-    /// Rules T1 to T3.
-    fn same_time(&self, ours: Option<i64>, theirs: Option<i64>) -> bool {
+    fn is_carried(&self, time: Option<i64>) -> bool {
+        time.is_some_and(|time| self.carried.all.contains(&(time.rem_euclid(WRAP) as u64)))
+    }
+
+    /// Rules T1 to T3; `since_carried` packets after the last whose PTS a PES header carries.
+    fn same_time(&self, ours: Option<i64>, theirs: Option<i64>, since_carried: i64) -> bool {
         match (ours, theirs) {
-            (Some(ours), Some(theirs)) => {
-                let difference = (ours - theirs).rem_euclid(WRAP);
-                let is_carried = self.carried.contains(&(theirs.rem_euclid(WRAP) as u64));
-                difference == 0 || (!is_carried && (difference == 1 || difference == WRAP - 1))
+            (Some(ours), Some(theirs_there)) => {
+                let difference = (ours - theirs_there).rem_euclid(WRAP);
+                let most = if matches!(self.codec.as_str(), "ac3" | "eac3") { since_carried.max(1) } else { 1 };
+                difference == 0 || (!self.is_carried(theirs) && (difference <= most || difference == WRAP - 1))
             }
             (_, None) => true,
             (None, Some(_)) => false,
@@ -331,8 +351,8 @@ fn without_opus_control(packet: &[u8]) -> &[u8] {
 }
 
 /// The PTS and DTS in the PES headers of each PID.
-fn carried_time_stamps(bytes: &[u8]) -> BTreeMap<u16, BTreeSet<u64>> {
-    let mut carried: BTreeMap<u16, BTreeSet<u64>> = BTreeMap::new();
+fn carried_time_stamps(bytes: &[u8]) -> BTreeMap<u16, Carried> {
+    let mut carried: BTreeMap<u16, Carried> = BTreeMap::new();
     for packet in bytes.chunks_exact(188) {
         assert_eq!(packet[0], 0x47, "clips have packets of 188 bytes");
         if packet[1] & 0x40 == 0 || packet[3] & 0x10 == 0 {
@@ -344,13 +364,16 @@ fn carried_time_stamps(bytes: &[u8]) -> BTreeMap<u16, BTreeSet<u64>> {
         for (flag, at) in [(0x80, 6), (0x40, 11)] {
             if pes.len() >= at + 5 && pes[4] & flag != 0 {
                 let part = |at: usize| u64::from(pes[at]);
-                carried.entry(pid).or_default().insert(
-                    (part(at) >> 1 & 7) << 30
-                        | part(at + 1) << 22
-                        | part(at + 2) >> 1 << 15
-                        | part(at + 3) << 7
-                        | part(at + 4) >> 1,
-                );
+                let time = (part(at) >> 1 & 7) << 30
+                    | part(at + 1) << 22
+                    | part(at + 2) >> 1 << 15
+                    | part(at + 3) << 7
+                    | part(at + 4) >> 1;
+                let carried = carried.entry(pid).or_default();
+                carried.all.insert(time);
+                if pes[4] & 0xc0 == 0x80 {
+                    carried.alone.insert(time);
+                }
             }
         }
     }
