@@ -256,7 +256,7 @@ fn data_passes_as_it_is() {
     let key = [0x06, 0x0e, 0x2b, 0x34, 2, 0x0b, 1, 1, 0x0e, 1, 3, 1, 1, 0, 0, 0];
     let metadata = [&key[..], &[0x83, 0, 1, 0x2c], &[0x5a; 300]].concat();
     // splice_null() with its CRC.
-    let splice = [0xfc, 0x30, 0x11, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xf0, 0, 0, 0, 0, 0x7a, 0x4f, 0xbf, 0xff];
+    let splice = [0xfc, 0x30, 0x11, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xf0, 0, 0, 0, 0, 0x7a, 0x4f, 0xbf, 0xff];
     let mut bytes = Vec::new();
     for frame in 0..100 {
         let dts = 900_000 + 2_160 * frame;

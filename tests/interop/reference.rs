@@ -51,7 +51,7 @@ impl Reference {
     pub fn of(path: &Path, bytes: &[u8]) -> Self {
         let text = run(Command::new("ffprobe")
             .args(["-v", "error", "-show_streams", "-show_packets", "-show_data", "-show_data_hash", "sha256"])
-            .args(["-probesize", "50M", "-analyzeduration", "20M"])
+            .args(["-probesize", "50M", "-analyzeduration", "20M", "-fix_teletext_pts", "0"])
             .arg(path));
         let carried = carried_time_stamps(bytes);
         let mut streams: BTreeMap<usize, Track> = BTreeMap::new();
@@ -81,6 +81,8 @@ impl Reference {
                         "aac" => hashed(without_adts(&data)),
                         "aac_latm" => hashed(&latm_readers.entry(index).or_default().raw(&data)),
                         "opus" => hashed(without_opus_control(&data)),
+                        // Rule P6.
+                        "dvb_subtitle" => hashed(&[&[0x20, 0x00], &data[..], &[0xff]].concat()),
                         _ => (
                             fields["size"].parse().expect("a number"),
                             fields["data_hash"].trim_start_matches("SHA256:").to_owned(),
