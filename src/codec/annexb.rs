@@ -64,7 +64,8 @@ pub enum Judgement<U> {
     Continues(U),
     /// It starts an access unit.
     Starts(U),
-    /// It belongs to the same access unit as the unit after it.
+    /// It belongs to the same access unit as the unit after it, or to the open one if none follows right away. Only a unit
+    /// whose [`wanted`](Syntax::wanted) is the largest may be deferred: its end is then seen however the stream is cut.
     Deferred(U),
     /// It is the last of the open access unit; without one, it belongs to none.
     Ends(U),
@@ -291,13 +292,14 @@ impl<S: Syntax> StartCodeFramer<S> {
                 assert!(!complete, "a complete unit is always judged");
                 return false;
             }
+            Judgement::Deferred(_) if !complete => return false,
             Judgement::Deferred(unit) if found.is_some() && self.deferred.is_none() => {
                 self.deferred = Some(unit);
                 self.state = State::Judge { start: self.start_code_at(body, unit_end) };
                 return true;
             }
-            Judgement::Continues(unit) => (unit, !self.open, false),
-            Judgement::Starts(unit) | Judgement::Deferred(unit) => (unit, true, false),
+            Judgement::Continues(unit) | Judgement::Deferred(unit) => (unit, !self.open, false),
+            Judgement::Starts(unit) => (unit, true, false),
             Judgement::Ends(unit) => (unit, false, self.open),
         };
         let len = match found {

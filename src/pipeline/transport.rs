@@ -11,6 +11,8 @@ use crate::container::mpegts::{self, Demux, DiscontinuityCause, Event, Limits, T
 use crate::media::timestamp::CLOCK_RATE_90_KHZ;
 use crate::media::{Codec, Payload};
 
+/// PCRs count 27 MHz, time stamps 90 kHz.
+const PCR_TICKS_PER_PTS_TICK: u64 = 300;
 /// Transport packets in a datagram as senders make them (7 × 188 bytes fit an Ethernet frame).
 const PACKETS_PER_DATAGRAM: u32 = 7;
 
@@ -40,7 +42,8 @@ pub struct Track {
 
 struct Programme {
     timeline: Timeline,
-    pcr_27mhz: u64,
+    /// The newest one.
+    pcr_27mhz: Option<u64>,
 }
 
 impl TransportStream {
@@ -80,7 +83,7 @@ impl TransportStream {
             match event {
                 Event::PesData { track, data } => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
-                        carriage.origin = programme.pcr_27mhz;
+                        carriage.origin = programme.pcr_27mhz.unwrap_or(0);
                         let timeline = &mut programme.timeline;
                         track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
                     }
@@ -109,6 +112,11 @@ impl TransportStream {
                 }
                 Event::Section { track, data } => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
+                        // A section carries no time stamp: it is of the time when it comes, by its programme's clock.
+                        if let Some(pcr_27mhz) = programme.pcr_27mhz {
+                            track.assembler.mark(Some(pcr_27mhz / PCR_TICKS_PER_PTS_TICK), None);
+                            carriage.origin = pcr_27mhz;
+                        }
                         let timeline = &mut programme.timeline;
                         track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
                         track.assembler.flush(now, timeline, &mut sink.track(track.sink));
@@ -116,7 +124,7 @@ impl TransportStream {
                 }
                 Event::Pcr { programme, pcr_27mhz, discontinuity } => {
                     if let Some(programme) = self.programmes.get_mut(programme.get()) {
-                        programme.pcr_27mhz = pcr_27mhz;
+                        programme.pcr_27mhz = Some(pcr_27mhz);
                         if discontinuity {
                             programme.timeline.announce_break();
                         }
@@ -145,6 +153,7 @@ impl TransportStream {
         }
         for programme in &mut self.programmes {
             programme.timeline.restart();
+            programme.pcr_27mhz = None;
         }
     }
 
@@ -210,7 +219,7 @@ impl TransportStream {
             let index = programme.0.get();
             while self.programmes.len() <= index {
                 let timeline = Timeline::new(CLOCK_RATE_90_KHZ, ClockWidth::Pes);
-                self.programmes.push(Programme { timeline, pcr_27mhz: 0 });
+                self.programmes.push(Programme { timeline, pcr_27mhz: None });
             }
             // Names are given in the order of the PMT, so that the first video of the first programme is video0.
             for &listed_index in &programme.1.tracks {

@@ -11,9 +11,11 @@ use crate::protocol::rtp::{DatagramKind, RtpHeader, classify};
 
 /// Sources in probation at one time; a flood of random SSRCs turns over within it.
 const PROBATIONS_MAX: usize = 64;
-/// `TS` packets of a datagram that is taken for a transport stream must all begin so.
+/// Transport packets of a datagram that is taken for a transport stream must all begin so.
 const SYNC_BYTE: u8 = 0x47;
-const TRANSPORT_PACKET_LEN: usize = 188;
+/// Length of a transport packet in a datagram, and where in it the sync byte is: plain, with a time code before it (M2TS),
+/// with Reed-Solomon parity after it (DVB).
+const TRANSPORT_PACKETS: [(usize, usize); 3] = [(188, 0), (192, 4), (204, 0)];
 /// A raw transport stream sends its second datagram within this time.
 const RAW_PROOF: Duration = Duration::from_secs(2);
 /// Peers that may have sent one datagram of a raw transport stream.
@@ -88,9 +90,11 @@ pub fn judge(bytes: &[u8]) -> Kind {
 
 /// Stricter than the demultiplexer, which resynchronises: a stranger must look like a transport stream throughout.
 fn is_whole_packets(bytes: &[u8]) -> bool {
-    bytes.len() >= TRANSPORT_PACKET_LEN
-        && bytes.len().is_multiple_of(TRANSPORT_PACKET_LEN)
-        && bytes.chunks_exact(TRANSPORT_PACKET_LEN).all(|packet| packet[0] == SYNC_BYTE)
+    TRANSPORT_PACKETS.into_iter().any(|(len, sync)| {
+        bytes.len() >= len
+            && bytes.len().is_multiple_of(len)
+            && bytes.chunks_exact(len).all(|packet| packet[sync] == SYNC_BYTE)
+    })
 }
 
 /// Sources that have yet to prove themselves.
@@ -184,14 +188,17 @@ mod tests {
 
     #[test]
     fn a_stranger_is_a_transport_stream_only_if_all_of_it_looks_like_one() {
-        let mut bytes = [0_u8; 7 * 188];
-        for packet in bytes.chunks_exact_mut(188) {
-            packet[0] = 0x47;
+        for (len, sync) in TRANSPORT_PACKETS {
+            let mut bytes = vec![0_u8; 7 * len];
+            for packet in bytes.chunks_exact_mut(len) {
+                packet[sync] = 0x47;
+            }
+            assert!(matches!(judge(&bytes), Kind::Transport), "{len}");
+            assert!(matches!(judge(&bytes[..len]), Kind::Transport), "{len}");
+            assert!(matches!(judge(&bytes[..bytes.len() - 1]), Kind::Unknown), "{len}");
+            bytes[3 * len + sync] = 0x46;
+            assert!(matches!(judge(&bytes), Kind::Unknown), "{len}");
         }
-        assert!(matches!(judge(&bytes), Kind::Transport));
-        assert!(matches!(judge(&bytes[..bytes.len() - 1]), Kind::Unknown));
-        bytes[188] = 0x46;
-        assert!(matches!(judge(&bytes), Kind::Unknown));
         assert!(matches!(judge(&[]), Kind::Unknown));
     }
 }

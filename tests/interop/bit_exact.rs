@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use headworks::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
+use headworks::media::Codec;
+
 use crate::appliance::Appliance;
-use crate::clips::{Clip, INTERLACED, TONE_44K, TONE_48K, VIDEO, clip};
+use crate::clips::{Clip, INTERLACED, TONE_44K, TONE_48K, VIDEO, clip, from_bytes};
+use crate::field_coded::{self, Picture, Structure};
 use crate::senders;
 
 /// Sends a clip over plain and encrypted SRT, RTP and raw UDP at once and compares what comes out of each.
@@ -180,4 +184,61 @@ fn a_stream_whose_time_stamps_wrap_arrives_bit_exact() {
         &[VIDEO, TONE_48K],
         &format!("{X264} -g 25 -bf 2 -c:a aac -muxdelay 0 -output_ts_offset 95441.7"),
     ));
+}
+
+/// A field at 25 frames per second in ticks of 90 kHz.
+const FIELD_TICKS: u64 = 1_800;
+
+/// A clip of these pictures with a PES packet for each (`by_picture`) or for each frame.
+fn field_coded_clip(name: &str, codec: Codec, pictures: &[Picture], by_picture: bool) -> Arc<Clip> {
+    let mut mux = Mux::new(MuxConfiguration::new(vec![MuxTrack::new(0x100, codec)])).expect("one track");
+    let mut bytes = Vec::new();
+    let mut frame = 0;
+    for group in pictures.chunk_by(|_, next| !by_picture && !next.is_first) {
+        let data: Vec<u8> = group.iter().flat_map(|picture| picture.bytes.iter().copied()).collect();
+        frame += u64::from(group[0].is_first);
+        let dts = 900_000 + 2 * FIELD_TICKS * frame + if group[0].is_first { 0 } else { FIELD_TICKS };
+        // A decoder of MPEG-2 shows a frame when the next is decoded, unless low_delay says otherwise.
+        let pts = if codec == Codec::Mpeg2Video { dts + 2 * FIELD_TICKS } else { dts };
+        let unit = AccessUnit { pts, dts, random_access: group[0].is_key, data: &data };
+        mux.write(0, &unit, &mut bytes);
+    }
+    Arc::new(from_bytes(name, &bytes))
+}
+
+#[test]
+fn h264_field_coded_arrives_bit_exact() {
+    let pictures = field_coded::h264(120);
+    assert!(pictures.iter().any(|picture| picture.structure == Structure::Frame), "frames stand between the fields");
+    let clip = field_coded_clip("paff-frames", Codec::H264, &pictures, false);
+    assert_eq!(clip.reference.packet_count(), pictures.len(), "each field is an access unit");
+    arrives_bit_exact(&clip);
+    arrives_bit_exact(&field_coded_clip("paff-fields", Codec::H264, &pictures, true));
+}
+
+#[test]
+fn mpeg2_field_coded_arrives_bit_exact() {
+    let pictures = field_coded::mpeg2(120);
+    let clip = field_coded_clip("mpeg2-frames", Codec::Mpeg2Video, &pictures, false);
+    assert_eq!(clip.reference.packet_count(), 120, "two field pictures are one access unit");
+    arrives_bit_exact(&clip);
+    arrives_bit_exact(&field_coded_clip("mpeg2-fields", Codec::Mpeg2Video, &pictures, true));
+}
+
+#[test]
+fn packets_of_192_and_204_bytes_arrive_bit_exact() {
+    let plain = clip("progressive", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k"));
+    let mut timed = Vec::new();
+    let mut protected = Vec::new();
+    for (index, packet) in plain.bytes.chunks(188).enumerate() {
+        // A time code of 27 MHz at 8 Mbit/s before each packet (M2TS); Reed-Solomon parity behind it (DVB), which nobody checks.
+        timed.extend(((index as u32 * 5_076) & 0x3fff_ffff).to_be_bytes());
+        timed.extend(packet);
+        protected.extend(packet);
+        protected.extend([index as u8; 16]);
+    }
+    for (name, bytes) in [("m2ts", timed), ("parity", protected)] {
+        let reference = plain.reference.clone();
+        arrives_bit_exact(&Arc::new(Clip { name: name.to_owned(), bytes, reference }));
+    }
 }

@@ -59,6 +59,13 @@ pub fn from_file(name: &str, path: &PathBuf) -> Clip {
     Clip { name: name.to_owned(), reference: Reference::of(path, &bytes), bytes }
 }
 
+/// A transport stream that a test has made itself.
+pub fn from_bytes(name: &str, bytes: &[u8]) -> Clip {
+    let path = directory().join(format!("{name}.ts"));
+    std::fs::write(&path, bytes).expect("written");
+    from_file(name, &path)
+}
+
 /// Runs a tool to its end; gives what it wrote.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -6,7 +6,11 @@
 mod appliance;
 mod bad_input;
 mod bit_exact;
+#[path = "../conformance/bitstream.rs"]
+mod bitstream;
 mod clips;
+#[path = "../conformance/field_coded.rs"]
+mod field_coded;
 mod gstreamer;
 mod latm;
 mod multicast;

@@ -21,8 +21,18 @@ pub struct Track {
     /// The name it gets: kind and number within the kind.
     pub name: String,
     pub packets: Vec<Packet>,
-    /// Time stamps that PES headers carry.
-    pub carried: BTreeSet<u64>,
+    /// What ffprobe calls its codec.
+    codec: String,
+    carried: Carried,
+}
+
+/// Time stamps in the PES headers of one PID.
+#[derive(Clone, Debug, Default)]
+struct Carried {
+    /// PTS and DTS.
+    all: BTreeSet<u64>,
+    /// PTS without a DTS beside them.
+    alone: BTreeSet<u64>,
 }
 
 /// One access unit.
@@ -41,14 +51,15 @@ impl Reference {
     pub fn of(path: &Path, bytes: &[u8]) -> Self {
         let text = run(Command::new("ffprobe")
             .args(["-v", "error", "-show_streams", "-show_packets", "-show_data", "-show_data_hash", "sha256"])
-            .args(["-probesize", "50M", "-analyzeduration", "20M"])
+            .args(["-probesize", "50M", "-analyzeduration", "20M", "-fix_teletext_pts", "0"])
             .arg(path));
         let carried = carried_time_stamps(bytes);
         let mut streams: BTreeMap<usize, Track> = BTreeMap::new();
         let mut packets: BTreeMap<usize, Vec<Packet>> = BTreeMap::new();
         let (mut section, mut fields) = ("", BTreeMap::<&str, &str>::new());
         let mut data = Vec::new();
-        let mut hevc: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
+        // Payloads of the codecs whose parser cuts elsewhere.
+        let mut cut_elsewhere: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
         let mut latm_readers: BTreeMap<usize, latm::Reader> = BTreeMap::new();
         // Streams come after the packets, so which codec it is must be known from a first look.
         let codecs = codecs(&text);
@@ -63,13 +74,15 @@ impl Reference {
                 "[/PACKET]" => {
                     let index: usize = fields["stream_index"].parse().expect("a number");
                     let codec = codecs[&index].as_str();
-                    if codec == "hevc" {
-                        hevc.entry(index).or_default().push(data.clone());
+                    if matches!(codec, "hevc" | "h264") {
+                        cut_elsewhere.entry(index).or_default().push(data.clone());
                     }
                     let (len, sha256) = match codec {
                         "aac" => hashed(without_adts(&data)),
                         "aac_latm" => hashed(&latm_readers.entry(index).or_default().raw(&data)),
                         "opus" => hashed(without_opus_control(&data)),
+                        // Rule P6.
+                        "dvb_subtitle" => hashed(&[&[0x20, 0x00], &data[..], &[0xff]].concat()),
                         _ => (
                             fields["size"].parse().expect("a number"),
                             fields["data_hash"].trim_start_matches("SHA256:").to_owned(),
@@ -100,6 +113,7 @@ impl Reference {
                             Track {
                                 name: format!("{kind}{}", *number - 1),
                                 packets: Vec::new(),
+                                codec: codecs[&index].clone(),
                                 carried: carried.get(&pid).cloned().unwrap_or_default(),
                             }
                         });
@@ -116,9 +130,13 @@ impl Reference {
                 _ => {}
             }
         }
-        for (index, payloads) in &hevc {
+        for (index, payloads) in &cut_elsewhere {
             let packets = packets.get_mut(index).expect("packets");
-            for (packet, payload) in packets.iter_mut().zip(with_own_zero_bytes(payloads)) {
+            let own = match codecs[index].as_str() {
+                "hevc" => with_own_zero_bytes(payloads),
+                _ => with_own_prefix_units(payloads),
+            };
+            for (packet, payload) in packets.iter_mut().zip(own) {
                 (packet.len, packet.sha256) = hashed(&payload);
             }
         }
@@ -187,12 +205,17 @@ impl Track {
         if got.len() != self.packets.len() {
             faults.push(format!("{name}: {} frames, expected {}", got.len(), self.packets.len()));
         }
+        let mut since_carried = 0;
         for (index, (frame, packet)) in got.iter().zip(&self.packets).enumerate() {
+            since_carried = if self.is_carried(packet.pts) { 0 } else { since_carried + 1 };
             if frame.len != packet.len || frame.sha256 != packet.sha256 {
                 faults.push(format!("{name} {index}: {} other bytes, expected {}", frame.len, packet.len));
             }
-            for (what, ours, theirs) in [("pts", frame.pts, packet.pts), ("dts", frame.dts, packet.dts)] {
-                if !self.same_time(ours, theirs) {
+            // Rule T4.
+            let is_alone = packet.pts.is_some_and(|pts| self.carried.alone.contains(&(pts.rem_euclid(WRAP) as u64)));
+            let dts = if is_alone { packet.pts } else { packet.dts };
+            for (what, ours, theirs) in [("pts", frame.pts, packet.pts), ("dts", frame.dts, dts)] {
+                if !self.same_time(ours, theirs, since_carried) {
                     faults.push(format!("{name} {index}: {what} {ours:?}, expected {theirs:?}"));
                 }
             }
@@ -214,13 +237,17 @@ impl Track {
         }
     }
 
-    /// Rules T1 to T3.
-    fn same_time(&self, ours: Option<i64>, theirs: Option<i64>) -> bool {
+    fn is_carried(&self, time: Option<i64>) -> bool {
+        time.is_some_and(|time| self.carried.all.contains(&(time.rem_euclid(WRAP) as u64)))
+    }
+
+    /// Rules T1 to T3; `since_carried` packets after the last whose PTS a PES header carries.
+    fn same_time(&self, ours: Option<i64>, theirs: Option<i64>, since_carried: i64) -> bool {
         match (ours, theirs) {
-            (Some(ours), Some(theirs)) => {
-                let difference = (ours - theirs).rem_euclid(WRAP);
-                let is_carried = self.carried.contains(&(theirs.rem_euclid(WRAP) as u64));
-                difference == 0 || (!is_carried && (difference == 1 || difference == WRAP - 1))
+            (Some(ours), Some(theirs_there)) => {
+                let difference = (ours - theirs_there).rem_euclid(WRAP);
+                let most = if matches!(self.codec.as_str(), "ac3" | "eac3") { since_carried.max(1) } else { 1 };
+                difference == 0 || (!self.is_carried(theirs) && (difference <= most || difference == WRAP - 1))
             }
             (_, None) => true,
             (None, Some(_)) => false,
@@ -285,6 +312,24 @@ fn with_own_zero_bytes(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     own
 }
 
+/// Rule P5: ffmpeg 5.1's H.264 parser leaves a prefix NAL unit before the first slice of a picture at the end of the packet before.
+fn with_own_prefix_units(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut own = Vec::with_capacity(packets.len());
+    let mut borrowed: &[u8] = &[];
+    for (index, packet) in packets.iter().enumerate() {
+        let last = packet.windows(4).rposition(|bytes| bytes[..3] == [0, 0, 1]);
+        let end = match last {
+            Some(at) if packet[at + 3] & 0x1f == 14 && index + 1 < packets.len() => {
+                at - usize::from(at > 0 && packet[at - 1] == 0)
+            }
+            _ => packet.len(),
+        };
+        own.push([borrowed, &packet[..end]].concat());
+        borrowed = &packet[end..];
+    }
+    own
+}
+
 /// Rule P3: `opus_control_header` of the Opus-in-TS specification, where ffprobe leaves it on.
 fn without_opus_control(packet: &[u8]) -> &[u8] {
     if packet.len() < 2 || packet[0] != 0x7f || packet[1] & 0xe0 != 0xe0 {
@@ -308,8 +353,8 @@ fn without_opus_control(packet: &[u8]) -> &[u8] {
 }
 
 /// The PTS and DTS in the PES headers of each PID.
-fn carried_time_stamps(bytes: &[u8]) -> BTreeMap<u16, BTreeSet<u64>> {
-    let mut carried: BTreeMap<u16, BTreeSet<u64>> = BTreeMap::new();
+fn carried_time_stamps(bytes: &[u8]) -> BTreeMap<u16, Carried> {
+    let mut carried: BTreeMap<u16, Carried> = BTreeMap::new();
     for packet in bytes.chunks_exact(188) {
         assert_eq!(packet[0], 0x47, "clips have packets of 188 bytes");
         if packet[1] & 0x40 == 0 || packet[3] & 0x10 == 0 {
@@ -321,13 +366,16 @@ fn carried_time_stamps(bytes: &[u8]) -> BTreeMap<u16, BTreeSet<u64>> {
         for (flag, at) in [(0x80, 6), (0x40, 11)] {
             if pes.len() >= at + 5 && pes[4] & flag != 0 {
                 let part = |at: usize| u64::from(pes[at]);
-                carried.entry(pid).or_default().insert(
-                    (part(at) >> 1 & 7) << 30
-                        | part(at + 1) << 22
-                        | part(at + 2) >> 1 << 15
-                        | part(at + 3) << 7
-                        | part(at + 4) >> 1,
-                );
+                let time = (part(at) >> 1 & 7) << 30
+                    | part(at + 1) << 22
+                    | part(at + 2) >> 1 << 15
+                    | part(at + 3) << 7
+                    | part(at + 4) >> 1;
+                let carried = carried.entry(pid).or_default();
+                carried.all.insert(time);
+                if pes[4] & 0xc0 == 0x80 {
+                    carried.alone.insert(time);
+                }
             }
         }
     }

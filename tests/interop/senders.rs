@@ -18,10 +18,20 @@ pub const SRT_LATENCY_MS: u32 = 600;
 /// Calls `send` with each piece at its time.
 fn paced(bytes: &[u8], mut send: impl FnMut(usize, &[u8])) {
     let began = Instant::now();
-    for (index, piece) in bytes.chunks(DATAGRAM).enumerate() {
-        let due = began + Duration::from_secs_f64((index * DATAGRAM * 8) as f64 / BITS_PER_SECOND);
+    let len = datagram_len(bytes);
+    for (index, piece) in bytes.chunks(len).enumerate() {
+        let due = began + Duration::from_secs_f64((index * len * 8) as f64 / BITS_PER_SECOND);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         send(index, piece);
+    }
+}
+
+/// Whole transport packets: seven of 188 or 192 bytes, six of 204.
+fn datagram_len(bytes: &[u8]) -> usize {
+    match bytes {
+        _ if bytes.get(4) == Some(&0x47) && bytes.get(4 + 192) == Some(&0x47) => 7 * 192,
+        _ if bytes.get(204) == Some(&0x47) && bytes.get(188) != Some(&0x47) => 6 * 204,
+        _ => DATAGRAM,
     }
 }
 

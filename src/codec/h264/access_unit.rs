@@ -15,8 +15,6 @@ pub type H264Framer = StartCodeFramer<H264Syntax>;
 
 /// The fields of a slice header that are read end before this many bytes, emulation prevention included.
 const SLICE_HEADER_BYTES: usize = 48;
-/// A prefix NAL unit of the base layer is shorter (§7.3.2.12.1).
-const PREFIX_BYTES: usize = 24;
 /// How much of an SEI unit is read: captions of any size may stand behind what is looked for.
 const SEI_BYTES: usize = 1024;
 
@@ -111,7 +109,8 @@ impl Syntax for H264Syntax {
     fn wanted(&self, first: u8) -> usize {
         match first & 0x1f {
             nal::SLICE | nal::PARTITION_A | nal::IDR_SLICE => SLICE_HEADER_BYTES,
-            nal::PREFIX => PREFIX_BYTES,
+            // As many as of a slice, because it may be deferred. It is shorter itself (§7.3.2.12.1).
+            nal::PREFIX => SLICE_HEADER_BYTES,
             _ => 1,
         }
     }
@@ -232,12 +231,10 @@ impl H264Syntax {
             _ if !complete => return Judgement::Undecided,
             _ => 0,
         };
-        // After slices it belongs to the slice that follows, in this access unit or the next. It stays with the bytes before it,
-        // as ffmpeg cuts such streams, unless the sequence has ended.
         if self.open.ended {
             Judgement::Starts(Unit::Prefix(temporal_id))
-        } else if self.open.has_slices {
-            Judgement::Continues(Unit::Other)
+        } else if self.open.has_slices && !self.is_cut_by_protocol {
+            Judgement::Deferred(Unit::Prefix(temporal_id))
         } else {
             Judgement::Continues(Unit::Prefix(temporal_id))
         }

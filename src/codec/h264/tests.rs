@@ -111,7 +111,7 @@ fn what_comes_between_pictures_goes_to_the_next_and_what_ends_them_stays() {
 }
 
 #[test]
-fn prefix_units_after_slices_stay_with_the_bytes_before_them_as_ffmpeg_cuts() {
+fn prefix_units_go_with_the_slice_behind_them() {
     let prefix = |temporal_id: u8| vec![0x6e, 0x80, 0x00, temporal_id << 5 | 0x07];
     let units = [
         progressive(),
@@ -124,7 +124,18 @@ fn prefix_units_after_slices_stay_with_the_bytes_before_them_as_ffmpeg_cuts() {
         slice(0x61, P),
     ];
     let cut = cut(&units);
-    assert_eq!(cut.iter().map(|(count, info)| (*count, info.temporal_id)).collect::<Vec<_>>(), [(7, 0), (1, 0)]);
+    assert_eq!(cut.iter().map(|(count, info)| (*count, info.temporal_id)).collect::<Vec<_>>(), [(6, 0), (2, 2)]);
+}
+
+#[test]
+fn prefix_units_without_a_slice_behind_them_stay() {
+    let prefix = vec![0x6e, 0x80, 0x00, 0x07];
+    let long = [&prefix[..], &[0x55; 60]].concat();
+    for last in [prefix.clone(), long.clone()] {
+        assert_eq!(counts(&[progressive(), pps("1", "0"), slice(0x65, IDR), last]), [4]);
+    }
+    assert_eq!(counts(&[progressive(), pps("1", "0"), slice(0x65, IDR), long, slice(0x61, P)]), [4, 1]);
+    assert_eq!(counts(&[progressive(), pps("1", "0"), slice(0x65, IDR), prefix, DELIMITER.to_vec()]), [3, 2]);
 }
 
 #[test]

@@ -31,8 +31,10 @@ const RTP_SSRC: u32 = 8;
 /// RTCP packet: SSRC of the sender (RFC 3550 §6.4).
 const RTCP_SSRC: u32 = 4;
 
-/// First byte of a transport packet (H.222.0 §2.4.3.2), which no RTP packet begins with: its version would be 1.
-const TS_SYNC_BYTE: u32 = 0x47;
+/// Version of RTP, the top two bits of its first byte (RFC 3550 §5.1). A transport packet begins with 0x47, or with a time code
+/// of 30 bits behind two that are 0 in all live streams.
+const RTP_VERSION: u32 = 2;
+const RTP_VERSION_SHIFT: u32 = 6;
 
 /// Knuth's multiplicative constant, 2³² ÷ φ: spreads numbers that are close together.
 const SPREAD: u32 = 0x9e37_79b1;
@@ -42,7 +44,7 @@ const SPREAD: u32 = 0x9e37_79b1;
 pub enum Steering {
     /// SRT: by the shard in the destination socket id; handshakes to id 0 by the caller's own id.
     Srt,
-    /// RTP: by SSRC; a raw transport stream on the same port by source address.
+    /// RTP: by SSRC; anything else on the same port (raw transport stream) by source address.
     Rtp,
     /// RTCP: by the SSRC of the sender.
     Rtcp,
@@ -160,7 +162,8 @@ fn program(steering: Steering, shards: u32) -> Vec<Instruction> {
         Steering::Rtp => {
             let source = load_source();
             let past_source = source.len() as u8 + 1;
-            let mut program = vec![op(LOAD_BYTE, 0), jump_if_equal(TS_SYNC_BYTE, 0, past_source)];
+            let mut program =
+                vec![op(LOAD_BYTE, 0), op(SHIFT_RIGHT, RTP_VERSION_SHIFT), jump_if_equal(RTP_VERSION, past_source, 0)];
             program.extend(source);
             program.extend([op(JUMP, 1), op(LOAD_WORD, RTP_SSRC)]);
             program

@@ -179,9 +179,13 @@ fn a_raw_stream_on_the_rtp_port_is_steered_by_its_source_whatever_its_bytes() {
             let source = IpAddr::from([127, 0, 3, host]);
             let sender = UdpSocket::bind((source, 0)).unwrap();
             for noise in random(u32::from(host)).take(6) {
-                let mut packet = [0x47; 188];
-                packet[8..12].copy_from_slice(&noise.to_be_bytes());
-                group.expect(&sender, &packet, shard_of_source(source, shards));
+                for first in [0x47, 0, 0x3f] {
+                    // Without and with a time code before each packet.
+                    let mut packet = [0x47; 192];
+                    packet[0] = first;
+                    packet[8..12].copy_from_slice(&noise.to_be_bytes());
+                    group.expect(&sender, &packet, shard_of_source(source, shards));
+                }
             }
         }
     }
