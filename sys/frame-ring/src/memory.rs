@@ -212,7 +212,7 @@ impl MirroredData {
                 libc::munmap(base.wrapping_add(twice).cast(), tail);
             }
         }
-        // From here on Drop gives the two views' addresses back, mapped or not.
+        // From here on Drop gives the two views' addresses back.
         let data = Self { base, capacity, writable };
         let rights = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         for view in [base, base.wrapping_add(capacity)] {
@@ -221,7 +221,11 @@ impl MirroredData {
                 libc::mmap(view.cast(), capacity, rights, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), 0)
             };
             if mapped == libc::MAP_FAILED {
-                return Err(io::Error::last_os_error());
+                let error = io::Error::last_os_error();
+                // The failed call may have taken these addresses out of the reservation, and another thread may have mapped
+                // something there since: they are left alone, which costs addresses and no memory.
+                std::mem::forget(data);
+                return Err(error);
             }
         }
         Ok(data)

@@ -85,34 +85,22 @@ mod mapped {
             ftruncate(&memfd, length as u64)?;
             // A file that shrinks under its mapping is a SIGBUS; whoever inherits the descriptor must not be able to do that.
             fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-            // Addresses are reserved first, so that the file can begin at a multiple of its page size: the kernel sees to that
-            // only for files that it means to give huge pages.
-            let reserved = length.checked_add(unit).ok_or(Errno::NOMEM)?;
-            // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
-            let start = unsafe {
-                mmap_anonymous(
-                    std::ptr::null_mut(),
-                    reserved,
-                    ProtFlags::empty(),
-                    MapFlags::PRIVATE | MapFlags::NORESERVE,
-                )?
+            let (protection, shared) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+            let (base, mapped) = if pages == Pages::TransparentHuge {
+                let (base, reservation) = reserve_aligned(length)?;
+                // A mapping that fails here may already have taken the addresses out of the reservation, and another thread may
+                // have them by now: the reservation is left alone then, which costs addresses and no memory.
+                // SAFETY: it replaces a part of the reservation, which nothing else uses.
+                unsafe { mmap(base.as_ptr().cast(), length, protection, shared | MapFlags::FIXED, &memfd, 0)? };
+                (base, reservation)
+            } else {
+                // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
+                let base = unsafe { mmap(std::ptr::null_mut(), length, protection, shared, &memfd, 0)? };
+                let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
+                (base, (base, length))
             };
-            let start = NonNull::new(start.cast::<u8>()).ok_or(Errno::NOMEM)?;
-            // SAFETY: less than `unit` is added, and `unit` more than `length` was reserved.
-            let base = unsafe { start.add(start.as_ptr().align_offset(unit)) };
             // From here on the mapping has an owner: an error below unmaps it.
-            let mut region = Self { base, length, mapped: (start, reserved), pages, memfd };
-            // SAFETY: it replaces a part of the reservation made above, which nothing else uses.
-            unsafe {
-                mmap(
-                    base.as_ptr().cast(),
-                    length,
-                    ProtFlags::READ | ProtFlags::WRITE,
-                    MapFlags::SHARED | MapFlags::FIXED,
-                    &region.memfd,
-                    0,
-                )?;
-            }
+            let mut region = Self { base, length, mapped, pages, memfd };
             if prefault {
                 // SAFETY: populating writes nothing; it only makes the pages of the mapping made above present.
                 unsafe { madvise(base.as_ptr().cast(), length, Advice::LinuxPopulateWrite)? };
@@ -129,10 +117,23 @@ mod mapped {
         }
     }
 
+    /// Reserves addresses for `length` bytes that begin at a multiple of [`HUGE_PAGE`], and returns where they begin and the
+    /// whole reservation: the kernel aligns only those files that it means to give huge pages.
+    fn reserve_aligned(length: usize) -> Result<(NonNull<u8>, (NonNull<u8>, usize)), Errno> {
+        let reserved = length.checked_add(HUGE_PAGE).ok_or(Errno::NOMEM)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), reserved, ProtFlags::empty(), flags)? };
+        let start = NonNull::new(start.cast::<u8>()).ok_or(Errno::NOMEM)?;
+        // SAFETY: less than a huge page is added, and that much more than `length` was reserved.
+        let base = unsafe { start.add(start.as_ptr().align_offset(HUGE_PAGE)) };
+        Ok((base, (start, reserved)))
+    }
+
     impl Drop for Region {
         fn drop(&mut self) {
             let (start, reserved) = self.mapped;
-            // SAFETY: the reservation made in `map_pages` with all that is mapped in it; the pool drops its region only when no
+            // SAFETY: the mapping made in `map_pages`, with the reservation around it if there was one; the pool drops its region only when no
             // handle, no raw slot and no pool refers to it any more (`Inner::owners`).
             let unmapped = unsafe { munmap(start.as_ptr().cast(), reserved) };
             debug_assert!(unmapped.is_ok());

@@ -157,6 +157,32 @@ fn huge_pages_are_asked_for_and_never_required() {
     assert_eq!(&pool.copy_from(b"x").unwrap()[..], b"x");
 }
 
+/// A mapping that fails over a reservation has already given the addresses back: whoever unmaps them then takes them from
+/// another shard that starts at the same moment.
+#[cfg(not(miri))]
+#[test]
+fn pools_made_at_the_same_moment_do_not_unmap_each_other() {
+    let start = std::sync::Barrier::new(4);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                let options = PoolOptions {
+                    slots: 1024,
+                    slot_size: 2048,
+                    huge_pages: true,
+                    prefault: true,
+                    ..PoolOptions::default()
+                };
+                start.wait();
+                for _ in 0..200 {
+                    let pool = PacketPool::new(options).expect("two megabytes fit any machine");
+                    assert_eq!(&pool.copy_from(b"kept").unwrap()[..], b"kept");
+                }
+            });
+        }
+    });
+}
+
 #[cfg(not(miri))]
 #[test]
 fn the_memory_file_shows_the_packets_and_cannot_be_shrunk() {
