@@ -64,7 +64,7 @@ pub struct SendArguments {
     /// Bits per second of each feed: 50M. A file without it goes as its PCRs say; made up feeds without it have 8M
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub rate: Option<u64>,
-    /// Send for so long, such as 60s; a file is then sent over and over
+    /// Send for so long, such as 60s, and to the end of the picture that is then on its way; a file is sent over and over
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub duration: Option<Duration>,
     /// Send it so many times, 0 for ever; without it a file once, and what is made up until --duration or Ctrl-C

@@ -19,6 +19,8 @@ use crate::shard::net::Incoming;
 const BACKDATED_MAX: Duration = Duration::from_millis(1);
 /// How much longer than the latency a send buffer holds: acknowledgements come each 10 ms, repetitions take round trips.
 const HELD_BEYOND_LATENCY: Duration = Duration::from_millis(250);
+/// A feed whose time is over goes on to the end of a picture, but no longer than this.
+const CLEAN_END_MAX: Duration = Duration::from_secs(1);
 /// How long the end of a feed may take beyond its latency.
 const LINGER: Duration = Duration::from_secs(2);
 /// After the last acknowledgement, how much longer than the latency the peer is given to hand up what it has.
@@ -45,7 +47,7 @@ pub enum FeedError {
 /// How much is sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extent {
-    /// For so long.
+    /// For so long, and to the end of the picture that it then is in.
     pub duration: Option<Duration>,
     /// So many rounds of the material.
     pub rounds: Option<u64>,
@@ -72,6 +74,8 @@ pub struct Feed {
     /// Datagrams taken at a time.
     aggregate: usize,
     extent: Extent,
+    /// All of it is sent.
+    is_complete: bool,
     packets_per_second: f64,
     sent: Sent,
     buffer: Vec<u8>,
@@ -163,6 +167,7 @@ impl Feed {
             stage,
             aggregate,
             extent,
+            is_complete: false,
             packets_per_second,
             sent: Sent::default(),
             buffer: Vec::with_capacity(2_048),
@@ -191,11 +196,16 @@ impl Feed {
         }
     }
 
-    /// Media ends now.
+    /// Media ends now, or as soon as the picture that is being sent is whole.
     pub fn stop(&mut self, now: Instant) {
         self.stage = match self.stage {
             Stage::Calling => Stage::Ended(Ok(())),
-            Stage::Ready | Stage::Running(_) => Stage::Draining { since: now, acknowledged: None },
+            Stage::Ready => Stage::Draining { since: now, acknowledged: None },
+            Stage::Running(start) => {
+                let passed = now.saturating_since(start);
+                self.extent.duration = Some(self.extent.duration.map_or(passed, |duration| duration.min(passed)));
+                self.stage
+            }
             over @ (Stage::Draining { .. } | Stage::Ended(_)) => over,
         };
     }
@@ -272,7 +282,8 @@ impl Feed {
     ) {
         let mut payload = [0; DATAGRAM_LEN];
         loop {
-            if self.is_complete(material) {
+            self.judge_end(material);
+            if self.is_complete {
                 self.stage = Stage::Draining { since: now, acknowledged: None };
                 return;
             }
@@ -283,11 +294,16 @@ impl Feed {
             self.sent.last = Some((now, due));
             lateness_us.saturating_record(now.saturating_since(due).as_micros() as u64);
             for _ in 0..self.aggregate {
-                if self.is_complete(material) {
+                let last_bytes = self.judge_end(material);
+                if self.is_complete {
                     break;
                 }
                 let due_ns = self.cursor.due_ns(material);
-                let length = self.cursor.take(material, &mut payload);
+                let mut length = self.cursor.take(material, &mut payload);
+                if let Some(bytes) = last_bytes {
+                    length = bytes.min(length);
+                    self.is_complete = true;
+                }
                 let payload = &payload[..length];
                 if let Some(recorder) = &mut recorder {
                     recorder.record(payload);
@@ -327,13 +343,14 @@ impl Feed {
         }
     }
 
-    fn is_complete(&self, material: &Material) -> bool {
-        let by_rounds = self.extent.rounds.is_some_and(|rounds| self.cursor.rounds() >= rounds);
-        let by_time = self
-            .extent
-            .duration
-            .is_some_and(|duration| u128::from(self.cursor.due_ns(material)) >= duration.as_nanos());
-        by_rounds || by_time
+    /// Whether all is sent ([`Feed::is_complete`]), or will be with so many bytes of the next datagram.
+    fn judge_end(&mut self, material: &Material) -> Option<usize> {
+        let due = Duration::from_nanos(self.cursor.due_ns(material));
+        self.is_complete |= self.extent.rounds.is_some_and(|rounds| self.cursor.rounds() >= rounds);
+        let over = due.checked_sub(self.extent.duration?)?;
+        let last_bytes = self.cursor.clean_end(material);
+        self.is_complete |= over >= CLEAN_END_MAX || last_bytes == Some(0);
+        last_bytes
     }
 
     /// Acknowledgements, repetitions, the end.

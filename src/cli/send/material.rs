@@ -72,6 +72,8 @@ pub struct Material {
     changes: Vec<(usize, Change)>,
     /// By how much the continuity counters of a PID are further on in each round.
     counter_steps: Box<[u8; PIDS]>,
+    /// Numbers of packets before which pictures and sound are whole, in order.
+    clean_ends: Vec<usize>,
 }
 
 impl Material {
@@ -123,6 +125,7 @@ impl Material {
             period_90khz,
             changes: survey.changes,
             counter_steps: survey.counter_steps,
+            clean_ends: clean_ends(&bytes),
             bytes,
         })
     }
@@ -171,6 +174,14 @@ impl Cursor {
     #[inline]
     pub fn due_ns(&self, material: &Material) -> u64 {
         self.round * material.period_ns + material.due_ns[self.datagram]
+    }
+
+    /// Whether the feed can end within the next datagram so that no picture and no sound is cut: after how many bytes of it.
+    pub fn clean_end(&self, material: &Material) -> Option<usize> {
+        let first = self.datagram * PACKETS_PER_DATAGRAM;
+        let ends = &material.clean_ends;
+        let end = ends.get(ends.partition_point(|&end| end < first)).map(|end| end - first)?;
+        (end <= PACKETS_PER_DATAGRAM).then_some(end * PACKET_LEN)
     }
 
     /// Datagrams taken so far.
@@ -283,6 +294,38 @@ fn packets_of(file: &[u8]) -> Option<Vec<u8>> {
         .copied()
         .collect();
     (!packets.is_empty()).then_some(packets)
+}
+
+/// Before which packets every PES packet of pictures and sound is whole, and shows it: stuffing stands at its end.
+fn clean_ends(bytes: &[u8]) -> Vec<usize> {
+    let packets = bytes.as_chunks::<PACKET_LEN>().0;
+    let starts_unit = |packet: &[u8; PACKET_LEN]| packet[1] & 0x40 != 0;
+    let mut is_media = vec![false; PIDS];
+    for packet in packets.iter().filter(|packet| starts_unit(packet)) {
+        let start = if packet[3] & 0x20 != 0 { 5 + usize::from(packet[4]) } else { 4 };
+        if let Some([0, 0, 1, 0xc0..=0xef, ..]) = packet.get(start..) {
+            is_media[usize::from(pid(packet))] = true;
+        }
+    }
+    let carries_media = |packet: &[u8; PACKET_LEN]| packet[3] & 0x10 != 0 && is_media[usize::from(pid(packet))];
+    let mut is_last = vec![false; packets.len()];
+    let mut unit_follows = vec![true; PIDS];
+    for (packet, is_last) in packets.iter().zip(&mut is_last).rev().filter(|(packet, _)| carries_media(packet)) {
+        *is_last = std::mem::replace(&mut unit_follows[usize::from(pid(packet))], starts_unit(packet));
+    }
+    let mut is_open = vec![false; PIDS];
+    let mut open = 0_usize;
+    let mut ends = vec![0];
+    for (number, (packet, is_last)) in
+        packets.iter().zip(is_last).enumerate().filter(|(_, (packet, _))| carries_media(packet))
+    {
+        let was_open = std::mem::replace(&mut is_open[usize::from(pid(packet))], !is_last || packet[3] & 0x20 == 0);
+        open = open + usize::from(is_open[usize::from(pid(packet))]) - usize::from(was_open);
+        if open == 0 {
+            ends.push(number + 1);
+        }
+    }
+    ends
 }
 
 /// What one look over all packets finds.

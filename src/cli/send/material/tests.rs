@@ -149,3 +149,33 @@ fn a_clock_that_jumps_is_followed_at_the_rate_before() {
     let (_, due) = take_all(&material, 1);
     assert!(due.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] < 200_000_000), "{due:?}");
 }
+
+#[test]
+fn a_feed_can_end_where_pictures_and_sound_are_whole_and_show_it() {
+    let start = |pid| packet(pid, 0, None, Some((0, 0)));
+    let middle = |pid| packet(pid, 0, None, None);
+    // Stuffing, as before the last bytes of a PES packet.
+    let last = |pid| packet(pid, 0, Some(0), None);
+    let (video, audio) = (0x100, 0x101);
+    let bytes = [
+        start(video),
+        start(audio),
+        last(video),
+        last(audio),
+        packet(NULL_PID, 0, None, None),
+        start(video),
+        middle(video),
+        // Its last packet is filled to the end: nothing shows that it is one.
+        start(video),
+        last(video),
+        start(audio),
+    ];
+    assert_eq!(clean_ends(bytes.as_flattened()), [0, 4, 9]);
+    let material = Material::new(bytes.concat(), Pace::Rate(1_000_000)).unwrap();
+    let (mut cursor, mut datagram) = (Cursor::new(), [0; DATAGRAM_LEN]);
+    assert_eq!(cursor.clean_end(&material), Some(0));
+    cursor.take(&material, &mut datagram);
+    assert_eq!(cursor.clean_end(&material), Some(2 * PACKET_LEN));
+    cursor.take(&material, &mut datagram);
+    assert_eq!((cursor.rounds(), cursor.clean_end(&material)), (1, Some(0)));
+}
