@@ -26,6 +26,8 @@ const LIBSRT_PORT: u16 = 30_130;
 const CONTROL_PORT: u16 = 30_180;
 /// From the start of the generator until every feed runs.
 const SETTLE: Duration = Duration::from_millis(3_000);
+/// How long the rings that are made ahead are waited for.
+const HOUSE_MAX: Duration = Duration::from_secs(60);
 const PAYLOAD_BYTES: f64 = 1_316.0;
 
 struct Options {
@@ -141,8 +143,9 @@ fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
         command.args(["--set", &format!("ingestion.srt.passphrase={PASSPHRASE}")]);
     }
     let receiver = command.spawn().ok()?;
-    // Rings are made ahead, ten a second at most.
-    thread::sleep(Duration::from_millis(1_000 + 200 * u64::from(feeds)));
+    // Rings are made ahead, ten a second at most, and slower where memory is slow to come.
+    thread::sleep(Duration::from_millis(1_000 + 100 * u64::from(feeds)));
+    wait_for_house(receiver.id());
     let to = match feed {
         Feed::Srt | Feed::SrtEncrypted => format!("srt://127.0.0.1:{SRT_PORT}?streamid=feed"),
         Feed::Rtp => format!("rtp://127.0.0.1:{RTP_PORT}"),
@@ -236,6 +239,21 @@ fn generator(options: &Options, feeds: u32, to: &str, encrypted: bool) -> Option
         command.args(["--passphrase", PASSPHRASE]);
     }
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()
+}
+
+/// Waits until the housekeeping thread has built what it builds at the start.
+fn wait_for_house(process: u32) {
+    let busy_s = || threads(process).iter().filter(|thread| thread.1 == "hw-house").map(|thread| thread.2).sum::<f64>();
+    let limit = Instant::now() + HOUSE_MAX;
+    let mut before = busy_s();
+    while Instant::now() < limit {
+        thread::sleep(Duration::from_millis(500));
+        let after = busy_s();
+        if after - before < 0.01 {
+            return;
+        }
+        before = after;
+    }
 }
 
 /// The generator's report; what it says of itself counts as a fault when it could not keep up.
