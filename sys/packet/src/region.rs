@@ -24,13 +24,17 @@ pub enum Pages {
     Small,
 }
 
+/// A range of addresses: where it begins, and how many bytes it has.
+#[cfg(not(miri))]
+type Span = (NonNull<u8>, usize);
+
 /// A mapped memory file. Zeroed at birth, never moved, unmapped on drop.
 pub(crate) struct Region {
     base: NonNull<u8>,
     length: usize,
     /// The mapping that `base` and `length` lie in.
     #[cfg(not(miri))]
-    mapped: (NonNull<u8>, usize),
+    mapped: Span,
     pages: Pages,
     memfd: OwnedFd,
 }
@@ -119,7 +123,7 @@ mod mapped {
 
     /// Reserves addresses for `length` bytes that begin at a multiple of [`HUGE_PAGE`], and returns where they begin and the
     /// whole reservation: the kernel aligns only those files that it means to give huge pages.
-    fn reserve_aligned(length: usize) -> Result<(NonNull<u8>, (NonNull<u8>, usize)), Errno> {
+    fn reserve_aligned(length: usize) -> Result<(NonNull<u8>, Span), Errno> {
         let reserved = length.checked_add(HUGE_PAGE).ok_or(Errno::NOMEM)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
