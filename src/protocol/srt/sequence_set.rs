@@ -23,6 +23,12 @@ impl SequenceSet {
         Self { words: vec![0; capacity / 64].into_boxed_slice(), count: 0 }
     }
 
+    /// How wide a window may be.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.words.len() * 64
+    }
+
     /// How many numbers are in it.
     #[inline]
     pub fn len(&self) -> usize {

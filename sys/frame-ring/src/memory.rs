@@ -252,6 +252,7 @@ impl MirroredData {
         // SAFETY: `frame .. + offset + len` lies in the two views (see `at`); `Writer` is the single writer
         // and its `written` slices borrow it, so no reference exists during `&mut self` appends.
         unsafe { copy::to_shared(frame.wrapping_add(offset), bytes) }
+        copy::prefetch_for_write(frame.wrapping_add(offset + bytes.len()));
     }
 
     /// Copies bytes from a virtual position, racing.
