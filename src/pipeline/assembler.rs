@@ -80,7 +80,11 @@ pub struct TrackStatistics {
     pub b_pictures: u64,
     /// Frames published with a damage mark.
     pub damaged: u64,
-    /// Whole frames missing, judged by the decoding times after a loss.
+    /// Whole frames missing, judged by the decoding times after a loss, which are told in steps as long as a frame.
+    ///
+    /// Not among them, because nothing tells of them: frames before the first that came and after the last; where decoding
+    /// times are derived (RTP), those that are shown before all that came; frames of a format that tells no duration while
+    /// no two have come that follow each other; and frames beside a break of the time line.
     pub lost: u64,
     /// Frames given up because they passed the size limit.
     pub too_large: u64,
@@ -149,7 +153,9 @@ impl<F: Framer> Assembler<F> {
             taken = bytes.len() - rest.len();
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, carriage, sink),
-                Step::Begin { position } => self.assembly.begin(now, position, carriage),
+                Step::Begin { position } => {
+                    self.assembly.begin(now, position, self.framer.start_is_certain(), carriage);
+                }
                 Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
                 Step::Skipped { len } => self.assembly.skipped(len),
             }
@@ -163,7 +169,9 @@ impl<F: Framer> Assembler<F> {
         while let Some(step) = self.framer.flush() {
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, &carriage, sink),
-                Step::Begin { position } => self.assembly.begin(now, position, &carriage),
+                Step::Begin { position } => {
+                    self.assembly.begin(now, position, self.framer.start_is_certain(), &carriage);
+                }
                 Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
                 Step::Skipped { len } => self.assembly.skipped(len),
             }
@@ -319,7 +327,7 @@ impl Assembly {
         self.marks.push_back(mark);
     }
 
-    fn begin(&mut self, now: Instant, position: u64, carriage: &Carriage) {
+    fn begin(&mut self, now: Instant, position: u64, start_is_certain: bool, carriage: &Carriage) {
         let mut mark = None;
         let mut passed = 0;
         while let Some(front) = self.marks.front()
@@ -331,7 +339,7 @@ impl Assembly {
         let at_mark = mark.is_some_and(|mark| mark.position == position);
         self.alignment.observe(at_mark && passed == 1);
         let mut damage = std::mem::take(&mut self.next_damage);
-        if self.after_loss && !at_mark {
+        if self.after_loss && !at_mark && !start_is_certain {
             damage |= Damage::START_MISSING;
         }
         if std::mem::take(&mut self.after_loss) {
@@ -339,7 +347,8 @@ impl Assembly {
         }
         if std::mem::take(&mut self.next_after_gap) {
             let anchor = self.prediction.last_dts.filter(|_| self.decode_time.is_known());
-            let gap = self.gap.get_or_insert(Gap { anchor, frames: 0, lost: 0, unsettled: 0 });
+            let learns_step = self.prediction.last_step == 0;
+            let gap = self.gap.get_or_insert(Gap { anchor, frames: 0, lost: 0, unsettled: 0, learns_step });
             gap.unsettled = self.decode_time.settles_after();
         }
         self.open = Some(Open {
@@ -404,7 +413,7 @@ impl Assembly {
             self.gap = None;
         }
         let is_known = self.decode_time.is_known();
-        let is_step = is_known && (self.gap.is_none() || self.prediction.last_step == 0);
+        let gap = self.gap;
         self.count_lost_frames(dts.filter(|_| is_known), duration);
         let mut damage = open.damage;
         if info.damaged {
@@ -430,7 +439,7 @@ impl Assembly {
             origin: self.last_carriage.origin,
             path_mask: open.path_mask,
         };
-        self.prediction.remember(&frame, is_step);
+        self.prediction.remember(&frame, is_known, gap);
         self.count(&frame, open.bytes);
         let delay_us = now.saturating_since(frame.due).as_micros();
         self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
@@ -483,14 +492,14 @@ impl Assembly {
         let Some(dts) = dts else { return };
         match gap.anchor {
             None => (gap.anchor, gap.frames) = (Some(dts), 0),
-            Some(anchor) if step > 0 => {
+            Some(_) if step == 0 => return,
+            Some(anchor) => {
                 let lost = ((dts - anchor + step / 2) / step).saturating_sub_unsigned(gap.frames);
                 if lost > gap.lost {
                     self.statistics.lost += lost.abs_diff(gap.lost);
                     gap.lost = lost;
                 }
             }
-            Some(_) => {}
         }
         gap.unsettled -= 1;
         if gap.unsettled == 0 {
@@ -569,8 +578,10 @@ struct Gap {
     frames: u64,
     /// Frames that were found missing among them.
     lost: i64,
-    /// Decoding times to come that may still tell of more; not 0.
+    /// Decoding times to come that may still tell of more, once it is known how long a frame lasts; not 0.
     unsettled: usize,
+    /// How long a frame lasts was not known before.
+    learns_step: bool,
 }
 
 /// The frame being assembled.
@@ -593,6 +604,8 @@ struct Open {
 #[derive(Clone, Copy, Debug, Default)]
 struct Prediction {
     last_dts: Option<i64>,
+    /// It is what it seems, and not a first guess.
+    last_is_known: bool,
     last_pts: Option<i64>,
     /// How far apart in decoding time the last two frames were that followed each other.
     last_step: i64,
@@ -610,15 +623,21 @@ impl Prediction {
         self.count_is_lost = true;
     }
 
-    /// Remembers a frame; `is_step`: its decoding time tells how long the one before lasted.
-    fn remember(&mut self, frame: &Frame, is_step: bool) {
+    /// Remembers a frame; `is_known`: its decoding time is what it seems; `gap`: where frames may be missing before it.
+    fn remember(&mut self, frame: &Frame, is_known: bool, gap: Option<Gap>) {
+        let was_known = std::mem::replace(&mut self.last_is_known, is_known && frame.dts.is_some());
         if let (Some(dts), Some(last)) = (frame.dts, self.last_dts)
-            && is_step
+            && was_known
+            && is_known
             && frame.discontinuity == DiscontinuityCause::None
             // One tick is what a derived time is moved by at least, and no step of a picture.
             && dts > last + 1
         {
-            self.last_step = dts - last;
+            let step = dts - last;
+            // Beside missing frames steps may be too long. Where none was known before, the shortest is believed.
+            if gap.is_none_or(|gap| gap.learns_step && (self.last_step == 0 || step < self.last_step)) {
+                self.last_step = step;
+            }
         }
         self.last_dts = frame.dts.or(self.last_dts);
         self.last_pts = frame.pts;

@@ -241,6 +241,10 @@ fn audio_after_a_loss_has_no_time_until_one_is_carried_and_what_was_lost_is_coun
             let time = 90_000 + i64::from(bytes[0]) * SAMPLES_TICKS;
             assert!(frame.pts.is_none_or(|pts| pts == time), "datagram {lost}: frame {} at {frame:?}", bytes[0]);
         }
+        // A header proves that what follows the gap is whole.
+        for (frame, bytes) in frames.iter().filter(|(frame, bytes)| frame.damage.any() && bytes.len() == 393) {
+            assert_eq!(frame.discontinuity, DiscontinuityCause::None, "datagram {lost}: frame {} {frame:?}", bytes[0]);
+        }
         let timed = frames.iter().filter(|(frame, _)| frame.pts.is_some()).count();
         assert!(timed >= 48 - 12 - 4, "datagram {lost}: {timed} frames have a time");
         let Content::Transport(transport) = bench.ingest.content() else { panic!("it is a transport stream") };
@@ -255,7 +259,10 @@ fn audio_after_a_loss_has_no_time_until_one_is_carried_and_what_was_lost_is_coun
 /// Pictures over RTP, each one packet with a marker; presentation times in the order I P B B.
 #[test]
 fn pictures_lost_over_rtp_are_counted_though_decoding_times_lag() {
-    for lost in [vec![20], vec![21, 22], vec![20, 21, 22, 23, 24, 25, 26], vec![17, 23, 30], vec![20, 24, 28, 32]] {
+    let early = (1..12).flat_map(|first| (first..first + 3).map(move |last| (first..=last).collect()));
+    let scattered = (1..12).map(|first| vec![first, first + 2, first + 5]);
+    let later = [vec![20], vec![21, 22], vec![20, 21, 22, 23, 24, 25, 26], vec![17, 23, 30], vec![20, 24, 28, 32]];
+    for lost in early.chain(scattered).chain(later) {
         let mut bench = Bench::new();
         let mut payload_types = PayloadTypes::default();
         payload_types.set(96, rtp::PayloadFormat::new(Encoding::H264));
