@@ -90,6 +90,10 @@ impl Syntax for Ac3 {
         matches!(header.details.substream, Substream::Independent(_))
     }
 
+    fn certainly_starts(header: &Header<Details>) -> bool {
+        matches!(header.details.substream, Substream::Independent(0))
+    }
+
     fn configure(&mut self, header: &Header<Details>, configuration: &mut TrackConfiguration) {
         let Details { sample_rate, channels, enhanced, .. } = header.details;
         let profile = if enhanced { "E-AC-3" } else { "" };

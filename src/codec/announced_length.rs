@@ -31,6 +31,11 @@ pub(super) trait Syntax {
         true
     }
 
+    /// Whether this frame is the first of its access unit wherever it stands.
+    fn certainly_starts(_header: &Header<Self::Details>) -> bool {
+        true
+    }
+
     /// An access unit starts with this header.
     fn configure(&mut self, header: &Header<Self::Details>, configuration: &mut TrackConfiguration);
 
@@ -391,6 +396,10 @@ impl<S: Syntax> Framer for AnnouncedLengthFramer<S> {
         // A frame more may be due when the access unit before had one.
         let all_frames = self.frames >= self.frames_before;
         matches!(self.state, State::Between { open: true, .. }) && self.held().is_empty() && all_frames
+    }
+
+    fn start_is_certain(&self) -> bool {
+        matches!(&self.state, State::Inside { header, .. } if S::certainly_starts(header))
     }
 }
 

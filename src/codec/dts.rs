@@ -63,7 +63,7 @@ impl DecodeTimeEstimator {
         self.latest.copy_within(at..self.len, at + 1);
         self.latest[at] = pts;
         self.len += 1;
-        let known = self.len > self.depth;
+        let known = self.is_known();
         let estimate = if known {
             self.latest[self.len - 1 - self.depth]
         } else {
@@ -87,6 +87,11 @@ impl DecodeTimeEstimator {
     pub fn restart(&mut self) {
         self.len = 0;
         self.last = None;
+    }
+
+    /// Whether there have been presentation times enough; until then decoding times are a guess.
+    pub fn is_known(&self) -> bool {
+        self.len > self.depth
     }
 
     /// The reorder depth in use, in access units.

@@ -120,6 +120,10 @@ impl Framer for AnyFramer {
     fn is_complete(&self) -> bool {
         for_each!(self, framer => framer.is_complete())
     }
+
+    fn start_is_certain(&self) -> bool {
+        for_each!(self, framer => framer.start_is_certain())
+    }
 }
 
 /// Makes a tuple struct around a framer a [`Framer`].
@@ -151,6 +155,10 @@ macro_rules! delegate_framer {
             #[inline]
             fn is_complete(&self) -> bool {
                 self.0.is_complete()
+            }
+
+            fn start_is_certain(&self) -> bool {
+                self.0.start_is_certain()
             }
         }
     };

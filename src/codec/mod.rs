@@ -59,6 +59,11 @@ pub trait Framer {
     fn is_complete(&self) -> bool {
         false
     }
+
+    /// Whether the access unit just begun has its first byte for certain, even right after bytes were lost.
+    fn start_is_certain(&self) -> bool {
+        false
+    }
 }
 
 /// One step of a [`Framer`].

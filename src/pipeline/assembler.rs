@@ -44,6 +44,25 @@ pub enum DecodeTime {
     Derived(Box<DecodeTimeEstimator>),
 }
 
+impl DecodeTime {
+    /// Whether decoding times are what they seem, and not a first guess.
+    fn is_known(&self) -> bool {
+        match self {
+            Self::Presentation => true,
+            Self::Derived(estimator) => estimator.is_known(),
+        }
+    }
+
+    /// Decoding times after a gap until all that it swallowed shows in them.
+    fn settles_after(&self) -> usize {
+        match self {
+            Self::Presentation => 1,
+            // A derived one is a presentation time so many places back.
+            Self::Derived(estimator) => 2 * estimator.reorder_depth() + 1,
+        }
+    }
+}
+
 /// What became of a track's frames, for people and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrackStatistics {
@@ -61,7 +80,11 @@ pub struct TrackStatistics {
     pub b_pictures: u64,
     /// Frames published with a damage mark.
     pub damaged: u64,
-    /// Whole frames missing, judged by the gap in decoding times after a loss.
+    /// Whole frames missing, judged by the decoding times after a loss, which are told in steps as long as a frame.
+    ///
+    /// Not among them, because nothing tells of them: frames before the first that came and after the last; where decoding
+    /// times are derived (RTP), those that are shown before all that came; frames of a format that tells no duration while
+    /// no two have come that follow each other; and frames beside a break of the time line.
     pub lost: u64,
     /// Frames given up because they passed the size limit.
     pub too_large: u64,
@@ -130,7 +153,9 @@ impl<F: Framer> Assembler<F> {
             taken = bytes.len() - rest.len();
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, carriage, sink),
-                Step::Begin { position } => self.assembly.begin(now, position, carriage),
+                Step::Begin { position } => {
+                    self.assembly.begin(now, position, self.framer.start_is_certain(), carriage);
+                }
                 Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
                 Step::Skipped { len } => self.assembly.skipped(len),
             }
@@ -144,7 +169,9 @@ impl<F: Framer> Assembler<F> {
         while let Some(step) = self.framer.flush() {
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, &carriage, sink),
-                Step::Begin { position } => self.assembly.begin(now, position, &carriage),
+                Step::Begin { position } => {
+                    self.assembly.begin(now, position, self.framer.start_is_certain(), &carriage);
+                }
                 Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
                 Step::Skipped { len } => self.assembly.skipped(len),
             }
@@ -261,6 +288,10 @@ struct Assembly {
     next_cause: DiscontinuityCause,
     /// Frames that end now do so because nothing more comes.
     end_unseen: bool,
+    /// Packets may have been lost, and no access unit has begun since.
+    next_after_gap: bool,
+    /// Frames are missing or may be; how many, the next times tell.
+    gap: Option<Gap>,
     packets_lost: u32,
     statistics: TrackStatistics,
     delay_us: Histogram<u32>,
@@ -280,6 +311,8 @@ impl Assembly {
             next_damage: Damage::NONE,
             next_cause: DiscontinuityCause::Start,
             end_unseen: false,
+            next_after_gap: false,
+            gap: None,
             packets_lost: 0,
             statistics: TrackStatistics::default(),
             delay_us: Histogram::new_with_max(60_000_000, 2).expect("the bounds are constant and valid"),
@@ -294,7 +327,7 @@ impl Assembly {
         self.marks.push_back(mark);
     }
 
-    fn begin(&mut self, now: Instant, position: u64, carriage: &Carriage) {
+    fn begin(&mut self, now: Instant, position: u64, start_is_certain: bool, carriage: &Carriage) {
         let mut mark = None;
         let mut passed = 0;
         while let Some(front) = self.marks.front()
@@ -306,10 +339,18 @@ impl Assembly {
         let at_mark = mark.is_some_and(|mark| mark.position == position);
         self.alignment.observe(at_mark && passed == 1);
         let mut damage = std::mem::take(&mut self.next_damage);
-        if self.after_loss && !at_mark {
+        if self.after_loss && !at_mark && !start_is_certain {
             damage |= Damage::START_MISSING;
         }
-        self.after_loss = false;
+        if std::mem::take(&mut self.after_loss) {
+            self.prediction.lose_count();
+        }
+        if std::mem::take(&mut self.next_after_gap) {
+            let anchor = self.prediction.last_dts.filter(|_| self.decode_time.is_known());
+            let learns_step = self.prediction.last_step == 0;
+            let gap = self.gap.get_or_insert(Gap { anchor, frames: 0, lost: 0, unsettled: 0, learns_step });
+            gap.unsettled = self.decode_time.settles_after();
+        }
         self.open = Some(Open {
             cause: std::mem::take(&mut self.next_cause),
             mark,
@@ -354,6 +395,7 @@ impl Assembly {
             sink.abandon();
             self.statistics.too_large += 1;
             self.next_cause = DiscontinuityCause::Dropped;
+            self.count_lost_frames(None, 0);
             return;
         }
         if configuration.generation != self.configuration_written {
@@ -367,9 +409,12 @@ impl Assembly {
         if breaks && discontinuity != DiscontinuityCause::Restart {
             discontinuity = DiscontinuityCause::TimeBase;
         }
-        if discontinuity == DiscontinuityCause::Loss {
-            self.count_lost_frames(dts, duration);
+        if breaks {
+            self.gap = None;
         }
+        let is_known = self.decode_time.is_known();
+        let gap = self.gap;
+        self.count_lost_frames(dts.filter(|_| is_known), duration);
         let mut damage = open.damage;
         if info.damaged {
             damage |= Damage::SYNTAX;
@@ -394,7 +439,7 @@ impl Assembly {
             origin: self.last_carriage.origin,
             path_mask: open.path_mask,
         };
-        self.prediction.remember(&frame);
+        self.prediction.remember(&frame, is_known, gap);
         self.count(&frame, open.bytes);
         let delay_us = now.saturating_since(frame.due).as_micros();
         self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
@@ -418,6 +463,7 @@ impl Assembly {
         }
         match (carried, &mut self.decode_time) {
             (Some((pts, dts)), DecodeTime::Presentation) => {
+                self.prediction.count_is_lost = false;
                 let pts = timeline.unwrap(pts);
                 (Some(pts), Some(dts.map_or(pts, |dts| timeline.unwrap(dts))))
             }
@@ -425,6 +471,7 @@ impl Assembly {
                 let pts = timeline.unwrap(pts);
                 (Some(pts), Some(estimator.decode_time(pts)))
             }
+            (None, _) if self.prediction.count_is_lost => (None, None),
             (None, _) => {
                 let step = self.prediction.step(duration);
                 let completes_frame = matches!(
@@ -437,11 +484,26 @@ impl Assembly {
         }
     }
 
+    /// Follows a gap with the next frame, whose decoding time is `None` as long as it cannot be told.
     fn count_lost_frames(&mut self, dts: Option<i64>, duration: u64) {
-        let (Some(dts), Some(last)) = (dts, self.prediction.last_dts) else { return };
         let step = self.prediction.step(duration);
-        if step > 0 && dts > last {
-            self.statistics.lost += (((dts - last) + step / 2) / step - 1).max(0) as u64;
+        let Some(gap) = &mut self.gap else { return };
+        gap.frames += 1;
+        let Some(dts) = dts else { return };
+        match gap.anchor {
+            None => (gap.anchor, gap.frames) = (Some(dts), 0),
+            Some(_) if step == 0 => return,
+            Some(anchor) => {
+                let lost = ((dts - anchor + step / 2) / step).saturating_sub_unsigned(gap.frames);
+                if lost > gap.lost {
+                    self.statistics.lost += lost.abs_diff(gap.lost);
+                    gap.lost = lost;
+                }
+            }
+        }
+        gap.unsettled -= 1;
+        if gap.unsettled == 0 {
+            self.gap = None;
         }
     }
 
@@ -466,6 +528,7 @@ impl Assembly {
         if let Some(open) = &mut self.open {
             open.damage |= damage;
         }
+        self.next_after_gap = true;
         if damage.contains(Damage::LOSS) {
             self.after_loss = true;
             if self.next_cause == DiscontinuityCause::None {
@@ -483,6 +546,8 @@ impl Assembly {
 
     fn restart(&mut self) {
         self.after_loss = true;
+        self.next_after_gap = false;
+        self.gap = None;
         self.next_cause = DiscontinuityCause::Restart;
         self.prediction = Prediction::default();
         self.marks.clear();
@@ -502,6 +567,21 @@ struct Mark {
     position: u64,
     pts: Option<u64>,
     dts: Option<u64>,
+}
+
+/// A place where packets were lost, and the frames since.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    /// Decoding time of the last frame before it; without one, of the first after it.
+    anchor: Option<i64>,
+    /// Frames since then.
+    frames: u64,
+    /// Frames that were found missing among them.
+    lost: i64,
+    /// Decoding times to come that may still tell of more, once it is known how long a frame lasts; not 0.
+    unsettled: usize,
+    /// How long a frame lasts was not known before.
+    learns_step: bool,
 }
 
 /// The frame being assembled.
@@ -524,21 +604,40 @@ struct Open {
 #[derive(Clone, Copy, Debug, Default)]
 struct Prediction {
     last_dts: Option<i64>,
+    /// It is what it seems, and not a first guess.
+    last_is_known: bool,
     last_pts: Option<i64>,
     /// How far apart in decoding time the last two frames were that followed each other.
     last_step: i64,
     /// The last time stamp that an audio track carried, and the samples played since.
     audio_base: Option<i64>,
     audio_samples: u64,
+    /// Access units may be missing since the last time that was carried, so that nothing can be counted on from it.
+    count_is_lost: bool,
 }
 
 impl Prediction {
-    fn remember(&mut self, frame: &Frame) {
+    /// Access units may be missing between the last one and the next.
+    fn lose_count(&mut self) {
+        self.audio_base = None;
+        self.count_is_lost = true;
+    }
+
+    /// Remembers a frame; `is_known`: its decoding time is what it seems; `gap`: where frames may be missing before it.
+    fn remember(&mut self, frame: &Frame, is_known: bool, gap: Option<Gap>) {
+        let was_known = std::mem::replace(&mut self.last_is_known, is_known && frame.dts.is_some());
         if let (Some(dts), Some(last)) = (frame.dts, self.last_dts)
+            && was_known
+            && is_known
             && frame.discontinuity == DiscontinuityCause::None
-            && dts > last
+            // One tick is what a derived time is moved by at least, and no step of a picture.
+            && dts > last + 1
         {
-            self.last_step = dts - last;
+            let step = dts - last;
+            // Beside missing frames steps may be too long. Where none was known before, the shortest is believed.
+            if gap.is_none_or(|gap| gap.learns_step && (self.last_step == 0 || step < self.last_step)) {
+                self.last_step = step;
+            }
         }
         self.last_dts = frame.dts.or(self.last_dts);
         self.last_pts = frame.pts;

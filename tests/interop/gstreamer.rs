@@ -9,21 +9,28 @@ use crate::reference::hashed;
 use crate::tap::Frame;
 
 /// An access unit put together from the captured datagrams.
-struct AccessUnit {
-    timestamp: u32,
-    bytes: Vec<u8>,
-    key: bool,
+pub struct AccessUnit {
+    pub timestamp: u32,
+    pub bytes: Vec<u8>,
+    pub key: bool,
 }
 
 /// Which payload format a capture is of.
 #[derive(Clone, Copy)]
-enum Format {
+pub enum Format {
     H264,
     Hevc,
 }
 
-/// Runs a pipeline that sends to `to`, and hands each datagram on to `forward` while keeping it.
-fn capture(pipeline: &str, tee: &UdpSocket, forward: SocketAddr) -> Vec<Vec<u8>> {
+/// Runs a pipeline that sends to `tee`, and hands each datagram on to `forward` while keeping it.
+pub fn capture(pipeline: &str, tee: &UdpSocket, forward: SocketAddr) -> Vec<Vec<u8>> {
+    let to = tee.local_addr().unwrap().port();
+    let pipeline = format!("{pipeline} ! udpsink host=127.0.0.1 port={to} sync=true");
+    capture_from(Command::new("gst-launch-1.0").arg("-q").args(pipeline.split_whitespace()), tee, forward)
+}
+
+/// Runs a sender to `tee`, and hands each datagram on to `forward` while keeping it.
+pub fn capture_from(sender: &mut Command, tee: &UdpSocket, forward: SocketAddr) -> Vec<Vec<u8>> {
     struct Running(Child);
     impl Drop for Running {
         fn drop(&mut self) {
@@ -31,38 +38,38 @@ fn capture(pipeline: &str, tee: &UdpSocket, forward: SocketAddr) -> Vec<Vec<u8>>
             let _ = self.0.wait();
         }
     }
-    let to = tee.local_addr().unwrap().port();
-    let pipeline = format!("{pipeline} ! udpsink host=127.0.0.1 port={to} sync=true");
-    let mut gstreamer = Running(
-        Command::new("gst-launch-1.0")
-            .arg("-q")
-            .args(pipeline.split_whitespace())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("GStreamer is installed"),
-    );
+    sender.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut running = Running(sender.spawn().unwrap_or_else(|error| panic!("{sender:?}: {error}")));
     tee.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let mut datagrams = Vec::new();
+    // Senders may send a whole picture at once. Beyond the system's limit for whoever may go there.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(tee, 8 << 20);
+    let mut datagrams: Vec<Vec<u8>> = Vec::new();
     let mut buffer = [0; 2_048];
     let began = Instant::now();
     loop {
         match tee.recv_from(&mut buffer) {
             Ok((len, _)) => {
                 tee.send_to(&buffer[..len], forward).expect("forwarded");
+                if let Some(last) = datagrams.last() {
+                    assert_eq!(sequence(&buffer), sequence(last).wrapping_add(1), "the capture is whole");
+                }
                 datagrams.push(buffer[..len].to_vec());
             }
-            Err(_) if gstreamer.0.try_wait().expect("a child").is_some() => break,
-            Err(_) => assert!(began.elapsed() < Duration::from_secs(40), "GStreamer goes on for ever"),
+            Err(_) if running.0.try_wait().expect("a child").is_some() => break,
+            Err(_) => assert!(began.elapsed() < Duration::from_secs(40), "{sender:?} goes on for ever"),
         }
     }
-    assert!(datagrams.len() > 50, "GStreamer sent {} datagrams", datagrams.len());
+    assert!(datagrams.len() > 50, "{sender:?} sent {} datagrams", datagrams.len());
     datagrams
 }
 
+/// The sequence number of an RTP packet.
+pub fn sequence(datagram: &[u8]) -> u16 {
+    u16::from_be_bytes([datagram[2], datagram[3]])
+}
+
 /// Depacketizes (RFC 6184 §5.6 to §5.8, RFC 7798 §4.4) a capture without loss; independent of the product.
-fn access_units(datagrams: &[Vec<u8>], format: Format) -> Vec<AccessUnit> {
+pub fn access_units(datagrams: &[Vec<u8>], format: Format) -> Vec<AccessUnit> {
     let mut units: Vec<AccessUnit> = Vec::new();
     for datagram in datagrams {
         let timestamp = u32::from_be_bytes(datagram[4..8].try_into().unwrap());

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The frames without what a caller that closes too early may have cut: damaged ones at the end, and the last of each track,
 /// which was open when the session ended and whose end nothing proves.
-fn without_the_end(mut frames: Vec<Frame>) -> Vec<Frame> {
+pub fn without_the_end(mut frames: Vec<Frame>) -> Vec<Frame> {
     while frames.last().is_some_and(|frame| frame.damaged) {
         frames.pop();
     }
@@ -32,7 +32,7 @@ fn usual_clip() -> Arc<clips::Clip> {
 }
 
 /// A process of this test that does not outlive it.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -42,12 +42,12 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    fn wait(&mut self) {
+    pub fn wait(&mut self) {
         let began = Instant::now();
         while self.0.try_wait().expect("a child").is_none() {
             assert!(began.elapsed() < Duration::from_secs(30), "it goes on for ever");

@@ -20,6 +20,7 @@ pub struct Reference {
 pub struct Track {
     /// The name it gets: kind and number within the kind.
     pub name: String,
+    pub pid: u16,
     pub packets: Vec<Packet>,
     /// What ffprobe calls its codec.
     codec: String,
@@ -112,6 +113,7 @@ impl Reference {
                             *number += 1;
                             Track {
                                 name: format!("{kind}{}", *number - 1),
+                                pid,
                                 packets: Vec::new(),
                                 codec: codecs[&index].clone(),
                                 carried: carried.get(&pid).cloned().unwrap_or_default(),

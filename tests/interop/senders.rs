@@ -69,7 +69,12 @@ pub struct SrtSender {
 impl SrtSender {
     /// Calls `127.0.0.1:port`; `query` goes on the end of the URL.
     pub fn start(port: u16, query: &str) -> Self {
-        let url = format!("srt://127.0.0.1:{port}?latency={SRT_LATENCY_MS}&{query}");
+        Self::with_latency(port, SRT_LATENCY_MS, query)
+    }
+
+    /// The same with a latency of its own.
+    pub fn with_latency(port: u16, latency_ms: u32, query: &str) -> Self {
+        let url = format!("srt://127.0.0.1:{port}?latency={latency_ms}&{query}");
         let mut child = Command::new("srt-live-transmit")
             .args(["-a:no", &format!("-chunk:{DATAGRAM}"), "file://con", &url])
             .stdin(Stdio::piped())

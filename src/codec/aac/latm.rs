@@ -236,6 +236,10 @@ impl Framer for LatmFramer {
     fn is_complete(&self) -> bool {
         self.loas.is_complete()
     }
+
+    fn start_is_certain(&self) -> bool {
+        self.loas.start_is_certain()
+    }
 }
 
 /// `AudioSyncStream` (ISO/IEC 14496-3 table 1.36).

@@ -210,6 +210,90 @@ fn whole_frames_that_are_lost_are_counted() {
     assert_eq!(first_after.discontinuity, DiscontinuityCause::Loss);
 }
 
+/// AAC LC, 48 kHz, stereo: `count` frames of `len` bytes each with their ADTS headers, told apart by their bytes.
+fn adts_frames(first: u8, count: u8, len: usize) -> Vec<u8> {
+    let frames = (first..first + count).flat_map(|number| {
+        let high = (0x80 | len >> 11) as u8;
+        let mut frame = vec![0xff, 0xf1, 0x4c, high, (len >> 3) as u8, (len << 5) as u8 | 0x1f, 0xfc];
+        frame.resize(len, number);
+        frame
+    });
+    frames.collect()
+}
+
+#[test]
+fn audio_after_a_loss_has_no_time_until_one_is_carried_and_what_was_lost_is_counted() {
+    const SAMPLES_TICKS: i64 = 1_920;
+    let mut mux = Mux::new(MuxConfiguration::new(vec![MuxTrack::new(0x101, Codec::AacAdts)])).unwrap();
+    let mut stream = Vec::new();
+    for packet in 0..4_u8 {
+        let data = adts_frames(packet * 12, 12, 400);
+        let time = 90_000 + u64::from(packet) * 12 * SAMPLES_TICKS as u64;
+        mux.write(0, &AccessUnit { pts: time, dts: time, random_access: true, data: &data }, &mut stream);
+    }
+    // Whatever datagram is lost, no frame has the time of another, and none is forgotten.
+    for lost in 1..stream.len() / (7 * 188) - 1 {
+        let mut bench = Bench::new();
+        bench.send(&stream, |number| number != lost);
+        bench.finish();
+        let frames = bench.frames();
+        for (frame, bytes) in frames.iter().filter(|(frame, _)| !frame.damage.any()) {
+            let time = 90_000 + i64::from(bytes[0]) * SAMPLES_TICKS;
+            assert!(frame.pts.is_none_or(|pts| pts == time), "datagram {lost}: frame {} at {frame:?}", bytes[0]);
+        }
+        // A header proves that what follows the gap is whole.
+        for (frame, bytes) in frames.iter().filter(|(frame, bytes)| frame.damage.any() && bytes.len() == 393) {
+            assert_eq!(frame.discontinuity, DiscontinuityCause::None, "datagram {lost}: frame {} {frame:?}", bytes[0]);
+        }
+        let timed = frames.iter().filter(|(frame, _)| frame.pts.is_some()).count();
+        assert!(timed >= 48 - 12 - 4, "datagram {lost}: {timed} frames have a time");
+        let Content::Transport(transport) = bench.ingest.content() else { panic!("it is a transport stream") };
+        let statistics = *transport.tracks().next().unwrap().assembler.statistics();
+        // The last PES packet has no other after it that could tell.
+        if frames.last().is_some_and(|(frame, _)| frame.pts.is_some()) {
+            assert_eq!(statistics.frames + statistics.lost, 48, "datagram {lost}: {statistics:?}");
+        }
+    }
+}
+
+/// Pictures over RTP, each one packet with a marker; presentation times in the order I P B B.
+#[test]
+fn pictures_lost_over_rtp_are_counted_though_decoding_times_lag() {
+    let early = (1..12).flat_map(|first| (first..first + 3).map(move |last| (first..=last).collect()));
+    let scattered = (1..12).map(|first| vec![first, first + 2, first + 5]);
+    let later = [vec![20], vec![21, 22], vec![20, 21, 22, 23, 24, 25, 26], vec![17, 23, 30], vec![20, 24, 28, 32]];
+    for lost in early.chain(scattered).chain(later) {
+        let mut bench = Bench::new();
+        let mut payload_types = PayloadTypes::default();
+        payload_types.set(96, rtp::PayloadFormat::new(Encoding::H264));
+        bench.ingest = Ingest::new(payload_types.clone());
+        let options = rtp::SourceOptions { payload_types, ..rtp::SourceOptions::default() };
+        bench.ingest.attach(Protocol::Rtp(Box::new(rtp::Source::new(options, 1))));
+        for number in 0..60_u16 {
+            let shown = match number % 3 {
+                _ if number == 0 => 0,
+                1 => number + 2,
+                _ => number - 1,
+            };
+            let mut datagram = vec![0x80, 0x80 | 96];
+            datagram.extend(number.to_be_bytes());
+            datagram.extend((u32::from(shown) * FRAME_TICKS as u32).to_be_bytes());
+            datagram.extend([0, 0, 0, 7, if number == 0 { 0x65 } else { 0x41 }, 0x88, 0x84]);
+            datagram.resize(100, 0xab);
+            bench.now += Duration::from_millis(40);
+            bench.send(&datagram, |_| !lost.contains(&number));
+        }
+        bench.now += Duration::from_secs(1);
+        bench.ingest.handle_timeout(bench.now);
+        bench.ingest.deliver(bench.now, &mut bench.lists);
+        bench.finish();
+        let Content::Elementary(elementary) = bench.ingest.content() else { panic!("it is H.264") };
+        let statistics = elementary.track().assembler.statistics();
+        assert_eq!(statistics.frames, 60 - lost.len() as u64, "{lost:?}: {statistics:?}");
+        assert_eq!(statistics.lost, lost.len() as u64, "{lost:?}: {statistics:?}");
+    }
+}
+
 #[test]
 fn a_pes_length_closes_a_frame_once_the_track_has_proved_to_be_aligned() {
     let mut bench = Bench::new();

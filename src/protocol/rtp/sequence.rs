@@ -6,7 +6,7 @@ use crate::base::Instant;
 pub const MIN_SEQUENTIAL: u32 = 2;
 /// A packet this far or farther ahead is no loss but a jump (RFC 3550 A.1).
 pub const MAX_DROPOUT: u16 = 3000;
-/// A packet this far or farther back is no reordering but a jump (RFC 3550 A.1).
+/// A packet this far or farther back is no reordering but a jump (RFC 3550 A.1), unless more reordering is provided for.
 pub const MAX_MISORDER: u16 = 100;
 
 /// Follows the sequence numbers of a proven source over their wraps.
@@ -15,6 +15,7 @@ pub const MAX_MISORDER: u16 = 100;
 /// sequence number on the wire, so that a position can be found in a capture.
 #[derive(Clone, Debug)]
 pub struct SequenceTracker {
+    max_misorder: u16,
     highest: u64,
     base: u64,
     received: u64,
@@ -43,20 +44,22 @@ pub struct LossReport {
 }
 
 impl SequenceTracker {
-    /// A source whose first packet has this sequence number.
-    pub fn new(first: u16) -> Self {
+    /// A source whose first packet has this sequence number, and whose packets may come up to `reorder_depth` positions late.
+    pub fn new(first: u16, reorder_depth: usize) -> Self {
+        // A jump back of a quarter of the numbers must remain one.
+        let max_misorder = reorder_depth.saturating_add(1).clamp(usize::from(MAX_MISORDER), 1 << 14) as u16;
         // One turn up, so that packets from before the first one have a position too.
-        Self::starting_at((1 << 16) + u64::from(first))
+        Self::starting_at((1 << 16) + u64::from(first), max_misorder)
     }
 
-    fn starting_at(base: u64) -> Self {
-        Self { highest: base - 1, base, received: 0, expected_prior: 0, received_prior: 0 }
+    fn starting_at(base: u64, max_misorder: u16) -> Self {
+        Self { max_misorder, highest: base - 1, base, received: 0, expected_prior: 0, received_prior: 0 }
     }
 
     /// The source starts anew at this sequence number; gives its position, which is above all before.
     pub fn restart(&mut self, first: u16) -> u64 {
         let ahead = first.wrapping_sub(self.highest as u16).wrapping_sub(1);
-        *self = Self::starting_at(self.highest + 1 + u64::from(ahead));
+        *self = Self::starting_at(self.highest + 1 + u64::from(ahead), self.max_misorder);
         self.base
     }
 
@@ -66,7 +69,7 @@ impl SequenceTracker {
         let ahead = sequence.wrapping_sub(self.highest as u16);
         if ahead < MAX_DROPOUT {
             Judgement::At(self.highest + u64::from(ahead))
-        } else if ahead > MAX_MISORDER.wrapping_neg() {
+        } else if ahead > self.max_misorder.wrapping_neg() {
             Judgement::At(self.highest - u64::from(ahead.wrapping_neg()))
         } else {
             Judgement::Jump
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn positions_run_on_over_the_wrap_and_show_the_sequence_number() {
-        let mut tracker = SequenceTracker::new(65_534);
+        let mut tracker = SequenceTracker::new(65_534, 0);
         assert_eq!(tracker.judge(65_534), Judgement::At((1 << 16) + 65_534));
         run(&mut tracker, [65_534, 65_535]);
         assert_eq!(tracker.judge(0), Judgement::At(2 << 16));
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_limits_of_dropout_and_misorder_are_those_of_the_rfc() {
-        let mut tracker = SequenceTracker::new(0);
+        let mut tracker = SequenceTracker::new(0, 0);
         run(&mut tracker, 0..=1000);
         let highest = tracker.highest();
         assert_eq!(tracker.judge(1000 + 2999), Judgement::At(highest + 2999));
@@ -181,8 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn where_more_reordering_is_provided_for_it_is_no_jump() {
+        for (reorder_depth, back) in [(100, 100), (2_000, 2_000), (usize::MAX, (1 << 14) - 1)] {
+            let mut tracker = SequenceTracker::new(0, reorder_depth);
+            run(&mut tracker, 0..=20_000);
+            let highest = tracker.highest();
+            assert_eq!(tracker.judge(20_000 - back), Judgement::At(highest - u64::from(back)));
+            assert_eq!(tracker.judge(20_000 - back - 1), Judgement::Jump);
+        }
+    }
+
+    #[test]
     fn a_restart_goes_up_to_the_next_position_with_that_sequence_number() {
-        let mut tracker = SequenceTracker::new(100);
+        let mut tracker = SequenceTracker::new(100, 0);
         run(&mut tracker, [100, 101]);
         let position = tracker.restart(7);
         assert_eq!(position, (2 << 16) + 7);
@@ -194,7 +208,7 @@ mod tests {
 
     #[test]
     fn loss_is_reported_per_interval_and_in_all() {
-        let mut tracker = SequenceTracker::new(0);
+        let mut tracker = SequenceTracker::new(0, 0);
         run(&mut tracker, [0, 1, 3]);
         let first = tracker.report();
         assert_eq!((first.fraction_lost, first.cumulative_lost, first.extended_highest_sequence), (64, 1, 3));

@@ -264,7 +264,7 @@ impl Source {
     pub fn new(options: SourceOptions, random: u64) -> Self {
         Self {
             current: None,
-            sequence: SequenceTracker::new(0),
+            sequence: SequenceTracker::new(0, options.reorder_depth),
             reorder: ReorderBuffer::new(options.reorder_depth, options.reorder_wait),
             timestamps: Unwrapper::new(),
             run: 0,
