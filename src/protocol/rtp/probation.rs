@@ -37,6 +37,11 @@ impl Probation {
         Self { ssrc: header.ssrc, peer, last_sequence: header.sequence, run: 1, last_arrival: now, held }
     }
 
+    /// Bytes of the packets held.
+    pub fn held_bytes(&self) -> u64 {
+        self.held.iter().map(|(_, datagram)| datagram.packet.len() as u64).sum()
+    }
+
     /// Whether packets of this source from this peer belong here.
     #[inline]
     pub fn is_of(&self, ssrc: u32, peer: SocketAddr) -> bool {

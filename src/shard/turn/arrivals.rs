@@ -55,9 +55,12 @@ impl Shard {
             }),
             ..SourceOptions::default()
         };
+        let (packets, bytes) = (proven.held() as u64, proven.held_bytes());
         let source = rtp::Source::from_probation(options, self.random.bits(), now, proven);
         let protocol = Protocol::Rtp(Box::new(source));
         if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::Rtp, protocol, peer) {
+            let session = self.sessions.get_mut(index);
+            (session.packets, session.bytes) = (packets, bytes);
             self.touched.push(index);
         }
     }
@@ -192,6 +195,8 @@ impl Shard {
             session.detach(now);
         }
         (session.role, session.kind) = (arrived.role, arrived.kind);
+        session.packets += arrived.packets;
+        session.bytes += arrived.bytes;
         let mut ingest = arrived.ingest;
         if let Some(protocol) = ingest.take_protocol() {
             session.attach(now, protocol, peer, About::default());
