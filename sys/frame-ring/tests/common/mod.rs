@@ -9,6 +9,7 @@ use headworks_frame_ring::writer::Writer;
 
 pub mod c_compiler;
 pub mod other_process;
+pub mod python;
 
 pub fn spec() -> RingSpec {
     RingSpec {
