@@ -223,12 +223,19 @@ impl StreamReader {
             let known = self.tracks.iter().rposition(|track| track.name == name);
             if let Some(index) = known {
                 let track = &mut self.tracks[index];
-                match (track.ring.state(), track.standing) {
-                    (State::Superseded, _) if drained(&track.ring) => track.standing = Standing::Done,
-                    (State::Live | State::Stalled, Standing::Ended) => {
+                let (state, is_drained) = (track.ring.state(), drained(&track.ring));
+                match (state, track.standing) {
+                    // Its source returned; it may have been replaced since, but what it wrote comes first.
+                    (_, Standing::Ended) if !is_drained || matches!(state, State::Live | State::Stalled) => {
                         track.standing = Standing::Read;
                         self.events.push_back(StreamEvent::TrackAdded { track: index });
                         continue;
+                    }
+                    (State::Superseded, _) if is_drained => {
+                        track.standing = Standing::Done;
+                        if let Some(count) = track.ring.take_skipped() {
+                            self.events.push_back(StreamEvent::Skipped { track: index, count });
+                        }
                     }
                     // It may have been cleared away since, and another one have its name.
                     (State::Ended, Standing::Ended) => {}

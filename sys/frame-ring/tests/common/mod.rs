@@ -4,8 +4,12 @@
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::RingSpec;
 use headworks_frame_ring::descriptor::FrameDescriptor;
-use headworks_frame_ring::layout::TrackKind;
+use headworks_frame_ring::layout::{self, TrackKind};
 use headworks_frame_ring::writer::Writer;
+
+pub mod c_compiler;
+pub mod other_process;
+pub mod python;
 
 pub fn spec() -> RingSpec {
     RingSpec {
@@ -46,4 +50,26 @@ pub fn write(writer: &mut Writer, bell: &mut BellWriter, bytes: &[u8], key: bool
         writer.append(piece).unwrap();
     }
     writer.commit(&FrameDescriptor { key, pts: Some(writer.head_seq() as i64 * 3600), ..Default::default() }, bell)
+}
+
+/// The golden vectors as a ring: one frame, `payload` with side data `side`, and configuration `sps`.
+pub fn golden_ring() -> tempfile::TempDir {
+    let bytes = |text: &str| -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter_map(|b| char::from(b).to_digit(16)).map(|d| d as u8).collect();
+        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    };
+    let mut ctl = vec![0; layout::SLOT_OFFSET + 64 * layout::SLOT_SIZE];
+    let mut put = |at: usize, bytes: &[u8]| ctl[at..at + bytes.len()].copy_from_slice(bytes);
+    let header = bytes(include_str!("../golden/header.hex"));
+    put(0, &header[..0x80]);
+    put(layout::HEADER_CRC, &header[0x80..]);
+    put(0x1000, &bytes(include_str!("../golden/hot.hex")));
+    put(layout::CONFIG_OFFSET + layout::CONFIG_SIZE, &bytes(include_str!("../golden/configuration.hex")));
+    put(layout::SLOT_OFFSET + layout::SLOT_SIZE, &bytes(include_str!("../golden/slot.hex")));
+    let dir = directory();
+    std::fs::write(dir.path().join("ctl"), ctl).unwrap();
+    let mut data = vec![0; 1 << 18];
+    data[0x40..0x4C].copy_from_slice(b"payload\0side");
+    std::fs::write(dir.path().join("data"), data).unwrap();
+    dir
 }

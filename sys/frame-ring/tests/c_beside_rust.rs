@@ -1,0 +1,320 @@
+//! `include/headworks.h` beside the Rust reader: the same stream, whatever happens to it, is the same lines from both.
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::c_compiler::READERS;
+use common::other_process::{OtherProcess, fnv};
+use common::{directory, payload, spec};
+use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::builder::{self, RingSpec};
+use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor};
+use headworks_frame_ring::layout::{SLOT_OFFSET, SLOT_SIZE, State, TrackKind};
+use headworks_frame_ring::reader::{ReadError, Start};
+use headworks_frame_ring::stream_reader::{StreamEvent, StreamNext, StreamReader};
+use headworks_frame_ring::writer::Writer;
+
+const SLOTS: u32 = 16;
+
+fn ring_spec(kind: TrackKind) -> RingSpec {
+    RingSpec { kind, slot_count: SLOTS, ..spec() }
+}
+
+/// A stream to which things happen.
+struct Source {
+    directory: tempfile::TempDir,
+    /// Always there, but for the moment of a restart.
+    bell: Option<BellWriter>,
+    tracks: Vec<(String, TrackKind, Writer)>,
+    random: u64,
+    frames: u64,
+}
+
+impl Source {
+    fn new(seed: u64) -> Self {
+        let directory = directory();
+        let bell = Some(BellWriter::create(directory.path()).unwrap());
+        let mut source = Self { directory, bell, tracks: Vec::new(), random: seed.wrapping_mul(2) | 1, frames: 0 };
+        source.add_track("video0", TrackKind::Video);
+        source.add_track("audio0", TrackKind::Audio);
+        source
+    }
+
+    fn bell(&mut self) -> &mut BellWriter {
+        self.bell.as_mut().unwrap()
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % below
+    }
+
+    fn add_track(&mut self, name: &str, kind: TrackKind) {
+        let temporary = self.directory.path().join(".tmp-1");
+        let writer = builder::create(&temporary, &ring_spec(kind)).unwrap();
+        builder::publish(&temporary, &self.directory.path().join(name)).unwrap();
+        self.tracks.retain(|(known, ..)| known != name);
+        self.tracks.push((name.to_owned(), kind, writer));
+        self.bell().tracks_changed();
+    }
+
+    fn any_track(&mut self) -> usize {
+        self.draw(self.tracks.len() as u64) as usize
+    }
+
+    fn write_frame(&mut self, track: usize) {
+        let large = self.draw(6) == 0;
+        let size = self.draw(if large { 60_000 } else { 3_000 }) as usize;
+        let key = self.draw(6) == 0;
+        let damaged = self.draw(10) == 0;
+        let side = self.draw(5) == 0;
+        let reconfigured = self.draw(12) == 0;
+        let jumps = self.draw(20) == 0;
+        self.frames += 1;
+        let writer = &mut self.tracks[track].2;
+        if reconfigured {
+            writer.set_configuration(&payload(self.frames, 40)).unwrap();
+        }
+        writer.append(&payload(self.frames, size)).unwrap();
+        if side {
+            writer.append_side_data(&payload(self.frames, 33)).unwrap();
+        }
+        let discontinuity = if jumps { Discontinuity::TimeBaseJump } else { Discontinuity::None };
+        writer.commit(
+            &FrameDescriptor { key, damaged, discontinuity, ..Default::default() },
+            self.bell.as_mut().unwrap(),
+        );
+    }
+
+    /// The newest slot of a ring speaks of bytes that are not its own, or of another frame.
+    fn break_newest_slot(&mut self, track: usize) {
+        let (name, _, writer) = &self.tracks[track];
+        let Some(seq) = writer.head_seq().checked_sub(1) else { return };
+        let ctl = fs::OpenOptions::new().write(true).open(self.directory.path().join(name).join("ctl")).unwrap();
+        let slot = SLOT_OFFSET as u64 + seq % u64::from(SLOTS) * SLOT_SIZE as u64;
+        let (at, word) = [(16, u64::MAX), (48, seq + 1)][self.draw(2) as usize];
+        ctl.write_all_at(&word.to_le_bytes(), slot + at).unwrap();
+    }
+
+    /// Headworks itself comes back.
+    fn restart(&mut self) {
+        let root = self.directory.path().to_owned();
+        let tracks = std::mem::take(&mut self.tracks);
+        for (name, kind, writer) in tracks {
+            drop(writer);
+            let writer = builder::attach(&root.join(&name), &ring_spec(kind)).unwrap();
+            self.tracks.push((name, kind, writer));
+        }
+        drop(self.bell.take());
+        let bell = self.bell.insert(BellWriter::attach(&root).unwrap());
+        for (.., writer) in &self.tracks {
+            bell.advance_to(writer.stream_seq_after());
+        }
+    }
+
+    fn happen(&mut self) {
+        let track = self.any_track();
+        match self.draw(24) {
+            0 => self.break_newest_slot(track),
+            1 => self.bell().set_state(State::Stalled),
+            2 => self.bell().set_state(State::Live),
+            3 => self.restart(),
+            4 => {
+                self.tracks[track].2.set_state(State::Ended);
+                self.bell().tracks_changed();
+            }
+            5 => {
+                self.tracks[track].2.set_state(State::Live);
+                self.bell().tracks_changed();
+            }
+            6 => {
+                let (name, kind, _) = &self.tracks[track];
+                let (name, kind) = (name.clone(), *kind);
+                self.add_track(&name, kind);
+            }
+            7 if self.tracks.len() < 5 => {
+                let name = format!("data{}", self.tracks.len());
+                self.add_track(&name, TrackKind::Data);
+            }
+            _ => {
+                for _ in 0..=self.draw(8) {
+                    let track = self.any_track();
+                    self.write_frame(track);
+                }
+            }
+        }
+    }
+}
+
+/// What the C program prints, from the Rust reader.
+struct Printer {
+    reader: StreamReader,
+    /// Of each track, the configuration last seen.
+    configurations: Vec<u32>,
+    added: BTreeSet<usize>,
+}
+
+impl Printer {
+    fn line(&mut self) -> String {
+        let name = |reader: &StreamReader, track: usize| reader.track(track).unwrap().name().to_owned();
+        let (event, passed) = match self.reader.next(Duration::ZERO) {
+            StreamNext::Frame { track, frame } => {
+                self.configurations.resize(self.configurations.len().max(track + 1), 0);
+                let generation = frame.descriptor.config_generation;
+                let changed = std::mem::replace(&mut self.configurations[track], generation) != generation;
+                let text = format!(
+                    "frame {} {} {:016x} {:016x} stream {} key {} discontinuity {} damaged {} changed {}",
+                    frame.descriptor.seq,
+                    frame.payload.len(),
+                    fnv(frame.payload),
+                    fnv(frame.side_data),
+                    frame.stream_seq,
+                    u8::from(frame.descriptor.key),
+                    frame.descriptor.discontinuity as u16,
+                    u8::from(frame.descriptor.damaged),
+                    u8::from(changed),
+                );
+                return format!("{} {text}", name(&self.reader, track));
+            }
+            StreamNext::Event(event) => (event, "frames passed over on the way to a random access point"),
+        };
+        let reader = &self.reader;
+        let position = |track: usize| reader.track(track).unwrap().ring().position();
+        let (track, text) = match event {
+            StreamEvent::Lapped { track, lost, resume_at } => {
+                (track, format!("overtaken by the writer: {lost}, on to {resume_at}"))
+            }
+            StreamEvent::Skipped { track, count } => (track, format!("{passed}: {count}, on to {}", position(track))),
+            StreamEvent::TrackAdded { track } => {
+                let is_new = self.added.insert(track);
+                let replaces = is_new && (0..track).any(|earlier| name(reader, earlier) == name(reader, track));
+                let text = if replaces { "replaced by another, which has been opened" } else { "a new track" };
+                (track, text.to_owned())
+            }
+            StreamEvent::TrackEnded { track } => (track, "a track has ended".to_owned()),
+            StreamEvent::TrackFailed { track, error: ReadError::Head { .. } } => {
+                (track, "the head of the ring went back".to_owned())
+            }
+            StreamEvent::TrackFailed { track, error } => {
+                let what = match error {
+                    ReadError::Bounds { .. } => "a frame outside its ring",
+                    ReadError::Descriptor(_) => "a frame without a descriptor",
+                    _ => "the checksum of a frame does not match",
+                };
+                (track, format!("{what}: 1, on to {}", position(track)))
+            }
+            StreamEvent::Timeout => return "stream nothing came in time".to_owned(),
+            StreamEvent::Stalled => return "stream the source is silent".to_owned(),
+            StreamEvent::Ended => return "stream ended".to_owned(),
+            StreamEvent::WriterDead | StreamEvent::Superseded => panic!("{event:?}"),
+        };
+        format!("{} {text}", name(reader, track))
+    }
+}
+
+/// What is said up to the next frame, or up to that there is none. A replaced ring is a new track to the Rust reader, so what both say
+/// about several tracks at one moment may have another order; and a track that is new and replaced at once may just be new.
+fn moment(mut line: impl FnMut() -> String) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let line = line();
+        if line.contains(" frame ") || line.starts_with("stream ") {
+            let new = lines.clone();
+            lines.retain(|line: &String| {
+                line.split_once(" replaced").is_none_or(|(track, _)| !new.contains(&format!("{track} a new track")))
+            });
+            lines.sort_unstable();
+            lines.push(line);
+            return lines;
+        }
+        lines.push(line);
+    }
+}
+
+/// A moment of each; they must be the same.
+fn step(source: &mut Source, rust: &mut Printer, c: &mut OtherProcess, lines: &mut Vec<String>) {
+    // Nobody's clock may have a part in what is said.
+    source.bell().heartbeat(1);
+    let said = moment(|| rust.line());
+    let beside = moment(|| {
+        c.say("\n");
+        c.line()
+    });
+    assert_eq!(said, beside, "after:\n{}", lines.join("\n"));
+    lines.extend(said);
+}
+
+fn read_beside(program: &Path, seed: u64, start: (Start, &str)) -> Vec<String> {
+    let mut source = Source::new(seed);
+    let mut lines = Vec::new();
+    for _ in 0..source.draw(12) {
+        source.happen();
+    }
+    let path = source.directory.path().to_owned();
+    let mut rust = Printer {
+        reader: StreamReader::open(&path, start.0, None).unwrap(),
+        configurations: Vec::new(),
+        added: BTreeSet::new(),
+    };
+    rust.reader.verify_checksums(true);
+    let words = ["stream".as_ref(), path.as_os_str(), start.1.as_ref(), "verify".as_ref(), "step".as_ref()];
+    let mut c = OtherProcess::start(Command::new(program).args(words).arg("timeout=0"));
+    assert_eq!(c.line(), "ready");
+    for _ in 0..60 {
+        source.happen();
+        for _ in 0..=source.draw(9) {
+            step(&mut source, &mut rust, &mut c, &mut lines);
+        }
+    }
+    for (.., writer) in &mut source.tracks {
+        writer.set_state(State::Ended);
+    }
+    source.bell().tracks_changed();
+    source.bell().set_state(State::Ended);
+    while lines.last().is_none_or(|line| line != "stream ended") {
+        step(&mut source, &mut rust, &mut c, &mut lines);
+    }
+    lines
+}
+
+#[test]
+fn whatever_happens_to_a_stream_both_readers_say_the_same() {
+    let mut all = Vec::new();
+    for seed in 0..20 {
+        for start in [
+            (Start::Key, "key"),
+            (Start::Live, "live"),
+            (Start::Oldest, "oldest"),
+            (Start::OldestKey, "oldest-key"),
+            (Start::Seq(5), "sequence=5"),
+        ] {
+            let program = &READERS[seed as usize % READERS.len()];
+            all.extend(read_beside(program, seed * 5 + all.len() as u64, start));
+        }
+    }
+    // All that can be said has been said.
+    for words in [
+        " frame ",
+        "overtaken by the writer",
+        "passed over",
+        "a new track",
+        "replaced by another",
+        "a track has ended",
+        "a frame outside its ring",
+        "a frame without a descriptor",
+        "the source is silent",
+        "nothing came in time",
+        " damaged 1 ",
+        " discontinuity 2 ",
+    ] {
+        assert!(all.iter().any(|line| line.contains(words)), "{words}");
+    }
+    println!("{} lines", all.len());
+}

@@ -1,0 +1,46 @@
+//! The C compilers that are here, and the program of theirs that prints what the C reader sees.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+pub const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+pub const SANITIZERS: [&str; 4] = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
+
+pub fn is_there(compiler: &str) -> bool {
+    Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+pub fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+pub fn compile(compiler: &str, arguments: &[&str], from: &Path, to: &Path) {
+    let include = source("include");
+    let output = Command::new(compiler)
+        .args(arguments)
+        .arg("-I")
+        .arg(include)
+        .arg("-o")
+        .arg(to)
+        .arg(from)
+        .arg("-pthread")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{compiler} {arguments:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The program that prints what the C reader sees, once per compiler, without and with sanitizers.
+pub static READERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
+    let mut readers = Vec::new();
+    for compiler in ["gcc", "clang"].into_iter().filter(|compiler| is_there(compiler)) {
+        for (name, arguments) in [("plain", &["-O2"][..]), ("sanitized", &SANITIZERS)] {
+            let to = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("read-{compiler}-{name}"));
+            let arguments = [&["-std=c99"], &WARNINGS[..], arguments].concat();
+            compile(compiler, &arguments, &source("tests/c/read.c"), &to);
+            readers.push(to);
+        }
+    }
+    assert!(!readers.is_empty(), "neither gcc nor clang is here");
+    readers
+});
