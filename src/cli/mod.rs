@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 pub mod impairment;
 pub mod relay;
+pub mod ring;
 pub mod send;
 pub mod serve;
 pub mod streams;

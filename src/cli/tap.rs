@@ -170,7 +170,7 @@ pub fn run(arguments: TapArguments) -> Result<Exit, TapError> {
 }
 
 /// `cam1/video0` is a track of `cam1`; `studio/cam1` is a stream, for `cam1` cannot be the name of a track.
-fn split_target(target: &str) -> (&str, Option<&str>) {
+pub(super) fn split_target(target: &str) -> (&str, Option<&str>) {
     let is_track = |name: &str| {
         ["video", "audio", "data", "transport"].iter().any(|kind| {
             name.strip_prefix(kind).is_some_and(|n| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()))
@@ -540,7 +540,7 @@ fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-const fn random_access_name(kind: RandomAccess) -> Option<&'static str> {
+pub(super) const fn random_access_name(kind: RandomAccess) -> Option<&'static str> {
     match kind {
         RandomAccess::None => None,
         RandomAccess::Idr => Some("idr"),
@@ -553,7 +553,7 @@ const fn random_access_name(kind: RandomAccess) -> Option<&'static str> {
     }
 }
 
-const fn discontinuity_name(cause: Discontinuity) -> Option<&'static str> {
+pub(super) const fn discontinuity_name(cause: Discontinuity) -> Option<&'static str> {
     match cause {
         Discontinuity::None => None,
         Discontinuity::Start => Some("start"),
