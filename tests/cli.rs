@@ -216,6 +216,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["tap", "cam1", "--from", "yesterday"],
         &["tap", "cam1", "--frames", "0"],
         &["tap", "cam1", "--json", "--out", "-"],
+        &["tap", "cam1", "--format", "mpegts"],
         &["drink"],
     ] {
         assert_eq!(run(root.path(), arguments).status.code(), Some(2), "{arguments:?}");
@@ -321,11 +322,15 @@ fn a_reader_that_was_overtaken_says_how_many_frames_it_lost() {
 
 #[test]
 fn a_closed_pipe_ends_the_reader_without_a_word() {
+    closed_pipe_ends_quietly(&["tap", "cam1", "--json"]);
+    closed_pipe_ends_quietly(&["tap", "cam1", "--format", "mpegts", "--out", "-"]);
+}
+
+fn closed_pipe_ends_quietly(arguments: &[&str]) {
     let root = root();
     let mut feed = Feed::new(root.path(), "cam1");
     let mut video = feed.track("video0", TrackKind::Video, *b"h264");
-    let mut reader =
-        command(root.path(), &["tap", "cam1", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = command(root.path(), arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(reader.stdout.take());
     let began = Instant::now();
     for n in 0.. {

@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod bench;
 pub mod check;
 pub mod completions;
+mod container_output;
 pub mod impairment;
 pub mod relay;
 pub mod ring;
