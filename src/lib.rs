@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | 8 | [`cli`] | what a person types |
 //! | 7 | [`control`] | people and machines asking over HTTP, in a thread of its own |
+//! | 6 | [`egress`] | readers of rings that make something of frames |
 //! | 5 | [`shard`] | time, sockets, cores: the only floor that does data-path I/O or reads a clock |
 //! | 4 | [`output`] | frames into rings, and the directory that readers find them by |
 //! | 3 | [`pipeline`] | joins protocol, container and codec into access units on one timeline |
@@ -75,6 +76,7 @@ pub mod codec;
 pub mod config;
 pub mod container;
 pub mod control;
+pub mod egress;
 pub mod media;
 pub mod output;
 pub mod pipeline;

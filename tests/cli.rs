@@ -216,6 +216,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["tap", "cam1", "--from", "yesterday"],
         &["tap", "cam1", "--frames", "0"],
         &["tap", "cam1", "--json", "--out", "-"],
+        &["tap", "cam1", "--format", "mpegts"],
         &["drink"],
     ] {
         assert_eq!(run(root.path(), arguments).status.code(), Some(2), "{arguments:?}");
@@ -321,11 +322,15 @@ fn a_reader_that_was_overtaken_says_how_many_frames_it_lost() {
 
 #[test]
 fn a_closed_pipe_ends_the_reader_without_a_word() {
+    closed_pipe_ends_quietly(&["tap", "cam1", "--json"]);
+    closed_pipe_ends_quietly(&["tap", "cam1", "--format", "mpegts", "--out", "-"]);
+}
+
+fn closed_pipe_ends_quietly(arguments: &[&str]) {
     let root = root();
     let mut feed = Feed::new(root.path(), "cam1");
     let mut video = feed.track("video0", TrackKind::Video, *b"h264");
-    let mut reader =
-        command(root.path(), &["tap", "cam1", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = command(root.path(), arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(reader.stdout.take());
     let began = Instant::now();
     for n in 0.. {
@@ -378,6 +383,173 @@ fn streams_are_listed_with_their_states() {
         lines[0]
     );
     assert!(lines[1].starts_with("cam/1   live   video0  h264        7    721        1   0.320 s"), "{}", lines[1]);
+}
+
+/// A video and an audio ring of `cam1`, as a stream leaves them.
+fn two_rings(root: &Path) -> (Feed, Writer, Writer) {
+    let mut feed = Feed::new(root, "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    let mut audio = feed.track("audio0", TrackKind::Audio, *b"aac ");
+    video.set_configuration(b"parameter sets").unwrap();
+    video.heartbeat(monotonic_ns());
+    for n in 0..80 {
+        feed.picture(&mut video, n);
+        feed.frame(&mut audio, &[n as u8; 20], &FrameDescriptor { pts: Some(n * 1_920), ..FrameDescriptor::default() });
+    }
+    (feed, video, audio)
+}
+
+#[test]
+fn a_ring_tells_its_shape_and_what_a_reader_finds() {
+    let root = root();
+    let (_feed, video, _audio) = two_rings(root.path());
+    let output = run(root.path(), &["ring", "info", "cam1", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let info = &objects(&output)[0];
+    let ring = &info["rings"][1];
+    assert_eq!((&info["bell"]["stream_head"], &ring["track"]), (&160.into(), &"video0".into()));
+    for (group, field, value) in [
+        ("header", "version", Value::from("1.0")),
+        ("header", "codec", "h264".into()),
+        ("header", "crc", true.into()),
+        ("header", "slots", 64.into()),
+        ("header", "capacity", (1 << 18).into()),
+        ("header", "frame_size_max", (16 << 10).into()),
+        ("header", "numa_node", Value::Null),
+        ("pages", "page_size", 4096.into()),
+        ("pages", "mapped", (1 << 18).into()),
+        ("writer", "state", "live".into()),
+        ("writer", "epoch", 1.into()),
+        ("writer", "heartbeat_count", 1.into()),
+        ("hot", "head_seq", 80.into()),
+        ("hot", "last_key_seq", 75.into()),
+        ("hot", "frames", 80.into()),
+        // One slot of 64 is being written next.
+        ("reader", "frames", 63.into()),
+        ("reader", "oldest_seq", 17.into()),
+        ("reader", "newest_seq", 79.into()),
+        ("reader", "last_key_seq", 75.into()),
+        ("reader", "seconds", 2.48.into()),
+    ] {
+        assert_eq!(ring[group][field], value, "{group}.{field}");
+    }
+    assert_eq!(ring["configurations"][0]["bytes"], "706172616d657465722073657473");
+    drop(video);
+    let people = run(root.path(), &["ring", "info", "cam1/video0"]);
+    let people = text(&people.stdout);
+    assert!(
+        people.contains("63 frames, 2.48 s, ") && people.contains("seq 17 to 79, 12 keys, the last one 75"),
+        "{people}"
+    );
+    assert!(!people.contains("audio0"), "{people}");
+    let output = run(root.path(), &["ring", "info", "cam1/video7"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cam1 has no track video7 (it has: audio0, video0)"));
+    assert_eq!(run(root.path(), &["ring", "info", "cam2"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_sound_ring_is_verified_and_each_wrong_slot_is_named() {
+    use std::os::unix::fs::FileExt;
+    let root = root();
+    let (feed, video, _audio) = two_rings(root.path());
+    let verify = |target: &str| run(root.path(), &["ring", "verify", target, "--json"]);
+    let output = verify("cam1");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let report = &objects(&output)[0];
+    assert_eq!(report["sound"], true);
+    let ring = &report["rings"][1];
+    assert_eq!((&ring["frames"], &ring["checksums"], &ring["configurations"]), (&63.into(), &63.into(), &1.into()));
+
+    let change = |file: &str, at: u64, bytes: &[u8]| {
+        let file = std::fs::OpenOptions::new().write(true).open(feed.directory.join("video0").join(file)).unwrap();
+        file.write_all_at(bytes, at).unwrap();
+    };
+    let slots = run(root.path(), &["ring", "dump", "cam1/video0", "--json"]);
+    let position =
+        |seq: u64| objects(&slots).iter().find(|slot| slot["seq"] == seq).unwrap()["position"].as_u64().unwrap();
+    let slot = |seq: u64| video.header().slot_at(seq) as u64;
+    change("data", position(20) + 7, &[0xff]);
+    change("ctl", slot(30), &[9; 8]);
+    change("ctl", slot(40) + 16, &u32::MAX.to_le_bytes());
+    change("ctl", slot(50) + 32, &1_u64.to_le_bytes());
+    change("ctl", video.header().config_at(1) as u64 + 32, b"P");
+    let output = verify("cam1/video0");
+    assert_eq!(output.status.code(), Some(1));
+    let faults = objects(&output)[0]["rings"][0]["faults"].as_array().unwrap().clone();
+    let found: Vec<_> = faults.iter().map(|fault| (fault["seq"].as_u64(), fault["what"].as_str().unwrap())).collect();
+    let expected = [
+        (None, "configuration 1: configuration damaged"),
+        (Some(20), "frame 20: checksum does not match"),
+        (Some(30), "frame 30: its lock is 0x909090909090909, not 0x1f"),
+        (Some(40), "frame 40: impossible extent"),
+        (Some(50), "frame 50: stream_seq 1 after 98"),
+    ];
+    assert_eq!(found, expected);
+    let people = run(root.path(), &["ring", "verify", "cam1"]);
+    assert_eq!(people.status.code(), Some(1));
+    assert!(text(&people.stdout).contains("cam1/audio0: sound") && text(&people.stdout).contains("cam1/video0: WRONG"));
+}
+
+#[test]
+fn slots_are_dumped_with_their_payloads() {
+    let root = root();
+    let (_feed, _video, _audio) = two_rings(root.path());
+    let output = run(root.path(), &["ring", "dump", "cam1", "--json"]);
+    let slots = objects(&output);
+    assert_eq!(slots.len(), 126);
+    assert_eq!((&slots[0]["track"], &slots[63]["track"]), (&"audio0".into(), &"video0".into()));
+    let third = slots.iter().find(|slot| slot["track"] == "video0" && slot["seq"] == 18).unwrap();
+    for (field, value) in [
+        ("stream_seq", Value::from(36)),
+        ("key_seq", 15.into()),
+        ("len", 118.into()),
+        ("pts", 72_000.into()),
+        ("dts", 64_800.into()),
+        ("segment", 3.into()),
+        ("config_generation", 1.into()),
+        ("crc32c", format!("{:08x}", crc32c::crc32c(&picture_bytes(18))).into()),
+        ("key", false.into()),
+    ] {
+        assert_eq!(third[field], value, "{field}");
+    }
+    let one = run(root.path(), &["ring", "dump", "cam1/video0", "--seq", "79", "--payload", "-"]);
+    assert_eq!(one.stdout, picture_bytes(79));
+    let file = root.path().join("payloads");
+    let all = run(root.path(), &["ring", "dump", "cam1/video0", "--payload", file.to_str().unwrap()]);
+    assert_eq!(text(&all.stdout).lines().count(), 64, "a header and 63 frames");
+    assert_eq!(std::fs::read(file).unwrap(), (17..80).flat_map(picture_bytes).collect::<Vec<_>>());
+    let gone = run(root.path(), &["ring", "dump", "cam1/video0", "--seq", "3"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone.stderr).contains("cam1/video0 holds the frames 17 to 79, not 3"), "{}", text(&gone.stderr));
+    assert_eq!(run(root.path(), &["ring", "dump", "cam1", "--payload", "-"]).status.code(), Some(2));
+}
+
+#[test]
+fn rings_are_looked_into_by_any_member_of_the_readers_group() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become another user");
+        return;
+    }
+    let parent = root();
+    std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let root = parent.path().join("rings");
+    headworks_frame_ring::directory::create_root(&root, "nogroup").unwrap();
+    let (_feed, _video, _audio) = two_rings(&root);
+    let nogroup = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&root).unwrap()).to_string();
+    let as_other = |gid: &str| {
+        Command::new("setpriv")
+            .args(["--reuid", "12345", "--regid", gid, "--clear-groups"])
+            .args([env!("CARGO_BIN_EXE_headworks"), "ring", "verify", "cam1", "--root"])
+            .arg(&root)
+            .output()
+            .unwrap()
+    };
+    let member = as_other(&nogroup);
+    assert_eq!(member.status.code(), Some(0), "{}", text(&member.stderr));
+    let stranger = as_other("12345");
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(text(&stranger.stderr).contains("Permission denied"), "{}", text(&stranger.stderr));
 }
 
 /// Ports that were free a moment ago: SRT, RTP, RTCP, control.

@@ -9,11 +9,12 @@ use super::bench::{self, BenchArguments, BenchError};
 use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
 use super::relay::{RelayArguments, RelayError};
+use super::ring::{RingArguments, RingError};
 use super::send::{SendArguments, SendError};
 use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{check, completions, relay, send, serve, streams, tap};
+use super::{check, completions, relay, ring, send, serve, streams, tap};
 use crate::config::{self, Config, ConfigError, Loaded};
 
 const EXAMPLES: &str = "\
@@ -24,6 +25,7 @@ Examples:
   headworks streams                             see what comes in
   headworks tap cam1                            see every frame of a stream
   headworks tap cam1/video0 --from key --out - | ffplay -f h264 -
+  headworks ring verify cam1                    check every frame still in shared memory
   headworks check                               see what this host lacks, and the cure
   headworks send --to 'srt://127.0.0.1:30000?streamid=cam1'   send a feed to try it with
 
@@ -45,6 +47,7 @@ enum Command {
     Serve(ServeArguments),
     Tap(TapArguments),
     Streams(StreamsArguments),
+    Ring(RingArguments),
     Check(CheckArguments),
     Send(Box<SendArguments>),
     Relay(Box<RelayArguments>),
@@ -122,6 +125,9 @@ pub enum CommandError {
     /// `streams`.
     #[error(transparent)]
     Streams(#[from] StreamsError),
+    /// `ring`.
+    #[error(transparent)]
+    Ring(#[from] RingError),
     /// `send`.
     #[error(transparent)]
     Send(#[from] SendError),
@@ -134,7 +140,7 @@ impl CommandError {
     /// The exit code that goes with it.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Tap(TapError::Usage(_)) => Exit::Usage,
+            Self::Tap(TapError::Usage(_)) | Self::Ring(RingError::Usage(_)) => Exit::Usage,
             Self::Relay(error) if error.is_usage() => Exit::Usage,
             Self::Send(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,
@@ -155,6 +161,7 @@ impl Arguments {
             Command::Check(arguments) => check::run(&arguments)?,
             Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
+            Command::Ring(arguments) => ring::run(&arguments)?,
             Command::Relay(arguments) => {
                 relay::run(&arguments)?;
                 Exit::Done

@@ -172,11 +172,11 @@ fn look_at_track(entry: &StreamEntry, name: String) -> Option<Track> {
 }
 
 /// `None` before the first heartbeat, and for one of the future: it is of another boot.
-fn heartbeat_age(heartbeat_ns: u64, now_ns: u64) -> Option<Duration> {
+pub(super) fn heartbeat_age(heartbeat_ns: u64, now_ns: u64) -> Option<Duration> {
     now_ns.checked_sub(heartbeat_ns).filter(|_| heartbeat_ns > 0).map(Duration::from_nanos)
 }
 
-const fn state_name(state: State) -> &'static str {
+pub(super) const fn state_name(state: State) -> &'static str {
     match state {
         State::Live => "live",
         State::Stalled => "stalled",

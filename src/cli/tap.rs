@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::arguments::{Exit, RootArgument};
+use super::container_output::ContainerOutput;
 use super::table::printable;
+use crate::egress::remux::Container;
 use crate::output::reader::bell::BellError;
 use crate::output::reader::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
 use crate::output::reader::directory::{encode_name, list_tracks};
@@ -44,7 +46,13 @@ Fields of --json:
 Examples:
   headworks tap cam1                                            every frame of every track
   headworks tap cam1/video0 --from key --out - | ffplay -f h264 -
+  headworks tap cam1 --format mpegts --out - | ffmpeg -i - -c copy cam1.mp4
+  headworks tap cam1 --format matroska --out cam1.mkv --timeout 60
   headworks tap cam1 --frames 250 --timeout 20 --json --hash sha256
+
+--format writes all tracks, or the one named, from a picture on that decoding can start at. Time stamps are the source's until it \
+starts anew, and go on without a jump then. mpegts has data too, marks damaged frames (transport_error_indicator), and takes \
+tracks that come later; matroska has pictures and sound, and counts from 0.
 
 Exit codes: 0 --frames reached or the stream ended, 1 error, 2 usage, 3 --timeout passed first";
 
@@ -72,9 +80,12 @@ pub struct TapArguments {
     /// Add a hash of the payload
     #[arg(long, value_enum)]
     hash: Option<Hash>,
-    /// Write the payloads of one track to a file, or to standard output
+    /// Write the frames to a file, or to standard output
     #[arg(long, value_name = "FILE|-")]
     out: Option<PathBuf>,
+    /// What --out is to hold
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    format: Format,
     #[command(flatten)]
     root: RootArgument,
 }
@@ -93,6 +104,16 @@ enum From {
 enum Hash {
     /// SHA-256, as 64 hex digits in the field `sha256`
     Sha256,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The payloads of one track as they stand in its ring
+    Raw,
+    /// An MPEG-2 transport stream of all tracks
+    Mpegts,
+    /// A Matroska file of all video and audio tracks
+    Matroska,
 }
 
 fn seconds(text: &str) -> Result<Duration, std::num::ParseFloatError> {
@@ -154,6 +175,9 @@ pub fn run(arguments: TapArguments) -> Result<Exit, TapError> {
     if standard_output && arguments.json {
         return Err(TapError::Usage("--json and --out - both want standard output: give --out a file"));
     }
+    if arguments.format != Format::Raw && arguments.out.is_none() {
+        return Err(TapError::Usage("--format says what --out is to hold: add --out FILE, or --out - for a pipe"));
+    }
     let payloads: Option<Box<dyn Write>> = match &arguments.out {
         None => None,
         Some(_) if standard_output => Some(Box::new(io::stdout().lock())),
@@ -170,7 +194,7 @@ pub fn run(arguments: TapArguments) -> Result<Exit, TapError> {
 }
 
 /// `cam1/video0` is a track of `cam1`; `studio/cam1` is a stream, for `cam1` cannot be the name of a track.
-fn split_target(target: &str) -> (&str, Option<&str>) {
+pub(super) fn split_target(target: &str) -> (&str, Option<&str>) {
     let is_track = |name: &str| {
         ["video", "audio", "data", "transport"].iter().any(|kind| {
             name.strip_prefix(kind).is_some_and(|n| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()))
@@ -189,6 +213,8 @@ struct Tap {
     directory: PathBuf,
     deadline: Option<Instant>,
     payloads: Option<Box<dyn Write>>,
+    /// With `--format`.
+    container: Option<ContainerOutput>,
     lines: io::BufWriter<io::Stdout>,
     tracks: Vec<Track>,
     frames: u64,
@@ -224,6 +250,11 @@ impl Tap {
             only: only.map(str::to_owned),
             deadline: arguments.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             payloads,
+            container: match arguments.format {
+                Format::Raw => None,
+                Format::Mpegts => Some(ContainerOutput::new(Container::MpegTs)),
+                Format::Matroska => Some(ContainerOutput::new(Container::Matroska)),
+            },
             lines: io::BufWriter::new(io::stdout()),
             tracks: Vec::new(),
             frames: 0,
@@ -233,6 +264,14 @@ impl Tap {
     }
 
     fn run(&mut self) -> Result<Exit, TapError> {
+        let exit = self.run_to_the_end();
+        if let (Some(container), Some(to), Ok(_)) = (&mut self.container, &mut self.payloads, &exit) {
+            container.finish(to)?;
+        }
+        exit
+    }
+
+    fn run_to_the_end(&mut self) -> Result<Exit, TapError> {
         let mut start = match self.arguments.from {
             From::Live => Start::Live,
             From::Key => Start::Key,
@@ -287,6 +326,9 @@ impl Tap {
     fn read(&mut self, reader: &mut StreamReader, start: Start) -> Result<Stop, TapError> {
         let opened = bell_identity(&self.directory);
         self.tracks.clear();
+        if let Some(container) = &mut self.container {
+            container.begin_reader();
+        }
         loop {
             if self.is_over() {
                 return Ok(Stop::Exit(self.timed_out()));
@@ -296,7 +338,12 @@ impl Tap {
                 .map_or(WAIT_MAX, |deadline| deadline.saturating_duration_since(Instant::now()).min(WAIT_MAX));
             let event = match reader.next(wait) {
                 StreamNext::Frame { track, frame } => {
-                    self.frame(track, &frame)?;
+                    let written = self.frame(track, &frame)?;
+                    if let (Some(container), true) = (&mut self.container, written) {
+                        container.hold(&frame);
+                        let to = self.payloads.as_mut().expect("--format asks for --out");
+                        container.write(reader, track, to)?;
+                    }
                     if self.arguments.frames.is_some_and(|most| self.frames >= most) {
                         return Ok(Stop::Exit(Exit::Done));
                     }
@@ -322,6 +369,9 @@ impl Tap {
                     eprintln!("{}: {error}", self.track_name(track));
                 }
                 StreamEvent::TrackEnded { track } => {
+                    if let Some(container) = &mut self.container {
+                        container.end_track(track);
+                    }
                     eprintln!("{} ended", self.track_name(track));
                     if self.only.is_some() {
                         return Ok(Stop::Exit(Exit::Done));
@@ -362,6 +412,10 @@ impl Tap {
             lapped: 0,
             awaiting_key: start == Start::Key && header.kind == TrackKind::Video,
         });
+        if let Some(container) = &mut self.container {
+            container.add_track(track, &self.directory);
+            return Ok(());
+        }
         let first = &self.tracks[0].name;
         if self.payloads.is_some() && self.tracks.iter().any(|track| track.name != *first) {
             let names: Vec<&str> = self.tracks.iter().map(|track| track.name.as_str()).collect();
@@ -374,15 +428,16 @@ impl Tap {
         Ok(())
     }
 
-    fn frame(&mut self, index: usize, frame: &Frame<'_>) -> Result<(), TapError> {
+    /// `false` when it is not wanted.
+    fn frame(&mut self, index: usize, frame: &Frame<'_>) -> Result<bool, TapError> {
         let track = &mut self.tracks[index];
         if track.awaiting_key && !frame.descriptor.key {
-            return Ok(());
+            return Ok(false);
         }
         track.awaiting_key = false;
         let lapped = std::mem::take(&mut track.lapped);
         self.frames += 1;
-        if let Some(payloads) = &mut self.payloads {
+        if let Some(payloads) = self.payloads.as_mut().filter(|_| self.container.is_none()) {
             payloads.write_all(frame.payload)?;
             payloads.flush()?;
         }
@@ -394,7 +449,7 @@ impl Tap {
             line.write_for_people(&mut self.lines, &frame.descriptor, self.frames == 1)?;
         }
         self.lines.flush()?;
-        Ok(())
+        Ok(true)
     }
 
     fn track_name(&self, index: usize) -> String {
@@ -540,7 +595,7 @@ fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-const fn random_access_name(kind: RandomAccess) -> Option<&'static str> {
+pub(super) const fn random_access_name(kind: RandomAccess) -> Option<&'static str> {
     match kind {
         RandomAccess::None => None,
         RandomAccess::Idr => Some("idr"),
@@ -553,7 +608,7 @@ const fn random_access_name(kind: RandomAccess) -> Option<&'static str> {
     }
 }
 
-const fn discontinuity_name(cause: Discontinuity) -> Option<&'static str> {
+pub(super) const fn discontinuity_name(cause: Discontinuity) -> Option<&'static str> {
     match cause {
         Discontinuity::None => None,
         Discontinuity::Start => Some("start"),

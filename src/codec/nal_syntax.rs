@@ -1,5 +1,7 @@
 //! Syntax that H.264 and H.265 share: NAL unit payloads, parameter sets, SEI messages, parts of the VUI.
 
+use memchr::memmem;
+
 use crate::base::bits::BitReader;
 use crate::media::{Rational, Timecode, TransferFunction};
 
@@ -50,6 +52,28 @@ pub fn unescape<'a>(unit: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
         len += 1;
     }
     &buffer[..len]
+}
+
+/// The NAL units of a whole access unit in Annex B, without start codes and the zeros behind them.
+pub fn units(access_unit: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const PREFIX: &[u8] = &[0, 0, 1];
+    let mut starts = memmem::find_iter(access_unit, PREFIX).map(|at| at + PREFIX.len()).peekable();
+    std::iter::from_fn(move || {
+        let start = starts.next()?;
+        let end = starts.peek().map_or(access_unit.len(), |next| next - PREFIX.len());
+        let zeros = access_unit[start..end].iter().rev().take_while(|byte| **byte == 0).count();
+        Some(&access_unit[start..end - zeros])
+    })
+    .filter(|unit| !unit.is_empty())
+}
+
+/// Appends the NAL units of a whole access unit in Annex B, each with its length in four bytes before it (ISO/IEC 14496-15
+/// §5.3.4.2).
+pub fn write_with_lengths(access_unit: &[u8], out: &mut Vec<u8>) {
+    for unit in units(access_unit) {
+        out.extend((unit.len() as u32).to_be_bytes());
+        out.extend_from_slice(unit);
+    }
 }
 
 /// Writes a NAL unit with a start code before it.

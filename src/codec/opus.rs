@@ -77,6 +77,18 @@ impl Syntax for Opus {
     }
 }
 
+/// Appends the `opus_control_header`, without trims and extensions, of a packet with `len` bytes.
+pub fn write_control_header(len: usize, out: &mut Vec<u8>) {
+    out.extend([0x7f, 0xe0]);
+    out.resize(out.len() + len / 255, 255);
+    out.push((len % 255) as u8);
+}
+
+/// The `channel_config_code` whose identification header this is; `None` when there is none.
+pub fn channel_configuration(head: &[u8]) -> Option<u8> {
+    (0..=8).chain(0x82..=0x88).find(|code| opus_head(*code).0[..] == *head)
+}
+
 /// Samples at 48 kHz in a packet, from its TOC byte and the byte behind it (RFC 6716 §3.1); `None` when longer than 120 ms.
 pub fn packet_samples(toc: u8, second: Option<u8>) -> Option<u32> {
     let frame = match toc >> 3 {
@@ -159,6 +171,20 @@ mod tests {
         stream.extend([0xfd; 600]);
         let (units, skipped) = units_of(&mut OpusFramer::new(Some(6)), &stream);
         assert_eq!((units[0].bytes.len(), units[0].info.samples, skipped), (600, 1920, 0));
+    }
+
+    #[test]
+    fn a_control_header_written_is_read_back() {
+        for len in [4, 254, 255, 600] {
+            let mut stream = Vec::new();
+            write_control_header(len, &mut stream);
+            stream.extend(vec![0xfc; len]);
+            let (units, skipped) = units_of(&mut OpusFramer::new(None), &stream);
+            assert_eq!((units[0].bytes.len(), skipped), (len, 0));
+        }
+        assert_eq!(channel_configuration(&opus_head(6).0), Some(6));
+        assert_eq!(channel_configuration(&opus_head(2).0), Some(2));
+        assert_eq!(channel_configuration(b"OpusHead"), None);
     }
 
     #[test]

@@ -76,6 +76,26 @@ impl Codec {
         }
     }
 
+    /// The codec that a ring's header names. AAC frames are raw in rings, whatever they came in; private data is not told apart.
+    pub fn from_fourcc(fourcc: [u8; 4]) -> Option<Self> {
+        const NAMED: [Codec; 13] = [
+            Codec::H264,
+            Codec::Hevc,
+            Codec::Mpeg2Video,
+            Codec::AacAdts,
+            Codec::Mp2,
+            Codec::Ac3,
+            Codec::Eac3,
+            Codec::Opus,
+            Codec::Smpte302m,
+            Codec::Scte35,
+            Codec::Klv,
+            Codec::Teletext,
+            Codec::DvbSubtitle,
+        ];
+        NAMED.into_iter().find(|codec| codec.fourcc() == fourcc)
+    }
+
     /// Four characters that name the codec in the ring's header.
     pub const fn fourcc(self) -> [u8; 4] {
         match self {

@@ -17,20 +17,25 @@ use crate::tap::Frame;
 
 /// The frames of all tracks of a raw transport stream that comes in datagrams of this length, in the order of their publication.
 pub fn frames(bytes: &[u8], datagram: usize) -> Vec<Frame> {
+    let mut lists = Lists::default();
+    write_to(&mut lists, bytes, datagram);
+    lists.frames
+}
+
+/// Writes the frames of a raw transport stream, and ends its tracks.
+pub fn write_to<S: StreamSink>(sink: &mut S, bytes: &[u8], datagram: usize) {
     let pool = PacketPool::new(PoolOptions { slots: 64, ..PoolOptions::default() }).expect("packet memory");
     let mut ingest = Ingest::new(PayloadTypes::default());
     ingest.attach(Protocol::RawTransport(Box::new(RawTransportStream::new(RawOptions::default()))));
-    let mut lists = Lists::default();
     let mut now = Instant::from_millis(1_000);
     for piece in bytes.chunks(datagram) {
         now += Duration::from_micros(1_316);
         let packet = pool.copy_from(piece).expect("a free slot");
         let peer = SocketAddr::from(([198, 51, 100, 7], 51_000));
         ingest.receive(now, Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: now });
-        ingest.deliver(now, &mut lists);
+        ingest.deliver(now, sink);
     }
-    ingest.detach(now, &mut lists);
-    lists.frames
+    ingest.detach(now, sink);
 }
 
 #[derive(Default)]

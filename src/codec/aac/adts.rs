@@ -7,7 +7,9 @@ use crate::codec::announced_length::{AnnouncedLengthFramer, Header, Stripped, Sy
 use crate::codec::{Framer, Step};
 use crate::media::{AudioFormat, TrackConfiguration};
 
-use super::config::{ProgramConfig, channel_count, from_adts, profile_name, sample_rate};
+use super::config::{
+    AudioSpecificConfig, ProgramConfig, channel_count, from_adts, profile_name, sample_rate, sample_rate_index,
+};
 
 /// Length of the header without its error check.
 const HEADER_LEN: usize = 7;
@@ -35,6 +37,30 @@ impl Default for AdtsFramer {
 }
 
 crate::codec::framer::delegate_framer!(AdtsFramer);
+
+/// The header, without error check, of a frame with `len` bytes in `blocks` raw data blocks; `None` for what ADTS has no words
+/// for: other object types than the first four, rates of their own, blocks of 960 samples, more than 8 KiB.
+pub fn write_header(config: &AudioSpecificConfig, blocks: u8, len: usize) -> Option<[u8; HEADER_LEN]> {
+    let rate_index = sample_rate_index(config.sample_rate)?;
+    let frame_len = len.checked_add(HEADER_LEN).filter(|len| *len < 1 << 13)?;
+    let in_words = (1..=4).contains(&config.object_type)
+        && config.frame_samples == BLOCK_SAMPLES
+        && config.channel_configuration < 8
+        && (1..=4).contains(&blocks);
+    in_words.then(|| {
+        let channels = config.channel_configuration;
+        [
+            0xff,
+            0xf1,
+            (config.object_type - 1) << 6 | rate_index << 2 | channels >> 2,
+            channels << 6 | (frame_len >> 11) as u8,
+            (frame_len >> 3) as u8,
+            (frame_len << 5) as u8 | 0x1f,
+            // The buffer's fullness is that of a variable rate: not told.
+            0xfc | (blocks - 1),
+        ]
+    })
+}
 
 struct Adts {
     /// The first raw data block's first bytes, kept only while the header leaves the channels to them.
@@ -172,6 +198,21 @@ mod tests {
 
     fn payloads(units: &[Unit]) -> Vec<(u64, &[u8], bool)> {
         units.iter().map(|unit| (unit.position, &unit.bytes[..], unit.info.damaged)).collect()
+    }
+
+    #[test]
+    fn a_header_written_is_read_back() {
+        let config = AudioSpecificConfig::read(&mut BitReader::new(&[0x11, 0x90]), Some(16)).unwrap();
+        let frame: Vec<u8> = (0..300).map(|i| i as u8).collect();
+        let header = write_header(&config, 1, frame.len()).unwrap();
+        assert_eq!(header, [0xff, 0xf1, 0x4c, 0x80, 0x26, 0x7f, 0xfc]);
+        let mut framer = AdtsFramer::new();
+        let (units, skipped) = units_of(&mut framer, &[&header[..], &frame].concat().repeat(2));
+        assert_eq!((units.len(), skipped, &units[0].bytes), (2, 0, &frame));
+        assert_eq!(framer.configuration().bytes, [0x11, 0x90]);
+        assert_eq!(write_header(&config, 1, 8_192 - 7), None);
+        assert_eq!(write_header(&AudioSpecificConfig { frame_samples: 960, ..config }, 1, 300), None);
+        assert_eq!(write_header(&AudioSpecificConfig { object_type: 23, ..config }, 1, 300), None);
     }
 
     #[test]

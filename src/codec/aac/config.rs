@@ -38,6 +38,8 @@ pub struct AudioSpecificConfig {
     pub sample_rate: u32,
     /// Channels; 0 when left to the stream.
     pub channels: u8,
+    /// `channelConfiguration`; 0 when a program configuration element lists the channels.
+    pub channel_configuration: u8,
     /// Samples per channel in a frame of the core coder: 1024 or 960.
     pub frame_samples: u32,
     /// Spectral band replication is announced.
@@ -74,7 +76,8 @@ impl AudioSpecificConfig {
         use ConfigError::Truncated;
         let mut object_type = read_object_type(reader).ok_or(Truncated)?;
         let sample_rate = read_sample_rate(reader)?;
-        let mut channels = channel_count(reader.bits(4).ok_or(Truncated)? as u8);
+        let channel_configuration = reader.bits(4).ok_or(Truncated)? as u8;
+        let mut channels = channel_count(channel_configuration);
         let sbr = matches!(object_type, 5 | 29);
         let parametric_stereo = object_type == 29;
         if sbr {
@@ -110,6 +113,7 @@ impl AudioSpecificConfig {
             object_type,
             sample_rate,
             channels: channels.unwrap_or(0),
+            channel_configuration,
             frame_samples: match (object_type, short_frame) {
                 (23, false) => 512,
                 (23, true) => 480,
@@ -146,6 +150,11 @@ pub fn profile_name(object_type: u8) -> &'static str {
 /// Samples per second for a `samplingFrequencyIndex`; `None` when reserved.
 pub fn sample_rate(index: u8) -> Option<u32> {
     SAMPLE_RATES.get(usize::from(index)).copied()
+}
+
+/// The `samplingFrequencyIndex` of a rate; `None` for rates that have none.
+pub fn sample_rate_index(sample_rate: u32) -> Option<u8> {
+    SAMPLE_RATES.iter().position(|rate| *rate == sample_rate).map(|index| index as u8)
 }
 
 /// Channels for a `channelConfiguration` (ISO/IEC 14496-3 table 1.19); 0 when a program configuration element tells,
@@ -276,6 +285,7 @@ mod tests {
             object_type: 2,
             sample_rate: 48_000,
             channels: 2,
+            channel_configuration: 2,
             frame_samples: 1024,
             sbr: false,
             parametric_stereo: false,

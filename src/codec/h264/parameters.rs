@@ -27,6 +27,8 @@ pub struct SequenceParameters {
     pub separate_colour_planes: bool,
     /// `BitDepthY`.
     pub bit_depth: u8,
+    /// `BitDepthC`.
+    pub chroma_bit_depth: u8,
     /// Bits of `frame_num`.
     pub frame_num_bits: u8,
     /// `pic_order_cnt_type`.
@@ -87,14 +89,15 @@ impl SequenceParameters {
         let constraints = r.bits(8)? as u8;
         let level_idc = r.bits(8)? as u8;
         let id = bounded(r, 31)? as u8;
-        let (mut chroma_format, mut separate_colour_planes, mut bit_depth) = (1, false, 8);
+        let (mut chroma_format, mut separate_colour_planes) = (1, false);
+        let (mut bit_depth, mut chroma_bit_depth) = (8, 8);
         if PROFILES_WITH_CHROMA_FORMAT.contains(&profile_idc) {
             chroma_format = bounded(r, 3)? as u8;
             if chroma_format == 3 {
                 separate_colour_planes = r.flag()?;
             }
             bit_depth = 8 + bounded(r, 6)? as u8;
-            bounded(r, 6)?;
+            chroma_bit_depth = 8 + bounded(r, 6)? as u8;
             r.flag()?;
             if r.flag()? {
                 skip_scaling_lists(r, if chroma_format == 3 { 12 } else { 8 })?;
@@ -150,6 +153,7 @@ impl SequenceParameters {
             chroma_format,
             separate_colour_planes,
             bit_depth,
+            chroma_bit_depth,
             frame_num_bits,
             poc_type,
             poc_lsb_bits,

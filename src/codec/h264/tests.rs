@@ -1,6 +1,7 @@
 use super::H264Framer;
-use crate::codec::Framer;
+use super::configuration_record::configuration_record;
 use crate::codec::annexb::tests::{Collector, Piece, bits, collect, hex, units};
+use crate::codec::{Framer, nal_syntax};
 use crate::media::{
     AccessUnitInfo, Format, PictureStructure, PictureType, RandomAccess, Scan, Timecode, TransferFunction,
 };
@@ -290,4 +291,34 @@ fn a_drop_frame_time_code_is_read() {
     assert_eq!(timing.fields(), 2);
     let expected = Timecode { hours: 23, minutes: 7, seconds: 59, frames: 17, drop_frame: true };
     assert_eq!(timing.timecode, Some(expected));
+}
+
+#[test]
+fn a_configuration_record_has_the_parameter_sets() {
+    let (sequence, picture) = (progressive(), pps("1", "0"));
+    let record = configuration_record(&stream(&[vec![9, 0xf0], sequence.clone(), picture.clone()])).unwrap();
+    let expected = [
+        &[1, 77, 0, 30, 0xff, 0xe1, 0, sequence.len() as u8],
+        &sequence[..],
+        &[1, 0, picture.len() as u8],
+        &picture[..],
+    ];
+    assert_eq!(record, expected.concat());
+    // High 4:2:2 with 10 bits for luma and 9 for chroma.
+    let high = [vec![0x67, 122, 0, 30], bits("1 011 011 010 0 0 1 1 1 010 0 010 010 1 1 0 0 1")].concat();
+    let record = configuration_record(&stream(&[high, picture])).unwrap();
+    assert_eq!(record[record.len() - 4..], [0xfe, 0xfa, 0xf9, 0]);
+    assert_eq!(configuration_record(&stream(&[pps("1", "0")])), None);
+}
+
+#[test]
+fn units_are_found_in_a_whole_access_unit() {
+    // A start code of four bytes; zeros at the end of a unit, and a start code right behind another.
+    let bytes = [&[0, 0, 0, 1, 9, 0x10][..], &[0, 0, 1, 0x65, 0x88, 0, 3, 0, 0], &[0, 0, 1, 0, 0, 1, 0x41]].concat();
+    let found: Vec<&[u8]> = nal_syntax::units(&bytes).collect();
+    assert_eq!(found, [&[9, 0x10][..], &[0x65, 0x88, 0, 3], &[0x41]]);
+    let mut out = Vec::new();
+    nal_syntax::write_with_lengths(&bytes, &mut out);
+    assert_eq!(out, [&[0, 0, 0, 2, 9, 0x10][..], &[0, 0, 0, 4, 0x65, 0x88, 0, 3], &[0, 0, 0, 1, 0x41]].concat());
+    assert_eq!(nal_syntax::units(&[0, 0]).count(), 0);
 }

@@ -1,6 +1,7 @@
 //! HEVC: ITU-T Rec. H.265 (ISO/IEC 23008-2).
 
 pub mod access_unit;
+pub mod configuration_record;
 pub mod fuzzing;
 pub mod nal;
 pub mod parameters;

@@ -27,6 +27,8 @@ pub struct SequenceParameters {
     pub chroma_format: u8,
     /// `BitDepthY`.
     pub bit_depth: u8,
+    /// `BitDepthC`.
+    pub chroma_bit_depth: u8,
     /// Bits of `slice_segment_address`.
     pub address_bits: u8,
     /// Luma columns after cropping.
@@ -113,7 +115,7 @@ impl SequenceParameters {
             return None;
         }
         let bit_depth = 8 + bounded(r, 8)? as u8;
-        bounded(r, 8)?;
+        let chroma_bit_depth = 8 + bounded(r, 8)? as u8;
         let poc_lsb_bits = 4 + bounded(r, 12)?;
         let first = if r.flag()? { 0 } else { sub_layers };
         for _ in first..=sub_layers {
@@ -146,7 +148,18 @@ impl SequenceParameters {
         let tree_block = 1 << tree_block_bits;
         let tree_blocks = coded_width.div_ceil(tree_block) * coded_height.div_ceil(tree_block);
         let address_bits = (u32::BITS - (tree_blocks - 1).leading_zeros()) as u8;
-        Some(Self { id, video_id, profile, chroma_format, bit_depth, address_bits, width, height, vui })
+        Some(Self {
+            id,
+            video_id,
+            profile,
+            chroma_format,
+            bit_depth,
+            chroma_bit_depth,
+            address_bits,
+            width,
+            height,
+            vui,
+        })
     }
 
     /// The format it describes.

@@ -1,4 +1,5 @@
 use super::HevcFramer;
+use super::configuration_record::configuration_record;
 use crate::codec::Framer;
 use crate::codec::annexb::tests::{Collector, bits, collect, hex, units};
 use crate::media::{AccessUnitInfo, Format, PictureType, RandomAccess, Scan, Timecode, TransferFunction};
@@ -118,4 +119,18 @@ fn sei_tells_recovery_time_code_and_preferred_transfer() {
     assert_eq!(info.timecode, Some(expected));
     let Format::Video(format) = &framer.configuration().format else { panic!("no format") };
     assert_eq!(format.transfer, TransferFunction::Pq);
+}
+
+#[test]
+fn a_configuration_record_has_the_parameter_sets() {
+    let record = configuration_record(&stream(&[&[unit(35, "1")], &sets()[..]].concat())).unwrap();
+    // Version; profile to level as in the sequence parameter set, its emulation prevention bytes taken out; 4:2:2, 10 bits twice;
+    // two temporal layers.
+    let mut expected = hex("0104080000009d08000000007bf000fcfefafa00001303");
+    for (set, kind) in sets().iter().zip([32, 33, 34]) {
+        expected.extend([kind, 0, 1, 0, set.len() as u8]);
+        expected.extend(set);
+    }
+    assert_eq!(record, expected);
+    assert_eq!(configuration_record(&stream(&sets()[..1])), None);
 }

@@ -12,7 +12,7 @@
 //!   directory.rs     PAT and PMT as they apply: programmes, tracks and their lives
 //!   pids.rs          what each PID is for
 //!   pes.rs           PES packet header
-//! mux.rs           the way out, for synthetic feeds and tests
+//! mux.rs           the way out, for readers of rings, synthetic feeds and tests
 //! ```
 
 mod demux;

@@ -1,4 +1,4 @@
-//! The multiplexer: access units in, a transport stream of one programme out. For synthetic feeds and tests.
+//! The multiplexer: access units in, a transport stream of one programme out. For readers of rings, synthetic feeds and tests.
 //!
 //! Its clock is the time stamps' own: a unit is written [`MuxConfiguration::lead_ms`] before its DTS. Nothing is
 //! reordered; units come in the order of their DTS.
@@ -67,6 +67,8 @@ pub struct MuxTrack {
     pub language: Option<[u8; 3]>,
     /// `PES_packet_length` is written (where it fits 16 bits), not 0.
     pub pes_length: bool,
+    /// `channel_config_code` of Opus.
+    pub opus_channel_configuration: u8,
     /// Further descriptors, as written.
     pub descriptors: Vec<u8>,
 }
@@ -75,7 +77,7 @@ impl MuxTrack {
     /// As multiplexers usually write it: video without PES length, all else with.
     pub fn new(pid: u16, codec: Codec) -> Self {
         let pes_length = codec.kind() != TrackKind::Video;
-        Self { pid, codec, language: None, pes_length, descriptors: Vec::new() }
+        Self { pid, codec, language: None, pes_length, opus_channel_configuration: 2, descriptors: Vec::new() }
     }
 }
 
@@ -456,7 +458,7 @@ fn descriptors(track: &MuxTrack) -> Vec<u8> {
     }
     let language = track.language.unwrap_or(*b"und");
     match track.codec {
-        Codec::Opus => descriptors.extend([tag::EXTENSION, 2, OPUS_TAG_EXTENSION, 2]),
+        Codec::Opus => descriptors.extend([tag::EXTENSION, 2, OPUS_TAG_EXTENSION, track.opus_channel_configuration]),
         Codec::Teletext => {
             descriptors.extend([tag::TELETEXT, 5]);
             descriptors.extend(language);

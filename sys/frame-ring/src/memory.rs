@@ -18,6 +18,8 @@ const HUGE_PAGE: usize = 2 << 20;
 const MADV_COLLAPSE: libc::c_int = 25;
 /// `MADV_POPULATE_WRITE`, Linux 5.14.
 const MADV_POPULATE_WRITE: libc::c_int = 23;
+/// `MADV_POPULATE_READ`, Linux 5.14.
+const MADV_POPULATE_READ: libc::c_int = 22;
 const MPOL_BIND: libc::c_long = 2;
 
 /// A mapped file of shared words.
@@ -339,6 +341,46 @@ impl MirroredData {
         }
         HugePages::Collapsed
     }
+
+    /// What pages the bytes lie on, as this process sees them. Maps all of the first view.
+    ///
+    /// # Errors
+    /// If `/proc/self/smaps` cannot be read, or does not list the mapping.
+    pub fn backing(&self) -> io::Result<Backing> {
+        // SAFETY: our own mapping; a kernel that does not know the advice says so, and less is counted then.
+        let _ = unsafe { libc::madvise(self.base.cast(), self.capacity, MADV_POPULATE_READ) };
+        let smaps = std::fs::read_to_string("/proc/self/smaps")?;
+        // Two adjoining views of one file are two areas: the second one starts again at offset 0.
+        let area = format!("{:x}-", self.base as usize);
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&area)).skip(1);
+        let mut backing = Backing::default();
+        for line in lines.by_ref().take_while(|line| line.split_once(' ').is_some_and(|(key, _)| key.ends_with(':'))) {
+            let (key, value) = line.split_once(':').unwrap_or_default();
+            let kib = || value.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
+            match key {
+                "KernelPageSize" => backing.page_size = kib() << 10,
+                "Rss" => backing.mapped += kib() << 10,
+                "Shared_Hugetlb" | "Private_Hugetlb" => {
+                    backing.mapped += kib() << 10;
+                    backing.huge += kib() << 10;
+                }
+                "ShmemPmdMapped" | "FilePmdMapped" => backing.huge += kib() << 10,
+                _ => {}
+            }
+        }
+        if backing.page_size == 0 { Err(io::ErrorKind::NotFound.into()) } else { Ok(backing) }
+    }
+}
+
+/// What pages a ring's payload lies on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backing {
+    /// Page size of the mapping, bytes: 4096 on tmpfs even if the pages are huge, 2 MiB or more on hugetlbfs.
+    pub page_size: u64,
+    /// Bytes mapped.
+    pub mapped: u64,
+    /// Bytes of these mapped by huge pages.
+    pub huge: u64,
 }
 
 impl Drop for MirroredData {

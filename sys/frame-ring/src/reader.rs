@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+pub mod inspection;
+
 use crate::builder::{JudgeError, ctl_mapping, judge_files, open_directory, open_shared, read_configuration};
 use crate::descriptor::FrameDescriptor;
 use crate::layout::{self, Header, LayoutError, NONE, SLOT_WORDS, State};

@@ -1,0 +1,193 @@
+use super::*;
+use crate::container::mpegts::{Demux, Event, Limits};
+
+const AAC: &[u8] = &[0x11, 0x90];
+const MS: u64 = 1_000_000;
+
+fn source(name: &str, codec: &[u8; 4]) -> SourceTrack {
+    SourceTrack { name: name.to_owned(), codec: *codec, clock_rate: 90_000, language: None }
+}
+
+/// A frame published `ms` after the first one, whose times are the same on both clocks.
+fn at(ms: i64, key: bool) -> FrameDescriptor {
+    FrameDescriptor {
+        pts: Some(900_000 + ms * 90),
+        dts: Some(900_000 + ms * 90),
+        timeline_ns: (5_000 + ms) * MS as i64,
+        commit_ns: 7_000_000 + ms as u64 * MS,
+        key,
+        ..FrameDescriptor::default()
+    }
+}
+
+/// What is written of one PID or track: (pts, dts) in ticks of 90 kHz.
+fn times(bytes: &[u8]) -> Vec<(u16, u64, Option<u64>)> {
+    let mut demux = Demux::new(Limits::default());
+    let mut input = bytes;
+    let mut found = Vec::new();
+    let mut tracks = Vec::new();
+    while let Some(event) = demux.push(&mut input) {
+        if let Event::PesStart { track, pts: Some(pts), dts, .. } = event {
+            tracks.push((track, pts, dts));
+        }
+    }
+    for (track, pts, dts) in tracks {
+        found.push((demux.track(track).unwrap().key.pid, pts, dts));
+    }
+    found
+}
+
+#[test]
+fn it_begins_with_a_picture_that_decoding_can_start_at() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    remux.add_track(source("video0", b"mpg2"));
+    let mut out = Vec::new();
+    remux.frame(0, &at(0, false), b"sound", &mut out);
+    remux.frame(1, &at(10, false), b"picture", &mut out);
+    remux.frame(0, &at(20, false), b"sound", &mut out);
+    remux.frame(1, &at(40, true), b"key", &mut out);
+    assert_eq!(out.len(), 0, "sound is still to come");
+    remux.frame(0, &at(44, false), b"sound", &mut out);
+    remux.frame(1, &FrameDescriptor { pts: Some(900_000 + 120 * 90), ..at(80, false) }, b"b", &mut out);
+    remux.finish(&mut out);
+    let expected = [(0x100, 903_600, None), (0x101, 903_960, None), (0x100, 910_800, Some(907_200))];
+    assert_eq!(times(&out), expected);
+    assert_eq!(remux.take_notices(), Vec::<String>::new());
+}
+
+#[test]
+fn a_track_that_never_has_a_frame_is_waited_for_a_second_at_most() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    remux.add_track(source("audio1", b"mp2 "));
+    let mut out = Vec::new();
+    for ms in (0..1_000).step_by(24) {
+        remux.frame(0, &at(ms, true), b"sound", &mut out);
+    }
+    assert_eq!(out.len(), 0);
+    remux.frame(0, &at(1_008, true), b"sound", &mut out);
+    assert_eq!(times(&out).len(), 43);
+    // Pictures that cannot be decoded are waited for longer.
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("video0", b"h264"));
+    remux.add_track(source("audio0", b"mp2 "));
+    out.clear();
+    for ms in (0..11_000).step_by(24) {
+        remux.frame(1, &at(ms, true), b"sound", &mut out);
+    }
+    remux.finish(&mut out);
+    assert_eq!(times(&out).first().map(|first| first.1), Some(900_000 + 10_008 * 90));
+}
+
+#[test]
+fn a_new_time_base_goes_on_where_the_old_one_ended() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    let mut out = Vec::new();
+    remux.frame(0, &at(0, true), b"sound", &mut out);
+    remux.frame(0, &FrameDescriptor { pts: Some(17), dts: None, segment: 1, ..at(24, true) }, b"sound", &mut out);
+    assert_eq!(times(&out), [(0x100, 900_000, None), (0x100, 902_160, None)]);
+}
+
+#[test]
+fn frames_without_time_follow_those_that_have_one() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    let untimed = FrameDescriptor { pts: None, dts: None, duration: 2_160, ..at(0, true) };
+    let mut out = Vec::new();
+    remux.frame(0, &untimed, b"left out", &mut out);
+    remux.frame(0, &FrameDescriptor { duration: 2_160, ..at(0, true) }, b"sound", &mut out);
+    remux.frame(0, &untimed, b"sound", &mut out);
+    remux.frame(0, &untimed, b"sound", &mut out);
+    for ticks in [i64::MAX, i64::MIN, 1 << 60] {
+        remux.frame(0, &FrameDescriptor { pts: Some(ticks), dts: Some(ticks), ..untimed }, b"of no clock", &mut out);
+    }
+    let written: Vec<u64> = times(&out).iter().map(|it| it.1).collect();
+    assert_eq!(written, [900_000, 902_160, 904_320]);
+}
+
+#[test]
+fn damaged_frames_are_marked_where_the_container_can() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    let mut out = Vec::new();
+    remux.frame(0, &at(0, true), b"sound", &mut out);
+    let sound = out.len();
+    remux.frame(0, &FrameDescriptor { damaged: true, ..at(24, true) }, &[7; 300], &mut out);
+    let marked = |bytes: &[u8]| bytes.chunks(188).filter(|packet| packet[1] & 0x80 != 0).count();
+    assert_eq!((marked(&out[..sound]), marked(&out[sound..])), (0, 2));
+}
+
+#[test]
+fn what_cannot_be_carried_is_said_once() {
+    let mut remux = Remux::new(Container::Matroska);
+    for (name, codec) in [("audio0", b"aac "), ("data0", b"sc35"), ("data1", b"priv"), ("audio1", b"aac ")] {
+        remux.add_track(source(name, codec));
+    }
+    remux.configure(0, AAC.to_vec());
+    let mut out = Vec::new();
+    for ms in [0, 21, 42] {
+        remux.frame(0, &at(ms, true), b"sound", &mut out);
+        remux.frame(1, &at(ms, true), b"splice", &mut out);
+        remux.frame(3, &at(ms, true), b"sound", &mut out);
+    }
+    assert_eq!(
+        remux.take_notices(),
+        [
+            "data1 (priv) is left out: its codec is not known here",
+            "audio1 (AAC) is left out: its parameters are not known yet",
+            "data0 (SCTE-35) is left out: Matroska has no place for it",
+        ]
+    );
+    assert_eq!(out.windows(7).filter(|bytes| bytes.ends_with(b"sound") && bytes[1] == 0x80).count(), 3);
+    remux.configure(0, vec![0x12, 0x10]);
+    assert_eq!(remux.take_notices().len(), 1, "Matroska cannot say so");
+    remux.add_track(source("audio2", b"mp2 "));
+    remux.frame(4, &at(50, true), b"sound", &mut out);
+    remux.frame(4, &at(60, true), b"sound", &mut out);
+    assert_eq!(remux.take_notices(), ["audio2 (MP2) is left out: it came after the file had begun"]);
+}
+
+#[test]
+fn a_transport_stream_takes_tracks_that_come_later() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    let mut out = Vec::new();
+    remux.frame(0, &at(0, true), b"sound", &mut out);
+    remux.add_track(source("audio1", b"aac "));
+    remux.configure(1, AAC.to_vec());
+    remux.frame(1, &at(10, true), b"other", &mut out);
+    assert_eq!(times(&out), [(0x100, 900_000, None), (0x101, 900_900, None)]);
+    // Blocks of 960 samples, of which ADTS cannot tell.
+    remux.configure(1, vec![0x11, 0x94]);
+    let before = out.len();
+    remux.frame(1, &at(20, true), b"other", &mut out);
+    assert_eq!(out.len(), before);
+    assert_eq!(remux.take_notices(), ["audio1 (AAC) is left out: a transport stream has no words for its parameters"]);
+}
+
+#[test]
+fn both_fields_of_a_picture_share_a_block() {
+    // 1920 × 1080 in fields, and a picture parameter set of it.
+    const SETS: &[u8] =
+        b"\0\0\x01\x67\x4d\x40\x28\xf4\x03\xc0\x22\x7e\xf0\x16\xa0\x20\x20\x28\0\0\x03\0\x08\0\0\x03\x01\x93\x02\
+        \0\0\x98\x96\x80\0\x4c\x4b\x72\x31\0\x7c\x58\xba\x80\0\0\x01\x68\xde\x3c\x80";
+    const IDR: &[u8] = &[0x65, 0x88, 0x84, 0x12, 0x34, 0x56, 0x78, 0x9a];
+    let mut remux = Remux::new(Container::Matroska);
+    remux.add_track(source("video0", b"h264"));
+    remux.configure(0, SETS.to_vec());
+    let field = |ms, key, picture_structure| FrameDescriptor { picture_structure, ..at(ms, key) };
+    let mut out = Vec::new();
+    remux.frame(0, &field(0, true, PictureStructure::TopFirst), &[&[0, 0, 1], IDR].concat(), &mut out);
+    let header = out.len();
+    assert!(header > 0);
+    assert_eq!(remux.take_notices(), Vec::<String>::new());
+    remux.frame(0, &field(20, false, PictureStructure::BottomSecond), &[0, 0, 1, 0x61, 2], &mut out);
+    remux.frame(0, &field(40, false, PictureStructure::TopFirst), &[0, 0, 1, 0x61, 3], &mut out);
+    remux.finish(&mut out);
+    let block = |units: &[u8]| [&[0xa3, 0x80 | (4 + units.len() as u8), 0x81][..]].concat();
+    let both = [&[0, 0, 0, 8], IDR, &[0, 0, 0, 2, 0x61, 2]].concat();
+    let blocks = [&block(&both)[..], &[0, 0, 0x80], &both, &block(&[0; 6]), &[0x0f, 0xa0, 0, 0, 0, 0, 2, 0x61, 3]];
+    assert!(out[header..].ends_with(&blocks.concat()), "{:02x?}", &out[header..]);
+}

@@ -1,0 +1,339 @@
+//! `headworks tap --format`: clips through the pipeline into rings, out of them in a container, and that beside the frames that
+//! went in, by ffprobe and ffmpeg.
+
+#[path = "interop/clips.rs"]
+#[expect(dead_code, reason = "the interoperability tests use more of it")]
+mod clips;
+#[path = "interop/latm.rs"]
+mod latm;
+#[path = "conformance/pipeline.rs"]
+#[expect(dead_code, reason = "the conformance tests use more of it")]
+mod pipeline;
+#[path = "interop/reference.rs"]
+#[expect(dead_code, reason = "the interoperability tests use more of it")]
+mod reference;
+#[path = "conformance/tap.rs"]
+mod tap;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use clips::{clip, run};
+use headworks::base::Instant;
+use headworks::codec::nal_syntax::write_with_lengths;
+use headworks::media::TrackConfiguration;
+use headworks::pipeline::frame::{Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription};
+use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::builder::{self, RingSpec};
+use headworks_frame_ring::descriptor::{FrameDescriptor, PictureStructure, RandomAccess};
+use headworks_frame_ring::layout::{State, TrackKind};
+use headworks_frame_ring::writer::Writer;
+use reference::{Reference, hashed};
+use tempfile::TempDir;
+
+const VIDEO: &str = "testsrc2=size=320x180:rate=25:duration=2";
+const TONE: &str = "sine=sample_rate=48000:duration=2";
+
+/// A frame that went into a ring.
+struct Written {
+    pts: i64,
+    dts: i64,
+    key: bool,
+    damaged: bool,
+    payload: Vec<u8>,
+}
+
+/// The rings of stream `clip`, and what was written into them.
+struct Rings {
+    root: TempDir,
+    directory: PathBuf,
+    bell: BellWriter,
+    tracks: Vec<Ring>,
+}
+
+struct Ring {
+    name: String,
+    codec: [u8; 4],
+    writer: Writer,
+    open: Vec<u8>,
+    written: Vec<Written>,
+}
+
+struct RingSink<'a> {
+    ring: &'a mut Ring,
+    bell: &'a mut BellWriter,
+}
+
+impl Rings {
+    /// A transport stream's frames.
+    fn of(bytes: &[u8]) -> Self {
+        let root = tempfile::tempdir_in("/dev/shm").unwrap();
+        let directory = root.path().join("clip");
+        std::fs::create_dir(&directory).unwrap();
+        let bell = BellWriter::create(&directory).unwrap();
+        let mut rings = Self { root, directory, bell, tracks: Vec::new() };
+        pipeline::write_to(&mut rings, bytes, 7 * 188);
+        for ring in &mut rings.tracks {
+            ring.writer.set_state(State::Ended);
+        }
+        rings.bell.set_state(State::Ended);
+        rings
+    }
+
+    fn tap(&self, format: &str, out: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headworks"));
+        command.args(["tap", "clip", "--from", "oldest", "--format", format, "--out"]).arg(out);
+        command.arg("--root").arg(self.root.path());
+        command
+    }
+
+    /// What tap writes; its remarks are no matter here.
+    fn container(&self, format: &str) -> PathBuf {
+        let path = self.root.path().join(format!("clip.{format}"));
+        let output = self.tap(format, &path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        path
+    }
+
+    /// What ffmpeg makes of the pipe.
+    fn piped(&self, format: &str, arguments: &[&str]) -> Output {
+        let mut tap = self.tap(format, Path::new("-")).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error"]).args(arguments).stdin(tap.stdout.take().unwrap());
+        let output = ffmpeg.output().unwrap();
+        assert!(tap.wait().unwrap().success());
+        output
+    }
+}
+
+impl StreamSink for Rings {
+    type Track<'a> = RingSink<'a>;
+
+    fn open(&mut self, track: &TrackDescription) -> SinkIndex {
+        let kind = track.codec.kind();
+        let number = self.tracks.iter().filter(|ring| ring.name.starts_with(kind.name())).count();
+        let name = format!("{}{number}", kind.name());
+        let spec = RingSpec {
+            kind: match kind {
+                headworks::media::TrackKind::Video => TrackKind::Video,
+                headworks::media::TrackKind::Audio => TrackKind::Audio,
+                _ => TrackKind::Data,
+            },
+            codec: track.codec.fourcc(),
+            clock_rate: track.clock_rate,
+            data_capacity: 4 << 20,
+            slot_count: 512,
+            frame_size_max: 256 << 10,
+            numa_node: None,
+            crc: true,
+        };
+        let temporary = self.directory.join(format!(".tmp-{name}"));
+        let writer = builder::create(&temporary, &spec).unwrap();
+        builder::publish(&temporary, &self.directory.join(&name)).unwrap();
+        self.bell.tracks_changed();
+        self.tracks.push(Ring { name, codec: spec.codec, writer, open: Vec::new(), written: Vec::new() });
+        SinkIndex(self.tracks.len() - 1)
+    }
+
+    fn is_opening(&self) -> bool {
+        false
+    }
+
+    fn track(&mut self, index: SinkIndex) -> RingSink<'_> {
+        RingSink { ring: &mut self.tracks[index.0], bell: &mut self.bell }
+    }
+
+    fn end(&mut self, _: SinkIndex) {}
+}
+
+impl FrameSink for RingSink<'_> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
+        self.ring.open.extend_from_slice(bytes);
+        self.ring.writer.append(bytes).map_err(|_| FrameTooLarge)
+    }
+
+    fn commit(&mut self, now: Instant, frame: &Frame) {
+        use headworks::media::PictureStructure::{BottomField, SecondBottomField, SecondTopField, TopField};
+        let key = frame.info.is_key();
+        let descriptor = FrameDescriptor {
+            pts: frame.pts,
+            dts: frame.dts,
+            duration: frame.duration,
+            timeline_ns: frame.timeline_ns,
+            segment: frame.segment,
+            commit_ns: now.as_nanos(),
+            damaged: frame.damage.any(),
+            key,
+            random_access: if key { RandomAccess::Idr } else { RandomAccess::None },
+            picture_structure: match frame.info.picture_structure {
+                TopField => PictureStructure::TopFirst,
+                BottomField => PictureStructure::BottomFirst,
+                SecondTopField => PictureStructure::TopSecond,
+                SecondBottomField => PictureStructure::BottomSecond,
+                _ => PictureStructure::Frame,
+            },
+            ..FrameDescriptor::default()
+        };
+        self.ring.writer.commit(&descriptor, self.bell);
+        let (pts, dts) = (frame.pts.unwrap(), frame.dts.unwrap());
+        let (damaged, payload) = (frame.damage.any(), std::mem::take(&mut self.ring.open));
+        self.ring.written.push(Written { pts, dts, key, damaged, payload });
+    }
+
+    fn abandon(&mut self) {
+        self.ring.open.clear();
+        self.ring.writer.abandon();
+    }
+
+    fn configure(&mut self, configuration: &TrackConfiguration) {
+        self.ring.writer.set_configuration(&configuration.bytes).unwrap();
+    }
+}
+
+/// The frames of a ring that a container must hold: sound from before the first picture is left out.
+fn expected(ring: &Ring, found: usize) -> &[Written] {
+    let left_out = ring.written.len().checked_sub(found).expect("no frame comes twice");
+    assert!(left_out == 0 || ring.name.starts_with("audio") && left_out < 30, "{}: {left_out} are missing", ring.name);
+    &ring.written[left_out..]
+}
+
+/// Runs the frames of a clip through both containers.
+fn check(name: &str, inputs: &[&str], encoder: &str) {
+    let clip = clip(name, inputs, encoder);
+    let rings = Rings::of(&clip.bytes);
+    assert_eq!(rings.tracks.len(), clip.reference.tracks.len());
+
+    let path = rings.container("mpegts");
+    let written = Reference::of(&path, &std::fs::read(&path).unwrap());
+    for (ring, track) in rings.tracks.iter().zip(&written.tracks) {
+        assert_eq!(ring.name, track.name);
+        for (frame, packet) in expected(ring, track.packets.len()).iter().zip(&track.packets) {
+            let at = format!("{name}, {} at {}", ring.name, frame.pts);
+            assert_eq!((packet.len, packet.sha256.clone()), hashed(&frame.payload), "{at}");
+            let wrapped = |ticks: i64| Some(ticks.rem_euclid(1 << 33));
+            let of_packet = |ticks: Option<i64>| ticks.and_then(wrapped);
+            assert_eq!(of_packet(packet.pts), wrapped(frame.pts), "{at}");
+            // Where a PES packet has a PTS alone, ffprobe guesses (rule T4).
+            if frame.dts != frame.pts {
+                assert_eq!(of_packet(packet.dts), wrapped(frame.dts), "{at}");
+            }
+            assert!(packet.key || !frame.key, "{at}");
+        }
+    }
+
+    let path = rings.container("matroska");
+    let packets = matroska_packets(&path);
+    let mut origins = Vec::new();
+    for (index, ring) in rings.tracks.iter().enumerate() {
+        let packets = &packets[&index];
+        for (frame, packet) in expected(ring, packets.len()).iter().zip(packets) {
+            let at = format!("{name}, {} at {} in Matroska", ring.name, frame.pts);
+            let mut payload = Vec::new();
+            match &ring.codec {
+                b"h264" | b"hevc" => write_with_lengths(&frame.payload, &mut payload),
+                _ => payload.extend_from_slice(&frame.payload),
+            }
+            assert_eq!(packet.hash, hashed(&payload).1, "{at}");
+            assert!(packet.key || !frame.key, "{at}");
+            // Of 10 µs, from which the tick of 90 kHz can be told.
+            origins.push(frame.pts - (packet.pts * 9 + 5).div_euclid(10));
+        }
+    }
+    assert!(origins.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {origins:?}");
+
+    let decode = ["-xerror", "-i", "-", "-map", "0:v", "-map", "0:a?", "-f", "framehash", "-"];
+    let pictures = |output: &Output| {
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        let hashes = text.lines().filter(|line| line.starts_with("0,")).filter_map(|line| line.rsplit(',').next());
+        hashes.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let source = clips::directory().join(format!("{name}.ts"));
+    let own = pictures(
+        &Command::new("ffmpeg")
+            .args(["-v", "error", "-i"])
+            .arg(&source)
+            .args(["-map", "0:v", "-f", "framehash", "-"])
+            .output()
+            .unwrap(),
+    );
+    assert!(own.len() >= 49, "{}", own.len());
+    for format in ["mpegts", "matroska"] {
+        assert_eq!(pictures(&rings.piped(format, &decode)), own, "{name} in {format}");
+    }
+}
+
+struct Packet {
+    pts: i64,
+    key: bool,
+    hash: String,
+}
+
+fn matroska_packets(path: &Path) -> BTreeMap<usize, Vec<Packet>> {
+    let text = run(Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "packet=stream_index,pts,flags,data_hash", "-show_data_hash", "sha256"])
+        .args(["-of", "compact=p=0:nk=0"])
+        .arg(path));
+    let mut packets: BTreeMap<usize, Vec<Packet>> = BTreeMap::new();
+    for line in text.lines() {
+        let fields: BTreeMap<&str, &str> = line.split('|').filter_map(|field| field.split_once('=')).collect();
+        packets.entry(fields["stream_index"].parse().unwrap()).or_default().push(Packet {
+            pts: fields["pts"].parse().unwrap(),
+            key: fields["flags"].starts_with('K'),
+            hash: fields["data_hash"].trim_start_matches("SHA256:").to_owned(),
+        });
+    }
+    packets
+}
+
+#[test]
+fn h264_with_b_frames_aac_and_mp2() {
+    check(
+        "remux-h264",
+        &[VIDEO, TONE, TONE],
+        "-c:v libx264 -preset veryfast -bf 3 -g 20 -c:a:0 aac -c:a:1 mp2 -metadata:s:a:0 language=deu",
+    );
+}
+
+#[test]
+fn hevc_ac3_and_opus() {
+    check(
+        "remux-hevc",
+        &[VIDEO, TONE, TONE],
+        "-c:v libx265 -preset ultrafast -x265-params log-level=error:bframes=3:keyint=20 -c:a:0 ac3 -c:a:1 libopus",
+    );
+}
+
+#[test]
+fn mpeg2_and_eac3_over_the_wrap_of_their_clock() {
+    // 2^33 ticks are 95,443.7 s.
+    check("remux-mpeg2", &[VIDEO, TONE], "-c:v mpeg2video -bf 2 -g 12 -c:a eac3 -output_ts_offset 95441");
+}
+
+#[test]
+fn damaged_pictures_are_marked_in_a_transport_stream() {
+    let clip = clip("remux-damage", &[VIDEO], "-c:v libx264 -preset ultrafast -g 10 -bf 0");
+    // One packet in the middle of a picture is lost.
+    let packets: Vec<&[u8]> = clip.bytes.chunks(188).collect();
+    let is_middle = |packet: &[u8]| packet[1] & 0x5f == 0x01 && packet[2] == 0x00 && packet[3] & 0x30 == 0x10;
+    let lost = (packets.len() / 2..).find(|&at| is_middle(packets[at]) && is_middle(packets[at + 1])).unwrap();
+    let rings = Rings::of(&[&packets[..lost], &packets[lost + 1..]].concat().concat());
+    let frames = &rings.tracks[0].written;
+    let damaged = frames.iter().filter(|frame| frame.damaged).count();
+    assert!(damaged >= 1);
+    let copied = |arguments: &[&str]| {
+        let copy = ["-i", "-", "-map", "0:v", "-c", "copy", "-f", "framecrc", "-"];
+        let output = rings.piped("mpegts", &[arguments, &copy].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap().lines().filter(|line| !line.starts_with('#')).count()
+    };
+    assert_eq!(copied(&[]), frames.len());
+    // Receivers can tell which they are. ffmpeg's parser ends a picture with the packet of the next one, and may drop that too.
+    let kept = copied(&["-fflags", "+discardcorrupt"]);
+    let dropped = frames.len() - kept;
+    assert!((damaged..=damaged + 1).contains(&dropped), "{dropped} dropped, {damaged} damaged");
+    // Decoders conceal what is missing.
+    let output = rings.piped("matroska", &["-i", "-", "-f", "null", "-"]);
+    assert!(output.status.success());
+}
