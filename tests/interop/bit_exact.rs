@@ -40,7 +40,7 @@ fn arrives_bit_exact(clip: &Arc<Clip>) {
     });
 }
 
-const X264: &str = "-c:v libx264 -preset veryfast -b:v 2M";
+pub const X264: &str = "-c:v libx264 -preset veryfast -b:v 2M";
 
 #[test]
 fn h264_progressive_with_aac_arrives_bit_exact() {

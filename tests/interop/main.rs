@@ -1,7 +1,8 @@
 //! The appliance as a whole, beside independent senders (libsrt's tools, ffmpeg, GStreamer) and an independent reader of the
 //! same bytes (ffprobe). What may differ, and why, is written down in `NORMALISATION.md`.
 //!
-//! Needs Debian's packages of ffmpeg, srt-tools, GStreamer and iproute2; `tests/run` installs them.
+//! Needs Debian's packages of ffmpeg, srt-tools, GStreamer and iproute2, and the element `headworkssrc`; `tests/run` installs the ones
+//! and builds the other.
 
 mod appliance;
 mod bad_input;
@@ -12,6 +13,7 @@ mod clips;
 #[path = "../conformance/field_coded.rs"]
 mod field_coded;
 mod gstreamer;
+mod headworkssrc;
 mod latm;
 mod loss;
 mod multicast;
