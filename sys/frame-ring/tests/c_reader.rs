@@ -400,7 +400,7 @@ fn changed_configurations_and_damage_are_said_with_the_frame() {
 fn names_and_descriptions_are_those_of_rust() {
     let root = directory();
     let long = "é".repeat(150);
-    let mut names = vec!["cam1", "studio/cam 1", "..a.b", "a+b%", "", "é", &long, "~x_y-z"];
+    let mut names = ["cam1", "studio/cam 1", "..a.b", "a+b%", "", "é", &long, "~x_y-z"];
     names.sort_unstable();
     for (n, name) in names.iter().enumerate() {
         let path = root.path().join(encode_name(name));
