@@ -15,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::builder::{lock_file, open_directory, open_shared};
+use crate::crash::{Step, point};
 use crate::layout::{BUSY, LayoutError, MAJOR, MINOR, State};
 use crate::memory::{self, SharedWords};
 use crate::wake::{self, WakeTarget};
@@ -84,6 +85,8 @@ pub struct BellWriter {
     tracks_generation: u32,
     epoch: u32,
     anchors: [TimelineAnchor; ANCHOR_COUNT],
+    /// By this writer.
+    anchors_set: u32,
     _lock: File,
 }
 
@@ -115,6 +118,7 @@ impl BellWriter {
             tracks_generation: 0,
             epoch: 1,
             anchors: [TimelineAnchor::default(); ANCHOR_COUNT],
+            anchors_set: 0,
             _lock: lock,
         })
     }
@@ -145,9 +149,11 @@ impl BellWriter {
             epoch: words.load_half(EPOCH).wrapping_add(1),
             words: Arc::new(words),
             anchors,
+            anchors_set: 0,
             _lock: lock,
         };
         bell.words.store_half(EPOCH, bell.epoch, Relaxed);
+        point(Step::BellEpoch);
         bell.set_state(State::Live);
         Ok(bell)
     }
@@ -165,7 +171,9 @@ impl BellWriter {
         self.stream_head = stream_head;
         // Pairs with the load in `BellReader::stream_head`: every frame below it is visible in its ring.
         self.words.store(STREAM_HEAD, stream_head, Release);
+        point(Step::BellStreamHead);
         self.bump();
+        point(Step::BellFutex);
     }
 
     /// After a restart: no number below `stream_seq_after` will be given again. See `Writer::stream_seq_after`.
@@ -219,13 +227,17 @@ impl BellWriter {
         self.words.store(at, BUSY, Relaxed);
         // Pairs with the acquire fence in `read_anchor`.
         fence(Release);
+        point(Step::AnchorBusy);
         self.words.store(at + 8, u64::from(anchor.programme) | u64::from(anchor.segment) << 32, Relaxed);
         self.words.store(at + 16, anchor.pts as u64, Relaxed);
         self.words.store(at + 24, anchor.timeline_ns as u64, Relaxed);
         self.words.store(at + 32, anchor.monotonic_ns, Relaxed);
         self.words.store(at + 40, anchor.utc_ns as u64, Relaxed);
         self.words.store(at + 48, u64::from(anchor.clock_rate), Relaxed);
-        self.words.store(at, 1 + anchor.monotonic_ns % (BUSY - 1), Release);
+        point(Step::AnchorFields);
+        // Never the same number twice: a reader that slept through a whole change must notice.
+        self.anchors_set = self.anchors_set.wrapping_add(1);
+        self.words.store(at, u64::from(self.epoch) << 32 | u64::from(self.anchors_set), Release);
         true
     }
 

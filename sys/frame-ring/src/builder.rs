@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use thiserror::Error;
 
 use crate::bell;
+use crate::crash::{Step, point};
 use crate::descriptor::{Discontinuity, FrameDescriptor};
 use crate::layout::{self, Header, LayoutError, NONE, SLOT_WORDS, State, TrackKind};
 use crate::memory::{self, HugePages, MirroredData, SharedWords};
@@ -194,7 +195,9 @@ pub fn attach(directory: &Path, spec: &RingSpec) -> Result<Writer, AttachError> 
     private.state = State::Live as u32;
     private.first_discontinuity = Some(Discontinuity::Restart);
     ctl.store_half(layout::WRITER_EPOCH, private.epoch, Release);
+    point(Step::AttachEpoch);
     ctl.store_half(layout::STATE, private.state, Release);
+    point(Step::AttachState);
     ctl.store_half(layout::FUTEX, private.futex, Release);
     wake::wake(&ctl, layout::FUTEX);
     Ok(Writer::new(ctl, data, header, private, HugePages::NotAsked, directory, lock))
@@ -249,6 +252,7 @@ fn recover(ctl: &SharedWords, header: &Header) -> Result<Private, AttachError> {
         return Err(AttachError::Damaged("stream sequence out of range"));
     }
     ctl.store(layout::LAST_KEY_SEQ, last_key, Release);
+    point(Step::AttachLastKey);
     let config_generation = ctl.load_half(layout::CONFIG_GENERATION);
     let totals = |i: usize| ctl.load(layout::TOTALS + i * 8);
     Ok(Private {

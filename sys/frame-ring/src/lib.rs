@@ -11,7 +11,8 @@
 //! - [`wake`]: the futex, and the handle a waker thread needs;
 //! - [`descriptor`], [`stream_descriptor`]: what is said about a frame and a stream (`schema/headworks.capnp`);
 //! - [`directory`]: names on disk;
-//! - [`memory`], [`copy`]: mappings and the racing copy.
+//! - [`memory`], [`copy`]: mappings and the racing copy;
+//! - [`crash`]: where a writer can be made to die, for the tests.
 //!
 //! The crate knows nothing of media beyond the words of the descriptor.
 
@@ -21,6 +22,7 @@ compile_error!("the layout of the ring is little-endian");
 pub mod bell;
 pub mod builder;
 pub mod copy;
+pub mod crash;
 pub mod descriptor;
 pub mod directory;
 #[doc(hidden)]

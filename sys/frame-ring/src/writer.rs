@@ -13,6 +13,7 @@ use std::sync::atomic::fence;
 use thiserror::Error;
 
 use crate::bell::BellWriter;
+use crate::crash::{Step, point};
 use crate::descriptor::{Discontinuity, FrameDescriptor};
 use crate::layout::{self, Header, NONE, SLOT_WORDS, State};
 use crate::memory::{HugePages, MirroredData, SharedWords};
@@ -168,6 +169,7 @@ impl Writer {
             self.grow(end_pos);
         }
         self.data.write(self.open_pos, at, bytes);
+        point(Step::Appended);
         self.open_len = end;
         Ok(())
     }
@@ -182,6 +184,7 @@ impl Writer {
         // fence finds at least this value when it validates.
         self.ctl.store(layout::DATA_RESERVE, reserve, Relaxed);
         fence(Release);
+        point(Step::ReserveGrown);
     }
 
     /// Bytes in the open frame, 0 when none is open.
@@ -250,9 +253,12 @@ impl Writer {
         self.ctl.store(slot, layout::BUSY, Relaxed);
         // Pairs with the acquire fence between the two looks at `lock` in `Reader::copy_slot`.
         fence(Release);
+        point(Step::SlotBusy);
         self.ctl.store_words(slot + 8, &image[1..]);
+        point(Step::SlotFields);
         // Pairs with the first look at `lock` in `Reader::copy_slot`.
         self.ctl.store(slot, seq + 1, Release);
+        point(Step::SlotLocked);
 
         // 3. The heads.
         let totals = &mut self.private.totals;
@@ -262,20 +268,25 @@ impl Writer {
         totals.discontinuities += u64::from(discontinuity);
         let head_pos = self.open_pos + self.open_len as u64;
         self.ctl.store(layout::HEAD_POS, head_pos, Relaxed);
+        point(Step::HeadPos);
         // Pairs with the load of head_seq in `Reader::poll`: slot and payload are visible to who sees it.
         self.ctl.store(layout::HEAD_SEQ, seq + 1, Release);
+        point(Step::HeadSeq);
         if d.key {
             // Pairs with the load in `Reader::resume_after_lapping`.
             self.ctl.store(layout::LAST_KEY_SEQ, seq, Release);
         }
+        point(Step::LastKey);
         let t = self.private.totals;
         for (i, total) in [t.frames, t.bytes, t.damaged, t.discontinuities].into_iter().enumerate() {
             self.ctl.store(layout::TOTALS + i * 8, total, Relaxed);
         }
+        point(Step::Totals);
         bell.publish(stream_seq + 1);
 
         // 4. The futex word.
         self.bump();
+        point(Step::Futex);
 
         self.private.head_seq = seq + 1;
         self.private.last_frame = Some(d);
@@ -321,14 +332,18 @@ impl Writer {
         self.ctl.store(block, layout::BUSY, Relaxed);
         // Pairs with the acquire fence between the two looks at the lock in `Reader::configuration`.
         fence(Release);
+        point(Step::ConfigurationBusy);
         self.ctl.store(block + 8, u64::from(generation) | (bytes.len() as u64) << 32, Relaxed);
         self.ctl.store(block + 16, u64::from(crc32c::crc32c(bytes)), Relaxed);
         self.ctl.write_bytes(block + layout::CONFIG_HEAD, bytes);
         // A fence, not only a release store: the bytes were written by the racing copy.
         fence(Release);
+        point(Step::ConfigurationBytes);
         self.ctl.store(block, u64::from(generation), Release);
+        point(Step::ConfigurationLocked);
         // Pairs with the load in `Reader::configuration_generation`.
         self.ctl.store_half(layout::CONFIG_GENERATION, generation, Release);
+        point(Step::ConfigurationGeneration);
         self.private.config_generation = generation;
         self.private.config.clear();
         self.private.config.extend_from_slice(bytes);
