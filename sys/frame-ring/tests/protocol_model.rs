@@ -1,6 +1,6 @@
 //! The protocol without its bytes: every interleaving and every stale load that the memory model allows (loom), for a ring of a few
-//! slots and a few words. Steps and fences are those of `writer.rs` and `reader.rs`; each can be left out, and then the model must
-//! find the torn frame, or it would prove nothing.
+//! slots and a few words. Steps and fences are those of `writer.rs`, `builder.rs`, `bell.rs` and `reader.rs`; each can be left out,
+//! and then the model must find the torn frame, the lost wake or the wrong order, or it would prove nothing.
 
 use std::sync::Arc as StdArc;
 
@@ -122,11 +122,11 @@ fn explore(slots: usize, words: usize, leave: Leave) {
 }
 
 /// True if the model found a frame that was believed wrongly.
-fn finds_a_fault(slots: usize, words: usize, leave: Leave) -> bool {
+fn finds_a_fault(explore: impl FnOnce() + Send + 'static) -> bool {
     let outcome = StdArc::new(std::sync::Mutex::new(None));
     let report = StdArc::clone(&outcome);
     let exploring = std::thread::spawn(move || {
-        let found = std::panic::catch_unwind(|| explore(slots, words, leave)).is_err();
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(explore)).is_err();
         *report.lock().unwrap() = Some(found);
     });
     exploring.join().unwrap();
@@ -148,9 +148,244 @@ fn no_torn_slot_is_believed_when_the_slots_are_fewer_than_the_data() {
 
 #[test]
 fn each_step_that_is_left_out_is_missed() {
-    assert!(finds_a_fault(4, 2, Leave::ReserveFence), "the fence of step 1");
-    assert!(finds_a_fault(4, 2, Leave::ReserveCheck), "the look at the reserve after the copy");
-    assert!(finds_a_fault(2, 4, Leave::Busy), "BUSY");
-    assert!(finds_a_fault(2, 4, Leave::SecondLook), "the second look at the lock");
-    assert!(finds_a_fault(4, 4, Leave::Publication), "release at publication");
+    assert!(finds_a_fault(|| explore(4, 2, Leave::ReserveFence)), "the fence of step 1");
+    assert!(finds_a_fault(|| explore(4, 2, Leave::ReserveCheck)), "the look at the reserve after the copy");
+    assert!(finds_a_fault(|| explore(2, 4, Leave::Busy)), "BUSY");
+    assert!(finds_a_fault(|| explore(2, 4, Leave::SecondLook)), "the second look at the lock");
+    assert!(finds_a_fault(|| explore(4, 4, Leave::Publication)), "release at publication");
+}
+
+/// Steps of [`Restarted::write`] at which a writer can die.
+const STEPS: usize = 6;
+/// Frames of both writers together.
+const RESTARTED_FRAMES: u64 = 3;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Forget {
+    Nothing,
+    /// The next writer starts at the last published byte, and lowers the reserve to it.
+    Reserve,
+    /// The next writer starts one frame too early.
+    Head,
+}
+
+/// What a writer knows privately.
+struct Restarted {
+    reserve: u64,
+    head: u64,
+    steps: usize,
+}
+
+impl Restarted {
+    /// Takes up what is stored; the only place where a writer loads shared words.
+    fn attach(ring: &Ring, head_pos: u64, forget: Forget) -> Self {
+        let mut found = Self { reserve: ring.reserve.load(Relaxed), head: ring.head.load(Relaxed), steps: usize::MAX };
+        match forget {
+            Forget::Nothing => {}
+            Forget::Reserve => {
+                found.reserve = head_pos;
+                ring.reserve.store(head_pos, Relaxed);
+            }
+            Forget::Head => found.head = found.head.saturating_sub(1),
+        }
+        found
+    }
+
+    fn dies(&mut self) -> bool {
+        self.steps = self.steps.saturating_sub(1);
+        self.steps == 0
+    }
+
+    /// One frame of `epoch`; `None` if the writer died on the way, else the position after it.
+    fn write(&mut self, ring: &Ring, epoch: u64) -> Option<u64> {
+        let (seq, at) = (self.head, self.reserve);
+        self.reserve = at + 1;
+        ring.reserve.store(self.reserve, Relaxed);
+        fence(Release);
+        if self.dies() {
+            return None;
+        }
+        ring.data[at as usize % ring.data.len()].store(content(seq) + 1000 * epoch, Relaxed);
+        if self.dies() {
+            return None;
+        }
+        let (lock, position) = &ring.slots[seq as usize % ring.slots.len()];
+        lock.store(BUSY, Relaxed);
+        fence(Release);
+        if self.dies() {
+            return None;
+        }
+        position.store(FIRST + at, Relaxed);
+        if self.dies() {
+            return None;
+        }
+        lock.store(seq + 1, Release);
+        if self.dies() {
+            return None;
+        }
+        ring.head.store(seq + 1, Release);
+        self.head = seq + 1;
+        if self.dies() {
+            return None;
+        }
+        Some(at + 1)
+    }
+}
+
+/// What is believed of frame `seq`, if anything.
+fn read_whole(ring: &Ring, seq: u64) -> Option<u64> {
+    if seq >= load_acquire(&ring.head) {
+        return None;
+    }
+    let (lock, position) = &ring.slots[seq as usize % ring.slots.len()];
+    if load_acquire(lock) != seq + 1 {
+        return None;
+    }
+    let at = position.load(Relaxed).wrapping_sub(FIRST);
+    fence(Acquire);
+    if lock.load(Relaxed) != seq + 1 {
+        return None;
+    }
+    let capacity = ring.data.len() as u64;
+    let reserve = ring.reserve.load(Relaxed);
+    if reserve.wrapping_sub(at) > capacity || at >= reserve {
+        return None;
+    }
+    let word = ring.data[(at % capacity) as usize].load(Relaxed);
+    fence(Acquire);
+    (ring.reserve.load(Relaxed) - at <= capacity).then_some(word)
+}
+
+/// A writer that dies after `steps` steps, another one that takes the ring up, and a reader that reads frame `seq` whenever it can: it
+/// believes nothing but what the writer that published the frame has written.
+fn explore_restart(steps: usize, seq: u64, slots: usize, words: usize, forget: Forget) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(move || {
+        let ring = Arc::new(Ring {
+            reserve: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            slots: zeros(slots).into_iter().zip(zeros(slots)).collect(),
+            data: zeros(words),
+        });
+        let writing = {
+            let ring = Arc::clone(&ring);
+            loom::thread::spawn(move || {
+                let (mut published, mut head_pos) = (Vec::new(), 0);
+                let mut first = Restarted { reserve: 0, head: 0, steps };
+                while let Some(end) = first.write(&ring, 1) {
+                    head_pos = end;
+                }
+                published.extend((0..first.head).map(|seq| content(seq) + 1000));
+                let mut next = Restarted::attach(&ring, head_pos, forget);
+                while next.head < RESTARTED_FRAMES {
+                    published.truncate(next.head as usize);
+                    published.push(content(next.head) + 2000);
+                    next.write(&ring, 2).expect("the second writer lives");
+                }
+                published
+            })
+        };
+        let (before, after) = (read_whole(&ring, seq), read_whole(&ring, seq));
+        let published = writing.join().unwrap();
+        for believed in [before, after, read_whole(&ring, seq)].into_iter().flatten() {
+            assert_eq!(believed, published[seq as usize], "a stale or torn frame was believed");
+        }
+    });
+}
+
+#[test]
+fn a_reader_believes_no_frame_that_a_dead_writer_did_not_publish() {
+    for steps in 1..=STEPS * 2 {
+        explore_restart(steps, 0, 4, 2, Forget::Nothing);
+        explore_restart(steps, 1, 2, 4, Forget::Nothing);
+    }
+}
+
+#[test]
+fn what_a_writer_must_read_back_is_missed_when_it_is_forgotten() {
+    let finds = |forget| {
+        (1..=STEPS * 2).any(|steps| (0..2).any(|seq| finds_a_fault(move || explore_restart(steps, seq, 4, 1, forget))))
+    };
+    assert!(finds(Forget::Reserve), "the reserve");
+    assert!(finds(Forget::Head), "the head");
+}
+
+/// The futex of `wake.rs`: the kernel compares under a lock that the wake takes too. A reader that looks at the word before the head
+/// never sleeps through the last frame.
+fn explore_wake(looks_at_the_futex_first: bool, bumps_last: bool) {
+    loom::model(move || {
+        let words = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+        // Whether the reader is in the kernel's queue.
+        let queue = Arc::new(loom::sync::Mutex::new(false));
+        let writing = {
+            let (words, queue) = (Arc::clone(&words), Arc::clone(&queue));
+            loom::thread::spawn(move || {
+                let (futex, head) = &*words;
+                if bumps_last {
+                    head.store(1, Release);
+                    futex.store(1, Release);
+                } else {
+                    futex.store(1, Release);
+                    head.store(1, Release);
+                }
+                // The waker thread, later.
+                *queue.lock().unwrap() = false;
+            })
+        };
+        let (futex, head) = &*words;
+        let (seen, found) = if looks_at_the_futex_first {
+            let seen = load_acquire(futex);
+            (seen, load_acquire(head))
+        } else {
+            let found = load_acquire(head);
+            (load_acquire(futex), found)
+        };
+        if found == 0 {
+            let mut waiting = queue.lock().unwrap();
+            *waiting = futex.load(Relaxed) == seen;
+        }
+        writing.join().unwrap();
+        assert!(!*queue.lock().unwrap(), "asleep, and nobody will wake it");
+    });
+}
+
+#[test]
+fn no_wake_is_lost() {
+    explore_wake(true, true);
+    assert!(finds_a_fault(|| explore_wake(false, true)), "the look at the futex before the head");
+    assert!(finds_a_fault(|| explore_wake(true, false)), "the bump after the head");
+}
+
+/// Two rings under one bell: a frame below stream_head is visible in its ring, so that a merge by number leaves none out.
+fn explore_order(heads_first: bool) {
+    loom::model(move || {
+        let words = Arc::new((AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)));
+        let writing = {
+            let words = Arc::clone(&words);
+            loom::thread::spawn(move || {
+                let (first, second, stream_head) = &*words;
+                for (ring, head) in [(first, 1), (second, 2)] {
+                    if heads_first {
+                        ring.store(1, Release);
+                        stream_head.store(head, Release);
+                    } else {
+                        stream_head.store(head, Release);
+                        ring.store(1, Release);
+                    }
+                }
+            })
+        };
+        let (first, second, stream_head) = &*words;
+        let head = load_acquire(stream_head);
+        let found = load_acquire(first) + load_acquire(second);
+        assert!(found >= head, "a frame below stream_head is not to be seen");
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn every_frame_below_stream_head_is_visible() {
+    explore_order(true);
+    assert!(finds_a_fault(|| explore_order(false)), "the head before the bell");
 }
