@@ -39,7 +39,9 @@
 //!
 //! `tests/promises.rs` sees to it that these tests are there. The memory model is explored by loom in `tests/protocol_model.rs`, with the
 //! tests of every day. Miri knows no shared mappings of files; what needs none (the racing copy by words, the header, the descriptors)
-//! passes `cargo +nightly miri test -p headworks-frame-ring --lib -- copy:: layout:: descriptor::`.
+//! passes `cargo +nightly miri test -p headworks-frame-ring --lib -- copy:: layout:: descriptor:: --skip stream_`,
+//! which `tests/run` runs where a nightly toolchain has Miri. The description of a stream is left out: capnp's own pointers into lists
+//! do not pass.
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("the layout of the ring is little-endian");
