@@ -43,6 +43,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("srt_packet", headworks::protocol::srt::fuzzing::fuzz_packet),
     ("srt_stream_id", headworks::protocol::srt::fuzzing::fuzz_stream_id),
     ("stream_descriptor", headworks_frame_ring::fuzzing::fuzz_stream_descriptor),
+    ("stream_reader", headworks_frame_ring::fuzzing::fuzz_changed_stream),
     ("ts_demux", headworks::container::mpegts::fuzzing::fuzz_demux),
 ];
 

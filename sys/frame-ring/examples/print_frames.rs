@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             StreamNext::Event(event) => {
                 println!("{event:?}");
-                if matches!(event, StreamEvent::Ended | StreamEvent::WriterDead | StreamEvent::Superseded) {
+                if matches!(event, StreamEvent::Ended | StreamEvent::WriterDead) {
                     return Ok(());
                 }
             }

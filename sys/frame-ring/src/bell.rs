@@ -27,7 +27,8 @@ pub const SIZE: usize = 0x1000;
 /// Timeline anchors kept, one per programme.
 pub const ANCHOR_COUNT: usize = 16;
 
-const HEAD_CRC: usize = 0x3C;
+/// Offset of the checksum of the first line.
+pub(crate) const HEAD_CRC: usize = 0x3C;
 const STREAM_HEAD: usize = 0x40;
 const FUTEX: usize = 0x80;
 const STATE: usize = 0x84;
@@ -131,8 +132,7 @@ impl BellWriter {
     pub fn attach(stream_directory: &Path) -> Result<Self, BellError> {
         let lock = lock_file(stream_directory, false)?.ok_or(BellError::Locked)?;
         let file = open_shared(&open_directory(stream_directory)?, "bell", true)?;
-        let boot_id = judge_head(&file)?;
-        if boot_id != memory::boot_id()? {
+        if judge_head(&file)?.boot_id != memory::boot_id()? {
             return Err(BellError::OtherBoot);
         }
         let words = SharedWords::writable(&file, SIZE)?;
@@ -268,7 +268,8 @@ impl BellWriter {
 /// A reader's side of the bell.
 #[derive(Debug)]
 pub struct BellReader {
-    words: SharedWords,
+    words: Arc<SharedWords>,
+    stream_uuid: [u8; 16],
 }
 
 impl BellReader {
@@ -278,8 +279,19 @@ impl BellReader {
     /// [`BellError`].
     pub fn open(stream_directory: &Path) -> Result<Self, BellError> {
         let file = open_shared(&open_directory(stream_directory)?, "bell", false)?;
-        judge_head(&file)?;
-        Ok(Self { words: SharedWords::read_only(&file, SIZE)? })
+        let head = judge_head(&file)?;
+        Ok(Self { words: Arc::new(SharedWords::read_only(&file, SIZE)?), stream_uuid: head.stream_uuid })
+    }
+
+    /// Names this bell for ever: another one in its place has another.
+    #[must_use]
+    pub fn stream_uuid(&self) -> [u8; 16] {
+        self.stream_uuid
+    }
+
+    /// The word that [`BellReader::wait`] sleeps on.
+    pub(crate) fn wake_target(&self) -> WakeTarget {
+        WakeTarget::new(Arc::clone(&self.words), FUTEX)
     }
 
     /// Every frame with a lower `stream_seq` is visible in its ring.
@@ -381,7 +393,13 @@ fn encode_head(boot_id: [u8; 16], stream_uuid: [u8; 16]) -> [u8; 64] {
     head
 }
 
-fn judge_head(file: &File) -> Result<[u8; 16], BellError> {
+/// What stands in the first line of a bell.
+struct Head {
+    boot_id: [u8; 16],
+    stream_uuid: [u8; 16],
+}
+
+fn judge_head(file: &File) -> Result<Head, BellError> {
     use std::os::unix::fs::FileExt;
     let size = file.metadata()?.len();
     if size < SIZE as u64 {
@@ -399,9 +417,8 @@ fn judge_head(file: &File) -> Result<[u8; 16], BellError> {
     if crc32c::crc32c(&head[..HEAD_CRC]).to_le_bytes() != head[HEAD_CRC..] {
         return Err(LayoutError::Checksum.into());
     }
-    let mut boot_id = [0; 16];
-    boot_id.copy_from_slice(&head[16..32]);
-    Ok(boot_id)
+    let id = |at: usize| std::array::from_fn(|i| head[at + i]);
+    Ok(Head { boot_id: id(16), stream_uuid: id(32) })
 }
 
 #[cfg(test)]

@@ -205,7 +205,10 @@ pub fn attach(directory: &Path, spec: &RingSpec) -> Result<Writer, AttachError> 
 
 fn check_shape(header: &Header, spec: &RingSpec) -> Result<(), AttachError> {
     let checksums = header.features_optional & layout::FEATURE_PAYLOAD_CRC != 0;
+    let known = header.minor == layout::MINOR && header.features_optional & !layout::FEATURE_PAYLOAD_CRC == 0;
     let same = [
+        // What it adds, this writer would not keep up.
+        (known, "minor version"),
         (header.kind == spec.kind, "kind"),
         (header.codec == u32::from_le_bytes(spec.codec), "codec"),
         (header.clock_rate == spec.clock_rate, "clock rate"),

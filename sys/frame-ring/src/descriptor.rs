@@ -181,7 +181,7 @@ struct SlotAllocator<'a> {
 unsafe impl Allocator for SlotAllocator<'_> {
     fn allocate_segment(&mut self, minimum_size: u32) -> (core::ptr::NonNull<u8>, u32) {
         assert!(minimum_size as usize <= self.segment.len(), "the descriptor outgrew its slot");
-        (core::ptr::NonNull::from(&mut self.segment[0]).cast(), self.segment.len() as u32)
+        (core::ptr::NonNull::from(&mut *self.segment).cast(), self.segment.len() as u32)
     }
 
     unsafe fn deallocate_segment(&mut self, _: core::ptr::NonNull<u8>, _: u32, _: u32) {}

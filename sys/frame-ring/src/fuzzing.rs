@@ -1,15 +1,19 @@
-//! Bodies of the fuzz targets: rings and descriptors that lie.
+//! Bodies of the fuzz targets: rings, bells and descriptors that lie.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::bell::BellWriter;
+use crate::bell::{self, BellWriter, TimelineAnchor};
 use crate::builder::{self, RingSpec};
 use crate::descriptor::FrameDescriptor;
 use crate::layout::{self, TrackKind};
 use crate::reader::{Next, Reader, Start};
 use crate::stream_descriptor::StreamDescriptor;
+use crate::stream_reader::{StreamEvent, StreamNext, StreamReader};
 
 /// Reads whatever `bytes` say, and again what was made of it.
 pub fn fuzz_stream_descriptor(bytes: &[u8]) {
@@ -22,23 +26,87 @@ pub fn fuzz_stream_descriptor(bytes: &[u8]) {
 /// Puts changes into the control file of a small ring with frames and configurations in it, then reads it. A change is the
 /// index of a word (16 bits) and its new value (64 bits), both little-endian; bytes that are left over cut the file.
 pub fn fuzz_changed_ring(changes: &[u8]) {
-    let Some(ring) = &*RING else { return };
+    let Some((ring, _)) = &*STREAM else { return };
     let mut ctl = ring.clone();
-    let words = ctl.len() / 8;
-    let (changes, rest) = changes.as_chunks::<10>();
-    for change in changes {
-        let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % words * 8;
-        ctl[at..at + 8].copy_from_slice(&change[2..]);
-    }
+    let rest = change(changes, &mut [&mut ctl]);
     if let &[a, b, c] = rest {
         ctl.truncate(usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c));
     }
     fuzz_reader(&ctl);
 }
 
-/// The control file of a ring of 1 MiB; `None` where none can be made.
-static RING: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| {
-    let directory = std::env::temp_dir().join(format!("headworks-fuzz-{}", std::process::id()));
+/// As [`fuzz_changed_ring`], with a bell whose words follow those of the ring, and read as a stream; bytes that are left over
+/// cut the bell.
+pub fn fuzz_changed_stream(changes: &[u8]) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let Some((ring, bell)) = &*STREAM else { return };
+    let (mut ctl, mut bell) = (ring.clone(), bell.clone());
+    if let &[a, b] = change(changes, &mut [&mut ctl, &mut bell]) {
+        bell.truncate(usize::from(a) << 8 | usize::from(b));
+    }
+    seal(&mut ctl, &layout::MAGIC, layout::HEADER_CRC);
+    seal(&mut bell, &bell::MAGIC, bell::HEAD_CRC);
+    let directory = temporary(&COUNT.fetch_add(1, Relaxed).to_string());
+    if std::fs::create_dir_all(directory.join("v")).is_ok() {
+        read_stream(&directory, &ctl, &bell);
+        let _ = std::fs::remove_dir_all(&directory);
+    }
+}
+
+fn read_stream(directory: &Path, ctl: &[u8], bell: &[u8]) {
+    let data = File::create(directory.join("v/data")).and_then(|file| file.set_len(DATA_CAPACITY));
+    let written =
+        [("v/ctl", ctl), ("bell", bell)].map(|(name, bytes)| std::fs::write(directory.join(name), bytes).is_ok());
+    if data.is_err() || written != [true; 2] {
+        return;
+    }
+    for start in [Start::Live, Start::Key, Start::Oldest, Start::OldestKey, Start::Seq(3)] {
+        let Ok(mut reader) = StreamReader::open(directory, start, None) else {
+            return;
+        };
+        reader.verify_checksums(true);
+        for _ in 0..64 {
+            if let StreamNext::Event(StreamEvent::Timeout | StreamEvent::Ended) = reader.next(Duration::ZERO) {
+                break;
+            }
+        }
+        assert!(reader.bell().anchors().len() <= bell::ANCHOR_COUNT);
+    }
+}
+
+/// Makes the changes, and returns what is left over.
+fn change<'a>(changes: &'a [u8], files: &mut [&mut Vec<u8>]) -> &'a [u8] {
+    let words: usize = files.iter().map(|file| file.len() / 8).sum();
+    let (changes, rest) = changes.as_chunks::<10>();
+    for change in changes {
+        let mut at = usize::from(u16::from_le_bytes([change[0], change[1]])) % words * 8;
+        for file in &mut *files {
+            if at < file.len() {
+                file[at..at + 8].copy_from_slice(&change[2..]);
+                break;
+            }
+            at -= file.len();
+        }
+    }
+    rest
+}
+
+/// Puts the magic number and a valid checksum on a header, as far as it is there.
+fn seal(bytes: &mut [u8], magic: &[u8; 8], crc: usize) {
+    if bytes.len() >= crc + 4 {
+        bytes[..8].copy_from_slice(magic);
+        let sum = crc32c::crc32c(&bytes[..crc]);
+        bytes[crc..crc + 4].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("headworks-fuzz-{}-{name}", std::process::id()))
+}
+
+/// The control file of a ring of 1 MiB, and the bell of its stream; `None` where none can be made.
+static STREAM: LazyLock<Option<(Vec<u8>, Vec<u8>)>> = LazyLock::new(|| {
+    let directory = temporary("seed");
     std::fs::create_dir(&directory).ok()?;
     let spec = RingSpec {
         kind: TrackKind::Video,
@@ -50,12 +118,12 @@ static RING: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| {
         numa_node: None,
         crc: true,
     };
-    let ctl = write_ring(&directory, &spec);
+    let files = write_ring(&directory, &spec);
     std::fs::remove_dir_all(&directory).ok()?;
-    ctl
+    files
 });
 
-fn write_ring(directory: &std::path::Path, spec: &RingSpec) -> Option<Vec<u8>> {
+fn write_ring(directory: &Path, spec: &RingSpec) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut bell = BellWriter::create(directory).ok()?;
     let mut writer = builder::create(&directory.join("v"), spec).ok()?;
     for seq in 0..40_u8 {
@@ -65,7 +133,8 @@ fn write_ring(directory: &std::path::Path, spec: &RingSpec) -> Option<Vec<u8>> {
         writer.append(&[seq; 300]).ok()?;
         writer.commit(&FrameDescriptor { key: seq % 4 == 0, ..FrameDescriptor::default() }, &mut bell);
     }
-    std::fs::read(directory.join("v/ctl")).ok()
+    bell.set_anchor(TimelineAnchor { programme: 1, clock_rate: 90_000, ..TimelineAnchor::default() });
+    Some((std::fs::read(directory.join("v/ctl")).ok()?, std::fs::read(directory.join("bell")).ok()?))
 }
 
 const DATA_CAPACITY: u64 = 1 << 20;
@@ -78,11 +147,7 @@ pub fn fuzz_reader(ctl: &[u8]) {
         return;
     };
     let mut bytes = ctl.to_vec();
-    if bytes.len() >= layout::HEADER_SIZE {
-        bytes[..8].copy_from_slice(&layout::MAGIC);
-        let crc = crc32c::crc32c(&bytes[..layout::HEADER_CRC]);
-        bytes[layout::HEADER_CRC..layout::HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
-    }
+    seal(&mut bytes, &layout::MAGIC, layout::HEADER_CRC);
     if ctl_file.write_all_at(&bytes, 0).is_err() || data_file.set_len(DATA_CAPACITY).is_err() {
         return;
     }

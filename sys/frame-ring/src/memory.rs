@@ -233,6 +233,11 @@ impl MirroredData {
         Ok(data)
     }
 
+    /// No bytes.
+    pub(crate) fn nothing() -> Self {
+        Self { base: std::ptr::null_mut(), capacity: 0, writable: false }
+    }
+
     /// Bytes of one view.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -241,7 +246,7 @@ impl MirroredData {
 
     #[inline]
     fn at(&self, position: u64, length: usize) -> *mut u8 {
-        assert!(length <= self.capacity, "longer than the ring");
+        assert!(length <= self.capacity && self.capacity > 0, "longer than the ring");
         // Offset < capacity and length ≤ capacity: the range ends within the second view.
         self.base.wrapping_add(position as usize & (self.capacity - 1))
     }
@@ -385,8 +390,10 @@ pub struct Backing {
 
 impl Drop for MirroredData {
     fn drop(&mut self) {
-        // SAFETY: the two views are ours and no borrow outlives `self`.
-        unsafe { libc::munmap(self.base.cast(), self.capacity * 2) };
+        if self.capacity > 0 {
+            // SAFETY: the two views are ours and no borrow outlives `self`.
+            unsafe { libc::munmap(self.base.cast(), self.capacity * 2) };
+        }
     }
 }
 

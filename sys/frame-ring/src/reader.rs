@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::fence;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -18,7 +19,8 @@ use crate::builder::{JudgeError, ctl_mapping, judge_files, open_directory, open_
 use crate::descriptor::FrameDescriptor;
 use crate::layout::{self, Header, LayoutError, NONE, SLOT_WORDS, State};
 use crate::memory::{MirroredData, SharedWords};
-use crate::wake;
+use crate::notifier::Notifier;
+use crate::wake::{self, WakeTarget};
 use crate::writer::Totals;
 
 /// A writer whose heartbeat has not changed for so long is dead.
@@ -64,7 +66,7 @@ pub enum Next<F> {
     WriterDead,
     /// All frames have been delivered and none will come.
     Ended,
-    /// All frames have been delivered; another ring has this one's name now: open again.
+    /// All frames have been delivered; another ring has this one's name now: open again, as `StreamReader` does by itself.
     Superseded,
 }
 
@@ -177,7 +179,7 @@ impl From<ReadError> for Miss {
 /// A reader of one ring. It maps read-only, holds no lock and leaves no trace.
 #[derive(Debug)]
 pub struct Reader {
-    ctl: SharedWords,
+    ctl: Arc<SharedWords>,
     data: MirroredData,
     header: Header,
     next: u64,
@@ -237,7 +239,7 @@ impl Reader {
             JudgeError::Io(error) => OpenError::Io(error),
         })?;
         let mut reader = Self {
-            ctl: SharedWords::read_only(ctl, ctl_mapping(&header))?,
+            ctl: Arc::new(SharedWords::read_only(ctl, ctl_mapping(&header))?),
             data: MirroredData::map(data, header.data_capacity, false)?,
             header,
             next: 0,
@@ -283,6 +285,12 @@ impl Reader {
         self.next = self.oldest(head, |slot| slot.stream_seq >= target).unwrap_or(head);
     }
 
+    /// Gives the payloads' memory back, which is held as long as it is mapped. The ring is read no more.
+    pub(crate) fn let_go(&mut self) {
+        self.pending = None;
+        self.data = MirroredData::nothing();
+    }
+
     /// Any frame will do from now on.
     pub(crate) fn accept_any(&mut self) {
         self.awaiting_key = false;
@@ -291,6 +299,14 @@ impl Reader {
     /// Frames passed over on the way to a random access point that has not come, if it is certain that it will not.
     pub(crate) fn take_skipped(&mut self) -> Option<u64> {
         Some(std::mem::take(&mut self.skipped)).filter(|&count| count > 0)
+    }
+
+    /// Tells of changes in the ring, for event loops and tasks. Each is a thread of its own.
+    ///
+    /// # Errors
+    /// If there is no descriptor or thread left.
+    pub fn notifier(&self) -> io::Result<Notifier> {
+        Notifier::start(Arc::new(Mutex::new(WakeTarget::new(Arc::clone(&self.ctl), layout::FUTEX))))
     }
 
     /// Check payloads against their checksums, where the ring has them. Off by default: the checks above find every torn frame;

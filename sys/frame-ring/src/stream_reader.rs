@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -15,6 +16,7 @@ use crate::bell::{BellError, BellReader};
 use crate::builder::open_directory;
 use crate::directory::list_tracks;
 use crate::layout::{State, TrackKind};
+use crate::notifier::{Notifier, Source, lock};
 use crate::reader::{Frame, Life, Look, OpenError, ReadError, Reader, Start};
 use crate::wake;
 
@@ -79,7 +81,8 @@ pub enum StreamEvent {
     WriterDead,
     /// All frames have been delivered and none will come.
     Ended,
-    /// Another directory has this stream's name now: open again.
+    /// Another directory, or another bell in this one, has this stream's name now, and is read from here on: its tracks are added next,
+    /// and `stream_seq` counts anew.
     Superseded,
 }
 
@@ -111,6 +114,10 @@ enum Standing {
     Ended,
     /// It failed, or another ring has its name.
     Done,
+    /// It is in a directory that another one has taken the place of, and perhaps in that one too.
+    Left,
+    /// It was cleared away.
+    Gone,
 }
 
 impl TrackReader {
@@ -118,6 +125,11 @@ impl TrackReader {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether its name stands for this ring.
+    fn is_known(&self) -> bool {
+        !matches!(self.standing, Standing::Left | Standing::Gone)
     }
 
     /// The reader of the ring, for its header and configuration blocks.
@@ -130,10 +142,13 @@ impl TrackReader {
 /// A reader of all tracks of a stream, or of some.
 #[derive(Debug)]
 pub struct StreamReader {
+    /// As it was given: what has this name is read.
+    name: PathBuf,
     /// The directory by its descriptor: when another one takes its name, these rings still belong to this bell.
     directory: PathBuf,
     _handle: OwnedFd,
     bell: BellReader,
+    notified: Source,
     only: Option<String>,
     tracks: Vec<TrackReader>,
     generation: u32,
@@ -153,13 +168,14 @@ impl StreamReader {
     /// # Errors
     /// [`StreamOpenError`]. A ring that cannot be opened is left out, and tried again when the tracks change.
     pub fn open(directory: &Path, start: Start, only: Option<&str>) -> Result<Self, StreamOpenError> {
-        let handle = open_directory(directory)?;
-        let directory = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
-        let bell = BellReader::open(&directory)?;
+        let name = std::path::absolute(directory)?;
+        let (handle, directory, bell) = open_bell(&name)?;
         let mut reader = Self {
+            name,
             directory,
             _handle: handle,
             generation: bell.tracks_generation(),
+            notified: Arc::new(Mutex::new(bell.wake_target())),
             bell,
             only: only.map(str::to_owned),
             tracks: Vec::new(),
@@ -175,6 +191,14 @@ impl StreamReader {
             reader.align();
         }
         Ok(reader)
+    }
+
+    /// Tells of changes in the stream, for event loops and tasks. Each is a thread of its own.
+    ///
+    /// # Errors
+    /// If there is no descriptor or thread left.
+    pub fn notifier(&self) -> io::Result<Notifier> {
+        Notifier::start(Arc::clone(&self.notified))
     }
 
     /// Check payloads against their checksums, where the rings have them.
@@ -215,12 +239,13 @@ impl StreamReader {
     /// Opens the rings not yet known, and those that took the place of a superseded one.
     fn scan(&mut self, start: Start) -> io::Result<()> {
         self.scanned = Instant::now();
-        for name in list_tracks(&self.directory)? {
-            if self.only.as_ref().is_some_and(|only| *only != name) {
+        let names = list_tracks(&self.directory)?;
+        for name in &names {
+            if self.only.as_ref().is_some_and(|only| only != name) {
                 continue;
             }
-            let path = self.directory.join(&name);
-            let known = self.tracks.iter().rposition(|track| track.name == name);
+            let path = self.directory.join(name);
+            let known = self.tracks.iter().rposition(|track| track.name == *name && track.is_known());
             if let Some(index) = known {
                 let track = &mut self.tracks[index];
                 let (state, is_drained) = (track.ring.state(), drained(&track.ring));
@@ -247,14 +272,50 @@ impl StreamReader {
                 Err(OpenError::Io(_) | OpenError::Layout(_)) => continue,
             };
             ring.verify_checksums(self.verify);
-            let is_known = |index: usize| self.tracks[index].ring.header().ring_uuid == ring.header().ring_uuid;
+            let uuid = ring.header().ring_uuid;
+            if let Some(old) = self.tracks.iter_mut().find(|t| t.ring.header().ring_uuid == uuid)
+                && old.standing == Standing::Left
+            {
+                // Another bell, the same ring.
+                old.standing = Standing::Read;
+                continue;
+            }
+            let is_known = |index: usize| self.tracks[index].ring.header().ring_uuid == uuid;
             if ring.state() == State::Superseded || known.is_some_and(is_known) {
                 continue;
             }
             self.events.push_back(StreamEvent::TrackAdded { track: self.tracks.len() });
-            self.tracks.push(TrackReader { name, ring, standing: Standing::Read });
+            if let Some(index) = known {
+                self.tracks[index].standing = Standing::Done;
+            }
+            self.tracks.push(TrackReader { name: name.clone(), ring, standing: Standing::Read });
+        }
+        for track in &mut self.tracks {
+            if track.standing == Standing::Left || track.standing == Standing::Ended && !names.contains(&track.name) {
+                track.standing = Standing::Gone;
+            }
+            if matches!(track.standing, Standing::Done | Standing::Gone) {
+                track.ring.let_go();
+            }
         }
         Ok(())
+    }
+
+    /// Goes on in the directory that has the stream's name now; false if that is the one being read, or none.
+    fn open_again(&mut self) -> bool {
+        let Ok((handle, directory, bell)) = open_bell(&self.name) else {
+            return false;
+        };
+        if bell.stream_uuid() == self.bell.stream_uuid() {
+            return false;
+        }
+        *lock(&self.notified) = bell.wake_target();
+        (self.generation, self.life, self.stalled_told) = (bell.tracks_generation(), Life::new(), false);
+        (self._handle, self.directory, self.bell) = (handle, directory, bell);
+        self.tracks.iter_mut().for_each(|track| track.standing = Standing::Left);
+        self.events.push_back(StreamEvent::Superseded);
+        let _ = self.scan(Start::Oldest);
+        true
     }
 
     /// The next frame of the stream, copied into a buffer that this reader keeps, or what happened instead; waits at most `timeout`.
@@ -347,13 +408,12 @@ impl StreamReader {
         timeout: Duration,
     ) -> Result<(), StreamEvent> {
         match self.bell.state() {
-            state @ (State::Ended | State::Superseded) => {
-                // The last frame or ring may have come between the looks.
-                if self.bell.futex() != seen {
-                    return Ok(());
-                }
-                return Err(if state == State::Ended { StreamEvent::Ended } else { StreamEvent::Superseded });
-            }
+            // The last frame or ring may have come between the looks.
+            State::Ended | State::Superseded if self.bell.futex() != seen => return Ok(()),
+            State::Ended => return Err(StreamEvent::Ended),
+            State::Superseded if self.open_again() => return Ok(()),
+            // What took its place is not there any more, or not yet.
+            State::Superseded => {}
             State::Stalled if !self.stalled_told => {
                 self.stalled_told = true;
                 return Err(StreamEvent::Stalled);
@@ -366,7 +426,10 @@ impl StreamReader {
             return Err(StreamEvent::WriterDead);
         }
         if now.duration_since(self.scanned) >= RESCAN {
-            let _ = self.scan(Start::Oldest);
+            // A writer that could not take the old bell up makes a new one, and nobody is left to say so.
+            if !self.open_again() {
+                let _ = self.scan(Start::Oldest);
+            }
             if !self.events.is_empty() {
                 return Ok(());
             }
@@ -379,6 +442,13 @@ impl StreamReader {
         self.bell.wait(seen, left);
         Ok(())
     }
+}
+
+fn open_bell(name: &Path) -> Result<(OwnedFd, PathBuf, BellReader), BellError> {
+    let handle = open_directory(name)?;
+    let directory = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+    let bell = BellReader::open(&directory)?;
+    Ok((handle, directory, bell))
 }
 
 /// Looked at after a final state was seen: nothing is left in the ring.

@@ -59,6 +59,16 @@ impl WakeTarget {
         Arc::ptr_eq(&self.words, &other.words) && self.offset == other.offset
     }
 
+    /// The word itself.
+    pub(crate) fn value(&self) -> u32 {
+        self.words.load_half_acquire(self.offset)
+    }
+
+    /// See [`wait`].
+    pub(crate) fn wait(&self, seen: u32, timeout: Duration) {
+        wait(&self.words, self.offset, seen, timeout);
+    }
+
     /// Issues the wake; returns how many processes were waiting.
     pub fn wake(&self) -> usize {
         wake(&self.words, self.offset)

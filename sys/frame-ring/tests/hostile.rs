@@ -111,6 +111,8 @@ fn a_ring_of_another_boot_or_with_wild_counters_is_not_taken_up() {
     assert!(matches!(attach(), Err(AttachError::Damaged(_))));
     let page = std::fs::read(ring.dir.path().join("v/ctl")).unwrap();
     let header = Header::judge(&page[..layout::HEADER_SIZE], 1 << 40, 1 << 40).unwrap();
+    ring.overwrite(0, &Header { minor: layout::MINOR + 1, ..header.clone() }.encode()[..]);
+    assert!(matches!(attach(), Err(AttachError::Shape("minor version"))));
     ring.overwrite(0, &Header { boot_id: [9; 16], ..header }.encode()[..]);
     assert!(matches!(attach(), Err(AttachError::OtherBoot)));
 }

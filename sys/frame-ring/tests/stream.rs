@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::{directory, payload, spec, write};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
+use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor};
 use headworks_frame_ring::directory::{list_streams, list_tracks};
 use headworks_frame_ring::layout::{State, TrackKind};
 use headworks_frame_ring::reader::Start;
@@ -216,8 +217,135 @@ fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
     assert_eq!(frames(&seen), frames(&expected));
     assert_eq!(seen.len(), expected.len());
     drop((bell, ring, other));
-    let _second = build();
+    let (mut bell, mut ring) = build();
+    write(&mut ring, &mut bell, b"another stream", true);
     assert_eq!(reader.next(Duration::from_secs(9)), StreamNext::Event(StreamEvent::Superseded));
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 3 }", "3: another stream"]);
+    write(&mut ring, &mut bell, b"goes on", true);
+    assert_eq!(drain(&mut reader), ["3: goes on"]);
+    assert_eq!(reader.bell().stream_head(), 2);
+}
+
+/// A reader that stays for weeks holds the memory of the rings that it reads, and of no other.
+#[test]
+fn memory_of_rings_that_were_replaced_or_cleared_away_is_given_back() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut sound = builder::create(&dir.path().join("audio0"), &audio()).unwrap();
+    let mut reader = StreamReader::open(dir.path(), Start::Live, None).unwrap();
+    let held = |reader: &mut StreamReader| {
+        let seen = drain(reader).len();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let gone = format!("{}/", dir.path().display());
+        let lines = maps.lines().filter(|line| line.contains(&gone) && line.contains("/data (deleted)"));
+        (seen, lines.count())
+    };
+    write(&mut sound, &mut bell, b"sound", true);
+    sound.set_state(State::Ended);
+    // Two tracks added, a frame, an end.
+    assert_eq!(held(&mut reader), (4, 0));
+    drop((video, sound));
+    video = builder::create(&dir.path().join(".tmp-1"), &spec()).unwrap();
+    builder::publish(&dir.path().join(".tmp-1"), &dir.path().join("video0")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("audio0")).unwrap();
+    bell.tracks_changed();
+    write(&mut video, &mut bell, b"picture", true);
+    assert_eq!(held(&mut reader), (2, 0));
+}
+
+/// A writer that finds a bell it cannot take up makes a new one over the same rings; nobody tells those who wait at the old one.
+#[test]
+fn a_new_bell_over_the_same_rings_is_found_and_no_frame_is_repeated_or_skipped() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut reader = StreamReader::open(dir.path(), Start::Live, None).unwrap();
+    write(&mut video, &mut bell, b"before", true);
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 0 }", "0: before"]);
+    drop((bell, video));
+    for file in ["bell", "writer.lock"] {
+        std::fs::remove_file(dir.path().join(file)).unwrap();
+    }
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::attach(&dir.path().join("video0"), &spec()).unwrap();
+    bell.advance_to(video.stream_seq_after());
+    write(&mut video, &mut bell, b"after", true);
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        match reader.next(Duration::from_secs(20)) {
+            StreamNext::Event(StreamEvent::WriterDead) => {}
+            StreamNext::Event(event) => seen.push(format!("{event:?}")),
+            StreamNext::Frame { track, frame } => seen.push(format!("{track}: {}", frame.stream_seq)),
+        }
+    }
+    assert_eq!(seen, ["Superseded", "0: 1"]);
+}
+
+/// It never opens anything again: not the ring, not the bell, and it learns of nothing but the frames.
+#[test]
+fn a_reader_that_waits_through_a_restart_goes_on_with_one_discontinuity() {
+    let dir = directory();
+    let ring = dir.path().join("video0");
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&ring, &spec()).unwrap();
+    for seq in 0..5 {
+        write(&mut video, &mut bell, &payload(seq, 5000), seq == 0);
+    }
+    let seen = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut reader = StreamReader::open(dir.path(), Start::Oldest, None).unwrap();
+            let mut seen = Vec::new();
+            while seen.len() < 10 {
+                match reader.next(Duration::from_secs(20)) {
+                    StreamNext::Frame { frame, .. } => {
+                        let d = &frame.descriptor;
+                        assert_eq!((d.seq, frame.payload), (frame.stream_seq, &payload(d.seq, 5000)[..]));
+                        seen.push((d.seq, d.discontinuity));
+                    }
+                    StreamNext::Event(StreamEvent::TrackAdded { track: 0 } | StreamEvent::WriterDead) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            seen
+        });
+        std::thread::sleep(Duration::from_millis(30));
+        // Dies with half of frame 5 written.
+        video.append(&[0xEE; 3000]).unwrap();
+        drop((bell, video));
+        std::thread::sleep(Duration::from_millis(30));
+        let mut bell = BellWriter::attach(dir.path()).unwrap();
+        let mut video = builder::attach(&ring, &spec()).unwrap();
+        bell.advance_to(video.stream_seq_after());
+        for seq in 5..10 {
+            write(&mut video, &mut bell, &payload(seq, 5000), seq == 7);
+            bell.wake_target().wake();
+        }
+        reading.join().unwrap()
+    });
+    let mut expected: Vec<_> = (0..10).map(|seq| (seq, Discontinuity::None)).collect();
+    (expected[0].1, expected[5].1) = (Discontinuity::Start, Discontinuity::Restart);
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn damaged_frames_and_changes_of_configuration_are_values() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut reader = StreamReader::open(dir.path(), Start::Oldest, None).unwrap();
+    assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::TrackAdded { track: 0 }));
+    for (configuration, damaged) in [(&b"one"[..], false), (b"one", true), (b"two", false)] {
+        let generation = video.set_configuration(configuration).unwrap();
+        video.append(configuration).unwrap();
+        video.commit(&FrameDescriptor { damaged, ..Default::default() }, &mut bell);
+        let StreamNext::Frame { frame, .. } = reader.next(ZERO) else { panic!("no frame") };
+        assert_eq!((frame.descriptor.config_generation, frame.descriptor.damaged), (generation, damaged));
+        let ring = reader.track(0).unwrap().ring();
+        assert_eq!(ring.configuration(generation), Ok(configuration.to_vec()));
+    }
+    assert_eq!(reader.track(0).unwrap().ring().configuration_generation(), 2);
+    assert_eq!(reader.track(0).unwrap().ring().totals().damaged, 1);
 }
 
 /// Whoever has an old handle on the bell: numbers are not given twice after a crash between a ring's head and the bell.

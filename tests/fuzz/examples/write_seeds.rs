@@ -435,6 +435,14 @@ fn rest(root: &Path) {
     for word in [0x200, 0x208, 0x209, 0x20a, 0x210, 0x21a, 0x400, 0x2400, 0x2401, 0x2402, 0x2405, 0x2406] {
         save(root, "ring_reader", &format!("{word:x}"), &[change(word, u64::MAX), change(word + 1, 7)].concat());
     }
+    save(root, "stream_reader", "sound", &[]);
+    save(root, "stream_reader", "cut", &[0x0F, 0]);
+    // The ring's head and a slot's number in the stream; then the bell's head, state, tracks and an anchor.
+    for word in [0x208, 0x2404, 0x2600, 0x2608, 0x2610, 0x261a, 0x2620, 0x2626] {
+        save(root, "stream_reader", &format!("{word:x}"), &[change(word, u64::MAX), change(word + 1, 7)].concat());
+    }
+    save(root, "stream_reader", "ended", &change(0x2610, 2 << 32));
+    save(root, "stream_reader", "superseded", &[change(0x2610, 3 << 32), change(0x210, 3 << 32)].concat());
     let track = Track { name: "video0".into(), codec: *b"avc1", language: "eng".into(), ..Track::default() };
     let programme = Programme { number: 1, pcr_pid: 0x100, name: "One".into(), provider: "Us".into() };
     for (name, programmes, tracks) in [("empty", 0, 0), ("one", 1, 1), ("many", 3, 6)] {
