@@ -156,15 +156,37 @@ fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
     let lost = get("/metrics");
     measured.generator = outcome(generator, &mut measured.faults);
     measured.receiver = streams.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
-    for line in lost.unwrap_or_default().lines() {
-        let Some((name, value)) = line.rsplit_once(' ') else { continue };
-        let watched = ["frames_damaged", "frames_lost", "dropped_by_kernel", "packets_lost"];
-        if watched.iter().any(|word| name.contains(word)) && value.parse::<f64>().is_ok_and(|value| value > 0.0) {
-            measured.faults.push(format!("{name} = {value}"));
-        }
+    match lost {
+        Some(page) => measured.faults.extend(losses(&page)),
+        None => measured.faults.push("the receiver's /metrics cannot be read".to_owned()),
+    }
+    let pictures = measured.receiver["streams"]
+        .as_object()
+        .map_or(0, |streams| streams.values().filter_map(|stream| stream["frames_assembled"].as_u64()).sum::<u64>());
+    // Synthetic feeds have 25 pictures per second.
+    let least = u64::from(feeds) * options.seconds * 25;
+    if pictures < least {
+        measured.faults.push(format!("{pictures} pictures arrived, of at least {least}"));
     }
     end(receiver);
     Some(measured)
+}
+
+/// What a page of metrics says was lost on the way.
+fn losses(page: &str) -> Vec<String> {
+    let watched = [
+        "headworks_track_frames_damaged_total",
+        "headworks_track_frames_lost_total",
+        "headworks_stream_packets_lost_total",
+        "headworks_shard_dropped_total",
+    ];
+    let samples = page.lines().filter_map(|line| line.rsplit_once(' '));
+    samples
+        .filter(|(name, value)| {
+            watched.iter().any(|word| name.starts_with(word)) && value.parse::<f64>().is_ok_and(|value| value > 0.0)
+        })
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect()
 }
 
 /// The bare loop on core 0.
@@ -216,6 +238,9 @@ fn libsrt(options: &Options, feeds: u32) -> Option<Measured> {
     measured.generator = outcome(generator, &mut measured.faults);
     let output = receiver.wait_with_output().ok()?;
     measured.receiver = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    if measured.receiver["lost"].as_u64() != Some(0) {
+        measured.faults.push(format!("libsrt: {}", measured.receiver));
+    }
     Some(measured)
 }
 

@@ -194,9 +194,25 @@ impl Desk {
                 self.shards.mailbox(shard).post(Message::Admitted(Box::new(Admitted { name, life, output, source })));
             }
             Err(reason) => {
-                tracing::warn!(stream = name, peer = %request.key.peer, "SRT caller refused: {reason}");
+                let why = self.why_refused(&name, reason);
+                tracing::warn!(stream = name, peer = %request.key.peer, "SRT caller refused: {reason}{why}");
                 self.shards.mailbox(origin).post(Message::Refused(request, reason));
             }
+        }
+    }
+
+    /// What the reject code says, in terms of the configuration.
+    fn why_refused(&self, name: &str, reason: RejectReason) -> String {
+        match reason {
+            RejectReason::Overload => {
+                format!(": ingestion.max_connections = {} is reached", self.config.ingestion.max_connections)
+            }
+            RejectReason::Forbidden => format!(": streams.{name}.source is another address"),
+            RejectReason::Unsecure => ": a passphrase is set on one side only".to_owned(),
+            RejectReason::BadMode => {
+                ": it asks to be sent a stream (m=request), and none is served over SRT".to_owned()
+            }
+            _ => String::new(),
         }
     }
 

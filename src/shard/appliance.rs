@@ -228,7 +228,8 @@ impl Appliance {
             match ready.recv_timeout(START_MAX) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(error),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(StartError::Silent),
+                Err(RecvTimeoutError::Timeout) => return Err(StartError::Silent),
+                Err(RecvTimeoutError::Disconnected) => return Err(why_not_started(shells)),
             }
         }
         let started = Started {
@@ -351,6 +352,20 @@ fn payload_types(described: &Described) -> (Vec<PayloadTypes>, PayloadTypes) {
         })
         .collect();
     (by_stream, shared)
+}
+
+/// A shard has ended before it said anything: its thread knows why. Those that run are left to the end of the process.
+fn why_not_started(shells: Vec<Shell>) -> StartError {
+    let (sender, ended) = channel();
+    for shell in shells {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = shell.join() {
+                let _ = sender.send(error);
+            }
+        });
+    }
+    ended.recv_timeout(Duration::from_secs(1)).map_or(StartError::Silent, StartError::Executor)
 }
 
 fn random_bytes<const N: usize>() -> [u8; N] {

@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{BuilderErrorKind, ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 
 /// Why a shard's thread could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
-    /// The executor refused to start, for example because locked memory is too little for its rings.
-    #[error("the executor of {name} did not start: {reason}")]
+    /// The executor refused to start, nearly always because locked memory is too little for its rings.
+    #[error("the executor of {name} did not start: {reason}; `headworks check` says what this host lacks")]
     NotStarted {
         /// The shard's thread name.
         name: String,
@@ -59,8 +59,11 @@ impl Shell {
     /// Waits for the shard to end.
     ///
     /// # Errors
-    /// [`ExecutorError::Panicked`].
+    /// [`ExecutorError`]: what stands in an executor's way shows in its own thread.
     pub fn join(self) -> Result<(), ExecutorError> {
-        self.handle.join().map_err(|_| ExecutorError::Panicked { name: self.name })
+        self.handle.join().map_err(|error| match error {
+            GlommioError::BuilderError(BuilderErrorKind::ThreadPanic(_)) => ExecutorError::Panicked { name: self.name },
+            other => ExecutorError::NotStarted { name: self.name, reason: other.to_string() },
+        })
     }
 }

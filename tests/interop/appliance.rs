@@ -69,6 +69,15 @@ impl Drop for Root {
     }
 }
 
+/// The same command without any privilege.
+pub fn as_ordinary_user(command: &Command) -> Command {
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    wrapped
+}
+
 /// A running `headworks serve`.
 pub struct Appliance {
     child: Child,
@@ -87,6 +96,13 @@ impl Appliance {
     pub fn start_in(root: Arc<Root>, ports: Ports, settings: &[&str]) -> Self {
         let command = command(root.path(), ports, settings);
         Self::run(command, root, ports)
+    }
+
+    /// The same as somebody without any privilege.
+    pub fn start_as_ordinary_user(settings: &[&str]) -> Self {
+        let (root, ports) = (Arc::new(Root::new()), Ports::free());
+        let own = command(root.path(), ports, settings);
+        Self::run(as_ordinary_user(&own), root, ports)
     }
 
     /// The same in a network namespace, from where its control pages cannot be asked for.

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::appliance::{Appliance, BINARY, Ports, Root, command, must_end};
+use crate::appliance::{Appliance, BINARY, Ports, Root, as_ordinary_user, command, must_end};
 use crate::clips::{TONE_48K, VIDEO, clip, run};
 use crate::senders;
 
@@ -86,15 +86,21 @@ fn a_ring_directory_without_permission_is_refused() {
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let inside = root.path().join("closed/rings");
     // As somebody who may not enter.
-    let ordinary = command(&inside, ports, &[]);
-    let mut wrapped = Command::new("setpriv");
-    wrapped.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
-    wrapped.arg(ordinary.get_program()).args(ordinary.get_args());
-    wrapped
+    let mut ordinary = as_ordinary_user(&command(&inside, ports, &[]));
+    refuses(&mut ordinary, &[root.path().to_str().unwrap(), "ermission denied"]);
+}
+
+#[test]
+fn too_little_locked_memory_is_named() {
+    let (root, ports) = (Root::new(), Ports::free());
+    let ordinary = as_ordinary_user(&command(root.path(), ports, &[]));
+    let mut limited = Command::new("prlimit");
+    limited.arg("--memlock=65536:65536").arg(ordinary.get_program()).args(ordinary.get_args());
+    limited
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    refuses(&mut wrapped, &[root.path().to_str().unwrap(), "ermission denied"]);
+    refuses(&mut limited, &["did not start", "ocked", "headworks check"]);
 }
 
 /// A small tmpfs that is gone at the end.

@@ -87,6 +87,15 @@ fn ffmpeg_arrives_bit_exact(stream: &str, query: &str, settings: &[&str]) {
 }
 
 #[test]
+fn an_appliance_without_privileges_takes_streams_in_all_the_same() {
+    let clip = usual_clip();
+    let appliance = Appliance::start_as_ordinary_user(&[]);
+    let tap = appliance.tap("cam1");
+    senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
+    clip.reference.compare("without privileges", &tap.wait_for(clip.reference.packet_count()));
+}
+
+#[test]
 fn ffmpeg_as_caller_is_taken_in_plain() {
     ffmpeg_arrives_bit_exact("cam1", "streamid=cam1", &[]);
 }

@@ -167,7 +167,7 @@ pub enum RootError {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RootWarning {
     /// Only this user can read.
-    #[error("group {0} does not exist: only this user and its group can read the rings")]
+    #[error("group {0} does not exist: only this user and its group can read the rings; groupadd --system {0}")]
     GroupMissing(String),
     /// Only this user can read.
     #[error("this user may not give files to group {0}: only its own group can read the rings")]
