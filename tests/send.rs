@@ -179,12 +179,13 @@ fn what_makes_no_sense_is_one_line_and_exit_code_two() {
     }
 }
 
-/// Receives until there was nothing for a second.
+/// Receives until there was nothing for two seconds, and until then waits for as long as a busy machine may need.
 fn receive(socket: &UdpSocket) -> Vec<Vec<u8>> {
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut buffer = [0; 2_048];
     let mut datagrams = Vec::new();
     while let Ok(length) = socket.recv(&mut buffer) {
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         datagrams.push(buffer[..length].to_vec());
     }
     datagrams
@@ -203,7 +204,7 @@ fn rtp_and_bare_udp_carry_the_same_bytes_with_and_without_aggregates() {
         let output = sender.join().unwrap();
         assert!(output.status.success(), "{output:?}");
         let bytes: Vec<u8> = datagrams.iter().flat_map(|datagram| &datagram[header..]).copied().collect();
-        assert_eq!(bytes, fs::read(&files.sent).unwrap(), "{scheme} {gso}");
+        assert!(bytes == fs::read(&files.sent).unwrap(), "{scheme} {gso}: {} bytes are other than sent", bytes.len());
         if header > 0 {
             let numbers: Vec<u16> = datagrams.iter().map(|packet| u16::from_be_bytes([packet[2], packet[3]])).collect();
             assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
