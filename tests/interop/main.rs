@@ -1,8 +1,8 @@
 //! The appliance as a whole, beside independent senders (libsrt's tools, ffmpeg, GStreamer) and an independent reader of the
 //! same bytes (ffprobe). What may differ, and why, is written down in `NORMALISATION.md`.
 //!
-//! Needs Debian's packages of ffmpeg, srt-tools, GStreamer and iproute2, and the element `headworkssrc`; `tests/run` installs the ones
-//! and builds the other.
+//! Needs Debian's packages of ffmpeg, srt-tools, GStreamer, iproute2, Python and libavcodec, and the element `headworkssrc`;
+//! `tests/run` installs the ones and builds the other.
 
 mod appliance;
 mod bad_input;
@@ -18,6 +18,9 @@ mod latm;
 mod loss;
 mod multicast;
 mod operation;
+#[path = "../../sys/frame-ring/tests/common/python.rs"]
+mod python;
+mod readers;
 mod reference;
 mod relay;
 mod senders;

@@ -1,4 +1,4 @@
-//! A reader of rings in another process: `headworks tap --json`.
+//! A reader of rings in another process: `headworks tap --json`, or another that prints such lines.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+
+use crate::reference::hashed;
 
 /// A line of `tap --json --hash sha256`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -29,6 +31,17 @@ pub struct Frame {
     pub sha256: String,
 }
 
+/// A line with the payload in hexadecimal has it hashed here.
+fn parsed(line: &str) -> Frame {
+    let mut line: serde_json::Value = serde_json::from_str(line).expect("tap writes JSON");
+    if let Some(payload) = line["payload"].as_str() {
+        let digit = |digit: u8| char::from(digit).to_digit(16).expect("a digit") as u8;
+        let bytes: Vec<u8> = payload.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+        line["sha256"] = hashed(&bytes).1.into();
+    }
+    serde_json::from_value(line).expect("a line of tap")
+}
+
 /// A running tap and the frames it has seen.
 pub struct Tap {
     child: Child,
@@ -37,21 +50,20 @@ pub struct Tap {
 
 impl Tap {
     pub fn start(root: &Path, stream: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_headworks"))
-            .args(["tap", stream, "--from", "oldest", "--json", "--hash", "sha256", "--timeout", "120", "--root"])
-            .arg(root)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("tap starts");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headworks"));
+        command.args(["tap", stream, "--from", "oldest", "--json", "--hash", "sha256", "--timeout", "120", "--root"]);
+        Self::run(command.arg(root).stderr(Stdio::null()))
+    }
+
+    /// Another reader that prints such lines.
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("tap starts");
         let frames = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&frames);
         let stdout = child.stdout.take().expect("piped");
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let frame: Frame = serde_json::from_str(&line).expect("tap writes JSON");
-                into.lock().unwrap().push(frame);
+                into.lock().unwrap().push(parsed(&line));
             }
         });
         Self { child, frames }

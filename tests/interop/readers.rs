@@ -1,0 +1,114 @@
+//! Readers in other languages (`sys/frame-ring`): C by `headworks.h`, Python by its package; and the commands that README.md gives.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::appliance::Appliance;
+use crate::clips::{Clip, TONE_48K, VIDEO, clip, directory, run};
+use crate::python;
+use crate::senders;
+use crate::tap::Tap;
+
+static FRAME_RING: LazyLock<PathBuf> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("sys/frame-ring"));
+
+static C_TAP: LazyLock<PathBuf> = LazyLock::new(|| {
+    let to = directory().join("tap");
+    let mut command = Command::new("cc");
+    command.args(["-std=c99", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]);
+    run(command.arg(FRAME_RING.join("include")).arg("tests/interop/tap.c").arg("-o").arg(&to));
+    to
+});
+
+static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| python::install(&FRAME_RING, &directory().join("python")));
+
+/// Sends a clip over SRT to three readers at once.
+fn arrives_bit_exact_in_every_language(clip: &Clip) {
+    let appliance = Appliance::start(&[]);
+    let root = appliance.root.path();
+    let rust = appliance.tap("cam1");
+    let c = Tap::run(Command::new(&*C_TAP).arg(root).arg("cam1"));
+    let python = Tap::run(Command::new(&*PYTHON).arg("tests/interop/tap.py").arg(root).arg("cam1"));
+    senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
+    let count = clip.reference.packet_count();
+    let expected = rust.wait_for(count);
+    for (how, tap) in [("headworks.h", c), ("Python", python)] {
+        let frames = tap.wait_for(count);
+        clip.reference.compare(&format!("{} by {how}", clip.name), &frames);
+        assert!(frames == expected, "{} by {how}: other lines than those of headworks tap", clip.name);
+    }
+}
+
+const X264: &str = "-c:v libx264 -preset veryfast -b:v 2M";
+
+#[test]
+fn c_and_python_read_h264_and_aac_bit_exact() {
+    let arguments = format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k");
+    arrives_bit_exact_in_every_language(&clip("progressive", &[VIDEO, TONE_48K], &arguments));
+}
+
+#[test]
+fn c_and_python_read_two_audio_tracks_bit_exact() {
+    let arguments =
+        format!("{X264} -g 25 -c:a:0 mp2 -c:a:1 ac3 -metadata:s:a:0 language=eng -metadata:s:a:1 language=deu");
+    arrives_bit_exact_in_every_language(&clip("two-audio", &[VIDEO, TONE_48K, TONE_48K], &arguments));
+}
+
+#[test]
+fn c_and_python_read_hevc_with_open_gops_bit_exact() {
+    arrives_bit_exact_in_every_language(&clip(
+        "hevc10",
+        &[VIDEO],
+        "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params log-level=error:keyint=20:open-gop=1:bframes=3 -b:v 2M",
+    ));
+}
+
+/// The blocks of README.md in this language that speak of a reader.
+fn readme_blocks(language: &str) -> Vec<String> {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let section = readme.split("\n## Reading frames from a program\n").nth(1).expect("the section");
+    let section = section.split("\n## ").next().expect("its end");
+    let fence = format!("```{language}\n");
+    section.split(&fence).skip(1).map(|block| block.split("```").next().expect("its end").to_owned()).collect()
+}
+
+/// The pixels of a picture or of the last key frame of a clip.
+fn rgb(path: &Path) -> Vec<u8> {
+    let arguments = ["-nostdin", "-v", "error", "-skip_frame", "nokey", "-i"];
+    let mut command = Command::new("ffmpeg");
+    command.args(arguments).arg(path).args(["-map", "0:v", "-fps_mode", "passthrough", "-pix_fmt", "rgb24"]);
+    let output = command.args(["-f", "rawvideo", "-"]).output().expect("ffmpeg runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let size = 640 * 360 * 3;
+    assert!(output.stdout.len() >= size && output.stdout.len().is_multiple_of(size), "{path:?}");
+    output.stdout[output.stdout.len() - size..].to_vec()
+}
+
+#[test]
+fn the_commands_of_the_readme_read_a_stream() {
+    let clip = clip("progressive", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k"));
+    let appliance = Appliance::start(&[]);
+    senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
+    let root = appliance.root.path().to_str().expect("text");
+    let checkout = tempfile::TempDir::new().expect("a directory");
+    python::copy_sources(&FRAME_RING, &checkout.path().join("sys/frame-ring"));
+
+    let shell = readme_blocks("sh");
+    for commands in &shell {
+        let commands = commands.replace("/dev/shm/headworks", root);
+        run(python::command("sh").args(["-e", "-c", &commands]).current_dir(checkout.path()));
+    }
+    assert!(shell.iter().any(|commands| commands.contains("pip install")), "the package is installed: {shell:?}");
+    let picture = rgb(&checkout.path().join("key.png"));
+    let expected = rgb(&directory().join("progressive.ts"));
+    let difference: u64 = picture.iter().zip(&expected).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    assert!(difference < 2 * picture.len() as u64, "another picture: {difference}");
+
+    let [script] = &readme_blocks("python")[..] else { panic!("one script") };
+    assert!(script.contains("headworks.open(\"cam1\""), "{script}");
+    let script = script.replace("headworks.open(\"cam1\"", &format!("headworks.open(\"cam1\", root=\"{root}\""));
+    let said = run(Command::new(checkout.path().join("venv/bin/python")).args(["-c", &script]));
+    let key = clip.reference.tracks[0].packets.iter().rev().find(|packet| packet.key).expect("a key");
+    assert!(said.contains(&key.len.to_string()), "from the last key frame on: {said}");
+}
