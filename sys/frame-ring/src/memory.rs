@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::copy;
 
@@ -21,6 +21,9 @@ const MADV_POPULATE_WRITE: libc::c_int = 23;
 /// `MADV_POPULATE_READ`, Linux 5.14.
 const MADV_POPULATE_READ: libc::c_int = 22;
 const MPOL_BIND: libc::c_long = 2;
+/// So many bytes of shared words are put into a process's page tables when it maps them, so that neither a commit nor a reader that
+/// wakes meets a fault: the slots of any usual ring, and no more than that of one that asks for gigabytes.
+const POPULATED_MAX: usize = 4 << 20;
 
 /// A mapped file of shared words.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ impl SharedWords {
     /// What `mmap` says.
     pub fn writable(file: &File, length: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(length).map_raw(file)?;
+        // Best effort: older kernels let the first commits fault instead.
+        let _ = map.advise_range(Advice::PopulateWrite, 0, length.min(POPULATED_MAX));
         Ok(Self { map, writable: true })
     }
 
@@ -45,6 +50,7 @@ impl SharedWords {
     /// What `mmap` says.
     pub fn read_only(file: &File, length: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(length).map_raw_read_only(file)?;
+        let _ = map.advise_range(Advice::PopulateRead, 0, length.min(POPULATED_MAX));
         Ok(Self { map, writable: false })
     }
 
