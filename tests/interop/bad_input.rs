@@ -100,7 +100,7 @@ fn too_little_locked_memory_is_named() {
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    refuses(&mut limited, &["did not start", "ocked", "headworks check"]);
+    refuses(&mut limited, &["did not start", "MemLockLimit(65536", "headworks check"]);
 }
 
 /// A small tmpfs that is gone at the end.
