@@ -122,14 +122,19 @@ fn srt_with_500_ms_of_latency_delivers_every_frame_through_a_bad_network() {
         scope.spawn(move || ffmpeg_loses_nothing(appliance, bursts, "bursts-ffmpeg", ""));
     });
     let log = appliance.log();
+    let mut recovered: BTreeMap<&str, u64> = BTreeMap::new();
     for stream in streams {
         let told = statistics(&appliance, stream);
         assert!(
             log.lines().any(|line| line.contains("latency 500 ms") && line.contains(&format!("\"{stream}\""))),
             "{log}"
         );
-        assert!(number(&told, "/stats/packets_recovered") > 0, "{stream}: nothing had to be repaired: {told}");
+        // A short burst may pass one of the two streams by.
+        let road = stream.split('-').next().expect("a first part");
+        *recovered.entry(road).or_default() += number(&told, "/stats/packets_recovered");
     }
+    assert_eq!(recovered.len(), 3);
+    assert!(recovered.values().all(|&packets| packets > 0), "nothing had to be repaired: {recovered:?}");
     for (relay, lost) in relays.into_iter().zip(["lost_random", "lost_random", "lost_burst"]) {
         let report = relay.finish();
         assert!(number(&report, &format!("/forward/{lost}")) > 0, "{report}");
