@@ -440,7 +440,7 @@ impl Default for Shards {
         Self {
             cores: Vec::new(),
             batch_window: Duration::from_micros(500),
-            batch_window_max: Duration::from_millis(2),
+            batch_window_max: Duration::from_millis(4),
             busy_poll: false,
             packet_io: PacketIo::Auto,
             socket_buffer: 32 << 20,

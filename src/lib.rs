@@ -61,9 +61,10 @@
 //!   busy host a ring was seen to take longer. With the rings made ahead nobody waits at all.
 //! - **A ring holds at least four of the largest frames**, so that a reader has time to copy one; with the default frame limit
 //!   that is 64 MiB for a video track.
-//! - **The batch window stretches to two milliseconds** while a shard finds fewer than 256 datagrams in a turn and all of them come
+//! - **The batch window stretches to four milliseconds** while a shard finds fewer than 256 datagrams in a turn and all of them come
 //!   by SRT, which holds them for its latency anyway: a turn wakes a cold core and touches the cold state of every session,
-//!   which was measured at 30 µs with eight feeds (17.0 % of a core with windows of 500 µs, 13.0 % with 2 ms). With a source
+//!   which was measured at 30 µs with eight feeds (17.0 % of a core with windows of 500 µs, 13.0 % with 2 ms;
+//!   on another day 13.6 % with 2 ms, 11.4 % with 4 ms). With a source
 //!   that is read as it comes (RTP), windows stay at `shards.batch_window`.
 //! - **The kernel is lent four times the slots it used lately**, not all that its ring could hold: it fills them in the order
 //!   they were lent, and those lent long ago are cold.
