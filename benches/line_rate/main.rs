@@ -8,26 +8,23 @@
 //! the figure. Softirq and steal time of the machine, run-queue wait of the receiver, drops and the generator's own report stand
 //! beside it: a pair in which the generator fell behind or anything was lost is shown and not counted.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use serde_json::{Value, json};
 
-const HEADWORKS: &str = env!("CARGO_BIN_EXE_headworks");
+use support::{Appliance, HEADWORKS, RTP_PORT, SRT_PORT, last_object, losses, threads};
+
 const ROOT: &str = "/dev/shm/headworks-line-rate";
 const PASSPHRASE: &str = "line rate passphrase";
-const SRT_PORT: u16 = 30_110;
-const RTP_PORT: u16 = 30_114;
 const BARE_PORT: u16 = 30_120;
 const LIBSRT_PORT: u16 = 30_130;
-const CONTROL_PORT: u16 = 30_180;
 /// From the start of the generator until every feed runs.
 const SETTLE: Duration = Duration::from_millis(3_000);
-/// How long the rings that are made ahead are waited for.
-const HOUSE_MAX: Duration = Duration::from_secs(60);
 const PAYLOAD_BYTES: f64 = 1_316.0;
 
 struct Options {
@@ -124,36 +121,19 @@ enum Feed {
 
 /// The whole appliance on core 0.
 fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
-    let _ = fs::remove_dir_all(ROOT);
-    let mut command = Command::new(HEADWORKS);
-    command.arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
-    for set in [
-        "shards.cores=[0]".to_owned(),
-        format!("output.root={ROOT}"),
-        format!("ingestion.srt.port={SRT_PORT}"),
-        format!("ingestion.rtp.port={RTP_PORT}"),
-        format!("ingestion.rtp.rtcp_port={}", RTP_PORT + 1),
-        format!("control.listen=127.0.0.1:{CONTROL_PORT}"),
-        format!("ingestion.buffer.pool_size={feeds}"),
-        "log.level=warn".to_owned(),
-    ] {
-        command.args(["--set", &set]);
-    }
+    let mut set = vec!["shards.cores=[0]".to_owned()];
     if feed == Feed::SrtEncrypted {
-        command.args(["--set", &format!("ingestion.srt.passphrase={PASSPHRASE}")]);
+        set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
     }
-    let receiver = command.spawn().ok()?;
-    // Rings are made ahead, ten a second at most, and slower where memory is slow to come.
-    thread::sleep(Duration::from_millis(1_000 + 100 * u64::from(feeds)));
-    wait_for_house(receiver.id());
+    let receiver = Appliance::start(ROOT, feeds, &set).ok()?;
     let to = match feed {
         Feed::Srt | Feed::SrtEncrypted => format!("srt://127.0.0.1:{SRT_PORT}?streamid=feed"),
         Feed::Rtp => format!("rtp://127.0.0.1:{RTP_PORT}"),
     };
     let generator = generator(options, feeds, &to, feed == Feed::SrtEncrypted)?;
     let mut measured = measure(receiver.id(), options)?;
-    let streams = get("/api/v1/streams/stats/video");
-    let lost = get("/metrics");
+    let streams = receiver.get("/api/v1/streams/stats/video");
+    let lost = receiver.get("/metrics");
     measured.generator = outcome(generator, &mut measured.faults);
     measured.receiver = streams.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
     match lost {
@@ -168,25 +148,7 @@ fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
     if pictures < least {
         measured.faults.push(format!("{pictures} pictures arrived, of at least {least}"));
     }
-    end(receiver);
     Some(measured)
-}
-
-/// What a page of metrics says was lost on the way.
-fn losses(page: &str) -> Vec<String> {
-    let watched = [
-        "headworks_track_frames_damaged_total",
-        "headworks_track_frames_lost_total",
-        "headworks_stream_packets_lost_total",
-        "headworks_shard_dropped_total",
-    ];
-    let samples = page.lines().filter_map(|line| line.rsplit_once(' '));
-    samples
-        .filter(|(name, value)| {
-            watched.iter().any(|word| name.starts_with(word)) && value.parse::<f64>().is_ok_and(|value| value > 0.0)
-        })
-        .map(|(name, value)| format!("{name} = {value}"))
-        .collect()
 }
 
 /// The bare loop on core 0.
@@ -266,29 +228,13 @@ fn generator(options: &Options, feeds: u32, to: &str, encrypted: bool) -> Option
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()
 }
 
-/// Waits until the housekeeping thread has built what it builds at the start.
-fn wait_for_house(process: u32) {
-    let busy_s = || threads(process).iter().filter(|thread| thread.1 == "hw-house").map(|thread| thread.2).sum::<f64>();
-    let limit = Instant::now() + HOUSE_MAX;
-    let mut before = busy_s();
-    while Instant::now() < limit {
-        thread::sleep(Duration::from_millis(500));
-        let after = busy_s();
-        if after - before < 0.01 {
-            return;
-        }
-        before = after;
-    }
-}
-
 /// The generator's report; what it says of itself counts as a fault when it could not keep up.
 fn outcome(generator: Child, faults: &mut Vec<String>) -> Value {
     let Ok(output) = generator.wait_with_output() else { return Value::Null };
     if !output.status.success() {
         faults.push(format!("the generator fell behind or failed ({})", output.status));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null)
+    last_object(&output.stdout)
 }
 
 /// Waits until all feeds run, then takes the difference over the window.
@@ -321,21 +267,6 @@ fn measure(process: u32, options: &Options) -> Option<Measured> {
         receiver: Value::Null,
         faults: Vec::new(),
     })
-}
-
-/// Threads of a process: id, name, CPU seconds, seconds of waiting for a core.
-fn threads(process: u32) -> Vec<(String, String, f64, f64)> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let schedstat = fs::read_to_string(entry.path().join("schedstat")).ok()?;
-            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            let mut fields = schedstat.split_whitespace().map(|field| field.parse::<f64>().unwrap_or(0.0) / 1e9);
-            let (cpu, wait) = (fields.next()?, fields.next()?);
-            Some((entry.file_name().to_string_lossy().into_owned(), name.trim().to_owned(), cpu, wait))
-        })
-        .collect()
 }
 
 /// Seconds of softirq and of steal of the whole machine.
@@ -390,20 +321,6 @@ fn bits(rate: &str) -> f64 {
         _ => (rate, 1.0),
     };
     number.parse::<f64>().unwrap_or(0.0) * factor
-}
-
-fn get(path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", CONTROL_PORT)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
-}
-
-fn end(mut process: Child) {
-    let _ = Command::new("kill").arg(process.id().to_string()).status();
-    let _ = process.wait();
 }
 
 fn options() -> Option<Options> {

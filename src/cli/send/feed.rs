@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::material::{Cursor, DATAGRAM_LEN, Material};
+use super::material::{Cursor, DATAGRAM_LEN, Material, PesPackets};
 use super::outlet::Outlet;
 use super::recorder::Recorder;
 use crate::base::{Datagram, Instant};
@@ -114,6 +114,8 @@ pub struct FeedReport {
     pub datagrams: u64,
     /// Bytes of transport stream in them.
     pub bytes: u64,
+    /// PES packets begun in them.
+    pub pes_packets: PesPackets,
     /// Datagrams that did not fit the send buffer because the peer acknowledges too slowly.
     pub refused: u64,
     /// SRT's own account.
@@ -281,12 +283,8 @@ impl Feed {
         lateness_us: &mut Histogram<u64>,
     ) {
         let mut payload = [0; DATAGRAM_LEN];
-        loop {
-            self.judge_end(material);
-            if self.is_complete {
-                self.stage = Stage::Draining { since: now, acknowledged: None };
-                return;
-            }
+        let mut last_bytes = self.judge_end(material);
+        while !self.is_complete {
             let due = start + Duration::from_nanos(self.cursor.due_ns(material));
             if due > now {
                 return;
@@ -294,15 +292,10 @@ impl Feed {
             self.sent.last = Some((now, due));
             lateness_us.saturating_record(now.saturating_since(due).as_micros() as u64);
             for _ in 0..self.aggregate {
-                let last_bytes = self.judge_end(material);
-                if self.is_complete {
-                    break;
-                }
                 let due_ns = self.cursor.due_ns(material);
                 let mut length = self.cursor.take(material, &mut payload);
                 if let Some(bytes) = last_bytes {
                     length = bytes.min(length);
-                    self.is_complete = true;
                 }
                 let payload = &payload[..length];
                 if let Some(recorder) = &mut recorder {
@@ -311,9 +304,17 @@ impl Feed {
                 self.sent.datagrams += 1;
                 self.sent.bytes += length as u64;
                 self.hand_in(now, start, due_ns, payload, outlet);
+                self.is_complete = last_bytes.is_some();
+                if !self.is_complete {
+                    last_bytes = self.judge_end(material);
+                }
+                if self.is_complete {
+                    break;
+                }
             }
             outlet.flush_aggregate();
         }
+        self.stage = Stage::Draining { since: now, acknowledged: None };
     }
 
     /// One datagram of media.
@@ -428,7 +429,7 @@ impl Feed {
     }
 
     /// What became of it.
-    pub fn report(&mut self) -> FeedReport {
+    pub fn report(&mut self, material: &Material) -> FeedReport {
         let srt = self.connection.as_mut().map(|connection| {
             connection.gauge();
             let statistics = connection.statistics();
@@ -451,6 +452,7 @@ impl Feed {
             name: self.name.clone(),
             datagrams: self.sent.datagrams,
             bytes: self.sent.bytes,
+            pes_packets: material.pes_packets(self.sent.bytes),
             refused: self.sent.refused,
             connected: srt.is_some() || !matches!(self.carriage, Carriage::Srt(_)),
             srt,

@@ -8,6 +8,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::base::sequence::{Unwrapper, Wrapping};
 use crate::container::mpegts::{NULL_PID, PACKET_LEN, SYNC_BYTE};
 
@@ -74,6 +76,23 @@ pub struct Material {
     counter_steps: Box<[u8; PIDS]>,
     /// Numbers of packets before which pictures and sound are whole, in order.
     clean_ends: Vec<usize>,
+    pes_starts: PesStarts,
+}
+
+/// Numbers of the packets in which PES packets begin, in order.
+#[derive(Debug, Default)]
+struct PesStarts {
+    video: Vec<usize>,
+    audio: Vec<usize>,
+}
+
+/// PES packets that were begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PesPackets {
+    /// Of video; most multiplexers put one picture into each.
+    pub video: u64,
+    /// Of MPEG audio and AAC.
+    pub audio: u64,
 }
 
 impl Material {
@@ -125,7 +144,8 @@ impl Material {
             period_90khz,
             changes: survey.changes,
             counter_steps: survey.counter_steps,
-            clean_ends: clean_ends(&bytes),
+            clean_ends: clean_ends(&bytes, &survey.tracks),
+            pes_starts: survey.pes_starts,
             bytes,
         })
     }
@@ -143,6 +163,15 @@ impl Material {
     /// Bits per second, on average.
     pub fn rate_bps(&self) -> f64 {
         self.bytes.len() as f64 * 8e9 / self.period_ns as f64
+    }
+
+    /// PES packets that begin in the first `bytes` of what is sent, over all rounds.
+    pub fn pes_packets(&self, bytes: u64) -> PesPackets {
+        let (round, rest) = (bytes / self.bytes.len() as u64, bytes % self.bytes.len() as u64);
+        let rest = rest.div_ceil(PACKET_LEN as u64) as usize;
+        let count =
+            |starts: &[usize]| round * starts.len() as u64 + starts.partition_point(|&number| number < rest) as u64;
+        PesPackets { video: count(&self.pes_starts.video), audio: count(&self.pes_starts.audio) }
     }
 
     /// Bytes of one round.
@@ -297,15 +326,12 @@ fn packets_of(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Before which packets every PES packet of pictures and sound is whole, and shows it: stuffing stands at its end.
-fn clean_ends(bytes: &[u8]) -> Vec<usize> {
+fn clean_ends(bytes: &[u8], tracks: &[TrackTimes]) -> Vec<usize> {
     let packets = bytes.as_chunks::<PACKET_LEN>().0;
     let starts_unit = |packet: &[u8; PACKET_LEN]| packet[1] & 0x40 != 0;
     let mut is_media = vec![false; PIDS];
-    for packet in packets.iter().filter(|packet| starts_unit(packet)) {
-        let start = if packet[3] & 0x20 != 0 { 5 + usize::from(packet[4]) } else { 4 };
-        if let Some([0, 0, 1, 0xc0..=0xef, ..]) = packet.get(start..) {
-            is_media[usize::from(pid(packet))] = true;
-        }
+    for track in tracks.iter().filter(|track| track.is_media) {
+        is_media[usize::from(track.pid)] = true;
     }
     let carries_media = |packet: &[u8; PACKET_LEN]| packet[3] & 0x10 != 0 && is_media[usize::from(pid(packet))];
     let mut is_last = vec![false; packets.len()];
@@ -337,6 +363,7 @@ struct Survey {
     clock: Vec<(usize, u64)>,
     clock_pid: Option<u16>,
     tracks: Vec<TrackTimes>,
+    pes_starts: PesStarts,
 }
 
 /// The decoding times of one PID.
@@ -366,6 +393,7 @@ impl Survey {
             clock: Vec::new(),
             clock_pid: None,
             tracks: Vec::new(),
+            pes_starts: PesStarts::default(),
         };
         let mut counters = vec![Counters::default(); PIDS];
         for (number, packet) in bytes.as_chunks::<PACKET_LEN>().0.iter().enumerate() {
@@ -421,6 +449,11 @@ impl Survey {
         let Some(&[0, 0, 1, stream_id, _, _, marker, flags, length, ref rest @ ..]) = packet.get(start..) else {
             return;
         };
+        match stream_id {
+            0xe0..=0xef => self.pes_starts.video.push(number),
+            0xc0..=0xdf => self.pes_starts.audio.push(number),
+            _ => {}
+        }
         let without_header = matches!(stream_id, 0xbc | 0xbe | 0xbf | 0xf0 | 0xf1 | 0xf2 | 0xf8 | 0xff);
         if stream_id < 0xbc || without_header || marker >> 6 != 2 {
             return;

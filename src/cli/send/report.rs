@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::feed::FeedReport;
+use super::material::PesPackets;
 use super::worker::{Shared, WorkerReport};
 use super::{SendArguments, SendError};
 use crate::shard::net::impairment::ImpairmentStatistics;
@@ -105,6 +106,8 @@ pub struct SendReport {
     pub datagrams: u64,
     /// Bytes of transport stream in them.
     pub bytes: u64,
+    /// PES packets begun in them.
+    pub pes_packets: PesPackets,
     /// Repetitions.
     pub retransmitted: u64,
     /// All datagrams handed to the sockets, control packets included.
@@ -163,6 +166,7 @@ impl SendReport {
             connected: 0,
             datagrams: 0,
             bytes: 0,
+            pes_packets: PesPackets::default(),
             retransmitted: 0,
             datagrams_out: 0,
             bytes_out: 0,
@@ -213,6 +217,8 @@ impl SendReport {
             report.connected += usize::from(feed.connected);
             report.datagrams += feed.datagrams;
             report.bytes += feed.bytes;
+            report.pes_packets.video += feed.pes_packets.video;
+            report.pes_packets.audio += feed.pes_packets.audio;
             report.retransmitted += feed.srt.map_or(0, |srt| srt.retransmitted);
         }
         let at = |quantile| lateness.value_at_quantile(quantile);
@@ -307,9 +313,11 @@ impl fmt::Display for SendReport {
         writeln!(f, "feeds        {} of {} connected", self.connected, self.feeds)?;
         writeln!(
             f,
-            "media        {} packets, {} bytes in {:.3} s: {:.3} Mbit/s ({:.3} scheduled)",
+            "media        {} packets, {} bytes, {} video and {} audio PES packets in {:.3} s: {:.3} Mbit/s ({:.3} scheduled)",
             self.datagrams,
             self.bytes,
+            self.pes_packets.video,
+            self.pes_packets.audio,
             self.seconds,
             self.rate_achieved_bps / 1e6,
             self.rate_scheduled_bps / 1e6,

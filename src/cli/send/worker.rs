@@ -140,7 +140,7 @@ pub fn run(mut plan: WorkerPlan, shared: &Shared) -> Result<WorkerReport, Worker
     let mut worker = Worker::new(&mut plan)?;
     worker.connect(&plan, shared)?;
     worker.send(&plan, shared)?;
-    Ok(worker.report())
+    Ok(worker.report(&plan.material))
 }
 
 struct Worker {
@@ -296,9 +296,9 @@ impl Worker {
         self.told = (sum.0, sum.1, sum.2, worst);
     }
 
-    fn report(mut self) -> WorkerReport {
+    fn report(mut self, material: &Material) -> WorkerReport {
         WorkerReport {
-            feeds: self.feeds.iter_mut().map(Feed::report).collect(),
+            feeds: self.feeds.iter_mut().map(|feed| feed.report(material)).collect(),
             lateness_us: self.lateness_us,
             media: self.media,
             scheduled: self.scheduled,

@@ -170,7 +170,7 @@ fn a_feed_can_end_where_pictures_and_sound_are_whole_and_show_it() {
         last(video),
         start(audio),
     ];
-    assert_eq!(clean_ends(bytes.as_flattened()), [0, 4, 9]);
+    assert_eq!(clean_ends(bytes.as_flattened(), &Survey::of(bytes.as_flattened()).tracks), [0, 4, 9]);
     let material = Material::new(bytes.concat(), Pace::Rate(1_000_000)).unwrap();
     let (mut cursor, mut datagram) = (Cursor::new(), [0; DATAGRAM_LEN]);
     assert_eq!(cursor.clean_end(&material), Some(0));
@@ -178,4 +178,14 @@ fn a_feed_can_end_where_pictures_and_sound_are_whole_and_show_it() {
     assert_eq!(cursor.clean_end(&material), Some(2 * PACKET_LEN));
     cursor.take(&material, &mut datagram);
     assert_eq!((cursor.rounds(), cursor.clean_end(&material)), (1, Some(0)));
+}
+
+#[test]
+fn pes_packets_are_counted_from_the_bytes_that_were_sent() {
+    let bytes =
+        [packet(0x100, 0, None, Some((0, 0))), packet(0x100, 1, None, None), packet(0x100, 2, None, Some((3_600, 0)))];
+    let material = Material::new(bytes.concat(), Pace::Rate(1_000_000)).unwrap();
+    let counts = [0, 1, 2, 3, 4, 5, 6].map(|packets| material.pes_packets(packets * PACKET_LEN as u64).video);
+    assert_eq!(counts, [0, 1, 1, 2, 3, 3, 4]);
+    assert_eq!(material.pes_packets(6 * PACKET_LEN as u64).audio, 0);
 }

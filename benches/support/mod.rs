@@ -1,0 +1,140 @@
+//! What benches share: the appliance as a process of its own, and what the kernel counts of a process and of the machine.
+
+#![allow(dead_code, reason = "each bench uses its own part")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use serde_json::Value;
+
+/// The program that is measured.
+pub const HEADWORKS: &str = env!("CARGO_BIN_EXE_headworks");
+/// Where the appliance listens for SRT.
+pub const SRT_PORT: u16 = 30_110;
+/// Where it listens for RTP.
+pub const RTP_PORT: u16 = 30_114;
+const CONTROL_PORT: u16 = 30_180;
+/// How long the rings that are made ahead are waited for.
+const HOUSE_MAX: Duration = Duration::from_secs(60);
+
+/// `headworks serve`, with rings made ahead for all feeds.
+pub struct Appliance {
+    process: Child,
+}
+
+impl Appliance {
+    /// Starts it with `set` beside its ports, its rings under `root`, and waits until it is at rest.
+    pub fn start(root: &str, feeds: u32, set: &[String]) -> io::Result<Self> {
+        let _ = fs::remove_dir_all(root);
+        let ports = [
+            format!("output.root={root}"),
+            format!("ingestion.srt.port={SRT_PORT}"),
+            format!("ingestion.rtp.port={RTP_PORT}"),
+            format!("ingestion.rtp.rtcp_port={}", RTP_PORT + 1),
+            format!("control.listen=127.0.0.1:{CONTROL_PORT}"),
+            format!("ingestion.buffer.pool_size={feeds}"),
+            "log.level=warn".to_owned(),
+        ];
+        let mut command = Command::new(HEADWORKS);
+        command.arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
+        for set in ports.iter().chain(set) {
+            command.args(["--set", set]);
+        }
+        let appliance = Self { process: command.spawn()? };
+        // Rings are made ahead, ten a second at most, and slower where memory is slow to come.
+        thread::sleep(Duration::from_millis(1_000 + 100 * u64::from(feeds)));
+        appliance.wait_for_house();
+        Ok(appliance)
+    }
+
+    /// Waits until the housekeeping thread has built what it builds at the start.
+    fn wait_for_house(&self) {
+        let process = self.id();
+        let busy_s =
+            || threads(process).iter().filter(|thread| thread.1 == "hw-house").map(|thread| thread.2).sum::<f64>();
+        let limit = Instant::now() + HOUSE_MAX;
+        let mut before = busy_s();
+        while Instant::now() < limit {
+            thread::sleep(Duration::from_millis(500));
+            let after = busy_s();
+            if after - before < 0.01 {
+                return;
+            }
+            before = after;
+        }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What its control answers.
+    pub fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", CONTROL_PORT)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        terminate(&mut self.process);
+    }
+}
+
+/// SIGTERM, and the end of it.
+pub fn terminate(process: &mut Child) {
+    let _ = Command::new("kill").arg(process.id().to_string()).status();
+    let _ = process.wait();
+}
+
+/// What a page of metrics says was lost on the way.
+pub fn losses(page: &str) -> Vec<String> {
+    let watched = [
+        "headworks_track_frames_damaged_total",
+        "headworks_track_frames_lost_total",
+        "headworks_track_frames_without_ring_total",
+        "headworks_stream_packets_lost_total",
+        "headworks_stream_continuity_errors_total",
+        "headworks_shard_dropped_total",
+    ];
+    samples(page)
+        .filter(|(name, value)| *value > 0.0 && watched.iter().any(|word| name.starts_with(word)))
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect()
+}
+
+/// Name with labels, and value, of each sample of a page of metrics.
+pub fn samples(page: &str) -> impl Iterator<Item = (&str, f64)> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+}
+
+/// Threads of a process: id, name, CPU seconds, seconds of waiting for a core.
+pub fn threads(process: u32) -> Vec<(String, String, f64, f64)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let schedstat = fs::read_to_string(entry.path().join("schedstat")).ok()?;
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            let mut fields = schedstat.split_whitespace().map(|field| field.parse::<f64>().unwrap_or(0.0) / 1e9);
+            let (cpu, wait) = (fields.next()?, fields.next()?);
+            Some((entry.file_name().to_string_lossy().into_owned(), name.trim().to_owned(), cpu, wait))
+        })
+        .collect()
+}
+
+/// The JSON object that a program printed last.
+pub fn last_object(output: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(output);
+    let start = text.rfind("\n{").map_or(0, |at| at + 1);
+    serde_json::from_str(&text[start..]).unwrap_or(Value::Null)
+}
