@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use load::{ConfigError, Loaded, load};
 
@@ -281,6 +282,10 @@ pub struct Control {
     pub enabled: bool,
     /// Address and port.
     pub listen: SocketAddr,
+    /// Encryption, whatever stands there: not yet in effect, so `listen` must then be a loopback address.
+    pub tls: Option<Value>,
+    /// Who may ask, whatever stands there: not yet in effect, so `listen` must then be a loopback address.
+    pub auth: Option<Value>,
 }
 
 /// `streams.NAME`: settings of one stream.
@@ -296,6 +301,8 @@ pub struct Stream {
     pub source: Option<IpAddr>,
     /// Its own RTP input.
     pub rtp: Option<StreamRtp>,
+    /// Other ways that it comes by, whatever stands there: not yet in effect.
+    pub redundancy: Option<Value>,
 }
 
 /// `streams.NAME.rtp`: an RTP input or raw transport stream on a port of its own.
@@ -464,7 +471,7 @@ impl Default for Output {
 
 impl Default for Control {
     fn default() -> Self {
-        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 8_080)) }
+        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 8_080)), tls: None, auth: None }
     }
 }
 

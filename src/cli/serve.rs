@@ -91,6 +91,9 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     if !not_yet_in_effect.is_empty() {
         tracing::info!("not yet in effect: {}", not_yet_in_effect.join(", "));
     }
+    if config.control.enabled && (config.control.auth.is_some() || config.control.tls.is_some()) {
+        tracing::warn!("control.auth and control.tls are not yet in effect: everybody on this host may ask control");
+    }
     for finding in host::judge_host(&config) {
         let cure = finding.cure.unwrap_or_default();
         match finding.severity {
