@@ -193,7 +193,7 @@ struct Ended {
 }
 
 impl RingDirectory {
-    /// Makes the root if it is not there, judges it if it is, and sweeps what a crash has left half made.
+    /// Makes the root if it is not there, and judges it if it is.
     ///
     /// # Errors
     /// [`DirectoryError`], which names the directory.
@@ -206,11 +206,6 @@ impl RingDirectory {
         fs::create_dir(&probe)
             .and_then(|()| fs::remove_dir(&probe))
             .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?;
-        match builder::sweep_temporary(&path) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!("swept {count} half-made rings of an earlier run"),
-            Err(error) => tracing::warn!("could not sweep {}: {error}", path.display()),
-        }
         // Streams of an earlier run wait for their source as those of this run do.
         let left: Vec<Ended> = names::list_streams(&path)
             .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?
@@ -225,6 +220,15 @@ impl RingDirectory {
             spare: Mutex::default(),
             spare_made: AtomicU64::new(0),
         })
+    }
+
+    /// Sweeps what a crash has left half made. Only for who holds the root's lock: nobody else may be making rings there.
+    pub fn sweep(&self) {
+        match builder::sweep_temporary(&self.options.root) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("swept {count} half-made rings of an earlier run"),
+            Err(error) => tracing::warn!("could not sweep {}: {error}", self.options.root.display()),
+        }
     }
 
     /// The options in force.

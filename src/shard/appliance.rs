@@ -167,6 +167,7 @@ impl Appliance {
         let (waker, waker_thread) = Waker::start("hw-waker");
         let directory = Arc::new(RingDirectory::prepare(OutputOptions::from_config(&config), waker.clone())?);
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
+        directory.sweep();
         let mut ports = PortSet::open(&described, cores.len())?;
         for section in &described.left_out {
             tracing::warn!("{section}");
