@@ -48,7 +48,7 @@ pub struct Config {
 #[serde(default)]
 #[expect(missing_docs, reason = "the groups' own types say what they are")]
 pub struct Ingestion {
-    /// Most SRT streams at once, those included that wait for their source to come back.
+    /// Most SRT sessions at once. A stream without a session waits for its source to come back, until another needs its place.
     pub max_connections: u32,
     /// A stream without a packet for this long has ended.
     #[serde(with = "duration")]
@@ -109,7 +109,7 @@ pub struct Rtp {
     pub rtcp_port: u16,
     /// Bytes of socket buffer to ask the kernel for.
     pub buffer_size: usize,
-    /// Most sources at once.
+    /// Most sources at once, counted as `max_connections` counts SRT sessions.
     pub max_sessions: u32,
     /// A source silent for this long is gone.
     #[serde(with = "duration")]
@@ -150,9 +150,9 @@ pub struct Buffer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// Bytes for everything.
+    /// Bytes for everything: a plan that needs more is no start, and a stream whose rings would need more is refused.
     pub global_limit: u64,
-    /// Bytes for one stream.
+    /// Bytes of rings for one stream; where a planned one needs more, every stream is refused.
     pub per_stream_limit: u64,
     /// How often ended rings are looked through.
     #[serde(with = "duration")]

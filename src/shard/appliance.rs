@@ -166,7 +166,9 @@ impl Appliance {
             return Err(StartError::Memory(fault));
         }
         let (waker, waker_thread) = Waker::start("hw-waker");
-        let directory = Arc::new(RingDirectory::prepare(OutputOptions::from_config(&config), waker.clone())?);
+        let output =
+            OutputOptions { memory_limit: plan.left_for_rings(&config), ..OutputOptions::from_config(&config) };
+        let directory = Arc::new(RingDirectory::prepare(output, waker.clone())?);
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
         directory.sweep();
         let mut ports = PortSet::open(&described, cores.len())?;
