@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use load::{ConfigError, Loaded, load};
 
@@ -47,7 +48,7 @@ pub struct Config {
 #[serde(default)]
 #[expect(missing_docs, reason = "the groups' own types say what they are")]
 pub struct Ingestion {
-    /// Most SRT streams at once, those included that wait for their source to come back.
+    /// Most SRT sessions at once. A stream without a session waits for its source to come back, until another needs its place.
     pub max_connections: u32,
     /// A stream without a packet for this long has ended.
     #[serde(with = "duration")]
@@ -108,7 +109,7 @@ pub struct Rtp {
     pub rtcp_port: u16,
     /// Bytes of socket buffer to ask the kernel for.
     pub buffer_size: usize,
-    /// Most sources at once.
+    /// Most sources at once, counted as `max_connections` counts SRT sessions.
     pub max_sessions: u32,
     /// A source silent for this long is gone.
     #[serde(with = "duration")]
@@ -149,9 +150,9 @@ pub struct Buffer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// Bytes for everything.
+    /// Bytes for everything: a plan that needs more is no start, and a stream whose rings would need more is refused.
     pub global_limit: u64,
-    /// Bytes for one stream.
+    /// Bytes of rings for one stream; where a planned one needs more, every stream is refused.
     pub per_stream_limit: u64,
     /// How often ended rings are looked through.
     #[serde(with = "duration")]
@@ -281,6 +282,10 @@ pub struct Control {
     pub enabled: bool,
     /// Address and port.
     pub listen: SocketAddr,
+    /// Encryption, whatever stands there: not yet in effect, so `listen` must then be a loopback address.
+    pub tls: Option<Value>,
+    /// Who may ask, whatever stands there: not yet in effect, so `listen` must then be a loopback address.
+    pub auth: Option<Value>,
 }
 
 /// `streams.NAME`: settings of one stream.
@@ -296,6 +301,8 @@ pub struct Stream {
     pub source: Option<IpAddr>,
     /// Its own RTP input.
     pub rtp: Option<StreamRtp>,
+    /// Other ways that it comes by, whatever stands there: not yet in effect.
+    pub redundancy: Option<Value>,
 }
 
 /// `streams.NAME.rtp`: an RTP input or raw transport stream on a port of its own.
@@ -464,7 +471,7 @@ impl Default for Output {
 
 impl Default for Control {
     fn default() -> Self {
-        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 8_080)) }
+        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 8_080)), tls: None, auth: None }
     }
 }
 

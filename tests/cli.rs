@@ -637,6 +637,8 @@ fn what_prevents_serving_is_told_in_one_line() {
     refused(&["--set", "ingestion.srt.passphrase=short"], "a passphrase has 10 to 79 bytes");
     refused(&["--set", "log.level=loud=very=much"], "log.level");
     refused(&["--config", "/nowhere/headworks.yaml"], "/nowhere/headworks.yaml");
+    refused(&["--set", "output.root=/proc/x"], "output.root: /proc/x: ");
+    refused(&["--set", "control.tls=true", "--set", "control.listen=0.0.0.0:0"], "control.tls: is not yet in effect");
     std::fs::create_dir_all(root.path().join("rings")).unwrap();
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(root.path().join("rings"), everybody).unwrap();

@@ -91,6 +91,9 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     if !not_yet_in_effect.is_empty() {
         tracing::info!("not yet in effect: {}", not_yet_in_effect.join(", "));
     }
+    if config.control.enabled && (config.control.auth.is_some() || config.control.tls.is_some()) {
+        tracing::warn!("control.auth and control.tls are not yet in effect: everybody on this host may ask control");
+    }
     for finding in host::judge_host(&config) {
         let cure = finding.cure.unwrap_or_default();
         match finding.severity {
@@ -101,7 +104,10 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
             _ => tracing::warn!("{}: {}, wanted {}; {cure}", finding.what, finding.found, finding.wanted),
         }
     }
-    let appliance = Appliance::start(config.clone())?;
+    // Nobody has to read what is printed.
+    let appliance = Appliance::start(config.clone(), |started| {
+        let _ = writeln!(io::stdout(), "{}", Opened(started));
+    })?;
     let control = match start_control(&config, &appliance, began) {
         Ok(control) => control,
         Err(error) => {
@@ -109,13 +115,12 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
             return Err(error.into());
         }
     };
-    let banner = Banner {
+    let ready = Ready {
         started: appliance.started(),
         control: control.as_ref().map(ControlHandle::address),
         encrypted: config.ingestion.srt.passphrase.is_some(),
     };
-    // Nobody has to read it.
-    let _ = writeln!(io::stdout(), "{banner}");
+    let _ = writeln!(io::stdout(), "{ready}");
     appliance.notify_ready();
     let failure = loop {
         if signals.wait(LOOK_INTERVAL) {
@@ -165,29 +170,39 @@ fn start_log(config: &Config) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// What is printed once packets are taken in: where to send what, and how to see it.
-struct Banner<'a> {
+/// What is printed as soon as the ports are open: where is listened, and what memory is about to be taken.
+struct Opened<'a>(&'a Started);
+
+impl fmt::Display for Opened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let started = self.0;
+        writeln!(f, "headworks {} starts", env!("CARGO_PKG_VERSION"))?;
+        for (what, address) in &started.listening {
+            writeln!(f, "  {what:<8} udp {address}")?;
+        }
+        let (asked, granted) = started.receive_buffer;
+        writeln!(f, "  {:<8} {} on cores {}", "shards", started.cores.len(), core_list(&started.cores))?;
+        writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
+        writeln!(f, "  {:<8} {}", "rings", started.root.display())?;
+        write!(f, "memory plan\n{}", started.plan)
+    }
+}
+
+/// What is printed once packets are taken in: what to send where, and how to see it.
+struct Ready<'a> {
     started: &'a Started,
     control: Option<SocketAddr>,
     /// The SRT port asks for a passphrase.
     encrypted: bool,
 }
 
-impl fmt::Display for Banner<'_> {
+impl fmt::Display for Ready<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let started = self.started;
-        writeln!(f, "headworks {} takes in", env!("CARGO_PKG_VERSION"))?;
-        for (what, address) in &started.listening {
-            writeln!(f, "  {what:<8} udp {address}")?;
-        }
+        writeln!(f, "takes in")?;
         if let Some(address) = self.control {
             writeln!(f, "  {:<8} http://{address}/api/v1/streams", "control")?;
         }
-        let (asked, granted) = started.receive_buffer;
-        writeln!(f, "  {:<8} {} on cores {}", "shards", started.cores.len(), core_list(&started.cores))?;
-        writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
-        writeln!(f, "  {:<8} {}", "rings", started.root.display())?;
-        writeln!(f, "memory plan\n{}", started.plan)?;
         let address_of = |role: &str| {
             started.listening.iter().find(|(what, _)| what == role).map(|(_, address)| reachable(*address))
         };
@@ -213,7 +228,7 @@ impl fmt::Display for Banner<'_> {
     }
 }
 
-impl Banner<'_> {
+impl Ready<'_> {
     fn see(&self, f: &mut fmt::Formatter<'_>, stream: &str) -> fmt::Result {
         let root = &self.started.root;
         let is_usual = *root == Config::default().output.root;
@@ -247,7 +262,7 @@ mod tests {
     use crate::shard::plan::MemoryPlan;
 
     #[test]
-    fn the_banner_says_what_to_send_where_and_how_to_see_it() {
+    fn the_start_says_where_is_listened_and_then_what_to_send_where_and_how_to_see_it() {
         let started = Started {
             listening: vec![
                 ("SRT".into(), "0.0.0.0:30000".parse().unwrap()),
@@ -259,8 +274,9 @@ mod tests {
             root: "/dev/shm/headworks".into(),
         };
         let control = Some("127.0.0.1:8080".parse().unwrap());
-        let text = Banner { started: &started, control, encrypted: false }.to_string();
+        let text = format!("{}\n{}", Opened(&started), Ready { started: &started, control, encrypted: false });
         for line in [
+            "takes in",
             "  SRT      udp 0.0.0.0:30000",
             "  control  http://127.0.0.1:8080/api/v1/streams",
             "  shards   2 on cores 2, any",
@@ -271,7 +287,7 @@ mod tests {
         }
         assert!(text.contains("-re ") && text.contains("'srt://127.0.0.1:30000?streamid=cam1&latency=120000'"));
         let elsewhere = Started { root: "/run/rings".into(), listening: started.listening[1..].to_vec(), ..started };
-        let text = Banner { started: &elsewhere, control, encrypted: true }.to_string();
+        let text = Ready { started: &elsewhere, control, encrypted: true }.to_string();
         assert!(
             text.contains("rtp://127.0.0.1:5004\n") && text.contains("headworks streams --root /run/rings\n"),
             "{text}"

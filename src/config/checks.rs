@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Config;
 
 impl Config {
@@ -16,6 +18,20 @@ impl Config {
         for (key, passphrase) in passphrases {
             if !(10..=79).contains(&passphrase.len()) {
                 return Some((key, format!("a passphrase has 10 to 79 bytes, this one has {}", passphrase.len())));
+            }
+        }
+        // Who asks for it relies on it: what other hosts can reach is not served without.
+        let control = &self.control;
+        let is_open = control.enabled && !control.listen.ip().to_canonical().is_loopback();
+        for (key, asked) in [("control.auth", &control.auth), ("control.tls", &control.tls)] {
+            if is_open && asked.as_ref().is_some_and(is_asked_for) {
+                return Some((
+                    key.to_owned(),
+                    format!(
+                        "is not yet in effect, and other hosts reach control.listen {}: listen on a loopback address, or leave {key} out",
+                        control.listen
+                    ),
+                ));
             }
         }
         let checks: [(bool, &str, &str); 13] = [
@@ -59,4 +75,10 @@ impl Config {
         ];
         checks.iter().find(|(holds, ..)| !holds).map(|(_, key, reason)| ((*key).to_owned(), (*reason).to_owned()))
     }
+}
+
+/// Whether a section says more than that it is not wanted.
+fn is_asked_for(section: &Value) -> bool {
+    let is_off = section.get("enabled") == Some(&Value::Bool(false));
+    !(is_off || matches!(section, Value::Null | Value::Bool(false)))
 }

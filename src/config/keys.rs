@@ -25,16 +25,18 @@ pub(super) fn check_known(key: &str, place: &str) -> Result<(), ConfigError> {
     Err(ConfigError::UnknownKey { place: place.to_owned(), key: key.to_owned(), nearest })
 }
 
-/// `streams.cam1.latency` as `streams.*.latency`, and a payload type's key as its map's.
-fn generic_key(key: &str) -> String {
+/// Keys below which anything may stand: a map that the user fills, or a section whose own keys are not settled yet.
+fn is_open(key: &str) -> bool {
+    key.ends_with(".payload_types") || matches!(key, "control.auth" | "control.tls" | "streams.*.redundancy")
+}
+
+/// `streams.cam1.latency` as `streams.*.latency`, and what stands in an open section as the section.
+pub(super) fn generic_key(key: &str) -> String {
     let mut parts: Vec<&str> = key.split('.').collect();
     if parts.len() > 1 && parts[0] == "streams" {
         parts[1] = "*";
     }
-    if let Some(index) = parts.iter().position(|part| *part == "payload_types") {
-        parts.truncate(index + 1);
-    }
-    parts.join(".")
+    (1..=parts.len()).map(|count| parts[..count].join(".")).find(|key| is_open(key)).unwrap_or_else(|| parts.join("."))
 }
 
 /// The known keys as dotted paths; `*` stands for a name that the user chooses.
@@ -55,7 +57,7 @@ pub(super) fn collect_keys(value: &Value, prefix: &str, keys: &mut Vec<String>) 
     for (name, child) in map {
         let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         keys.push(key.clone());
-        if !key.ends_with("payload_types") {
+        if !is_open(&generic_key(&key)) {
             collect_keys(child, &key, keys);
         }
     }

@@ -1,15 +1,17 @@
 //! The sources of a configuration, read and merged: the file, the environment, the assignments of `--set`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::Config;
-use super::keys::{check_known, collect_keys, key_lines};
+use super::keys::{check_known, collect_keys, generic_key, key_lines};
 
 /// Keys that are read and checked, but have no effect yet.
 const NOT_YET_IN_EFFECT: &[&str] = &[
+    "control.auth",
+    "control.tls",
     "ingestion.backpressure",
     "ingestion.buffer.read_timeout",
     "ingestion.buffer.write_timeout",
@@ -18,6 +20,7 @@ const NOT_YET_IN_EFFECT: &[&str] = &[
     "ingestion.memory.gc_interval",
     "ingestion.reconnect_interval",
     "ingestion.sync",
+    "streams.*.redundancy",
 ];
 
 /// Reads the file if there is one, then the environment, then the assignments of `--set`.
@@ -52,7 +55,7 @@ pub fn load(
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Keys that were set and have no effect yet.
+    /// Keys that were set and have no effect yet; of a section, those set in it.
     pub not_yet_in_effect: Vec<String>,
 }
 
@@ -168,14 +171,17 @@ impl Sources {
         }
         let mut keys = Vec::new();
         collect_keys(&Value::Object(self.values), "", &mut keys);
-        let not_yet: BTreeSet<String> = keys
-            .into_iter()
+        let is_below = |key: &str, group: &str| key.strip_prefix(group).is_some_and(|rest| rest.starts_with('.'));
+        let mut not_yet: Vec<String> = keys
+            .iter()
             .filter(|key| {
-                NOT_YET_IN_EFFECT
-                    .iter()
-                    .any(|later| key == later || key.strip_prefix(later).is_some_and(|rest| rest.starts_with('.')))
+                let generic = generic_key(key);
+                let is_group = keys.iter().any(|other| is_below(other, key));
+                !is_group && NOT_YET_IN_EFFECT.iter().any(|later| generic == *later || is_below(&generic, later))
             })
+            .cloned()
             .collect();
-        Ok(Loaded { config, not_yet_in_effect: not_yet.into_iter().collect() })
+        not_yet.sort();
+        Ok(Loaded { config, not_yet_in_effect: not_yet })
     }
 }

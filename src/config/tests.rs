@@ -70,8 +70,64 @@ ingestion:
 fn the_example_loads_and_says_what_the_defaults_are() {
     let loaded = load_text(EXAMPLE).unwrap();
     assert_eq!(loaded.config, Config::default());
-    assert!(loaded.not_yet_in_effect.contains(&"ingestion.sync.max_drift".to_owned()));
-    assert!(!loaded.not_yet_in_effect.contains(&"ingestion.srt.port".to_owned()));
+    let not_yet = loaded.not_yet_in_effect.join(" ");
+    assert_eq!(
+        not_yet,
+        "ingestion.backpressure.drop_strategy ingestion.backpressure.enabled ingestion.backpressure.high_watermark \
+         ingestion.backpressure.low_watermark ingestion.buffer.read_timeout ingestion.buffer.write_timeout \
+         ingestion.gop.force_idr_interval ingestion.gop.max_gop_size ingestion.memory.gc_interval \
+         ingestion.reconnect_interval ingestion.sync.correction_rate ingestion.sync.enabled ingestion.sync.max_drift \
+         ingestion.sync.threshold"
+    );
+}
+
+/// The groups that operators are told of beside the example, each with what is named of it.
+const BESIDE_THE_EXAMPLE: &str = r#"
+shards: {cores: [0], batch_window: 1ms, busy_poll: false, packet_io: auto}
+output: {root: /dev/shm/headworks, group: video, history: 3s, huge_pages: false, crc: true}
+control:
+  listen: 127.0.0.1:8080
+  tls:
+    certificate: /etc/headworks/control.pem
+    key: /etc/headworks/control.key
+  auth: [token]
+streams:
+  cam1:
+    passphrase: correct horse battery
+    latency: 500ms
+    source: 192.0.2.1
+    redundancy:
+      mode: seamless
+log: {level: info, format: json}
+"#;
+
+#[test]
+fn what_has_no_effect_yet_is_taken_whatever_its_shape_and_named_once() {
+    let loaded = load_text(BESIDE_THE_EXAMPLE).unwrap();
+    assert_eq!(loaded.not_yet_in_effect, ["control.auth", "control.tls", "streams.cam1.redundancy"]);
+    assert_eq!(loaded.config.streams["cam1"].latency, Some(Duration::from_millis(500)));
+    for assignment in ["control.auth.token=x", "control.tls=true", "streams.cam1.redundancy=seamless"] {
+        let loaded = load(None, std::iter::empty(), &[assignment.to_owned()]).unwrap();
+        assert_eq!(loaded.not_yet_in_effect.len(), 1, "{assignment}");
+    }
+    let error = load_text("control:\n  tsl: {key: x}\n").unwrap_err();
+    assert_eq!(error, "headworks.yaml:2: unknown key control.tsl; did you mean control.tls?");
+}
+
+#[test]
+fn control_is_not_served_to_other_hosts_without_the_protection_that_was_asked_for() {
+    let open = "control.listen=0.0.0.0:8080";
+    for asked in ["control.auth.token=x", "control.tls=true", "control.tls={certificate: x}"] {
+        let error = load_assignments(&[open, asked]).unwrap_err();
+        assert!(error.contains(&asked[..12].replace('=', "")), "{error}");
+        assert!(error.contains("not yet in effect, and other hosts reach control.listen 0.0.0.0:8080"), "{error}");
+        for closed in ["control.listen=127.0.0.2:80", "control.listen='[::1]:80'", "control.enabled=false"] {
+            load_assignments(&[closed, asked]).unwrap();
+        }
+    }
+    for not_asked in ["control.auth=null", "control.tls=false", "control.tls={enabled: false}"] {
+        load_assignments(&[open, not_asked]).unwrap();
+    }
 }
 
 #[test]

@@ -67,6 +67,13 @@ pub enum PictureStructure {
     SecondBottomField,
 }
 
+impl PictureStructure {
+    /// Whether it completes the frame of the access unit before.
+    pub const fn is_second_field(self) -> bool {
+        matches!(self, Self::SecondTopField | Self::SecondBottomField)
+    }
+}
+
 /// Whether and how decoding can start at an access unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RandomAccess {

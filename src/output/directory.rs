@@ -1,6 +1,5 @@
 //! The directory that readers find rings by: made, filled, swept and cleared on the housekeeping thread.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
 
 use super::frame_ring::ring_kind;
+use super::memory::MemoryBook;
 use super::waker::{WakeFlag, Waker};
 use crate::config::Config;
 use crate::media::TrackKind;
@@ -45,12 +45,14 @@ pub struct OutputOptions {
     pub crc: bool,
     /// How long rings of an ended stream stay.
     pub retention: Duration,
-    /// Bytes of shared memory that all rings may take.
+    /// Bytes of shared memory that all rings may take: what `ingestion.memory.global_limit` leaves for them.
     pub memory_limit: u64,
     /// Bytes of shared memory that one stream may take.
     pub stream_memory_limit: u64,
     /// Streams whose video rings are made ahead.
     pub pool_size: usize,
+    /// Streams and tracks that have ended and wait to be cleared away, at most; the oldest goes early for one more.
+    pub ended_max: usize,
 }
 
 impl OutputOptions {
@@ -70,6 +72,7 @@ impl OutputOptions {
             memory_limit: ingestion.memory.global_limit,
             stream_memory_limit: ingestion.memory.per_stream_limit,
             pool_size: ingestion.buffer.pool_size.min(ingestion.max_connections) as usize,
+            ended_max: 2 * (ingestion.max_connections + ingestion.rtp.max_sessions) as usize,
         }
     }
 
@@ -129,16 +132,53 @@ pub enum StreamError {
     /// Its bell cannot be made.
     #[error(transparent)]
     Bell(#[from] BellError),
-    /// Its rings would not fit.
-    #[error("{needed} bytes of shared memory are needed, {free} are free under {root}")]
+    /// Its rings would not fit into the file system.
+    #[error(
+        "output.root: {needed} bytes of shared memory are needed, streams included that still wait for their rings, {free} are free under {root}"
+    )]
     NoMemory {
-        /// What one stream is planned to take.
+        /// What it and the streams before it are planned to take, beyond what they have.
         needed: u64,
         /// What the file system has.
         free: u64,
         /// The root.
         root: PathBuf,
     },
+    /// Its rings would pass the limit on all rings.
+    #[error(
+        "ingestion.memory.global_limit leaves {limit} bytes for rings, {committed} are taken or promised, and a stream is planned to take {planned}"
+    )]
+    OverLimit {
+        /// What all rings may take.
+        limit: u64,
+        /// What they take, and what was promised to streams.
+        committed: u64,
+        /// What a stream is planned to take.
+        planned: u64,
+        /// What is missing.
+        missing: u64,
+    },
+    /// Its rings would pass the limit on one stream.
+    #[error(
+        "ingestion.memory.per_stream_limit = {limit}, and a stream is planned to take {planned} bytes by ingestion.srt.max_bandwidth, ingestion.gop.buffer_count and output.history"
+    )]
+    OverStreamLimit {
+        /// The limit.
+        limit: u64,
+        /// What a stream is planned to take.
+        planned: u64,
+    },
+}
+
+impl StreamError {
+    /// Bytes that others would have to give up for it; `None` if that would not help.
+    pub fn missing(&self) -> Option<u64> {
+        match self {
+            Self::NoMemory { needed, free, .. } => Some(needed - free),
+            Self::OverLimit { missing, .. } => Some(*missing),
+            Self::Io(_) | Self::Bell(_) | Self::OverStreamLimit { .. } => None,
+        }
+    }
 }
 
 /// Why a track has no ring.
@@ -153,9 +193,18 @@ pub enum TrackError {
     /// Another process writes it.
     #[error("another process writes this ring")]
     Locked,
-    /// It would pass `memory.global_limit` or `memory.per_stream_limit`.
-    #[error("{0} would be passed")]
-    OverLimit(&'static str),
+    /// It would pass a limit.
+    #[error("{key} leaves {limit} bytes for rings, {taken} are taken or promised, and this one needs {needed}")]
+    OverLimit {
+        /// `ingestion.memory.global_limit` or `ingestion.memory.per_stream_limit`.
+        key: &'static str,
+        /// What it leaves for rings, of all streams or of this one.
+        limit: u64,
+        /// What they have.
+        taken: u64,
+        /// What the ring takes.
+        needed: u64,
+    },
     /// The housekeeping thread has too much to do.
     #[error("too many housekeeping jobs are waiting")]
     Busy,
@@ -178,8 +227,7 @@ pub struct RingDirectory {
     options: OutputOptions,
     waker: Waker,
     ended: Mutex<Vec<Ended>>,
-    /// Bytes of each ring's files, by directory.
-    rings: Mutex<BTreeMap<PathBuf, u64>>,
+    memory: Mutex<MemoryBook>,
     /// Video rings made ahead of their need, with the directories they were made in: a new stream does not wait for them.
     spare: Mutex<Vec<(PathBuf, Writer)>>,
     spare_made: AtomicU64,
@@ -193,7 +241,7 @@ struct Ended {
 }
 
 impl RingDirectory {
-    /// Makes the root if it is not there, judges it if it is, and sweeps what a crash has left half made.
+    /// Makes the root if it is not there, and judges it if it is.
     ///
     /// # Errors
     /// [`DirectoryError`], which names the directory.
@@ -206,25 +254,36 @@ impl RingDirectory {
         fs::create_dir(&probe)
             .and_then(|()| fs::remove_dir(&probe))
             .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?;
-        match builder::sweep_temporary(&path) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!("swept {count} half-made rings of an earlier run"),
-            Err(error) => tracing::warn!("could not sweep {}: {error}", path.display()),
-        }
         // Streams of an earlier run wait for their source as those of this run do.
-        let left: Vec<Ended> = names::list_streams(&path)
-            .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?
-            .into_iter()
-            .map(|entry| Ended { stream: entry.name, track: None, at: Instant::now() })
-            .collect();
+        let mut memory = MemoryBook::default();
+        let mut left = Vec::new();
+        for entry in
+            names::list_streams(&path).map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?
+        {
+            for ring in names::list_tracks(&entry.path).unwrap_or_default().iter().map(|it| entry.path.join(it)) {
+                let size =
+                    ["ctl", "data"].iter().filter_map(|file| Some(fs::metadata(ring.join(file)).ok()?.len())).sum();
+                memory.insert(ring, size);
+            }
+            left.push(Ended { stream: entry.name, track: None, at: Instant::now() });
+        }
         Ok(Self {
             options,
             waker,
             ended: Mutex::new(left),
-            rings: Mutex::default(),
+            memory: Mutex::new(memory),
             spare: Mutex::default(),
             spare_made: AtomicU64::new(0),
         })
+    }
+
+    /// Sweeps what a crash has left half made. Only for who holds the root's lock: nobody else may be making rings there.
+    pub fn sweep(&self) {
+        match builder::sweep_temporary(&self.options.root) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("swept {count} half-made rings of an earlier run"),
+            Err(error) => tracing::warn!("could not sweep {}: {error}", self.options.root.display()),
+        }
     }
 
     /// The options in force.
@@ -232,14 +291,61 @@ impl RingDirectory {
         &self.options
     }
 
-    /// Makes or takes up the directory of a stream.
+    /// Makes or takes up the directory of a stream, if there is memory for the rings of a planned one. For that, what has ended is
+    /// cleared away before its time.
     ///
     /// # Errors
     /// [`StreamError`].
     pub fn open_stream(&self, name: &str) -> Result<StreamOutput, StreamError> {
+        let planned = self.options.planned_stream_size();
+        if planned > self.options.stream_memory_limit {
+            return Err(StreamError::OverStreamLimit { limit: self.options.stream_memory_limit, planned });
+        }
         let directory = self.stream_directory(name);
-        fs::create_dir_all(&directory)?;
-        let left = names::list_tracks(&directory)?;
+        self.memory().promise(&directory, planned);
+        let opened = self.make_room(name).and_then(|()| self.open_bell(name, &directory));
+        if opened.is_err() {
+            self.memory().release(&directory);
+        }
+        opened
+    }
+
+    /// Clears away what has ended, oldest first, until what is promised can be kept.
+    fn make_room(&self, name: &str) -> Result<(), StreamError> {
+        loop {
+            let shortage = self.shortage()?;
+            match shortage {
+                None => return Ok(()),
+                Some(error) if !self.clear_oldest(name) => return Err(error),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Why what is promised cannot be kept, if it cannot.
+    fn shortage(&self) -> io::Result<Option<StreamError>> {
+        let spare_size = self.spare_spec().memory_size();
+        let committed = self.memory().committed();
+        let outstanding = self.memory().outstanding();
+        // Rings that were made ahead are the first to go.
+        let allowed = self.options.memory_limit.saturating_sub(committed) / spare_size;
+        self.keep_spare(usize::try_from(allowed).unwrap_or(usize::MAX));
+        let free = free_bytes(&self.options.root)? + self.spare().len() as u64 * spare_size;
+        let planned = self.options.planned_stream_size();
+        let limit = self.options.memory_limit;
+        Ok(if committed > limit {
+            let missing = committed - limit;
+            Some(StreamError::OverLimit { limit, committed: committed.saturating_sub(planned), planned, missing })
+        } else if outstanding > free {
+            Some(StreamError::NoMemory { needed: outstanding, free, root: self.options.root.clone() })
+        } else {
+            None
+        })
+    }
+
+    fn open_bell(&self, name: &str, directory: &Path) -> Result<StreamOutput, StreamError> {
+        fs::create_dir_all(directory)?;
+        let left = names::list_tracks(directory)?;
         {
             // The stream stays; of its tracks, those stay that its source has this time too.
             let mut ended = self.ended();
@@ -247,14 +353,7 @@ impl RingDirectory {
             let at = Instant::now();
             ended.extend(left.into_iter().map(|track| Ended { stream: name.to_owned(), track: Some(track), at }));
         }
-        let needed = self.options.planned_stream_size();
-        let spare: u64 = self.spare().iter().map(|(_, writer)| writer.header().data_capacity).sum();
-        let free = free_bytes(&self.options.root)? + spare;
-        if free < needed && !directory.join("video0").exists() {
-            let _ = fs::remove_dir(&directory);
-            return Err(StreamError::NoMemory { needed, free, root: self.options.root.clone() });
-        }
-        let bell = match BellWriter::attach(&directory) {
+        let bell = match BellWriter::attach(directory) {
             Ok(bell) => bell,
             Err(BellError::Locked) => return Err(BellError::Locked.into()),
             Err(_) => {
@@ -262,7 +361,7 @@ impl RingDirectory {
                 for left in ["bell", "writer.lock"] {
                     let _ = fs::remove_file(directory.join(left));
                 }
-                BellWriter::create(&directory)?
+                BellWriter::create(directory)?
             }
         };
         let wake = Arc::new(self.waker.enter(bell.wake_target()));
@@ -283,24 +382,13 @@ impl RingDirectory {
         let spec = self.options.ring_spec(codec.kind(), codec.fourcc(), description.clock_rate);
         match builder::attach(&target, &spec) {
             Ok(writer) => {
-                self.rings().insert(target, spec.memory_size());
+                self.memory().insert(target, spec.memory_size());
                 return Ok(writer);
             }
             Err(AttachError::Locked) => return Err(TrackError::Locked),
             Err(_) => {}
         }
-        let of_stream: u64 = self
-            .rings()
-            .range(directory.clone()..)
-            .take_while(|(path, _)| path.starts_with(&directory))
-            .map(|(_, size)| size)
-            .sum();
-        if self.memory_used() + spec.memory_size() > self.options.memory_limit {
-            return Err(TrackError::OverLimit("memory.global_limit"));
-        }
-        if of_stream + spec.memory_size() > self.options.stream_memory_limit {
-            return Err(TrackError::OverLimit("memory.per_stream_limit"));
-        }
+        self.make_room_for_ring(stream, &directory, spec.memory_size())?;
         let (temporary, made) = match self.take_spare(&spec) {
             Some((temporary, mut writer)) => {
                 builder::relabel(&mut writer, spec.kind, spec.codec, spec.clock_rate);
@@ -317,15 +405,31 @@ impl RingDirectory {
             Ok(writer)
         });
         match &made {
-            Ok(_) => {
-                self.rings().insert(target, spec.memory_size());
-            }
+            Ok(_) => self.memory().insert(target, spec.memory_size()),
             Err(_) => {
                 // What is left of it is swept at the next start if it cannot be removed now.
                 let _ = fs::remove_dir_all(&temporary);
             }
         }
         made
+    }
+
+    /// Judges a ring more for a stream; what has ended is cleared away before its time, if it has to be.
+    fn make_room_for_ring(&self, stream: &str, directory: &Path, needed: u64) -> Result<(), TrackError> {
+        let (taken, limit) = (self.memory().taken_by(directory), self.options.stream_memory_limit);
+        if taken + needed > limit {
+            return Err(TrackError::OverLimit { key: "ingestion.memory.per_stream_limit", limit, taken, needed });
+        }
+        loop {
+            let growth = self.memory().growth(directory, needed);
+            let (taken, limit) = (self.memory().committed(), self.options.memory_limit);
+            if taken + growth <= limit {
+                return Ok(());
+            }
+            if !self.clear_oldest(stream) {
+                return Err(TrackError::OverLimit { key: "ingestion.memory.global_limit", limit, taken, needed });
+            }
+        }
     }
 
     /// Puts the description of a stream beside its rings.
@@ -343,11 +447,11 @@ impl RingDirectory {
 
     /// One video ring more, up to the pool's size and as long as half of the file system stays free.
     fn make_spare(&self) {
-        let spec = self.options.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ);
-        let in_use = self.rings().values().filter(|&&size| size == spec.memory_size()).count();
+        let spec = self.spare_spec();
+        let in_use = self.memory().count_of(spec.memory_size());
         let wanted = self.options.pool_size.saturating_sub(in_use);
         let held = self.spare().len();
-        let fits = self.memory_used() + spec.memory_size() * (held as u64 + 1) <= self.options.memory_limit;
+        let fits = self.memory().committed() + spec.memory_size() * (held as u64 + 1) <= self.options.memory_limit;
         if held >= wanted || !fits || !leaves_half(&self.options.root, spec.memory_size()) {
             return;
         }
@@ -363,61 +467,97 @@ impl RingDirectory {
     }
 
     fn take_spare(&self, spec: &RingSpec) -> Option<(PathBuf, Writer)> {
-        let ahead = self.options.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ);
+        let ahead = self.spare_spec();
         let fits = RingSpec { kind: ahead.kind, codec: ahead.codec, clock_rate: ahead.clock_rate, ..*spec } == ahead;
         if fits { self.spare().pop() } else { None }
     }
 
+    fn spare_spec(&self) -> RingSpec {
+        self.options.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ)
+    }
+
     /// Gives up the rings that were made ahead; the process is about to end.
     pub fn drop_spare(&self) {
-        for (directory, writer) in self.spare().drain(..) {
+        self.keep_spare(0);
+    }
+
+    fn keep_spare(&self, count: usize) {
+        while self.spare().len() > count {
+            let Some((directory, writer)) = self.spare().pop() else { return };
             drop(writer);
             let _ = fs::remove_dir_all(directory);
         }
     }
 
-    /// The stream's rings are ended; they stay for their readers for `output.retention`.
+    /// The stream's rings are ended; they stay for their readers for `output.retention`, or until their memory is needed.
     pub fn stream_ended(&self, name: &str) {
-        self.ended().push(Ended { stream: name.to_owned(), track: None, at: Instant::now() });
+        self.memory().release(&self.stream_directory(name));
+        if !self.ended().iter().any(|ended| ended.stream == name && ended.track.is_none()) {
+            self.keep_for_readers(Ended { stream: name.to_owned(), track: None, at: Instant::now() });
+        }
     }
 
     /// The ring of one track is ended, and the stream goes on; the ring stays as long.
     pub fn track_ended(&self, stream: &str, track: &str) {
-        self.ended().push(Ended { stream: stream.to_owned(), track: Some(track.to_owned()), at: Instant::now() });
+        self.keep_for_readers(Ended { stream: stream.to_owned(), track: Some(track.to_owned()), at: Instant::now() });
+    }
+
+    fn keep_for_readers(&self, ended: Ended) {
+        self.ended().push(ended);
+        while self.ended().len() > self.options.ended_max {
+            let oldest = self.ended().remove(0);
+            self.clear(&oldest);
+        }
+    }
+
+    /// What rings of these streams take or were promised, in bytes.
+    pub fn held_by<'a>(&self, streams: impl Iterator<Item = &'a str>) -> u64 {
+        let memory = self.memory();
+        streams.map(|name| memory.held_by(&self.stream_directory(name))).sum()
     }
 
     /// Removes streams and tracks whose readers had their time.
     fn clear_ended(&self) {
         let retention = self.options.retention;
         let over: Vec<Ended> = self.ended().extract_if(.., |ended| ended.at.elapsed() >= retention).collect();
-        for Ended { stream, track, .. } in over {
-            let directory = self.stream_directory(&stream);
-            let directory = track.as_ref().map_or(directory.clone(), |track| directory.join(track));
-            let track = track.unwrap_or_default();
-            match fs::remove_dir_all(&directory) {
-                Ok(()) => tracing::info!(stream, track, "cleared away"),
-                // With the whole stream, by now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(stream, track, "could not be cleared away: {error}");
-                    continue;
-                }
-            }
-            self.rings().retain(|path, _| !path.starts_with(&directory));
+        over.iter().for_each(|ended| self.clear(ended));
+    }
+
+    /// Removes what has been ended for longest, before its time; not of `stream`, which is about to take it up. `false` if there
+    /// is nothing.
+    fn clear_oldest(&self, stream: &str) -> bool {
+        let oldest = self.ended().extract_if(.., |ended| ended.stream != stream).next();
+        if let Some(ended) = &oldest {
+            tracing::info!(stream = ended.stream, "memory is needed");
+            self.clear(ended);
         }
+        oldest.is_some()
+    }
+
+    fn clear(&self, Ended { stream, track, .. }: &Ended) {
+        let directory = self.stream_directory(stream);
+        let directory = track.as_ref().map_or(directory.clone(), |track| directory.join(track));
+        let track = track.as_deref().unwrap_or_default();
+        match fs::remove_dir_all(&directory) {
+            Ok(()) => tracing::info!(stream, track, "cleared away"),
+            // With the whole stream, by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return tracing::warn!(stream, track, "could not be cleared away: {error}"),
+        }
+        self.memory().remove(&directory);
     }
 
     /// Bytes of shared memory that rings take.
     pub fn memory_used(&self) -> u64 {
-        self.rings().values().sum()
+        self.memory().taken()
     }
 
     fn stream_directory(&self, name: &str) -> PathBuf {
         self.options.root.join(names::encode_name(name))
     }
 
-    fn rings(&self) -> MutexGuard<'_, BTreeMap<PathBuf, u64>> {
-        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, MemoryBook> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spare(&self) -> MutexGuard<'_, Vec<(PathBuf, Writer)>> {
@@ -440,3 +580,6 @@ fn free_bytes(path: &Path) -> io::Result<u64> {
     let facts = rustix::fs::statvfs(path)?;
     Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 pub mod directory;
 pub mod frame_ring;
 pub mod housekeeping;
+mod memory;
 pub mod reader;
 pub mod waker;
 

@@ -72,6 +72,12 @@ pub struct TrackStatistics {
     pub bytes: u64,
     /// Frames published that can start decoding.
     pub keyframes: u64,
+    /// GOPs begun: key frames, of which the second field of a picture begins none. Counts up as the index of the newest GOP.
+    pub gops: u64,
+    /// Frames published in GOPs that are over. What came before the first key frame is in no GOP.
+    pub gop_frames: u64,
+    /// Frames published in the newest GOP.
+    pub gop_open_frames: u64,
     /// Intra pictures.
     pub i_pictures: u64,
     /// Pictures predicted from one list.
@@ -512,6 +518,11 @@ impl Assembly {
         statistics.frames += 1;
         statistics.bytes += bytes;
         statistics.keyframes += u64::from(frame.info.is_key());
+        if frame.info.is_key() && !frame.info.picture_structure.is_second_field() {
+            statistics.gops += 1;
+            statistics.gop_frames += std::mem::take(&mut statistics.gop_open_frames);
+        }
+        statistics.gop_open_frames += u64::from(statistics.gops > 0);
         statistics.damaged += u64::from(frame.damage.any());
         statistics.discontinuities += u64::from(frame.discontinuity != DiscontinuityCause::None);
         statistics.newest_dts = frame.dts.or(statistics.newest_dts);

@@ -1,12 +1,12 @@
 //! Who is let in, as which stream, on which shard. Judged on the housekeeping thread, where files may be touched and keys
 //! derived; the shard whose door a stranger stands at only carries the question there and the answer back.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::mailbox::{Message, Shards};
+use super::places::{Owner, Places, SourceKind, Verdict};
 use super::strangers::{REFUSED_FOR, SourceKey};
 use crate::config::Config;
 use crate::output::directory::{RingDirectory, StreamOutput};
@@ -22,8 +22,10 @@ pub struct Admitted {
     pub name: String,
     /// Which life of the stream: a name that comes back after its stream has ended gets another.
     pub life: u64,
+    /// Which answer this is; the desk is to be told when the session has ended that it leads to.
+    pub admission: u64,
     /// What the stream needs to be written; `None` when its owner has it already.
-    pub output: Option<StreamOutput>,
+    pub output: Option<Box<StreamOutput>>,
     /// Who was let in.
     pub source: AdmittedSource,
 }
@@ -45,6 +47,14 @@ pub enum AdmittedSource {
     },
     /// A source of RTP or raw transport packets.
     Source(SourceKey),
+}
+
+/// Who waits for a stream to end, to be judged again then.
+pub enum Newcomer {
+    /// An SRT caller, and the shard that got its conclusion.
+    Srt(usize, Box<AdmissionRequest>),
+    /// A source of RTP or raw transport packets, and the shard that they come to.
+    Source(usize, SourceKey),
 }
 
 /// Why a source of RTP or raw transport packets is refused.
@@ -80,28 +90,18 @@ pub struct Desk {
     shards: Shards,
     directory: Arc<RingDirectory>,
     housekeeping: Housekeeping,
-    streams: Mutex<Streams>,
+    /// Locked on the housekeeping thread alone.
+    places: Mutex<Places>,
 }
 
-/// Which shard owns which stream. Locked on the housekeeping thread alone.
-#[derive(Default)]
-struct Streams {
-    owners: HashMap<String, Owner>,
-    lives: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Owner {
-    shard: usize,
-    life: u64,
-    kind: SourceKind,
-}
-
-/// What a limit counts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SourceKind {
-    Srt,
-    Rtp,
+/// What became of a newcomer that may come in.
+enum Placed {
+    /// It has a place; with what a new stream needs to be written.
+    At(Owner, Option<Box<StreamOutput>>),
+    /// Its stream is on another shard than its packets.
+    Elsewhere(Owner),
+    /// This stream has to end first.
+    After(Owner),
 }
 
 impl Desk {
@@ -112,7 +112,7 @@ impl Desk {
         directory: Arc<RingDirectory>,
         housekeeping: Housekeeping,
     ) -> Arc<Self> {
-        Arc::new(Self { config, shards, directory, housekeeping, streams: Mutex::default() })
+        Arc::new(Self { config, shards, directory, housekeeping, places: Mutex::default() })
     }
 
     /// The rings' directory.
@@ -169,9 +169,56 @@ impl Desk {
     }
 
     fn forget(&self, name: &str, life: u64) {
-        let mut streams = self.streams();
-        if streams.owners.get(name).is_some_and(|owner| owner.life == life) {
-            streams.owners.remove(name);
+        if self.places().forget(name, life) {
+            // Its rings may have been dropped where nobody could say so.
+            self.directory.stream_ended(name);
+        }
+    }
+
+    /// A stream that was let in by `admission`, or by an answer before it, has no session any more: its place is given up if
+    /// another needs it.
+    ///
+    /// `false` when the desk is overrun: tell it again later.
+    pub fn session_ended(self: &Arc<Self>, name: String, life: u64, admission: u64) -> bool {
+        let desk = Arc::clone(self);
+        let job = Box::new(move || desk.places().session_ended(&name, life, admission));
+        self.housekeeping.submit(job).is_ok()
+    }
+
+    /// The owner has ended a stream, by name and life, to make way for a newcomer, who is judged again; `None` if it had ended
+    /// before.
+    ///
+    /// `false` when the desk is overrun: the newcomer has to ask again, and the end is to be told again.
+    pub fn made_way(self: &Arc<Self>, ended: Option<(String, u64)>, newcomer: Newcomer) -> bool {
+        let desk = Arc::clone(self);
+        let source = newcomer.source();
+        let submitted = self.housekeeping.submit(Box::new(move || {
+            if let Some((name, life)) = ended {
+                desk.forget(&name, life);
+            }
+            match newcomer {
+                Newcomer::Srt(origin, request) => desk.judge_srt(origin, request),
+                Newcomer::Source(shard, key) => desk.judge_source(shard, key),
+            }
+        }));
+        if submitted.is_err() {
+            self.turn_away(source);
+        }
+        submitted.is_ok()
+    }
+
+    /// Asks the owner of a stream to end it for a newcomer.
+    fn evict(&self, owner: Owner, newcomer: Newcomer) {
+        let source = newcomer.source();
+        if !self.shards.mailbox(owner.shard).post(Message::Evict(owner.life, newcomer)) {
+            self.turn_away(source);
+        }
+    }
+
+    /// What could not be judged now asks again: a caller by itself when it hears nothing, a source when it is told.
+    fn turn_away(&self, source: Option<(usize, SourceKey)>) {
+        if let Some((shard, key)) = source {
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
         }
     }
 
@@ -185,52 +232,40 @@ impl Desk {
 
     fn judge_srt(&self, origin: usize, request: Box<AdmissionRequest>) {
         let name = srt_stream_name(&request);
-        match self.admit(origin, &name, &request) {
-            Ok((shard, admitted)) => {
-                let (life, output, key, latency) = admitted;
+        match self.admit_caller(origin, &name, &request) {
+            Ok((Placed::At(owner, output), key)) => {
+                let Owner { life, admission, .. } = owner;
+                let settings = self.config.streams.get(&name);
+                let latency = settings.and_then(|it| it.latency).unwrap_or(self.config.ingestion.srt.latency);
                 let mut key_seed = [0; 32];
                 getrandom::fill(&mut key_seed).expect("the operating system has randomness");
                 let source = AdmittedSource::Srt { request, key, origin, latency, key_seed };
-                self.shards.mailbox(shard).post(Message::Admitted(Box::new(Admitted { name, life, output, source })));
+                let admitted = Box::new(Admitted { name, life, admission, output, source });
+                self.shards.mailbox(owner.shard).post(Message::Admitted(admitted));
             }
-            Err(reason) => {
-                let why = self.why_refused(&name, reason);
-                tracing::warn!(stream = name, peer = %request.key.peer, "SRT caller refused: {reason}{why}");
+            Ok((Placed::After(owner), _)) => self.evict(owner, Newcomer::Srt(origin, request)),
+            Ok((Placed::Elsewhere(_), _)) => unreachable!("an SRT caller is bound to no shard"),
+            Err(Denial { reason, why }) => {
+                tracing::warn!(stream = name, peer = %request.key.peer, "SRT caller refused: {reason}: {why}");
                 self.shards.mailbox(origin).post(Message::Refused(request, reason));
             }
         }
     }
 
-    /// What the reject code says, in terms of the configuration.
-    fn why_refused(&self, name: &str, reason: RejectReason) -> String {
-        match reason {
-            RejectReason::Overload => {
-                format!(": ingestion.max_connections = {} is reached", self.config.ingestion.max_connections)
-            }
-            RejectReason::Forbidden => format!(": streams.{name}.source is another address"),
-            RejectReason::Unsecure => ": a passphrase is set on one side only".to_owned(),
-            RejectReason::BadMode => {
-                ": it asks to be sent a stream (m=request), and none is served over SRT".to_owned()
-            }
-            _ => String::new(),
-        }
-    }
-
-    #[expect(clippy::type_complexity, reason = "taken apart at once by its only caller")]
-    fn admit(
+    fn admit_caller(
         &self,
         origin: usize,
         name: &str,
         request: &AdmissionRequest,
-    ) -> Result<(usize, (u64, Option<StreamOutput>, Option<KeyEncryptingKey>, Duration)), RejectReason> {
+    ) -> Result<(Placed, Option<KeyEncryptingKey>), Denial> {
+        let deny = |reason, why: &str| Err(Denial { reason, why: why.to_owned() });
         if request.stream_id.mode() == Some(Mode::Request) {
-            // Nothing is served over SRT here.
-            return Err(RejectReason::BadMode);
+            return deny(RejectReason::BadMode, "it asks to be sent a stream (m=request), and none is served over SRT");
         }
         let settings = self.config.streams.get(name);
         let source = settings.and_then(|stream| stream.source);
         if source.is_some_and(|source| source != request.key.peer.ip().to_canonical()) {
-            return Err(RejectReason::Forbidden);
+            return deny(RejectReason::Forbidden, &format!("streams.{name}.source is another address"));
         }
         let srt = &self.config.ingestion.srt;
         let passphrase = settings.and_then(|stream| stream.passphrase.as_ref()).or(srt.passphrase.as_ref());
@@ -239,39 +274,40 @@ impl Desk {
             (Some(passphrase), Some(material)) => {
                 Some(derive_key_encrypting_key(passphrase.as_bytes(), material.salt(), material.key_length()))
             }
-            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
+            (None, Some(_)) | (Some(_), None) => {
+                return deny(RejectReason::Unsecure, "a passphrase is set on one side only");
+            }
         };
         if let (Some(key), Some(material)) = (&key, &request.key_material)
             && !material.is_wrapped_with(key)
         {
             // Judged here, so that no one who does not know the passphrase takes up a stream's place.
-            return Err(RejectReason::BadSecret);
+            return deny(RejectReason::BadSecret, "the passphrase is another one");
         }
         let limit = self.config.ingestion.max_connections;
-        let (owner, output) =
-            self.place(Placement::Fewest(origin), name, SourceKind::Srt, limit).map_err(|refusal| match refusal {
-                Refused::Full => RejectReason::Overload,
-                Refused::NoOutput(reason) => {
-                    tracing::error!(stream = name, "no rings: {reason}");
-                    RejectReason::NoRoom
-                }
-            })?;
-        let latency = settings.and_then(|stream| stream.latency).unwrap_or(srt.latency);
-        Ok((owner.shard, (owner.life, output, key, latency)))
+        match self.place(Placement::Fewest(origin), name, SourceKind::Srt, limit) {
+            Ok(placed) => Ok((placed, key)),
+            Err(Refused::Full) => {
+                deny(RejectReason::Overload, &format!("ingestion.max_connections = {limit} is reached"))
+            }
+            Err(Refused::NoOutput(why)) => deny(RejectReason::NoRoom, &why),
+        }
     }
 
     fn judge_source(&self, shard: usize, key: SourceKey) {
         let name = self.source_name(key);
         match self.admit_named_source(shard, &name, key) {
             // The packets of a source come where the kernel steers them, so the stream has to come too, if its source is gone.
-            Ok((owner, _)) if owner.shard != shard => {
+            Ok(Placed::Elsewhere(owner)) => {
                 self.shards.mailbox(owner.shard).post(Message::Vacate(owner.life, key, shard));
             }
-            Ok((owner, output)) => {
-                let life = owner.life;
+            Ok(Placed::At(owner, output)) => {
+                let Owner { life, admission, .. } = owner;
                 let source = AdmittedSource::Source(key);
-                self.shards.mailbox(shard).post(Message::Admitted(Box::new(Admitted { name, life, output, source })));
+                let admitted = Box::new(Admitted { name, life, admission, output, source });
+                self.shards.mailbox(shard).post(Message::Admitted(admitted));
             }
+            Ok(Placed::After(owner)) => self.evict(owner, Newcomer::Source(shard, key)),
             Err(refusal) => {
                 tracing::warn!(stream = name, source = %key, "source refused: {refusal}");
                 self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
@@ -279,12 +315,7 @@ impl Desk {
         }
     }
 
-    fn admit_named_source(
-        &self,
-        shard: usize,
-        name: &str,
-        key: SourceKey,
-    ) -> Result<(Owner, Option<StreamOutput>), Refusal> {
+    fn admit_named_source(&self, shard: usize, name: &str, key: SourceKey) -> Result<Placed, Refusal> {
         let expected = self.config.streams.get(name).and_then(|stream| stream.source);
         if let (Some(expected), Some(peer)) = (expected, key.peer())
             && expected != peer.ip().to_canonical()
@@ -298,31 +329,28 @@ impl Desk {
         })
     }
 
-    /// The owner of a stream; a new stream goes where `placement` says, if there are fewer than `limit` of its kind.
-    fn place(
-        &self,
-        placement: Placement,
-        name: &str,
-        kind: SourceKind,
-        limit: u32,
-    ) -> Result<(Owner, Option<StreamOutput>), Refused> {
-        let mut streams = self.streams();
-        if let Some(owner) = streams.owners.get(name) {
-            return Ok((*owner, None));
+    /// The place of a newcomer; a new stream goes where `placement` says, if there are fewer than `limit` of its kind.
+    fn place(&self, placement: Placement, name: &str, kind: SourceKind, limit: u32) -> Result<Placed, Refused> {
+        let mut places = self.places();
+        match places.judge(name, kind, limit, placement.bound_to()) {
+            Verdict::Known => return Ok(Placed::At(places.attach(name, kind), None)),
+            Verdict::Elsewhere(owner) => return Ok(Placed::Elsewhere(owner)),
+            Verdict::After(owner) => return Ok(Placed::After(owner)),
+            Verdict::Full => return Err(Refused::Full),
+            Verdict::New => {}
         }
-        if streams.owners.values().filter(|owner| owner.kind == kind).count() >= limit as usize {
-            return Err(Refused::Full);
+        match self.directory.open_stream(name) {
+            Ok(output) => {
+                let shard = placement.choose(&places.loads(self.shards.len()));
+                Ok(Placed::At(places.insert(name, kind, shard), Some(Box::new(output))))
+            }
+            Err(error) => {
+                // Streams without a session give their memory up, one after the other, if that is enough.
+                let helps = error.missing().is_some_and(|missing| self.directory.held_by(places.idle()) >= missing);
+                let leaving = if helps { places.evict_oldest(None) } else { None };
+                leaving.map(Placed::After).ok_or_else(|| Refused::NoOutput(error.to_string()))
+            }
         }
-        let output = self.directory.open_stream(name).map_err(|error| Refused::NoOutput(error.to_string()))?;
-        let mut loads = vec![0_usize; self.shards.len()];
-        for owner in streams.owners.values() {
-            loads[owner.shard] += 1;
-        }
-        let shard = placement.choose(&loads);
-        streams.lives += 1;
-        let owner = Owner { shard, life: streams.lives, kind };
-        streams.owners.insert(name.to_owned(), owner);
-        Ok((owner, Some(output)))
     }
 
     /// The configured name of a source, or one made of what is known of it.
@@ -341,8 +369,8 @@ impl Desk {
         }
     }
 
-    fn streams(&self) -> MutexGuard<'_, Streams> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -356,6 +384,14 @@ enum Placement {
 }
 
 impl Placement {
+    /// The only shard that will do.
+    fn bound_to(self) -> Option<usize> {
+        match self {
+            Self::Here(shard) => Some(shard),
+            Self::Fewest(_) => None,
+        }
+    }
+
     /// The shard, given how many streams each has.
     fn choose(self, loads: &[usize]) -> usize {
         match self {
@@ -370,6 +406,22 @@ impl Placement {
 enum Refused {
     Full,
     NoOutput(String),
+}
+
+/// Why an SRT caller is refused, for it and for people.
+struct Denial {
+    reason: RejectReason,
+    why: String,
+}
+
+impl Newcomer {
+    /// Who is to be told when it cannot be judged.
+    fn source(&self) -> Option<(usize, SourceKey)> {
+        match self {
+            Self::Srt(..) => None,
+            Self::Source(shard, key) => Some((*shard, *key)),
+        }
+    }
 }
 
 /// The name in the Stream ID, or one made of the caller's address.
@@ -393,6 +445,7 @@ pub fn may_take_over(silence: Duration, old_peer: Option<SocketAddr>, new_peer: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::{OutputOptions, Waker};
 
     #[test]
     fn an_srt_stream_goes_to_the_shard_with_the_fewest_and_an_rtp_source_stays_where_its_packets_come() {
@@ -410,5 +463,96 @@ mod tests {
         assert!(!may_take_over(Duration::from_millis(999), Some(old), other));
         assert!(may_take_over(Duration::from_secs(1), Some(old), other));
         assert!(may_take_over(Duration::ZERO, None, other));
+    }
+
+    /// A desk whose shards are mailboxes that the test reads, and room for the rings of so many streams.
+    struct Bench {
+        desk: Arc<Desk>,
+        shards: Shards,
+        _root: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new(max_sessions: u32, streams: u64) -> Self {
+            let root = tempfile::tempdir_in("/dev/shm").unwrap();
+            let mut config = Config::default();
+            config.output.root = root.path().to_owned();
+            config.ingestion.rtp.max_sessions = max_sessions;
+            config.ingestion.frame.max_frame_size = 65_536;
+            config.ingestion.srt.max_bandwidth = 1_000_000;
+            let mut options = OutputOptions::from_config(&config);
+            options.memory_limit = streams * options.planned_stream_size();
+            let directory = Arc::new(RingDirectory::prepare(options, Waker::start("test-waker").0).unwrap());
+            let (housekeeping, _) = Housekeeping::start("test-house", || {});
+            let shards = Shards::new(2);
+            let desk = Desk::new(Arc::new(config), shards.clone(), directory, housekeeping);
+            Self { desk, shards, _root: root }
+        }
+
+        /// A source that has proved itself on a shard.
+        fn ask(&self, shard: usize, port: u16) {
+            self.desk.judge_source(shard, source(port));
+        }
+
+        /// Name, life and admission of who was let in on a shard; what the stream needs to be written is let go of.
+        fn admitted(&self, shard: usize) -> (String, u64, u64) {
+            match self.shards.mailbox(shard).take() {
+                Some(Message::Admitted(admitted)) => (admitted.name, admitted.life, admitted.admission),
+                _ => panic!("nobody was let in"),
+            }
+        }
+
+        fn is_refused(&self, shard: usize, port: u16) -> bool {
+            matches!(self.shards.mailbox(shard).take(), Some(Message::SourceRefused(key, _)) if key == source(port))
+        }
+    }
+
+    fn source(port: u16) -> SourceKey {
+        SourceKey::Raw { peer: SocketAddr::from(([10, 0, 0, 1], port)) }
+    }
+
+    /// An encoder that has another name each time finds a place as long as few have a session, and the stream that makes way
+    /// for it is ended by the shard that owns it before the newcomer is let in.
+    fn reconnects_with_fresh_names(bench: &Bench, most: u16) {
+        for port in 0..most {
+            bench.ask(0, port);
+        }
+        let admitted: Vec<_> = (0..most).map(|_| bench.admitted(0)).collect();
+        bench.ask(1, 100);
+        assert!(bench.is_refused(1, 100), "as many have a session as may be");
+        for (name, life, admission) in &admitted {
+            bench.desk.places().session_ended(name, *life, *admission);
+        }
+        for (port, (name, life, _)) in (200..).zip(&admitted) {
+            bench.ask(1, port);
+            let Some(Message::Evict(leaving, newcomer)) = bench.shards.mailbox(0).take() else {
+                panic!("one makes way")
+            };
+            assert_eq!(leaving, *life, "the one that lost its session first");
+            bench.desk.forget(name, *life);
+            let Newcomer::Source(shard, key) = newcomer else { panic!("it was a source") };
+            bench.desk.judge_source(shard, key);
+            assert_eq!(bench.admitted(1).0, format!("ts-10.0.0.1-{port}"));
+        }
+        bench.ask(1, 300);
+        assert!(bench.is_refused(1, 300), "as many have a session as may be");
+    }
+
+    #[test]
+    fn a_stream_without_a_session_makes_way_when_its_place_is_needed() {
+        reconnects_with_fresh_names(&Bench::new(3, 100), 3);
+    }
+
+    #[test]
+    fn a_stream_without_a_session_makes_way_when_its_memory_is_needed() {
+        reconnects_with_fresh_names(&Bench::new(30, 3), 3);
+    }
+
+    #[test]
+    fn a_source_for_whose_rings_no_memory_can_be_had_is_refused() {
+        let bench = Bench::new(30, 1);
+        let _kept = bench.desk.directory().open_stream("kept").unwrap();
+        bench.ask(0, 1);
+        assert!(bench.is_refused(0, 1));
     }
 }

@@ -38,10 +38,10 @@ pub enum StartError {
     #[error("signals: {0}")]
     Signals(std::io::Error),
     /// Another instance writes the same rings.
-    #[error(transparent)]
+    #[error("output.root: {0}")]
     Instance(#[from] InstanceError),
     /// The rings' directory cannot be used.
-    #[error(transparent)]
+    #[error("output.root: {0}")]
     Directory(#[from] DirectoryError),
     /// An SDP file is of no use.
     #[error(transparent)]
@@ -152,11 +152,12 @@ pub struct Started {
 }
 
 impl Appliance {
-    /// Opens everything and starts every shard; returns when all of them turn.
+    /// Opens everything and starts every shard; returns when all of them turn. `announce` is called as soon as all is known that
+    /// there is to say, before packet memory is taken, which may take a while.
     ///
     /// # Errors
     /// [`StartError`], one line that names what is in the way.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(config: Config, announce: impl FnOnce(&Started)) -> Result<Self, StartError> {
         let described = Described::read(&config)?;
         let config = Arc::new(described.config.clone());
         let cores = choose_cores(&config)?;
@@ -165,12 +166,24 @@ impl Appliance {
             return Err(StartError::Memory(fault));
         }
         let (waker, waker_thread) = Waker::start("hw-waker");
-        let directory = Arc::new(RingDirectory::prepare(OutputOptions::from_config(&config), waker.clone())?);
+        let output =
+            OutputOptions { memory_limit: plan.left_for_rings(&config), ..OutputOptions::from_config(&config) };
+        let directory = Arc::new(RingDirectory::prepare(output, waker.clone())?);
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
+        directory.sweep();
         let mut ports = PortSet::open(&described, cores.len())?;
         for section in &described.left_out {
             tracing::warn!("{section}");
         }
+        let started = Started {
+            listening: ports.listening.clone(),
+            receive_buffer: ports.receive_buffer,
+            plan,
+            cores,
+            root: config.output.root.clone(),
+        };
+        announce(&started);
+        let (plan, cores) = (&started.plan, &started.cores);
         let payload_types = Arc::new(payload_types(&described));
         let sources: Arc<Vec<SourceFilter>> =
             Arc::new(config.streams.keys().map(|name| described.sources(name)).collect());
@@ -232,13 +245,6 @@ impl Appliance {
                 Err(RecvTimeoutError::Disconnected) => return Err(why_not_started(shells)),
             }
         }
-        let started = Started {
-            listening: ports.listening.clone(),
-            receive_buffer: ports.receive_buffer,
-            plan,
-            cores,
-            root: config.output.root.clone(),
-        };
         Ok(Self {
             shards,
             shells,

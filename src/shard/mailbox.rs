@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, Newcomer};
 use super::report::ShardReport;
 use super::strangers::SourceKey;
 use crate::base::Instant;
@@ -38,6 +38,9 @@ pub enum Message {
     /// A source of RTP packets has the name of a stream that this shard owns, and came to another one: which life of the
     /// stream, which source, to which shard.
     Vacate(u64, SourceKey, usize),
+    /// A stream without a session, by its life, is to end, because a newcomer needs its place or its memory; the newcomer is to
+    /// be judged again then.
+    Evict(u64, Newcomer),
     /// A ring is ready, or cannot be had: name of the stream, and which life of it.
     TrackReady(u64, TrackReady),
 }

@@ -85,6 +85,8 @@ pub struct PlanItem {
     pub bytes: u64,
     /// When it is taken.
     pub taken: Taken,
+    /// It is shared memory of rings.
+    pub is_ring: bool,
 }
 
 /// When memory is taken.
@@ -128,30 +130,35 @@ impl MemoryPlan {
                 ),
                 bytes: (shards * slots_per_shard * SLOT_SIZE) as u64,
                 taken: Taken::AtStart,
+                is_ring: false,
             },
             PlanItem {
                 what: "sending",
                 reckoning: format!("{shards} shards × 256 datagrams × {SLOT_SIZE} bytes"),
                 bytes: (shards * 256 * SLOT_SIZE) as u64,
                 taken: Taken::AtStart,
+                is_ring: false,
             },
             PlanItem {
                 what: "receive buffers",
                 reckoning: format!("{streams} streams × {metadata} bytes of metadata"),
                 bytes: (streams * metadata) as u64,
                 taken: Taken::WithStream,
+                is_ring: false,
             },
             PlanItem {
                 what: "video rings",
                 reckoning: format!("{streams} streams × {video} bytes under {}", output.root.display()),
                 bytes: streams as u64 * video,
                 taken: Taken::Ahead,
+                is_ring: true,
             },
             PlanItem {
                 what: "audio rings",
                 reckoning: format!("{streams} streams × 2 × {audio} bytes under {}", output.root.display()),
                 bytes: streams as u64 * 2 * audio,
                 taken: Taken::WithStream,
+                is_ring: true,
             },
         ];
         Self { items, streams, slots_per_shard, credit: CREDIT }
@@ -160,6 +167,12 @@ impl MemoryPlan {
     /// Bytes in all.
     pub fn total(&self) -> u64 {
         self.items.iter().map(|item| item.bytes).sum()
+    }
+
+    /// What `ingestion.memory.global_limit` leaves for rings, in bytes.
+    pub fn left_for_rings(&self, config: &Config) -> u64 {
+        let others = self.items.iter().filter(|item| !item.is_ring).map(|item| item.bytes).sum();
+        config.ingestion.memory.global_limit.saturating_sub(others)
     }
 
     /// Why the plan cannot be carried out under the configured limit, if it cannot.
@@ -218,6 +231,8 @@ mod tests {
         assert_eq!(plan.total(), plan.items.iter().map(|item| item.bytes).sum::<u64>());
         assert_eq!(plan.slots_per_shard, 13 * 7_409 + SPARE_SLOTS);
         assert_eq!(plan.fault(&config), None);
+        let rings = OutputOptions::from_config(&config).planned_stream_size() * 25;
+        assert_eq!(plan.left_for_rings(&config), config.ingestion.memory.global_limit - (plan.total() - rings));
         assert!(
             plan.to_string()
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")

@@ -24,6 +24,8 @@ pub struct Session {
     pub name: String,
     /// Which life of the stream.
     pub life: u64,
+    /// The desk's newest answer for it, while the desk counts it as a session.
+    pub admission: Option<u64>,
     /// Where it comes from.
     pub kind: StreamKind,
     /// The socket that its peer is answered by.
@@ -90,6 +92,7 @@ impl Session {
         Self {
             name,
             life,
+            admission: None,
             kind,
             role,
             ingest,

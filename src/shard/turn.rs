@@ -382,6 +382,7 @@ impl Shard {
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
                 Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
+                Message::Evict(life, newcomer) => self.evict(now, life, newcomer),
                 Message::TrackReady(life, ready) => {
                     if let Some(index) = self.sessions.by_life(life)
                         && let Some(rings) = &mut self.sessions.get_mut(index).rings
@@ -468,6 +469,7 @@ impl Shard {
         if gone {
             self.sessions.clear_socket_id(index);
             self.sessions.clear_source(index);
+            self.report_loss(index);
         }
         published
     }
@@ -500,6 +502,8 @@ impl Shard {
                 self.timers.set(index, None);
             } else if silence.is_some_and(|silence| silence >= self.config.ingestion.stream_timeout) {
                 self.end_stream(now, index);
+            } else {
+                self.report_loss(index);
             }
         }
         if published {
@@ -509,6 +513,12 @@ impl Shard {
 
     /// A stream has been without a source for too long.
     fn end_stream(&mut self, now: Instant, index: usize) {
+        let (name, life) = self.end_rings(now, index);
+        self.report_end(name, life);
+    }
+
+    /// Ends a stream here; the desk is still to be told, by its name and life.
+    fn end_rings(&mut self, now: Instant, index: usize) -> (String, u64) {
         let mut session = self.sessions.remove(index);
         self.timers.set(index, None);
         session.tell(now, "ended".to_owned());
@@ -516,7 +526,18 @@ impl Shard {
             rings.end();
             self.waker.ring();
         }
-        self.report_end(session.name, session.life);
+        (session.name, session.life)
+    }
+
+    /// Tells the desk that a stream has lost its session; again with the next tick if the desk is overrun.
+    fn report_loss(&mut self, index: usize) {
+        let session = self.sessions.get_mut(index);
+        if session.detached.is_some()
+            && let Some(admission) = session.admission
+            && self.desk.session_ended(session.name.clone(), session.life, admission)
+        {
+            session.admission = None;
+        }
     }
 
     /// Tells the desk that a stream has ended; again with the next tick if the desk is overrun.

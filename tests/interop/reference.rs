@@ -257,7 +257,7 @@ impl Track {
     }
 }
 
-/// Rules K1 and K2.
+/// Rule K1.
 fn same_key(frame: &Frame, packet: &Packet) -> bool {
     let gradual = frame.random_access.as_deref() == Some("recovery_point") && !frame.key;
     frame.key == packet.key || (gradual && packet.key)

@@ -66,6 +66,7 @@ fn video_statistics(stream: &StreamReport) -> Option<VideoStatistics> {
     let mut tracks = stream.tracks.iter().filter(|track| track.codec.kind() == TrackKind::Video).peekable();
     tracks.peek()?;
     let mut sum = VideoStatistics::default();
+    let (mut gops_over, mut gop_frames, mut open_frames) = (0, 0, 0);
     for track in tracks {
         let counted = &track.statistics;
         sum.frames_assembled += counted.frames;
@@ -73,10 +74,13 @@ fn video_statistics(stream: &StreamReport) -> Option<VideoStatistics> {
         sum.keyframes += counted.keyframes;
         sum.p_frames += counted.p_pictures;
         sum.b_frames += counted.b_pictures;
+        sum.gop_count += counted.gops;
+        gops_over += counted.gops.saturating_sub(1);
+        gop_frames += counted.gop_frames;
+        open_frames = open_frames.max(counted.gop_open_frames);
     }
-    sum.gop_count = sum.keyframes;
-    if sum.gop_count > 0 {
-        sum.avg_gop_size = (sum.frames_assembled as f64 / sum.gop_count as f64 * 100.0).round() / 100.0;
-    }
+    // The newest GOP counts when it is over; while there is no other, as far as it has come.
+    let size = if gops_over > 0 { gop_frames as f64 / gops_over as f64 } else { open_frames as f64 };
+    sum.avg_gop_size = (size * 100.0).round() / 100.0;
     Some(sum)
 }

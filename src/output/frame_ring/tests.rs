@@ -28,9 +28,9 @@ impl Bench {
         config.ingestion.srt.max_bandwidth = 1_000_000;
         let mut options = OutputOptions::from_config(&config);
         options.pool_size = 0;
-        // Two audio tracks, and not three.
-        let audio = options.ring_spec(TrackKind::Audio, *b"mp4a", 90_000).memory_size();
-        options.stream_memory_limit = 2 * audio;
+        // What a stream is planned to take, with a video ring that is smaller than another audio ring would be.
+        options.video_ring_size = 0;
+        options.stream_memory_limit = options.planned_stream_size();
         let (waker, _) = Waker::start("test-waker");
         let directory = Arc::new(RingDirectory::prepare(options, waker).unwrap());
         let (housekeeping, _) = Housekeeping::start("test-house", || {});

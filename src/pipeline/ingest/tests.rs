@@ -174,6 +174,18 @@ fn every_picture_becomes_one_frame_with_its_bytes_and_times() {
 }
 
 #[test]
+fn a_gop_begins_with_each_key_frame_and_what_comes_before_the_first_is_in_none() {
+    let mut bench = Bench::new();
+    let (stream, _) = pictures(&mut mux(false), 5, 48, 3_000);
+    bench.send(&stream, |_| true);
+    bench.finish();
+    let Content::Transport(transport) = bench.ingest.content() else { panic!("a transport stream") };
+    let statistics = *transport.tracks().next().unwrap().assembler.statistics();
+    assert_eq!((statistics.keyframes, statistics.gops), (5, 5));
+    assert_eq!((statistics.frames, statistics.gop_frames, statistics.gop_open_frames), (48, 40, 3));
+}
+
+#[test]
 fn a_lost_datagram_marks_the_frame_that_lost_bytes_and_no_other() {
     let (stream, units) = pictures(&mut mux(false), 0, 30, 3_000);
     for lost in 3..stream.len() / (7 * 188) - 4 {

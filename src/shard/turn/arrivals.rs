@@ -13,7 +13,7 @@ use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::KeyEncryptingKey;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
-use crate::shard::admission::{Admitted, AdmittedSource, SILENT, may_take_over};
+use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT, may_take_over};
 use crate::shard::mailbox::Message;
 use crate::shard::net::{SocketRole, compose_socket_id};
 use crate::shard::plan::SessionPlan;
@@ -121,10 +121,13 @@ impl Shard {
 
     /// The desk has let a source in, and this shard owns its stream.
     pub(super) fn admitted(&mut self, now: Instant, admitted: Admitted) {
-        let Admitted { name, life, output, source } = admitted;
+        let Admitted { name, life, admission, output, source } = admitted;
+        if let Some(index) = self.sessions.by_name(&name) {
+            self.sessions.get_mut(index).admission = Some(admission);
+        }
         let rings = output.map(|output| {
             let reply = self.desk.reply_to(self.index, life);
-            StreamRings::new(output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
+            StreamRings::new(*output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
         });
         match source {
             AdmittedSource::Srt { request, key, origin, latency, key_seed } => {
@@ -135,6 +138,7 @@ impl Shard {
                         let mut session =
                             Session::new(name, life, StreamKind::Srt, SocketRole::Srt, now, Ingest::new(types));
                         session.rings = Some(rings);
+                        session.admission = Some(admission);
                         self.sessions.insert(session)
                     }
                     // The stream ended while the caller was on its way here. It will call again, and find a new one.
@@ -160,6 +164,7 @@ impl Shard {
                         self.sessions.rename(index, &name);
                         let session = self.sessions.get_mut(index);
                         session.life = life;
+                        session.admission = Some(admission);
                         session.rings = Some(rings);
                         let peer = session.peer.map(|peer| peer.to_string()).unwrap_or_default();
                         session.tell(now, format!("{} from {peer}", session.kind.name().to_uppercase()));
@@ -233,6 +238,22 @@ impl Shard {
         if !self.desk.stream_vacated(session.name.clone(), life, rings, shard, key) {
             self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
             self.report_end(session.name, life);
+        }
+    }
+
+    /// A stream without a session ends, because the desk needs its place or its memory for a newcomer.
+    pub(super) fn evict(&mut self, now: Instant, life: u64, newcomer: Newcomer) {
+        // It may have ended by itself meanwhile.
+        let ended = self.sessions.by_life(life).map(|index| {
+            let session = self.sessions.get_mut(index);
+            debug_assert!(session.detached.is_some(), "the desk hears of every session before it begins");
+            session.tell(now, "makes way for another stream".to_owned());
+            self.end_rings(now, index)
+        });
+        if !self.desk.made_way(ended.clone(), newcomer)
+            && let Some((name, life)) = ended
+        {
+            self.report_end(name, life);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -374,8 +374,9 @@ fn supersede_ring(directory: &Path) -> Result<(), AttachError> {
     Ok(())
 }
 
-/// Removes what dead processes were building: directories `.tmp-*` below `root` and below its streams, in which no lock is held.
-/// Returns how many. One that has no lock yet is left alone: its builder may be at work.
+/// Removes what dead processes of this user were building: `.tmp-*` below `root` and below its streams, unless somebody holds a lock
+/// in it. Returns how many. What has no lock goes too, so nobody else may be about to build under this root: the caller holds a
+/// lock of its own on it.
 ///
 /// # Errors
 /// If `root` cannot be listed.
@@ -396,10 +397,19 @@ fn is_temporary(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp-"))
 }
 
-fn sweep(directory: &Path) -> bool {
-    let mut directories = vec![directory.to_owned()];
-    if let Ok(entries) = fs::read_dir(directory) {
-        directories.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+fn sweep(path: &Path) -> bool {
+    // Of a link, the link is judged and removed, never what it leads to.
+    let Ok(facts) = fs::symlink_metadata(path) else { return false };
+    if facts.uid() != rustix::process::geteuid().as_raw() {
+        return false;
+    }
+    if !facts.is_dir() {
+        return fs::remove_file(path).is_ok();
+    }
+    let mut directories = vec![path.to_owned()];
+    if let Ok(entries) = fs::read_dir(path) {
+        directories
+            .extend(entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
     }
     let mut locks = Vec::new();
     for directory in directories.iter().filter(|d| d.join("writer.lock").exists()) {
@@ -408,7 +418,7 @@ fn sweep(directory: &Path) -> bool {
             _ => return false,
         }
     }
-    !locks.is_empty() && fs::remove_dir_all(directory).is_ok()
+    fs::remove_dir_all(path).is_ok()
 }
 
 fn new_file(directory: &Path, name: &str) -> io::Result<File> {

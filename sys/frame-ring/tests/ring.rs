@@ -290,10 +290,24 @@ fn what_a_dead_process_was_building_is_swept() {
     let live = builder::create(&root.join(".tmp-1-1"), &spec()).unwrap();
     drop(builder::create(&root.join(".tmp-2-1"), &spec()).unwrap());
     drop(builder::create(&root.join("stream/.tmp-2-2"), &spec()).unwrap());
+    // Killed before it had a lock, and before it had more than a file; a link leads elsewhere.
     std::fs::create_dir(root.join(".tmp-3-1")).unwrap();
-    assert_eq!(builder::sweep_temporary(root).unwrap(), 2);
-    assert!(root.join(".tmp-1-1").exists() && root.join(".tmp-3-1").exists());
-    assert!(!root.join(".tmp-2-1").exists() && !root.join("stream/.tmp-2-2").exists());
+    std::fs::write(root.join(".tmp-3-2"), b"half").unwrap();
+    std::fs::create_dir(root.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(root.join("elsewhere"), root.join(".tmp-3-3")).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::fs::create_dir(root.join(".tmp-4-1")).unwrap();
+        std::os::unix::fs::chown(root.join(".tmp-4-1"), Some(65_534), None).unwrap();
+    }
+    assert_eq!(builder::sweep_temporary(root).unwrap(), 5);
+    let mut left: Vec<_> =
+        std::fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    left.retain(|name| name != ".tmp-4-1" || !is_root);
+    assert_eq!(left, [".tmp-1-1", "elsewhere", "stream"]);
+    assert_eq!(root.join(".tmp-4-1").exists(), is_root, "another user's");
+    assert_eq!(std::fs::read_dir(root.join("stream")).unwrap().count(), 0);
     drop(live);
 }
 

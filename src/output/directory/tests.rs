@@ -1,0 +1,107 @@
+//! Who gets memory, and what is cleared away for it.
+
+use super::*;
+use crate::media::Codec;
+
+/// A directory in which rings of `streams` planned streams have room.
+fn directory(root: &Path, streams: u64) -> RingDirectory {
+    let mut config = Config::default();
+    config.output.root = root.to_owned();
+    config.ingestion.frame.max_frame_size = 65_536;
+    config.ingestion.srt.max_bandwidth = 1_000_000;
+    let mut options = OutputOptions { pool_size: 0, ended_max: 3, ..OutputOptions::from_config(&config) };
+    options.memory_limit = streams * options.planned_stream_size();
+    RingDirectory::prepare(options, Waker::start("test-waker").0).unwrap()
+}
+
+fn root() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+fn video() -> TrackDescription {
+    TrackDescription { programme: 1, id: 256, codec: Codec::H264, clock_rate: 90_000, language: None }
+}
+
+/// A stream with a video ring, which has ended.
+fn ended(directory: &RingDirectory, name: &str) {
+    let _stream = directory.open_stream(name).unwrap();
+    directory.open_track(name, "video0", &video()).unwrap();
+    directory.stream_ended(name);
+}
+
+#[test]
+fn a_stream_is_refused_before_it_could_pass_the_limit_and_the_key_is_named() {
+    let root = root();
+    let directory = directory(root.path(), 2);
+    let planned = directory.options().planned_stream_size();
+    let _streams = ["a", "b"].map(|name| directory.open_stream(name).unwrap());
+    assert_eq!(directory.memory_used(), 0, "promised is as good as taken");
+    let error = directory.open_stream("c").map(|_| ()).unwrap_err();
+    assert_eq!(error.missing(), Some(planned));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "ingestion.memory.global_limit leaves {} bytes for rings, {} are taken or promised, and a stream is planned to take {planned}",
+            2 * planned,
+            2 * planned
+        )
+    );
+    assert!(!root.path().join("c").exists());
+    assert_eq!(directory.held_by(["a", "b"].into_iter()), 2 * planned);
+    directory.stream_ended("a");
+    directory.open_stream("c").unwrap();
+}
+
+#[test]
+fn a_stream_that_could_never_have_its_rings_is_refused() {
+    let root = root();
+    let mut directory = directory(root.path(), 2);
+    let planned = directory.options.planned_stream_size();
+    directory.options.stream_memory_limit = planned - 1;
+    let error = directory.open_stream("a").map(|_| ()).unwrap_err();
+    let expected =
+        format!("ingestion.memory.per_stream_limit = {}, and a stream is planned to take {planned} bytes", planned - 1);
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert_eq!((error.missing(), directory.memory_used()), (None, 0));
+}
+
+#[test]
+fn what_has_ended_goes_before_its_time_when_its_memory_is_needed_and_the_oldest_goes_first() {
+    let root = root();
+    let directory = directory(root.path(), 2);
+    ended(&directory, "old");
+    ended(&directory, "new");
+    let first = directory.open_stream("a").unwrap();
+    assert!(!root.path().join("old").exists() && root.path().join("new").exists());
+    // One that comes back takes its own rings up.
+    let _again = directory.open_stream("new").unwrap();
+    assert!(root.path().join("new/video0").exists());
+    drop(first);
+    assert!(directory.open_stream("b").is_err());
+}
+
+#[test]
+fn rings_of_an_earlier_run_count_and_go_when_their_memory_is_needed() {
+    let root = root();
+    let earlier = directory(root.path(), 1);
+    ended(&earlier, "left");
+    let used = earlier.memory_used();
+    drop(earlier);
+    let directory = directory(root.path(), 1);
+    assert_eq!(directory.memory_used(), used);
+    let _stream = directory.open_stream("a").unwrap();
+    assert!(!root.path().join("left").exists());
+    assert_eq!(directory.memory_used(), 0);
+}
+
+#[test]
+fn more_has_never_ended_than_may_stand() {
+    let root = root();
+    let directory = directory(root.path(), 100);
+    for name in ["a", "b", "c", "d", "e"] {
+        ended(&directory, name);
+        directory.stream_ended(name);
+    }
+    let left: Vec<String> = names::list_streams(root.path()).unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(left, ["c", "d", "e"]);
+}
