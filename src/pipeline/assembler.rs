@@ -89,7 +89,7 @@ pub struct TrackStatistics {
     /// Whole frames missing, judged by the decoding times after a loss, which are told in steps as long as a frame.
     ///
     /// Not among them, because nothing tells of them: frames before the first that came and after the last; where decoding
-    /// times are derived (RTP), those that are shown before all that came; frames of a format that tells no duration while
+    /// times are derived (RTP) and lag behind, those that are shown before all that came or after nearly all; frames of a format that tells no duration while
     /// no two have come that follow each other; and frames beside a break of the time line.
     pub lost: u64,
     /// Frames given up because they passed the size limit.
@@ -226,6 +226,11 @@ impl<F: Framer> Assembler<F> {
     /// Packets were lost right before the frame that begins next, and its own first ones may be among them.
     pub fn start_is_unproven(&mut self) {
         self.assembly.next_damage |= Damage::UNPROVEN;
+    }
+
+    /// The frame that begins next does so with the next byte: what is known to be wrong was so with one of which nothing is left.
+    pub fn start_is_proven(&mut self) {
+        self.assembly.next_damage = Damage::NONE;
     }
 
     /// The source starts anew after its session ended; what follows is a new segment.

@@ -126,6 +126,8 @@ impl ElementaryStream {
             track.assembler.mark(Some(timestamp as u64), None);
             if payload.lost_before > 0 {
                 track.assembler.start_is_unproven();
+            } else {
+                track.assembler.start_is_proven();
             }
         }
         let bytes: &[u8] = &payload.packet;

@@ -268,6 +268,37 @@ fn audio_after_a_loss_has_no_time_until_one_is_carried_and_what_was_lost_is_coun
     }
 }
 
+/// A picture whose first fragment is lost leaves nothing behind, but its last one proves where the next begins.
+#[test]
+fn the_picture_after_one_that_lost_its_first_fragment_is_not_marked() {
+    // Before the marker is trusted the picture before is still open.
+    for (lost, expected) in [(4, &[3][..]), (30, &[])] {
+        let mut bench = Bench::new();
+        let mut payload_types = PayloadTypes::default();
+        payload_types.set(96, rtp::PayloadFormat::new(Encoding::H264));
+        bench.ingest = Ingest::new(payload_types.clone());
+        let options = rtp::SourceOptions { payload_types, ..rtp::SourceOptions::default() };
+        bench.ingest.attach(Protocol::Rtp(Box::new(rtp::Source::new(options, 1))));
+        for number in 0..80_u16 {
+            // FU-A (RFC 6184 §5.8): first and last fragment of a slice.
+            let (picture, is_last) = (number / 2, number % 2 == 1);
+            let mut datagram = vec![0x80, if is_last { 0x80 | 96 } else { 96 }];
+            datagram.extend(number.to_be_bytes());
+            datagram.extend((u32::from(picture) * FRAME_TICKS as u32).to_be_bytes());
+            datagram.extend([0, 0, 0, 7, 0x7c, if is_last { 0x45 } else { 0x85 }, 0x88, 0x84]);
+            datagram.resize(100, 0xab);
+            bench.now += Duration::from_millis(20);
+            bench.send(&datagram, |_| number != 2 * lost);
+            bench.ingest.handle_timeout(bench.now);
+        }
+        bench.finish();
+        assert_eq!(bench.frames().len(), 39, "picture {lost}");
+        let frames = bench.frames().iter().enumerate();
+        let marked: Vec<usize> = frames.filter(|(_, (frame, _))| frame.damage.any()).map(|(index, _)| index).collect();
+        assert_eq!(marked, expected, "picture {lost}");
+    }
+}
+
 /// Pictures over RTP, each one packet with a marker; presentation times in the order I P B B.
 #[test]
 fn pictures_lost_over_rtp_are_counted_though_decoding_times_lag() {
