@@ -349,6 +349,29 @@ fn a_pes_length_closes_a_frame_once_the_track_has_proved_to_be_aligned() {
 }
 
 #[test]
+fn pes_stuffing_closes_a_frame_only_after_250_confirmations_and_never_again_after_a_contradiction() {
+    let mut bench = Bench::new();
+    let mut mux = mux(false);
+    // Without a PES length only stuffing tells of the end.
+    for (first, count, published) in [(0, 249, 248), (249, 1, 250), (250, 1, 251), (251, 10, 261)] {
+        let (stream, _) = pictures(&mut mux, first, count, 3_000);
+        bench.send(&stream, |_| true);
+        assert_eq!(bench.frames().len(), published, "after {} pictures", first + count);
+    }
+    // One picture begins in the middle of a PES packet, whose stuffing closes neither.
+    let (time, two) = (90_000 + 261 * FRAME_TICKS, [picture(261, false, 3_000), picture(262, false, 3_000)].concat());
+    let mut stream = Vec::new();
+    mux.write(0, &AccessUnit { pts: time, dts: time, random_access: false, data: &two }, &mut stream);
+    bench.send(&stream, |_| true);
+    assert_eq!(bench.frames().len(), 262);
+    // From then on every picture waits for its successor, however many are aligned again.
+    let (stream, _) = pictures(&mut mux, 263, 600, 3_000);
+    bench.send(&stream, |_| true);
+    assert_eq!(bench.frames().len(), 862);
+    assert!(bench.frames().iter().all(|(frame, _)| !frame.damage.any()));
+}
+
+#[test]
 fn an_open_frame_is_closed_when_nothing_more_comes() {
     let mut bench = Bench::new();
     let (stream, units) = pictures(&mut mux(false), 0, 5, 3_000);
