@@ -1,12 +1,13 @@
 //! What an operator does and meets: other vendors' callers, passwords, encoders that come back, restarts, a second shard.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::appliance::{Appliance, Ports, Root, signal};
 use crate::clips::{self, TONE_48K, VIDEO, clip};
+use crate::relay::Relay;
 use crate::senders::{self, SrtSender};
 use crate::tap::Frame;
 
@@ -47,9 +48,12 @@ impl Process {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    pub fn wait(&mut self) {
+    pub fn wait(&mut self) -> ExitStatus {
         let began = Instant::now();
-        while self.0.try_wait().expect("a child").is_none() {
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child") {
+                return status;
+            }
             assert!(began.elapsed() < Duration::from_secs(30), "it goes on for ever");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -154,6 +158,26 @@ fn the_wrong_passphrase_and_none_are_refused_with_a_line_in_the_log() {
 }
 
 #[test]
+fn a_latency_below_three_round_trips_is_warned_of() {
+    let clip = usual_clip();
+    let appliance = Appliance::start(&[]);
+    // 240 ms of round trip are too long for 600 ms of latency; those of this host alone are not.
+    let relay = Relay::start(appliance.ports.srt, "--delay 120ms");
+    for (port, stream) in [(appliance.ports.srt, "near"), (relay.port, "far")] {
+        let mut sender = SrtSender::start(port, &format!("streamid={stream}"));
+        sender.wait_for_connection();
+        sender.send(&clip.bytes[..senders::DATAGRAM * 600]);
+    }
+    appliance.wait_for_log("latency 600 ms is below three round trips of", PATIENCE);
+    let log = appliance.log();
+    let of = |stream: &str, text: &str| {
+        log.lines().filter(|line| line.contains(&format!("{stream:?}")) && line.contains(text)).count()
+    };
+    let told = ["near", "far"].map(|stream| (of(stream, "round trip "), of(stream, "below three round trips")));
+    assert_eq!(told, [(1, 0), (1, 1)], "{log}");
+}
+
+#[test]
 fn a_stream_id_may_be_a_plain_name_or_follow_the_access_control_syntax_or_be_missing() {
     let clip = usual_clip();
     let appliance = Appliance::start(&[]);
@@ -245,6 +269,50 @@ fn sigterm_publishes_the_open_frames_and_ends_within_five_seconds() {
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(5), "{took:?}");
     clip.reference.compare("after SIGTERM", &tap.wait_for(clip.reference.packet_count()));
+}
+
+/// Both still send when the appliance ends, and what they have sent lies in its receive buffers.
+#[test]
+fn sigterm_delivers_what_live_srt_senders_have_sent_and_tells_them() {
+    let clip = usual_clip();
+    let mut appliance = Appliance::start(&["ingestion.frame.assembly_timeout=60s"]);
+    let taps = ["cam1", "cam2"].map(|stream| appliance.tap(stream));
+    let url = format!("srt://127.0.0.1:{}?pkt_size=1316&latency=600000&streamid=cam2", appliance.ports.srt);
+    let mut ffmpeg = Process::start(
+        Command::new("ffmpeg")
+            .args(["-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i"])
+            .arg(clips::directory().join("usual.ts"))
+            .args(["-map", "0", "-c", "copy", "-f", "mpegts", &url]),
+    );
+    taps[1].wait_until("ffmpeg's stream", |frames| frames.len() > 20);
+    let mut sender = SrtSender::start(appliance.ports.srt, "streamid=cam1");
+    sender.wait_for_connection();
+    // The tool keeps the last pieces of its input back: null packets push them out, and keep it busy.
+    let half = clip.bytes.len() / 2 / senders::DATAGRAM * senders::DATAGRAM;
+    sender.send(&clip.bytes[..half]);
+    sender.send(&senders::null_packets(40));
+    let before = taps.each_ref().map(|tap| tap.frames().len());
+    let (status, took) = std::thread::scope(|scope| {
+        scope.spawn(|| sender.send_nothing_until("SRT target disconnected"));
+        appliance.terminate()
+    });
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(!ffmpeg.wait().success(), "ffmpeg says that its output is gone");
+
+    // Everything of the first half, down to the frames that are open at its end, whose bytes are cut.
+    let sent = clips::from_bytes("half", &clip.bytes[..half]);
+    let frames = taps[0].wait_for(sent.reference.packet_count());
+    let whole = without_the_end(frames.clone());
+    clip.reference.first(&whole).compare("srt-live-transmit's at SIGTERM", &whole);
+    assert_eq!(frames.len(), sent.reference.packet_count(), "open frames are published too");
+    for (tap, before) in taps.iter().zip(before) {
+        let frames = tap.frames();
+        assert!(frames.len() > before + 10, "{before} frames before, {} after", frames.len());
+        let damaged: Vec<&Frame> = frames.iter().filter(|frame| frame.damaged).collect();
+        let is_last = |frame: &&Frame| frames.iter().rfind(|other| other.track == frame.track) == Some(*frame);
+        assert!(damaged.iter().all(is_last), "only what was open at the end is marked: {damaged:?}");
+    }
 }
 
 #[test]

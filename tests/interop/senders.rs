@@ -35,6 +35,13 @@ fn datagram_len(bytes: &[u8]) -> usize {
     }
 }
 
+/// So many datagrams' worth of transport packets without content.
+pub fn null_packets(datagrams: usize) -> Vec<u8> {
+    let mut packet = [0xff; 188];
+    packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
+    packet.repeat(datagrams * DATAGRAM / 188)
+}
+
 /// A socket on the loopback.
 pub fn socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("a port")
@@ -103,14 +110,21 @@ impl SrtSender {
         paced(bytes, |_, piece| stdin.write_all(piece).expect("srt-live-transmit takes it"));
     }
 
+    /// Goes on with null packets until the tool says something.
+    pub fn send_nothing_until(&mut self, text: &str) {
+        let began = Instant::now();
+        while !self.said().contains(text) {
+            assert!(began.elapsed() < Duration::from_secs(10), "it never says {text:?}: {}", self.said());
+            // When it has ended nobody takes them.
+            let _ = self.child.stdin.as_mut().expect("piped").write_all(&null_packets(1));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Ends the session once everything has arrived.
     pub fn finish(mut self) {
         // The tool keeps the last pieces of its input back; null packets push them out.
-        let mut null_packets = [0xff; DATAGRAM];
-        for packet in null_packets.chunks_exact_mut(188) {
-            packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
-        }
-        self.send(&null_packets.repeat(40));
+        self.send(&null_packets(40));
         // What is under way is lost when the caller closes.
         std::thread::sleep(Duration::from_millis(u64::from(SRT_LATENCY_MS) + 300));
         // At the end of its input it keeps the connection; while it waits for input it hears no signal.
