@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::c_compiler::{READERS, SANITIZERS, WARNINGS, compile, is_there, source};
 use common::other_process::{OtherProcess, fnv};
-use common::{directory, golden_ring, length, payload, spec, write};
+use common::{directory, golden_ring, length, payload, spec, write, write_across_a_restart};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
 use headworks_frame_ring::descriptor::FrameDescriptor;
@@ -124,26 +124,12 @@ fn every_byte_arrives_across_a_restart_of_the_writer() {
         let dir = directory();
         let ring = dir.path().join("video0");
         let mut bell = BellWriter::create(dir.path()).unwrap();
-        let mut writer = Some(builder::create(&ring, &spec()).unwrap());
+        let writer = builder::create(&ring, &spec()).unwrap();
         let words = ["ring", ring.to_str().unwrap(), "oldest", "verify", borrow, &last];
         let mut reader = start(program, &words);
         reader.hear("ready 0\n");
-        for seq in 0..FRAMES {
-            let w = writer.as_mut().unwrap();
-            assert_eq!(write(w, &mut bell, &payload(seq, length(seq, 3000)), seq % 25 == 0), seq);
-            if seq % 3 == 0 {
-                w.wake_target().wake();
-            }
-            // Never further ahead than the ring is long.
-            if seq % 20 == 19 {
-                reader.hear(&format!("ring frame {seq} "));
-            }
-            if seq == FRAMES / 2 {
-                w.append(&[0xEE; 999]).unwrap();
-                drop(writer.take());
-                writer = Some(builder::attach(&ring, &spec()).unwrap());
-            }
-        }
+        let wait_for = |seq| reader.hear(&format!("ring frame {seq} "));
+        let _writer = write_across_a_restart(&ring, writer, &mut bell, FRAMES, wait_for);
         let said = reader.end();
         let lines: Vec<&str> = said.lines().skip(1).collect();
         assert_eq!(lines.len() as u64, FRAMES, "{said}");

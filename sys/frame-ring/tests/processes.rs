@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{directory, length, payload, spec, write};
+use common::{directory, length, payload, spec, write_across_a_restart};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder;
 use headworks_frame_ring::layout::State;
@@ -40,7 +40,7 @@ fn a_reader_in_another_process_gets_every_byte_across_a_restart_of_the_writer() 
     let dir = directory();
     let ring = dir.path().join("video0");
     let mut bell = BellWriter::create(dir.path()).unwrap();
-    let mut writer = Some(builder::create(&ring, &spec()).unwrap());
+    let writer = builder::create(&ring, &spec()).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "the_reading_process", "--nocapture", "--test-threads=1"])
         .env(RING, &ring)
@@ -59,23 +59,7 @@ fn a_reader_in_another_process_gets_every_byte_across_a_restart_of_the_writer() 
         }
     };
     hear("ready 0\n");
-    for seq in 0..FRAMES {
-        let w = writer.as_mut().unwrap();
-        assert_eq!(write(w, &mut bell, &payload(seq, length(seq, 3000)), seq % 25 == 0), seq);
-        if seq % 3 == 0 {
-            w.wake_target().wake();
-        }
-        // Never further ahead than the ring is long: this test is about bytes, not about lapping.
-        if seq % 20 == 19 {
-            hear(&format!("frame {seq} "));
-        }
-        if seq == FRAMES / 2 {
-            w.append(&[0xEE; 999]).unwrap();
-            drop(writer.take());
-            writer = Some(builder::attach(&ring, &spec()).unwrap());
-        }
-    }
-    let mut writer = writer.unwrap();
+    let mut writer = write_across_a_restart(&ring, writer, &mut bell, FRAMES, |seq| hear(&format!("frame {seq} ")));
     writer.set_state(State::Ended);
     writer.wake_target().wake();
     hear("\nended\n");

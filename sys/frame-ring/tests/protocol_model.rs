@@ -36,8 +36,16 @@ struct Ring {
     data: Vec<AtomicU64>,
 }
 
-fn zeros(n: usize) -> Vec<AtomicU64> {
-    (0..n).map(|_| AtomicU64::new(0)).collect()
+impl Ring {
+    fn new(slots: usize, words: usize) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            reserve: zero(),
+            head: zero(),
+            slots: (0..slots).map(|_| (zero(), zero())).collect(),
+            data: (0..words).map(|_| zero()).collect(),
+        }
+    }
 }
 
 fn content(seq: u64) -> u64 {
@@ -106,12 +114,7 @@ fn explore(slots: usize, words: usize, leave: Leave) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || {
-        let ring = Arc::new(Ring {
-            reserve: AtomicU64::new(0),
-            head: AtomicU64::new(0),
-            slots: zeros(slots).into_iter().zip(zeros(slots)).collect(),
-            data: zeros(words),
-        });
+        let ring = Arc::new(Ring::new(slots, words));
         let writing = {
             let ring = Arc::clone(&ring);
             loom::thread::spawn(move || write(&ring, leave))
@@ -262,12 +265,7 @@ fn explore_restart(steps: usize, seq: u64, slots: usize, words: usize, forget: F
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(move || {
-        let ring = Arc::new(Ring {
-            reserve: AtomicU64::new(0),
-            head: AtomicU64::new(0),
-            slots: zeros(slots).into_iter().zip(zeros(slots)).collect(),
-            data: zeros(words),
-        });
+        let ring = Arc::new(Ring::new(slots, words));
         let writing = {
             let ring = Arc::clone(&ring);
             loom::thread::spawn(move || {

@@ -1,8 +1,10 @@
 //! What the tests of the ring share.
 #![allow(dead_code, missing_docs, clippy::missing_panics_doc, clippy::must_use_candidate)]
 
+use std::path::Path;
+
 use headworks_frame_ring::bell::BellWriter;
-use headworks_frame_ring::builder::RingSpec;
+use headworks_frame_ring::builder::{self, RingSpec};
 use headworks_frame_ring::descriptor::FrameDescriptor;
 use headworks_frame_ring::layout::{self, TrackKind};
 use headworks_frame_ring::writer::Writer;
@@ -50,6 +52,32 @@ pub fn write(writer: &mut Writer, bell: &mut BellWriter, bytes: &[u8], key: bool
         writer.append(piece).unwrap();
     }
     writer.commit(&FrameDescriptor { key, pts: Some(writer.head_seq() as i64 * 3600), ..Default::default() }, bell)
+}
+
+/// Writes `frames` frames of up to 3000 bytes; after half of them another writer takes the ring over from one that was amid a
+/// frame. `wait_for` is told a frame's number each time a reader must have come so far: no further ahead than the ring is long.
+pub fn write_across_a_restart(
+    ring: &Path,
+    mut writer: Writer,
+    bell: &mut BellWriter,
+    frames: u64,
+    mut wait_for: impl FnMut(u64),
+) -> Writer {
+    for seq in 0..frames {
+        assert_eq!(write(&mut writer, bell, &payload(seq, length(seq, 3000)), seq % 25 == 0), seq);
+        if seq % 3 == 0 {
+            writer.wake_target().wake();
+        }
+        if seq % 20 == 19 {
+            wait_for(seq);
+        }
+        if seq == frames / 2 {
+            writer.append(&[0xEE; 999]).unwrap();
+            drop(writer);
+            writer = builder::attach(ring, &spec()).unwrap();
+        }
+    }
+    writer
 }
 
 /// The golden vectors as a ring: one frame, `payload` with side data `side`, and configuration `sps`.
