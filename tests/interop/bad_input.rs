@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::appliance::{Appliance, BINARY, Ports, Root, as_ordinary_user, command, must_end};
+use crate::appliance::{Appliance, BINARY, Ports, Root, as_ordinary_user, command, free_udp_ports, must_end};
 use crate::clips::{TONE_48K, VIDEO, clip, run};
 use crate::senders;
 
@@ -147,32 +147,46 @@ fn a_full_shared_memory_refuses_the_stream_with_its_reason_and_nothing_else() {
 /// `HEADWORKS_NOISE_SECONDS=60 cargo test --release --locked --test interop -- --nocapture random_datagrams` prints what was
 /// sent and dropped.
 const NOISE_SECONDS: &str = "HEADWORKS_NOISE_SECONDS";
-/// Feeds that are sent meanwhile, beside the clip that is compared byte by byte.
+/// Feeds that are sent meanwhile, beside the clips that are compared byte by byte.
 const FEEDS: usize = 4;
-/// By how much the process may have grown then, rings and packet memory left out: what five streams need, whatever the time.
+/// Until all of them are there.
+const ALL_ARE_THERE: Duration = Duration::from_secs(3);
+/// By how much the process may have grown then, rings and packet memory left out: what seven streams need, whatever the time.
 const GROWTH_MAX_KIB: u64 = 64 << 10;
+/// By how much it may grow from then on.
+const NOISE_GROWTH_MAX_KIB: u64 = 4 << 10;
 
 #[test]
 fn random_datagrams_to_every_port_change_nothing_but_counters() {
     let seconds = std::env::var(NOISE_SECONDS).map_or(4, |text| text.parse().expect("a number of seconds"));
     let clip =
         clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
-    let mut appliance = Appliance::start(&[]);
+    let [own_port] = free_udp_ports();
+    let mut appliance = Appliance::start(&[&format!("streams.own-port.rtp.port={own_port}")]);
     let ports = appliance.ports;
-    let tap = appliance.tap("cam1");
+    let noisy = [ports.srt, ports.rtp, ports.rtcp, own_port];
     let before = (appliance.memory_kib("VmRSS"), appliance.memory_kib("RssAnon"));
     let sent = AtomicU64::new(0);
-    std::thread::scope(|scope| {
+    let arrives = |stream: &str, send: &dyn Fn()| {
+        let tap = appliance.tap(stream);
+        send();
+        clip.reference.compare(&format!("{stream} amid noise"), &tap.wait_for(clip.reference.packet_count()));
+    };
+    let settled = std::thread::scope(|scope| {
         for seed in 0..2 {
             let sent = &sent;
-            scope.spawn(move || send_noise(ports, seed, Duration::from_secs(seconds), sent));
+            scope.spawn(move || send_noise(noisy, seed, Duration::from_secs(seconds), sent));
         }
         scope.spawn(move || send_feeds(ports.srt, seconds));
-        let (clip, appliance) = (&clip, &appliance);
-        scope.spawn(move || {
-            senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
-            clip.reference.compare("amid noise", &tap.wait_for(clip.reference.packet_count()));
-        });
+        let clip = &clip;
+        scope.spawn(|| arrives("cam1", &|| senders::send_srt(ports.srt, "streamid=cam1", &clip.bytes)));
+        for (stream, port) in [("rtp-00000007", ports.rtp), ("own-port", own_port)] {
+            let to = SocketAddr::from(([127, 0, 0, 1], port));
+            let arrives = &arrives;
+            scope.spawn(move || arrives(stream, &|| senders::send_rtp(&senders::socket(), &clip.bytes, to, 7)));
+        }
+        std::thread::sleep(ALL_ARE_THERE);
+        appliance.memory_kib("RssAnon")
     });
     assert!(appliance.is_running());
     let mut expected: Vec<String> = (0..FEEDS).map(|feed| format!("feed{feed}")).collect();
@@ -186,7 +200,7 @@ fn random_datagrams_to_every_port_change_nothing_but_counters() {
             assert!(track["frames"].as_u64() >= Some(25 * seconds), "{track}");
         }
     }
-    expected.push("cam1".to_owned());
+    expected.extend(["cam1", "own-port", "rtp-00000007"].map(str::to_owned));
     let streams: serde_json::Value = serde_json::from_str(&appliance.get("/api/v1/streams")).unwrap();
     let listed = streams["streams"].as_array().unwrap().iter().map(|stream| stream["id"].as_str().unwrap().to_owned());
     let noise: Vec<String> = listed.filter(|name| !expected.contains(name)).collect();
@@ -201,7 +215,7 @@ fn random_datagrams_to_every_port_change_nothing_but_counters() {
     assert!(dropped > 1_000.0, "{}", appliance.get("/metrics"));
     let after = (appliance.memory_kib("VmRSS"), appliance.memory_kib("RssAnon"));
     println!(
-        "{} random datagrams sent; memory {before:?} KiB before, {after:?} KiB after (all, anonymous)",
+        "{} random datagrams sent; memory {before:?} KiB before, {after:?} KiB after (all, anonymous), {settled} KiB when all streams were there",
         sent.into_inner()
     );
     for line in appliance.get("/metrics").lines().filter(|line| line.contains("dropped_total") && !line.ends_with(" 0"))
@@ -209,10 +223,11 @@ fn random_datagrams_to_every_port_change_nothing_but_counters() {
         println!("{line}");
     }
     assert!(after.1 < before.1 + GROWTH_MAX_KIB, "memory grew from {before:?} to {after:?} KiB");
+    assert!(after.1 < settled + NOISE_GROWTH_MAX_KIB, "memory grew from {settled} to {} KiB amid noise", after.1);
 }
 
-/// Datagrams of random bytes, half of which look like the beginning of something, to SRT, RTP and RTCP.
-fn send_noise(ports: Ports, seed: u64, duration: Duration, sent: &AtomicU64) {
+/// Datagrams of random bytes, half of which look like the beginning of something, to each of these ports.
+fn send_noise(ports: [u16; 4], seed: u64, duration: Duration, sent: &AtomicU64) {
     let socket = senders::socket();
     let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
@@ -236,7 +251,7 @@ fn send_noise(ports: Ports, seed: u64, duration: Duration, sent: &AtomicU64) {
             _ => {}
         }
         let len = (next() % 1_473) as usize;
-        let port = [ports.srt, ports.rtp, ports.rtcp][(next() % 3) as usize];
+        let port = ports[(next() % 4) as usize];
         let is_sent = socket.send_to(&datagram[..len], ("127.0.0.1", port)).is_ok();
         sent.fetch_add(u64::from(is_sent), Ordering::Relaxed);
         std::thread::sleep(Duration::from_micros(100));
