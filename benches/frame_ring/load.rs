@@ -48,6 +48,9 @@ pub struct Load {
     pub readers: usize,
     /// Frames that may be on their way; 0 any number.
     pub window: u64,
+    /// The frame ring's writer wakes its readers itself; for others it always does.
+    #[allow(dead_code, reason = "the rival programs do not ask")]
+    pub direct: bool,
 }
 
 impl Load {
@@ -66,6 +69,7 @@ impl Load {
             rings: value("rings")?.parse()?,
             readers: value("readers")?.parse()?,
             window: value("window")?.parse()?,
+            direct: value("direct")? == "1",
         })
     }
 }

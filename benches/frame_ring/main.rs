@@ -8,7 +8,8 @@
 //! the other way round every second time; a ratio is made of the figures of one round, and the median of the ratios counts.
 //!
 //! - *commit*: from the payload in place to the frame visible and the wake of its readers asked for, on the writer's thread. The
-//!   frame ring asks its waker thread, as a shard does; iceoryx2 notifies its listeners; shmsink hands over to its own thread.
+//!   frame ring asks its waker thread, as a shard does, or (*direct*) wakes them itself, as iceoryx2 notifies its listeners; shmsink
+//!   hands over to its own thread.
 //! - *awake*: from the payload in place to the reader that knows of it and has not yet read it. *Blocking* readers sleep;
 //!   *spinning* ones look without end, and nobody wakes them.
 //! - The 1 MB row without a pace is bounded by its reader: eight frames may be on their way. It stands beside memcpy between
@@ -35,7 +36,8 @@ use machine::{Bandwidth, Ticks};
 use report::Cell;
 use run::{Exchange, Programs, measure};
 
-const ALL: &[Exchange] = &[Exchange::FrameRing, Exchange::Iceoryx2, Exchange::Shmsink];
+const ALL: &[Exchange] = &[Exchange::FrameRing, Exchange::FrameRingDirect, Exchange::Iceoryx2, Exchange::Shmsink];
+const NOBODY_SLEEPS: &[Exchange] = &[Exchange::FrameRing, Exchange::Iceoryx2, Exchange::Shmsink];
 /// shmsink's readers cannot spin, and hundreds of its pipelines are no exchange that anybody runs.
 const WITHOUT_SHMSINK: &[Exchange] = &[Exchange::FrameRing, Exchange::Iceoryx2];
 
@@ -86,7 +88,7 @@ const ROWS: &[Row] = &[
     Row::new("readers-32", 64 << 10, 250, false, 32, 1),
     Row::new("rings-100", 2 << 10, 4_000, false, 1, 100),
     Row::new("rings-500", 2 << 10, 4_000, false, 1, 500),
-    Row { window: 8, exchanges: ALL, ..Row::new("throughput-1m", 1 << 20, 0, true, 1, 1) },
+    Row { window: 8, exchanges: NOBODY_SLEEPS, ..Row::new("throughput-1m", 1 << 20, 0, true, 1, 1) },
 ];
 
 struct Options {
@@ -195,6 +197,7 @@ fn one(row: &Row, cell: &mut Cell, round: usize, options: &Options, programs: &P
         rings: row.rings,
         readers: row.readers,
         window: row.window,
+        direct: cell.exchange == Exchange::FrameRingDirect,
     };
     match measure(program, &load, &directory) {
         Ok(figures) => cell.add(round, row, &figures),

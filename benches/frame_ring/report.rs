@@ -123,6 +123,23 @@ pub fn head() {
     );
 }
 
+/// Prints a ratio beside its target.
+fn judge(
+    results: &mut Vec<Value>,
+    who: &str,
+    what: &str,
+    ratios: Option<Ratios>,
+    target: &str,
+    met: impl Fn(f64) -> bool,
+) {
+    let value = ratios.as_ref().map_or(f64::NAN, Ratios::median);
+    let said = verdict(value, met(value));
+    let text = ratios.as_ref().map_or("-".to_owned(), Ratios::text);
+    println!("{:<40} {who}: {what}: {text}   target {target}: {said}", "");
+    results.push(json!({ "exchange": who, "what": what, "ratio": ratios.map(|ratios| ratios.json()),
+        "target": target, "verdict": said }));
+}
+
 /// Prints one row; returns it as JSON.
 pub fn row(row: &Row, cells: &[Cell], bandwidth: &[f64]) -> Value {
     println!();
@@ -146,30 +163,26 @@ pub fn row(row: &Row, cells: &[Cell], bandwidth: &[f64]) -> Value {
         );
     }
     let mut results = Vec::new();
-    let mut judge = |what: &str, ratios: Option<Ratios>, target: &str, met: &dyn Fn(f64) -> bool| {
-        let value = ratios.as_ref().map_or(f64::NAN, Ratios::median);
-        let said = verdict(value, met(value));
-        let text = ratios.as_ref().map_or("-".to_owned(), Ratios::text);
-        println!("{:<40} {what}: {text}   target {target}: {said}", "");
-        results.push(
-            json!({ "what": what, "ratio": ratios.map(|ratios| ratios.json()), "target": target, "verdict": said }),
-        );
-    };
-    let ours = cells.iter().find(|cell| cell.exchange == Exchange::FrameRing);
     let theirs = cells.iter().find(|cell| cell.exchange == Exchange::Iceoryx2);
-    if let Some(ours) = ours {
+    let is_ours = |cell: &&Cell| matches!(cell.exchange, Exchange::FrameRing | Exchange::FrameRingDirect);
+    for ours in cells.iter().filter(is_ours) {
+        let who = ours.exchange.name().trim();
         if row.window > 0 {
             let shares = |i: &Round| bandwidth.get(i.round - 1).map(|bandwidth| i.bytes_per_s / bandwidth);
             let shares = Ratios::new(ours.rounds.iter().filter_map(shares).collect());
-            judge("bytes read ÷ memory bandwidth", shares, "≥ 0.50", &|value| value >= 0.5);
+            judge(&mut results, who, "bytes read ÷ memory bandwidth", shares, "≥ 0.50", |value| value >= 0.5);
         } else {
             let ratio = |of: fn(&Round) -> u64| theirs.and_then(|theirs| ours.ratio(theirs, of));
-            judge("awake p50 ÷ iceoryx2", ratio(|round| round.latency_p50), "≤ 1.00", &|value| value <= 1.0);
-            judge("awake p99 ÷ iceoryx2", ratio(|round| round.latency_p99), "≤ 1.00", &|value| value <= 1.0);
+            judge(&mut results, who, "awake p50 ÷ iceoryx2", ratio(|round| round.latency_p50), "≤ 1.00", |value| {
+                value <= 1.0
+            });
+            judge(&mut results, who, "awake p99 ÷ iceoryx2", ratio(|round| round.latency_p99), "≤ 1.00", |value| {
+                value <= 1.0
+            });
         }
         if let Some(ratios) = theirs.and_then(|theirs| ours.ratio(theirs, |round| round.commit_p50)) {
-            println!("{:<40} commit p50 ÷ iceoryx2: {}", "", ratios.text());
-            results.push(json!({ "what": "commit p50 ÷ iceoryx2", "ratio": ratios.json() }));
+            println!("{:<40} {who}: commit p50 ÷ iceoryx2: {}", "", ratios.text());
+            results.push(json!({ "exchange": who, "what": "commit p50 ÷ iceoryx2", "ratio": ratios.json() }));
         }
     }
     for cell in cells {

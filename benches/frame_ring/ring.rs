@@ -13,7 +13,7 @@ use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
 use headworks_frame_ring::descriptor::FrameDescriptor;
 use headworks_frame_ring::reader::{Next, Reader, Start};
-use headworks_frame_ring::wake::WAIT_MAX;
+use headworks_frame_ring::wake::{WAIT_MAX, WakeTarget};
 use headworks_frame_ring::writer::Writer;
 
 use crate::load::{Heard, Input, Load, Output, WRITER_CORE, settle, sum};
@@ -36,13 +36,21 @@ struct Stream {
     writer: Writer,
     bell: BellWriter,
     flag: WakeFlag,
+    targets: [WakeTarget; 2],
 }
 
 struct Rings {
     streams: Vec<Stream>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
-    spinning: bool,
+    wake: Wake,
+}
+
+/// Who wakes the readers.
+enum Wake {
+    Nobody,
+    Writer,
+    WakerThread,
 }
 
 impl Rings {
@@ -63,9 +71,15 @@ impl Rings {
             let writer = builder::create(&directory.join("video0"), &spec)?;
             let flag = waker.enter(bell.wake_target());
             flag.add(writer.wake_target());
-            streams.push(Stream { writer, bell, flag });
+            let targets = [bell.wake_target(), writer.wake_target()];
+            streams.push(Stream { writer, bell, flag, targets });
         }
-        Ok(Self { streams, waker, thread: Some(thread), spinning: load.spinning })
+        let wake = match (load.spinning, load.direct) {
+            (true, _) => Wake::Nobody,
+            (false, true) => Wake::Writer,
+            (false, false) => Wake::WakerThread,
+        };
+        Ok(Self { streams, waker, thread: Some(thread), wake })
     }
 }
 
@@ -75,12 +89,18 @@ impl Output for Rings {
     }
 
     fn commit(&mut self, ring: usize, number: u64, stamp_ns: u64) {
-        let Stream { writer, bell, flag } = &mut self.streams[ring];
+        let Stream { writer, bell, flag, targets } = &mut self.streams[ring];
         let frame = FrameDescriptor { origin: number, commit_ns: stamp_ns, key: true, ..FrameDescriptor::default() };
         writer.commit(&frame, bell);
-        if !self.spinning {
-            flag.raise();
-            self.waker.ring();
+        match self.wake {
+            Wake::Nobody => {}
+            Wake::Writer => targets.iter().for_each(|target| {
+                target.wake();
+            }),
+            Wake::WakerThread => {
+                flag.raise();
+                self.waker.ring();
+            }
         }
     }
 }

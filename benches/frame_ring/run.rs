@@ -14,7 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Who carries the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exchange {
+    /// Readers are woken by the appliance's waker thread.
     FrameRing,
+    /// Readers are woken by the writer itself.
+    FrameRingDirect,
     Iceoryx2,
     Shmsink,
 }
@@ -23,6 +26,7 @@ impl Exchange {
     pub fn name(self) -> &'static str {
         match self {
             Self::FrameRing => "frame ring",
+            Self::FrameRingDirect => "  direct",
             Self::Iceoryx2 => "iceoryx2",
             Self::Shmsink => "shmsink",
         }
@@ -49,7 +53,7 @@ impl Programs {
 
     pub fn of(&self, exchange: Exchange) -> Option<&Path> {
         match exchange {
-            Exchange::FrameRing => Some(&self.ours),
+            Exchange::FrameRing | Exchange::FrameRingDirect => Some(&self.ours),
             Exchange::Iceoryx2 => self.iceoryx2.as_deref(),
             Exchange::Shmsink => self.shmsink.as_deref(),
         }
@@ -215,6 +219,7 @@ fn arguments(load: &Load, result: &Path) -> Vec<String> {
         format!("rings={}", load.rings),
         format!("readers={}", load.readers),
         format!("window={}", load.window),
+        format!("direct={}", u8::from(load.direct)),
     ]
 }
 

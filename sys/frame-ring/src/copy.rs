@@ -27,18 +27,18 @@ pub unsafe fn to_shared(shared: *mut u8, bytes: &[u8]) {
     }
 }
 
-/// Asks the processor for memory that is about to be written, the 192 bytes (a transport packet's worth) from `shared` on: a
-/// ring is far larger than the caches, and what is written next in it has left them. Changes nothing but how long that takes.
+/// Asks the processor for memory that is about to be written, so many cache lines from `shared` on: a ring is far larger than the
+/// caches, and what is written next in it has left them. Changes nothing but how long that takes.
 #[inline]
-pub fn prefetch_for_write(shared: *const u8) {
+pub fn prefetch_for_write(shared: *const u8, lines: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    for line in 0..3 {
+    for line in 0..lines {
         use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
         // SAFETY: a prefetch reads no value and cannot fault, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(shared.wrapping_add(line * 64).cast()) };
     }
     #[cfg(any(not(target_arch = "x86_64"), miri))]
-    let _ = shared;
+    let _ = (shared, lines);
 }
 
 /// Copies `length` bytes from `shared` to `private`. What arrives may be torn.

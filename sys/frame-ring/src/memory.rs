@@ -144,6 +144,12 @@ impl SharedWords {
         }
     }
 
+    /// Asks the processor for cache lines that are about to be stored to.
+    #[inline]
+    pub(crate) fn prefetch_for_write(&self, offset: usize, lines: usize) {
+        copy::prefetch_for_write(self.map.as_ptr().wrapping_add(offset), lines);
+    }
+
     /// # Safety
     /// `offset` is a multiple of 8 and `count` words from it lie in the mapping.
     #[inline]
@@ -265,7 +271,9 @@ impl MirroredData {
         // SAFETY: `frame .. + offset + len` lies in the two views (see `at`); `Writer` is the single writer
         // and its `written` slices borrow it, so no reference exists during `&mut self` appends.
         unsafe { copy::to_shared(frame.wrapping_add(offset), bytes) }
-        copy::prefetch_for_write(frame.wrapping_add(offset + bytes.len()));
+        // What comes next is like what came: packets of one size, up to 2 KiB ahead.
+        let lines = bytes.len().div_ceil(64).clamp(3, 32);
+        copy::prefetch_for_write(frame.wrapping_add(offset + bytes.len()), lines);
     }
 
     /// Copies bytes from a virtual position, racing.

@@ -422,7 +422,7 @@ impl StreamReader {
             State::Live => self.stalled_told = false,
         }
         let now = Instant::now();
-        if self.life.has_died(self.bell.heartbeat_count().wrapping_add(self.bell.stream_head()), now) {
+        if self.life.has_died(self.bell.heartbeat_count().wrapping_add(self.bell.stream_head())) {
             return Err(StreamEvent::WriterDead);
         }
         if now.duration_since(self.scanned) >= RESCAN {

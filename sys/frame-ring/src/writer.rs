@@ -214,6 +214,8 @@ impl Writer {
     #[inline]
     pub fn commit(&mut self, frame: &FrameDescriptor, bell: &mut BellWriter) -> u64 {
         let seq = self.private.head_seq;
+        let slot = self.header.slot_at(seq);
+        self.ctl.prefetch_for_write(slot, layout::SLOT_SIZE / 64);
         let mut d = *frame;
         d.seq = seq;
         if d.key {
@@ -249,7 +251,6 @@ impl Writer {
         d.encode(&mut image);
 
         // 2. The slot, as a seqlock.
-        let slot = self.header.slot_at(seq);
         self.ctl.store(slot, layout::BUSY, Relaxed);
         // Pairs with the acquire fence between the two looks at `lock` in `Reader::copy_slot`.
         fence(Release);
