@@ -267,6 +267,8 @@ pub struct Output {
     pub history: Duration,
     /// Ask for reserved huge pages under packet memory. Rings get huge pages wherever the kernel gives them.
     pub huge_pages: bool,
+    /// A mount of hugetlbfs for the payload of video rings; none: tmpfs, its pages collapsed into huge ones.
+    pub hugetlbfs: Option<PathBuf>,
     /// Write a CRC32C with every frame.
     pub crc: bool,
     /// How long rings of an ended stream stay for their readers.
@@ -463,6 +465,7 @@ impl Default for Output {
             group: "headworks-readers".to_owned(),
             history: Duration::from_secs(2),
             huge_pages: true,
+            hugetlbfs: None,
             crc: false,
             retention: Duration::from_secs(60),
         }

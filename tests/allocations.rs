@@ -63,7 +63,7 @@ impl Bench {
         let (housekeeping, _) = Housekeeping::start("housekeeping", || {});
         let directory = Arc::new(RingDirectory::prepare(options, waker).unwrap());
         let (sender, ready) = mpsc::channel();
-        let output = directory.open_stream("cam1").unwrap();
+        let output = directory.open_stream("cam1", 0).unwrap();
         let reply = Arc::new(move |ready| sender.send(ready).unwrap());
         Self {
             pool: PacketPool::new(PoolOptions { slots: 8_192, slot_size: 2_048, ..PoolOptions::default() }).unwrap(),

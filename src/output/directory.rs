@@ -1,5 +1,6 @@
 //! The directory that readers find rings by: made, filled, swept and cleared on the housekeeping thread.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use headworks_frame_ring::bell::{BellError, BellWriter};
 use headworks_frame_ring::builder::{self, AttachError, CreateError, RingSpec};
 use headworks_frame_ring::directory as names;
+use headworks_frame_ring::memory::HugePages;
+use headworks_frame_ring::placement::{self, Placement};
 use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
 
@@ -53,6 +56,10 @@ pub struct OutputOptions {
     pub pool_size: usize,
     /// Streams and tracks that have ended and wait to be cleared away, at most; the oldest goes early for one more.
     pub ended_max: usize,
+    /// A mount of hugetlbfs for payloads.
+    pub hugetlbfs: Option<PathBuf>,
+    /// The NUMA node of each shard, where the host has several.
+    pub shard_nodes: Vec<Option<u32>>,
 }
 
 impl OutputOptions {
@@ -73,7 +80,14 @@ impl OutputOptions {
             stream_memory_limit: ingestion.memory.per_stream_limit,
             pool_size: ingestion.buffer.pool_size.min(ingestion.max_connections) as usize,
             ended_max: 2 * (ingestion.max_connections + ingestion.rtp.max_sessions) as usize,
+            hugetlbfs: config.output.hugetlbfs.clone(),
+            shard_nodes: Vec::new(),
         }
+    }
+
+    /// The node that rings of a shard lie on.
+    fn node_of(&self, shard: usize) -> Option<u32> {
+        self.shard_nodes.get(shard).copied().flatten()
     }
 
     /// The shape of a track's ring.
@@ -220,6 +234,8 @@ pub struct StreamOutput {
     pub wake: Arc<WakeFlag>,
     /// When the stream was opened, in nanoseconds since 1970.
     pub created_utc_ns: i64,
+    /// The node its rings are to lie on.
+    pub numa_node: Option<u32>,
 }
 
 /// The root and the streams in it.
@@ -231,6 +247,10 @@ pub struct RingDirectory {
     /// Video rings made ahead of their need, with the directories they were made in: a new stream does not wait for them.
     spare: Mutex<Vec<(PathBuf, Writer)>>,
     spare_made: AtomicU64,
+    /// This root's directory on hugetlbfs.
+    hugetlbfs: Option<PathBuf>,
+    /// What was said of rings' memory, so that it is said once.
+    told: Mutex<BTreeSet<String>>,
 }
 
 /// What waits to be cleared away: a stream, or one track of a stream that goes on.
@@ -254,6 +274,7 @@ impl RingDirectory {
         fs::create_dir(&probe)
             .and_then(|()| fs::remove_dir(&probe))
             .map_err(|source| DirectoryError::NotWritable { path: path.clone(), source })?;
+        let hugetlbfs = options.hugetlbfs.as_ref().and_then(|mount| prepare_hugetlbfs(mount, &options));
         // Streams of an earlier run wait for their source as those of this run do.
         let mut memory = MemoryBook::default();
         let mut left = Vec::new();
@@ -274,6 +295,8 @@ impl RingDirectory {
             memory: Mutex::new(memory),
             spare: Mutex::default(),
             spare_made: AtomicU64::new(0),
+            hugetlbfs,
+            told: Mutex::default(),
         })
     }
 
@@ -284,6 +307,12 @@ impl RingDirectory {
             Ok(count) => tracing::info!("swept {count} half-made rings of an earlier run"),
             Err(error) => tracing::warn!("could not sweep {}: {error}", self.options.root.display()),
         }
+        let Some(hugetlbfs) = &self.hugetlbfs else { return };
+        match placement::sweep_hugetlbfs(hugetlbfs, &self.options.root) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("swept {count} payloads on hugetlbfs that no ring uses"),
+            Err(error) => tracing::warn!("could not sweep {}: {error}", hugetlbfs.display()),
+        }
     }
 
     /// The options in force.
@@ -291,19 +320,19 @@ impl RingDirectory {
         &self.options
     }
 
-    /// Makes or takes up the directory of a stream, if there is memory for the rings of a planned one. For that, what has ended is
-    /// cleared away before its time.
+    /// Makes or takes up the directory of a stream that this shard owns, if there is memory for the rings of a planned one. For that,
+    /// what has ended is cleared away before its time.
     ///
     /// # Errors
     /// [`StreamError`].
-    pub fn open_stream(&self, name: &str) -> Result<StreamOutput, StreamError> {
+    pub fn open_stream(&self, name: &str, shard: usize) -> Result<StreamOutput, StreamError> {
         let planned = self.options.planned_stream_size();
         if planned > self.options.stream_memory_limit {
             return Err(StreamError::OverStreamLimit { limit: self.options.stream_memory_limit, planned });
         }
         let directory = self.stream_directory(name);
         self.memory().promise(&directory, planned);
-        let opened = self.make_room(name).and_then(|()| self.open_bell(name, &directory));
+        let opened = self.make_room(name).and_then(|()| self.open_bell(name, &directory, shard));
         if opened.is_err() {
             self.memory().release(&directory);
         }
@@ -343,7 +372,7 @@ impl RingDirectory {
         })
     }
 
-    fn open_bell(&self, name: &str, directory: &Path) -> Result<StreamOutput, StreamError> {
+    fn open_bell(&self, name: &str, directory: &Path, shard: usize) -> Result<StreamOutput, StreamError> {
         fs::create_dir_all(directory)?;
         let left = names::list_tracks(directory)?;
         {
@@ -367,19 +396,27 @@ impl RingDirectory {
         let wake = Arc::new(self.waker.enter(bell.wake_target()));
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let created_utc_ns = i64::try_from(since_1970.as_nanos()).unwrap_or(0);
-        Ok(StreamOutput { name: name.to_owned(), bell, wake, created_utc_ns })
+        let numa_node = self.options.node_of(shard);
+        Ok(StreamOutput { name: name.to_owned(), bell, wake, created_utc_ns, numa_node })
     }
 
     /// Makes or takes up the ring of a track.
     ///
     /// # Errors
     /// [`TrackError`].
-    pub fn open_track(&self, stream: &str, track: &str, description: &TrackDescription) -> Result<Writer, TrackError> {
+    pub fn open_track(
+        &self,
+        stream: &str,
+        track: &str,
+        description: &TrackDescription,
+        numa_node: Option<u32>,
+    ) -> Result<Writer, TrackError> {
         self.ended().retain(|ended| ended.stream != stream || ended.track.as_deref() != Some(track));
         let directory = self.stream_directory(stream);
         let target = directory.join(track);
         let codec = description.codec;
         let spec = self.options.ring_spec(codec.kind(), codec.fourcc(), description.clock_rate);
+        let spec = RingSpec { numa_node, ..spec };
         match builder::attach(&target, &spec) {
             Ok(writer) => {
                 self.memory().insert(target, spec.memory_size());
@@ -396,7 +433,7 @@ impl RingDirectory {
             }
             None => {
                 let temporary = directory.join(format!(".tmp-{}-{track}", std::process::id()));
-                let made = builder::create(&temporary, &spec).map_err(TrackError::from);
+                let made = self.create(&temporary, &spec).map_err(TrackError::from);
                 (temporary, made)
             }
         };
@@ -408,7 +445,7 @@ impl RingDirectory {
             Ok(_) => self.memory().insert(target, spec.memory_size()),
             Err(_) => {
                 // What is left of it is swept at the next start if it cannot be removed now.
-                let _ = fs::remove_dir_all(&temporary);
+                let _ = placement::remove(&temporary);
             }
         }
         made
@@ -445,9 +482,20 @@ impl RingDirectory {
         self.clear_ended();
     }
 
+    /// A ring, and a word about its memory.
+    fn create(&self, directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> {
+        let writer = builder::create_on(directory, spec, self.hugetlbfs.as_deref())?;
+        for (is_fault, text) in describe_placement(&writer.placement(), spec.numa_node) {
+            if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+                if is_fault { tracing::warn!("{text}") } else { tracing::info!("{text}") }
+            }
+        }
+        Ok(writer)
+    }
+
     /// One video ring more, up to the pool's size and as long as half of the file system stays free.
     fn make_spare(&self) {
-        let spec = self.spare_spec();
+        let spec = RingSpec { numa_node: self.scarcest_node(), ..self.spare_spec() };
         let in_use = self.memory().count_of(spec.memory_size());
         let wanted = self.options.pool_size.saturating_sub(in_use);
         let held = self.spare().len();
@@ -457,23 +505,32 @@ impl RingDirectory {
         }
         let number = self.spare_made.fetch_add(1, Ordering::Relaxed);
         let directory = self.options.root.join(format!(".tmp-{}-spare-{number}", std::process::id()));
-        match builder::create(&directory, &spec) {
+        match self.create(&directory, &spec) {
             Ok(writer) => self.spare().push((directory, writer)),
             Err(error) => {
                 tracing::debug!("no ring could be made ahead: {error}");
-                let _ = fs::remove_dir_all(&directory);
+                let _ = placement::remove(&directory);
             }
         }
     }
 
     fn take_spare(&self, spec: &RingSpec) -> Option<(PathBuf, Writer)> {
-        let ahead = self.spare_spec();
+        let ahead = RingSpec { numa_node: spec.numa_node, ..self.spare_spec() };
         let fits = RingSpec { kind: ahead.kind, codec: ahead.codec, clock_rate: ahead.clock_rate, ..*spec } == ahead;
-        if fits { self.spare().pop() } else { None }
+        let mut spare = self.spare();
+        let place = spare.iter().rposition(|(_, writer)| node_of(writer) == spec.numa_node).filter(|_| fits)?;
+        Some(spare.remove(place))
     }
 
     fn spare_spec(&self) -> RingSpec {
         self.options.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ)
+    }
+
+    /// The shards' node of which the fewest rings are held.
+    fn scarcest_node(&self) -> Option<u32> {
+        let spare = self.spare();
+        let held = |node: Option<u32>| spare.iter().filter(|(_, writer)| node_of(writer) == node).count();
+        self.options.shard_nodes.iter().copied().min_by_key(|&node| held(node)).flatten()
     }
 
     /// Gives up the rings that were made ahead; the process is about to end.
@@ -485,7 +542,7 @@ impl RingDirectory {
         while self.spare().len() > count {
             let Some((directory, writer)) = self.spare().pop() else { return };
             drop(writer);
-            let _ = fs::remove_dir_all(directory);
+            let _ = placement::remove(&directory);
         }
     }
 
@@ -538,7 +595,7 @@ impl RingDirectory {
         let directory = self.stream_directory(stream);
         let directory = track.as_ref().map_or(directory.clone(), |track| directory.join(track));
         let track = track.as_deref().unwrap_or_default();
-        match fs::remove_dir_all(&directory) {
+        match placement::remove(&directory) {
             Ok(()) => tracing::info!(stream, track, "cleared away"),
             // With the whole stream, by now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -567,6 +624,47 @@ impl RingDirectory {
     fn ended(&self) -> MutexGuard<'_, Vec<Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// This root's directory on hugetlbfs; `None`, and said, when it cannot be had.
+fn prepare_hugetlbfs(mount: &Path, options: &OutputOptions) -> Option<PathBuf> {
+    // Of one root alone, so that another appliance's payloads are not swept.
+    let directory = mount.join(names::encode_name(&options.root.to_string_lossy()));
+    match names::create_root(&directory, &options.group) {
+        Ok(_) => Some(directory),
+        Err(error) => {
+            tracing::warn!("output.hugetlbfs is not used, rings lie on tmpfs: {error}");
+            None
+        }
+    }
+}
+
+/// The node that a ring is bound to.
+fn node_of(writer: &Writer) -> Option<u32> {
+    u32::try_from(writer.header().numa_node).ok()
+}
+
+/// What is to be said of a ring's memory, and whether it is less than was asked for.
+fn describe_placement(placement: &Placement, node: Option<u32>) -> Vec<(bool, String)> {
+    let reason = |errno: i32| io::Error::from_raw_os_error(errno);
+    let mut texts = Vec::new();
+    let pages = match placement.pages {
+        HugePages::Reserved => Some("rings lie on hugetlbfs".to_owned()),
+        HugePages::Collapsed => Some("rings lie on tmpfs, in huge pages".to_owned()),
+        HugePages::Refused(errno) => {
+            Some(format!("rings lie in small pages: the kernel makes no huge ones of them ({})", reason(errno)))
+        }
+        HugePages::TooSmall | HugePages::NotAsked => None,
+    };
+    texts.extend(pages.map(|text| (matches!(placement.pages, HugePages::Refused(_)), text)));
+    texts.extend(placement.hugetlbfs_refused.map(|errno| {
+        let why = reason(errno);
+        (true, format!("rings do not fit on output.hugetlbfs ({why}): set more pages aside, sysctl vm.nr_hugepages"))
+    }));
+    texts.extend(placement.node_refused.zip(node).map(|(errno, node)| {
+        (true, format!("rings are not bound to NUMA node {node} of their shard: {}", reason(errno)))
+    }));
+    texts
 }
 
 fn leaves_half(path: &Path, bytes: u64) -> bool {

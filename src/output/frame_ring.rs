@@ -43,6 +43,7 @@ pub struct StreamRings {
     reply: Reply,
     tracks: Vec<TrackRing>,
     created_utc_ns: i64,
+    numa_node: Option<u32>,
     /// Replacements of the stream's description so far, and whether the newest is in place but not yet rung for.
     description_generation: u32,
     description_written: Arc<AtomicBool>,
@@ -89,6 +90,7 @@ impl StreamRings {
             reply,
             tracks: Vec::new(),
             created_utc_ns: output.created_utc_ns,
+            numa_node: output.numa_node,
             description_generation: 0,
             description_written: Arc::default(),
             undescribed: false,
@@ -293,8 +295,9 @@ impl StreamSink for StreamRings {
             let (directory, wake, reply) =
                 (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
             let (stream, track, description) = (self.name.clone(), name.clone(), description.clone());
+            let node = self.numa_node;
             Box::new(move || {
-                let ring = directory.open_track(&stream, &track, &description).map(Box::new);
+                let ring = directory.open_track(&stream, &track, &description, node).map(Box::new);
                 if let Ok(writer) = &ring {
                     wake.add(writer.wake_target());
                 }

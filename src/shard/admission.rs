@@ -339,11 +339,9 @@ impl Desk {
             Verdict::Full => return Err(Refused::Full),
             Verdict::New => {}
         }
-        match self.directory.open_stream(name) {
-            Ok(output) => {
-                let shard = placement.choose(&places.loads(self.shards.len()));
-                Ok(Placed::At(places.insert(name, kind, shard), Some(Box::new(output))))
-            }
+        let shard = placement.choose(&places.loads(self.shards.len()));
+        match self.directory.open_stream(name, shard) {
+            Ok(output) => Ok(Placed::At(places.insert(name, kind, shard), Some(Box::new(output)))),
             Err(error) => {
                 // Streams without a session give their memory up, one after the other, if that is enough.
                 let helps = error.missing().is_some_and(|missing| self.directory.held_by(places.idle()) >= missing);
@@ -551,7 +549,7 @@ mod tests {
     #[test]
     fn a_source_for_whose_rings_no_memory_can_be_had_is_refused() {
         let bench = Bench::new(30, 1);
-        let _kept = bench.desk.directory().open_stream("kept").unwrap();
+        let _kept = bench.desk.directory().open_stream("kept", 0).unwrap();
         bench.ask(0, 1);
         assert!(bench.is_refused(0, 1));
     }

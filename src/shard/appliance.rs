@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use headworks_host::facts::{read_numa_node, read_numa_node_count};
 use headworks_host::{InstanceError, InstanceLock, ServiceManager, ServiceState, Signal, SignalFd, available_cores};
 
 use super::admission::Desk;
@@ -166,8 +167,11 @@ impl Appliance {
             return Err(StartError::Memory(fault));
         }
         let (waker, waker_thread) = Waker::start("hw-waker");
-        let output =
-            OutputOptions { memory_limit: plan.left_for_rings(&config), ..OutputOptions::from_config(&config) };
+        let output = OutputOptions {
+            memory_limit: plan.left_for_rings(&config),
+            shard_nodes: shard_nodes(&cores),
+            ..OutputOptions::from_config(&config)
+        };
         let directory = Arc::new(RingDirectory::prepare(output, waker.clone())?);
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
         directory.sweep();
@@ -311,6 +315,16 @@ impl Appliance {
         // Housekeeping ends when the last one that could give it a job is gone.
         let _ = self.housekeeping_thread.join();
     }
+}
+
+/// The NUMA node of each shard's core; none on a host with one node, where there is nothing to choose.
+fn shard_nodes(cores: &[Option<usize>]) -> Vec<Option<u32>> {
+    let root = Path::new("/");
+    if read_numa_node_count(root) < 2 {
+        return vec![None; cores.len()];
+    }
+    let node = |core| read_numa_node(root, core).and_then(|node| u32::try_from(node).ok());
+    cores.iter().map(|core| core.and_then(node)).collect()
 }
 
 pub(super) fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {

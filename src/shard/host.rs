@@ -14,6 +14,8 @@ use super::described::Described;
 use super::net::uring;
 use super::plan::{MemoryPlan, Taken};
 use crate::config::Config;
+use crate::media::TrackKind;
+use crate::media::timestamp::CLOCK_RATE_90_KHZ;
 use crate::output::OutputOptions;
 use crate::output::reader::directory::{RootError, check_root};
 
@@ -88,6 +90,7 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     findings.extend(judge_limits(&facts, config));
     findings.push(judge_socket_buffers(&facts, config));
     findings.extend(judge_huge_pages(&facts, config));
+    findings.extend(judge_ring_pages(&facts, config));
     let (shards, named) = match &cores {
         Ok(cores) => (cores.len().max(1), cores.iter().flatten().copied().collect()),
         Err(_) => (1, Vec::new()),
@@ -260,6 +263,20 @@ fn judge_huge_pages(facts: &HostFacts, config: &Config) -> Vec<Finding> {
     let fault = (!transparent && reserved == 0).then_some((Severity::Advice, cure));
     let wanted = "advise, or pages of 2 MiB reserved (vm.nr_hugepages)";
     vec![Finding::new("huge pages", format!("{found} in shared memory, {reserved} free reserved pages"), wanted, fault)]
+}
+
+/// Whether the rings that are made ahead fit the pages set aside for them.
+fn judge_ring_pages(facts: &HostFacts, config: &Config) -> Option<Finding> {
+    let mount = config.output.hugetlbfs.as_ref()?;
+    let output = OutputOptions::from_config(config);
+    let ring = output.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ).capacity().div_ceil(2 << 20);
+    let wanted = ring * output.pool_size as u64;
+    let (total, free) = facts.huge_pages.map_or((0, 0), |pages| (pages.total, pages.free));
+    let cure = format!("sysctl -w vm.nr_hugepages={}", total - free + wanted);
+    let fault = (free < wanted).then_some((Severity::Degraded, cure));
+    let wanted =
+        format!("{wanted} pages of 2 MiB for {} video rings (output.hugetlbfs {})", output.pool_size, mount.display());
+    Some(Finding::new("pages for rings", format!("{free} free"), wanted, fault))
 }
 
 fn judge_cores(facts: &HostFacts, cores: &[usize]) -> Vec<Finding> {
@@ -453,6 +470,15 @@ mod tests {
         assert_eq!(limits[0].cure.as_deref(), Some("ulimit -n 1136 (systemd: LimitNOFILE=1136)"));
         assert_eq!(limits.iter().map(|it| it.severity).max(), Some(Severity::Degraded));
         assert_eq!(judge_huge_pages(&facts(), &config)[0].severity, Severity::Advice);
+        assert_eq!(judge_ring_pages(&facts(), &config), None);
+        let mut on_hugetlbfs = config.clone();
+        on_hugetlbfs.output.hugetlbfs = Some("/dev/hugepages".into());
+        on_hugetlbfs.ingestion.buffer.pool_size = 2;
+        let finding = judge_ring_pages(&facts(), &on_hugetlbfs).unwrap();
+        assert_eq!(
+            (finding.severity, finding.cure.as_deref()),
+            (Severity::Degraded, Some("sysctl -w vm.nr_hugepages=64"))
+        );
         let cores = judge_cores(&facts(), &[0, 1]);
         assert_eq!(cores[0].cure.as_deref(), Some("cpupower -c 1 frequency-set -g performance"));
         assert!(cores[1].cure.as_deref().unwrap().ends_with("isolcpus=managed_irq,domain,0,1"));

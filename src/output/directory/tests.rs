@@ -24,8 +24,8 @@ fn video() -> TrackDescription {
 
 /// A stream with a video ring, which has ended.
 fn ended(directory: &RingDirectory, name: &str) {
-    let _stream = directory.open_stream(name).unwrap();
-    directory.open_track(name, "video0", &video()).unwrap();
+    let _stream = directory.open_stream(name, 0).unwrap();
+    directory.open_track(name, "video0", &video(), None).unwrap();
     directory.stream_ended(name);
 }
 
@@ -34,9 +34,9 @@ fn a_stream_is_refused_before_it_could_pass_the_limit_and_the_key_is_named() {
     let root = root();
     let directory = directory(root.path(), 2);
     let planned = directory.options().planned_stream_size();
-    let _streams = ["a", "b"].map(|name| directory.open_stream(name).unwrap());
+    let _streams = ["a", "b"].map(|name| directory.open_stream(name, 0).unwrap());
     assert_eq!(directory.memory_used(), 0, "promised is as good as taken");
-    let error = directory.open_stream("c").map(|_| ()).unwrap_err();
+    let error = directory.open_stream("c", 0).map(|_| ()).unwrap_err();
     assert_eq!(error.missing(), Some(planned));
     assert_eq!(
         error.to_string(),
@@ -49,7 +49,7 @@ fn a_stream_is_refused_before_it_could_pass_the_limit_and_the_key_is_named() {
     assert!(!root.path().join("c").exists());
     assert_eq!(directory.held_by(["a", "b"].into_iter()), 2 * planned);
     directory.stream_ended("a");
-    directory.open_stream("c").unwrap();
+    directory.open_stream("c", 0).unwrap();
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_stream_that_could_never_have_its_rings_is_refused() {
     let mut directory = directory(root.path(), 2);
     let planned = directory.options.planned_stream_size();
     directory.options.stream_memory_limit = planned - 1;
-    let error = directory.open_stream("a").map(|_| ()).unwrap_err();
+    let error = directory.open_stream("a", 0).map(|_| ()).unwrap_err();
     let expected =
         format!("ingestion.memory.per_stream_limit = {}, and a stream is planned to take {planned} bytes", planned - 1);
     assert!(error.to_string().starts_with(&expected), "{error}");
@@ -71,13 +71,13 @@ fn what_has_ended_goes_before_its_time_when_its_memory_is_needed_and_the_oldest_
     let directory = directory(root.path(), 2);
     ended(&directory, "old");
     ended(&directory, "new");
-    let first = directory.open_stream("a").unwrap();
+    let first = directory.open_stream("a", 0).unwrap();
     assert!(!root.path().join("old").exists() && root.path().join("new").exists());
     // One that comes back takes its own rings up.
-    let _again = directory.open_stream("new").unwrap();
+    let _again = directory.open_stream("new", 0).unwrap();
     assert!(root.path().join("new/video0").exists());
     drop(first);
-    assert!(directory.open_stream("b").is_err());
+    assert!(directory.open_stream("b", 0).is_err());
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn rings_of_an_earlier_run_count_and_go_when_their_memory_is_needed() {
     drop(earlier);
     let directory = directory(root.path(), 1);
     assert_eq!(directory.memory_used(), used);
-    let _stream = directory.open_stream("a").unwrap();
+    let _stream = directory.open_stream("a", 0).unwrap();
     assert!(!root.path().join("left").exists());
     assert_eq!(directory.memory_used(), 0);
 }
@@ -104,4 +104,52 @@ fn more_has_never_ended_than_may_stand() {
     }
     let left: Vec<String> = names::list_streams(root.path()).unwrap().into_iter().map(|it| it.name).collect();
     assert_eq!(left, ["c", "d", "e"]);
+}
+
+#[test]
+fn what_a_ring_lies_on_is_said_and_so_is_what_it_should_lie_on() {
+    let good = Placement { pages: HugePages::Reserved, hugetlbfs_refused: None, node_refused: None };
+    assert_eq!(describe_placement(&good, Some(1)), [(false, "rings lie on hugetlbfs".to_owned())]);
+    let small = Placement { pages: HugePages::TooSmall, ..good };
+    assert_eq!(describe_placement(&small, None), []);
+    // EINVAL, ENOMEM, EPERM.
+    let bad = Placement { pages: HugePages::Refused(22), hugetlbfs_refused: Some(12), node_refused: Some(1) };
+    let texts: Vec<String> = describe_placement(&bad, Some(1)).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(
+        texts,
+        [
+            "rings lie in small pages: the kernel makes no huge ones of them (Invalid argument (os error 22))",
+            "rings do not fit on output.hugetlbfs (Cannot allocate memory (os error 12)): set more pages aside, \
+             sysctl vm.nr_hugepages",
+            "rings are not bound to NUMA node 1 of their shard: Operation not permitted (os error 1)",
+        ]
+    );
+}
+
+#[test]
+fn a_place_that_is_no_hugetlbfs_is_not_used_and_rings_made_ahead_are_shared_out_to_the_nodes() {
+    let root = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut config = Config::default();
+    config.output.root = root.path().join("rings");
+    config.output.hugetlbfs = Some(root.path().to_owned());
+    config.ingestion.frame.max_frame_size = 65_536;
+    config.ingestion.srt.max_bandwidth = 1_000_000;
+    let mut options = OutputOptions::from_config(&config);
+    options.group = "no-such-group".to_owned();
+    options.shard_nodes = vec![None, Some(0)];
+    let (waker, _) = Waker::start("test-waker");
+    let directory = RingDirectory::prepare(options, waker).unwrap();
+    for _ in 0..4 {
+        directory.make_spare();
+    }
+    let nodes: Vec<Option<u32>> = directory.spare().iter().map(|(_, writer)| node_of(writer)).collect();
+    // A kernel without NUMA binds nothing.
+    if Path::new("/sys/devices/system/node/node0").exists() {
+        assert_eq!(nodes, [None, Some(0), None, Some(0)]);
+        let spec = RingSpec { numa_node: Some(0), ..directory.spare_spec() };
+        let (_, writer) = directory.take_spare(&spec).unwrap();
+        assert_eq!(node_of(&writer), Some(0));
+    }
+    let told = directory.told.lock().unwrap();
+    assert!(told.iter().any(|text| text.contains("rings do not fit on output.hugetlbfs")), "{told:?}");
 }

@@ -37,7 +37,7 @@ impl Bench {
         let (sender, ready) = channel();
         let sender = std::sync::Mutex::new(sender);
         let reply: Reply = Arc::new(move |ready| sender.lock().unwrap().send(ready).unwrap());
-        let output = directory.open_stream("cam1").unwrap();
+        let output = directory.open_stream("cam1", 0).unwrap();
         let rings = StreamRings::new(output, Arc::clone(&directory), housekeeping.clone(), reply);
         Self { root, directory, housekeeping, ready, rings }
     }
@@ -118,7 +118,7 @@ fn a_stream_that_returns_keeps_the_rings_that_it_takes_up_and_loses_the_others()
     let (done, wait) = channel();
     housekeeping.submit(Box::new(move || done.send(()).unwrap())).unwrap();
     wait.recv().unwrap();
-    let output = directory.open_stream("cam1").unwrap();
+    let output = directory.open_stream("cam1", 0).unwrap();
     let rings = StreamRings::new(output, Arc::clone(&directory), housekeeping.clone(), reply);
     let mut bench = Bench { root, directory, housekeeping, ready, rings };
     bench.open_and_wait();

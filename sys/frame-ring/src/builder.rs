@@ -14,7 +14,8 @@ use crate::bell;
 use crate::crash::{Step, point};
 use crate::descriptor::{Discontinuity, FrameDescriptor};
 use crate::layout::{self, Header, LayoutError, NONE, SLOT_WORDS, State, TrackKind};
-use crate::memory::{self, HugePages, MirroredData, SharedWords};
+use crate::memory::{self, MirroredData, SharedWords};
+use crate::placement::{self, Placed, Placement};
 use crate::wake;
 use crate::writer::{Private, Totals, Writer};
 
@@ -114,6 +115,15 @@ pub enum AttachError {
 /// # Errors
 /// [`CreateError`]; the directory is then to be removed.
 pub fn create(directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> {
+    create_on(directory, spec, None)
+}
+
+/// As [`create`], with the payload on hugetlbfs, in the directory given there, if the ring fills whole pages of it and enough are
+/// free; [`Writer::placement`] tells. Its directory is to be removed by [`placement::remove`].
+///
+/// # Errors
+/// [`CreateError`]; the directory is then to be removed.
+pub fn create_on(directory: &Path, spec: &RingSpec, hugetlbfs: Option<&Path>) -> Result<Writer, CreateError> {
     if spec.frame_size_max == 0 {
         return Err(CreateError::FrameSize);
     }
@@ -133,22 +143,16 @@ pub fn create(directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> 
     memory::allocate(&ctl_file, ctl_size as u64).map_err(full)?;
     let ctl = SharedWords::writable(&ctl_file, ctl_size)?;
 
-    let data_file = new_file(directory, "data")?;
-    data_file.set_len(spec.capacity())?;
-    let data = MirroredData::map(&data_file, spec.capacity(), true)?;
-    // Before the pages exist: binding does not move them. A machine with one node, or a kernel without NUMA, says no.
-    let bound = spec.numa_node.filter(|&node| data.bind(node).is_ok());
-    memory::allocate(&data_file, spec.capacity()).map_err(full)?;
-    // In this order: there are 512 times fewer page table entries to fill once the pages are huge.
-    let huge_pages = data.collapse();
-    data.prefault();
+    let ring_uuid = memory::random_uuid()?;
+    let Placed { data, placement, node, page_size } =
+        placement::place(directory, spec, hugetlbfs, &ring_uuid).map_err(full)?;
 
     let header = Header {
         minor: layout::MINOR,
         features_required: 0,
         features_optional: if spec.crc { layout::FEATURE_PAYLOAD_CRC } else { 0 },
         boot_id: memory::boot_id()?,
-        ring_uuid: memory::random_uuid()?,
+        ring_uuid,
         slot_offset: layout::SLOT_OFFSET as u64,
         slot_count: spec.slots(),
         data_capacity: spec.capacity(),
@@ -159,14 +163,14 @@ pub fn create(directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> 
         codec: u32::from_le_bytes(spec.codec),
         kind: spec.kind,
         clock_rate: spec.clock_rate,
-        numa_node: bound.map_or(-1, |node| node as i32),
-        backing_page_size: rustix::param::page_size() as u32,
+        numa_node: node.map_or(-1, |node| node as i32),
+        backing_page_size: page_size,
     };
     ctl.store(layout::LAST_KEY_SEQ, NONE, Relaxed);
     ctl.store_half(layout::WRITER_EPOCH, 1, Relaxed);
     ctl.write_bytes(0, &header.encode()[..]);
     let private = Private { epoch: 1, first_discontinuity: Some(Discontinuity::Start), ..Private::default() };
-    Ok(Writer::new(ctl, data, header, private, huge_pages, directory, lock))
+    Ok(Writer::new(ctl, data, header, private, placement, directory, lock))
 }
 
 /// Takes up the ring that an earlier process left in `directory`: same inodes, the sequence continues, the epoch is one higher,
@@ -200,7 +204,7 @@ pub fn attach(directory: &Path, spec: &RingSpec) -> Result<Writer, AttachError> 
     point(Step::AttachState);
     ctl.store_half(layout::FUTEX, private.futex, Release);
     wake::wake(&ctl, layout::FUTEX);
-    Ok(Writer::new(ctl, data, header, private, HugePages::NotAsked, directory, lock))
+    Ok(Writer::new(ctl, data, header, private, Placement::UNCHANGED, directory, lock))
 }
 
 fn check_shape(header: &Header, spec: &RingSpec) -> Result<(), AttachError> {
@@ -346,7 +350,7 @@ pub fn publish(temporary: &Path, target: &Path) -> io::Result<()> {
     }
     renameat_with(CWD, temporary, CWD, target, RenameFlags::EXCHANGE)?;
     supersede(temporary);
-    fs::remove_dir_all(temporary)
+    placement::remove(temporary)
 }
 
 /// Tells the readers of the ring in `directory`, or of the rings of the stream there, to open again. What is no ring is left alone.
@@ -418,10 +422,10 @@ fn sweep(path: &Path) -> bool {
             _ => return false,
         }
     }
-    fs::remove_dir_all(path).is_ok()
+    placement::remove(path).is_ok()
 }
 
-fn new_file(directory: &Path, name: &str) -> io::Result<File> {
+pub(crate) fn new_file(directory: &Path, name: &str) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(directory.join(name))?;
     // Whatever the umask: the group is who reads.
     file.set_permissions(Permissions::from_mode(0o640))?;

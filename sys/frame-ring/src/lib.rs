@@ -12,7 +12,7 @@
 //! - [`notifier`]: a ring or stream in an event loop;
 //! - [`descriptor`], [`stream_descriptor`]: what is said about a frame and a stream (`schema/headworks.capnp`);
 //! - [`directory`]: names on disk;
-//! - [`memory`], [`copy`]: mappings and the racing copy;
+//! - [`memory`], [`placement`], [`copy`]: mappings, what lies under them, and the racing copy;
 //! - [`crash`]: where a writer can be made to die, for the tests.
 //!
 //! The crate knows nothing of media beyond the words of the descriptor.
@@ -57,6 +57,7 @@ pub mod fuzzing;
 pub mod layout;
 pub mod memory;
 pub mod notifier;
+pub mod placement;
 pub mod reader;
 pub mod stream_descriptor;
 pub mod stream_reader;

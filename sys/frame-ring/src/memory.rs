@@ -416,6 +416,8 @@ impl Drop for MirroredData {
 pub enum HugePages {
     /// Both views are mapped by 2 MiB pages.
     Collapsed,
+    /// It lies on hugetlbfs, in pages that were set aside for it.
+    Reserved,
     /// Less than 2 MiB.
     TooSmall,
     /// The kernel said no with this `errno`; the ring works with small pages.

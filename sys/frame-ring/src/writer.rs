@@ -16,7 +16,8 @@ use crate::bell::BellWriter;
 use crate::crash::{Step, point};
 use crate::descriptor::{Discontinuity, FrameDescriptor};
 use crate::layout::{self, Header, NONE, SLOT_WORDS, State};
-use crate::memory::{HugePages, MirroredData, SharedWords};
+use crate::memory::{MirroredData, SharedWords};
+use crate::placement::Placement;
 use crate::wake::WakeTarget;
 
 /// The frame would exceed `frame_size_max`; nothing was appended.
@@ -82,7 +83,7 @@ pub struct Writer {
     key_seq: u64,
     private: Private,
     // Cold.
-    huge_pages: HugePages,
+    placement: Placement,
     directory: PathBuf,
     lock: File,
 }
@@ -98,7 +99,7 @@ impl Writer {
         data: MirroredData,
         header: Header,
         private: Private,
-        huge_pages: HugePages,
+        placement: Placement,
         directory: &Path,
         lock: File,
     ) -> Self {
@@ -114,7 +115,7 @@ impl Writer {
             key_seq: NONE,
             private,
             header,
-            huge_pages,
+            placement,
             directory: directory.to_owned(),
             lock,
         }
@@ -417,10 +418,10 @@ impl Writer {
         &self.header
     }
 
-    /// What became of the wish for huge pages.
+    /// What became of the wishes about its memory.
     #[must_use]
-    pub fn huge_pages(&self) -> HugePages {
-        self.huge_pages
+    pub fn placement(&self) -> Placement {
+        self.placement
     }
 
     /// Where the ring was when it was made or taken up.

@@ -238,6 +238,12 @@ pub fn read_numa_node(root: &Path, core: usize) -> Option<usize> {
     })
 }
 
+/// NUMA nodes with memory; 0 where the kernel knows none.
+pub fn read_numa_node_count(root: &Path) -> usize {
+    let list = read_line(root, "sys/devices/system/node/has_memory").unwrap_or_default();
+    parse_core_list(&list).len()
+}
+
 /// Cores the scheduler leaves alone.
 pub fn read_isolated_cores(root: &Path) -> Vec<usize> {
     let list = read_line(root, "sys/devices/system/cpu/isolated").unwrap_or_default();
@@ -311,6 +317,7 @@ mod tests {
             ("sys/devices/system/cpu/cpu10/cpufreq/scaling_governor", "powersave\n"),
             ("sys/devices/system/cpu/cpu2/cpufreq/scaling_governor", "performance\n"),
             ("sys/devices/system/cpu/cpu2/node1/x", ""),
+            ("sys/devices/system/node/has_memory", "0-1\n"),
             ("sys/devices/system/cpu/cpufreq/x", ""),
             ("sys/devices/system/cpu/isolated", "2-4,10\n"),
             ("dev/shm/x", ""),
@@ -335,6 +342,7 @@ mod tests {
         assert_eq!(facts.governors, [(2, "performance".into()), (10, "powersave".into())]);
         assert_eq!(facts.isolated_cores, [2, 3, 4, 10]);
         assert_eq!(read_numa_node(root.path(), 2), Some(1));
+        assert_eq!(read_numa_node_count(root.path()), 2);
         assert_eq!(read_numa_node(root.path(), 10), None);
         assert!(facts.shared_memory.unwrap().total > 0);
     }
