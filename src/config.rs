@@ -271,9 +271,33 @@ pub struct Output {
     pub hugetlbfs: Option<PathBuf>,
     /// Write a CRC32C with every frame.
     pub crc: bool,
+    /// Who reads without the right to the files.
+    pub broker: Broker,
     /// How long rings of an ended stream stay for their readers.
     #[serde(with = "duration")]
     pub retention: Duration,
+}
+
+/// `output.broker`: a Unix socket that hands rings to readers whom the file modes keep out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Broker {
+    /// Where it listens, in a directory that is there and that readers may enter; none: there is no broker.
+    pub socket: Option<PathBuf>,
+    /// Connections at a time. One user has a quarter of them at most.
+    pub max_connections: u32,
+    /// Who may read the streams that name nobody themselves.
+    pub readers: Readers,
+}
+
+/// Users and groups, by their numbers. A group counts if it is the reader's effective one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Readers {
+    /// Users.
+    pub uids: Vec<u32>,
+    /// Groups.
+    pub gids: Vec<u32>,
 }
 
 /// `control`: the HTTP endpoint.
@@ -305,6 +329,8 @@ pub struct Stream {
     pub rtp: Option<StreamRtp>,
     /// Other ways that it comes by, whatever stands there: not yet in effect.
     pub redundancy: Option<Value>,
+    /// Who may read it through the broker, in place of `output.broker.readers`.
+    pub readers: Option<Readers>,
 }
 
 /// `streams.NAME.rtp`: an RTP input or raw transport stream on a port of its own.
@@ -467,8 +493,15 @@ impl Default for Output {
             huge_pages: true,
             hugetlbfs: None,
             crc: false,
+            broker: Broker::default(),
             retention: Duration::from_secs(60),
         }
+    }
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self { socket: None, max_connections: 64, readers: Readers::default() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The commands as a person or a script runs them: exit codes, fields and values, bytes.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -528,7 +528,7 @@ fn slots_are_dumped_with_their_payloads() {
 #[test]
 fn rings_are_looked_into_by_any_member_of_the_readers_group() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can become another user");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: only root can become another user");
         return;
     }
     let parent = root();
@@ -550,6 +550,63 @@ fn rings_are_looked_into_by_any_member_of_the_readers_group() {
     let stranger = as_other("12345");
     assert_eq!(stranger.status.code(), Some(1));
     assert!(text(&stranger.stderr).contains("Permission denied"), "{}", text(&stranger.stderr));
+}
+
+#[test]
+fn a_user_who_may_not_open_the_files_reads_what_the_broker_allows() {
+    use headworks::config::Readers;
+    use headworks::output::{Broker, BrokerOptions};
+
+    if !rustix::process::geteuid().is_root() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: only root can become another user");
+        return;
+    }
+    let parent = root();
+    std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let root = parent.path().join("rings");
+    headworks_frame_ring::directory::create_root(&root, "nogroup").unwrap();
+    let (mut feed, mut video, mut audio) = two_rings(&root);
+    let mut other = Feed::new(&root, "cam2");
+    let mut of_other = other.track("video0", TrackKind::Video, *b"h264");
+    other.picture(&mut of_other, 0);
+    feed.end(&mut video);
+    feed.end(&mut audio);
+    let socket = parent.path().join("broker");
+    let by_stream = [("cam1", vec![12_345], vec![]), ("cam2", vec![], vec![7_777])];
+    let options = BrokerOptions {
+        socket: socket.clone(),
+        root: root.clone(),
+        max_connections: 64,
+        readers: Readers::default(),
+        by_stream: by_stream.map(|(name, uids, gids)| (name.to_owned(), Readers { uids, gids })).into(),
+    };
+    let broker = Broker::start(options).unwrap();
+    let tap = |uid: &str, gid: &str, arguments: &[&str]| {
+        Command::new("setpriv")
+            .args(["--reuid", uid, "--regid", gid, "--clear-groups", env!("CARGO_BIN_EXE_headworks"), "tap"])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let through = ["--broker", socket.to_str().unwrap(), "--from", "oldest", "--timeout", "20", "--json"];
+    let directly = tap("12345", "12345", &["cam1", "--root", root.to_str().unwrap(), "--timeout", "1"]);
+    assert_ne!(directly.status.code(), Some(0));
+    assert!(text(&directly.stderr).contains("Permission denied"), "{}", text(&directly.stderr));
+    let all = tap("12345", "12345", &[&["cam1"], &through[..]].concat());
+    assert_eq!(all.status.code(), Some(0), "{}", text(&all.stderr));
+    assert_eq!(objects(&all).len(), 126);
+    assert!(objects(&all).iter().any(|frame| frame["crc32c"] == format!("{:08x}", crc32c::crc32c(&picture_bytes(70)))));
+    for (uid, gid, stream) in [("12346", "12345", "cam1"), ("12345", "12345", "cam2"), ("12346", "1", "cam3")] {
+        let refused = tap(uid, gid, &[&[stream], &through[..]].concat());
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+        let said = text(&refused.stderr);
+        assert!(said.contains("the broker says that this user may not read the stream"), "{said}");
+    }
+    let of_group = tap("12346", "7777", &[&["cam2", "--frames", "1"], &through[..]].concat());
+    assert_eq!((of_group.status.code(), objects(&of_group).len()), (Some(0), 1));
+    drop(broker);
+    let gone = tap("12345", "12345", &["cam1", "--broker", socket.to_str().unwrap(), "--timeout", "0.2"]);
+    assert_eq!(gone.status.code(), Some(3), "{}", text(&gone.stderr));
 }
 
 /// Ports that were free a moment ago: SRT, RTP, RTCP, control.

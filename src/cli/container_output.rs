@@ -1,7 +1,6 @@
 //! What `headworks tap --format` writes: the frames of its reader, put into a container.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use super::table::printable;
 use crate::egress::remux::{Container, Remux, SourceTrack};
@@ -38,10 +37,9 @@ impl ContainerOutput {
     }
 
     /// The next track of the reader, by its index.
-    pub(super) fn add_track(&mut self, track: &TrackReader, stream_directory: &Path) {
+    pub(super) fn add_track(&mut self, track: &TrackReader, description: Option<&StreamDescriptor>) {
         let header = track.ring().header();
-        let description = StreamDescriptor::read(stream_directory).ok();
-        let described = description.as_ref().and_then(|it| it.tracks.iter().find(|known| known.name == track.name()));
+        let described = description.and_then(|it| it.tracks.iter().find(|known| known.name == track.name()));
         let number = self.remux.add_track(SourceTrack {
             name: printable(track.name()),
             codec: header.codec.to_le_bytes(),

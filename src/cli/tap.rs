@@ -14,10 +14,12 @@ use super::container_output::ContainerOutput;
 use super::table::printable;
 use crate::egress::remux::Container;
 use crate::output::reader::bell::BellError;
+use crate::output::reader::broker::Broker;
 use crate::output::reader::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
 use crate::output::reader::directory::{encode_name, list_tracks};
 use crate::output::reader::layout::{NONE, TrackKind};
 use crate::output::reader::reader::{Frame, Start};
+use crate::output::reader::stream_descriptor::StreamDescriptor;
 use crate::output::reader::stream_reader::{StreamEvent, StreamNext, StreamOpenError, StreamReader};
 
 /// Between two looks for a stream that is not there yet.
@@ -54,6 +56,9 @@ Examples:
 starts anew, and go on without a jump then. mpegts has data too, marks damaged frames (transport_error_indicator), and takes \
 tracks that come later; matroska has pictures and sound, and counts from 0.
 
+--broker is for users whom the modes of the files keep out: the appliance hands them the rings that output.broker.readers or \
+streams.NAME.readers allow.
+
 Exit codes: 0 --frames reached or the stream ended, 1 error, 2 usage, 3 --timeout passed first";
 
 /// Read a stream's frames from shared memory
@@ -86,6 +91,9 @@ pub struct TapArguments {
     /// What --out is to hold
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     format: Format,
+    /// Read through the broker that listens there (output.broker.socket), where this user has no right to the files
+    #[arg(long, value_name = "SOCKET")]
+    broker: Option<PathBuf>,
     #[command(flatten)]
     root: RootArgument,
 }
@@ -295,7 +303,12 @@ impl Tap {
         let began = Instant::now();
         let mut told = false;
         loop {
-            let source = match StreamReader::open(&self.directory, start, self.only.as_deref()) {
+            let only = self.only.as_deref();
+            let opened = match self.broker() {
+                Some(broker) => StreamReader::open_through(broker, start, only),
+                None => StreamReader::open(&self.directory, start, only),
+            };
+            let source = match opened {
                 Ok(mut reader) => {
                     reader.verify_checksums(true);
                     return Ok(Some(reader));
@@ -311,16 +324,28 @@ impl Tap {
             let may_be_half_made =
                 matches!(source, StreamOpenError::Bell(BellError::Layout(_))) && began.elapsed() < HALF_MADE_MAX;
             if !is_absent && !may_be_half_made {
-                return Err(TapError::Open { path: self.directory.clone(), source });
+                let path = self.arguments.broker.as_ref().unwrap_or(&self.directory).clone();
+                return Err(TapError::Open { path, source });
             }
             if self.is_over() {
                 return Ok(None);
             }
             if !std::mem::replace(&mut told, true) {
-                eprintln!("waiting for {} in {}", self.stream, self.arguments.root.root.display());
+                eprintln!("waiting for {} in {}", self.stream, self.place().display());
             }
             std::thread::sleep(OPEN_INTERVAL);
         }
+    }
+
+    fn description(&self) -> Option<StreamDescriptor> {
+        match self.broker() {
+            Some(broker) => StreamDescriptor::read_from(&broker.description().ok()?).ok(),
+            None => StreamDescriptor::read(&self.directory).ok(),
+        }
+    }
+
+    fn broker(&self) -> Option<Broker> {
+        Some(Broker::new(self.arguments.broker.as_deref()?, &self.stream))
     }
 
     fn read(&mut self, reader: &mut StreamReader, start: Start) -> Result<Stop, TapError> {
@@ -412,8 +437,9 @@ impl Tap {
             lapped: 0,
             awaiting_key: start == Start::Key && header.kind == TrackKind::Video,
         });
+        let description = self.container.is_some().then(|| self.description()).flatten();
         if let Some(container) = &mut self.container {
-            container.add_track(track, &self.directory);
+            container.add_track(track, description.as_ref());
             return Ok(());
         }
         let first = &self.tracks[0].name;
@@ -456,6 +482,11 @@ impl Tap {
         printable(&format!("{}/{}", self.stream, self.tracks[index].name))
     }
 
+    /// Where streams are looked for.
+    fn place(&self) -> &Path {
+        self.arguments.broker.as_deref().unwrap_or(&self.arguments.root.root)
+    }
+
     fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
@@ -464,6 +495,7 @@ impl Tap {
     fn timed_out(&self) -> Exit {
         let wanted = self.arguments.frames.map(|most| format!(" of {most}")).unwrap_or_default();
         let found = match (&self.only, list_tracks(&self.directory)) {
+            _ if self.arguments.broker.is_some() => String::new(),
             (_, Err(_)) => format!("; there is no stream {} in {}", self.stream, self.arguments.root.root.display()),
             (Some(track), Ok(tracks)) if !tracks.contains(track) => {
                 format!("; {} has no track {track} (it has: {})", self.stream, tracks.join(", "))

@@ -34,7 +34,7 @@ impl Config {
                 ));
             }
         }
-        let checks: [(bool, &str, &str); 13] = [
+        let checks: [(bool, &str, &str); 15] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -49,6 +49,20 @@ impl Config {
             ),
             (ingestion.srt.max_bandwidth >= 100_000, "ingestion.srt.max_bandwidth", "is below 100000 bits per second"),
             ((1..=4_096).contains(&ingestion.max_connections), "ingestion.max_connections", "must be 1 to 4096"),
+            (
+                self.output
+                    .broker
+                    .socket
+                    .as_ref()
+                    .is_none_or(|it| it.is_absolute() && !it.starts_with(&self.output.root)),
+                "output.broker.socket",
+                "must be an absolute path outside output.root, which its readers cannot enter",
+            ),
+            (
+                (1..=1_024).contains(&self.output.broker.max_connections),
+                "output.broker.max_connections",
+                "must be 1 to 1024",
+            ),
             (
                 (4_096..=1 << 28).contains(&ingestion.frame.max_frame_size),
                 "ingestion.frame.max_frame_size",

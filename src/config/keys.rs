@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, Stream, StreamRtp};
+use super::{Config, ConfigError, Readers, Stream, StreamRtp};
 
 /// Refuses a key that does not exist, with the known key that is most like it.
 pub(super) fn check_known(key: &str, place: &str) -> Result<(), ConfigError> {
@@ -43,7 +43,10 @@ pub(super) fn generic_key(key: &str) -> String {
 fn known_keys() -> Vec<String> {
     let mut keys = Vec::new();
     let template = Config {
-        streams: BTreeMap::from([("*".to_owned(), Stream { rtp: Some(StreamRtp::default()), ..Stream::default() })]),
+        streams: BTreeMap::from([(
+            "*".to_owned(),
+            Stream { rtp: Some(StreamRtp::default()), readers: Some(Readers::default()), ..Stream::default() },
+        )]),
         ..Config::default()
     };
     let value = serde_json::to_value(template).expect("a configuration can be written as JSON");

@@ -158,6 +158,17 @@ fn a_passphrase_of_the_wrong_length_is_refused_by_name() {
 }
 
 #[test]
+fn readers_of_the_broker_can_reach_its_socket() {
+    for socket in ["broker", "/dev/shm/headworks/broker"] {
+        let error = load_assignments(&[&format!("output.broker.socket={socket}")]).unwrap_err();
+        assert!(error.contains("output.broker.socket: must be an absolute path outside output.root"), "{error}");
+    }
+    let readers = ["output.broker.socket=/run/headworks/broker", "streams.cam1.readers.gids=[7]"];
+    let config = load_assignments(&readers).unwrap();
+    assert_eq!(config.streams["cam1"].readers.as_ref().unwrap().gids, [7]);
+}
+
+#[test]
 fn the_environment_wins_over_the_file_and_flags_over_both() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"ingestion: {srt: {port: 1000, latency: 200ms}}").unwrap();

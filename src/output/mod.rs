@@ -1,5 +1,6 @@
 //! Floor 4: frames into rings, and the directory that readers find them by.
 
+pub mod broker;
 pub mod directory;
 pub mod frame_ring;
 pub mod housekeeping;
@@ -7,6 +8,7 @@ mod memory;
 pub mod reader;
 pub mod waker;
 
+pub use broker::{Broker, BrokerOptions};
 pub use directory::{OutputOptions, RingDirectory, StreamOutput};
 pub use frame_ring::{StreamRings, TrackReady};
 pub use housekeeping::Housekeeping;

@@ -20,8 +20,9 @@ use super::net::{NetOptions, PortSet, SocketRole, SocketsError};
 use super::plan::MemoryPlan;
 use super::turn::{Shard, ShardOptions};
 use crate::config::{Config, PayloadFormat};
+use crate::output::broker::BrokerError;
 use crate::output::directory::DirectoryError;
-use crate::output::{Housekeeping, OutputOptions, RingDirectory, Waker};
+use crate::output::{Broker, BrokerOptions, Housekeeping, OutputOptions, RingDirectory, Waker};
 use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{Encoding, PayloadFormat as RtpFormat, PayloadTypes};
 
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The rings' directory cannot be used.
     #[error("output.root: {0}")]
     Directory(#[from] DirectoryError),
+    /// The broker cannot listen.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// An SDP file is of no use.
     #[error(transparent)]
     Description(#[from] DescriptionError),
@@ -133,6 +137,7 @@ pub struct Appliance {
     housekeeping_thread: JoinHandle<()>,
     desk: Arc<Desk>,
     _ports: PortSet,
+    _broker: Option<Broker>,
     _lock: InstanceLock,
     started: Started,
 }
@@ -175,6 +180,7 @@ impl Appliance {
         let directory = Arc::new(RingDirectory::prepare(output, waker.clone())?);
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
         directory.sweep();
+        let broker = BrokerOptions::from_config(&config).map(Broker::start).transpose()?;
         let mut ports = PortSet::open(&described, cores.len())?;
         for section in &described.left_out {
             tracing::warn!("{section}");
@@ -259,6 +265,7 @@ impl Appliance {
             housekeeping_thread,
             desk,
             _ports: ports,
+            _broker: broker,
             _lock: lock,
             started,
         })

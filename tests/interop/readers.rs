@@ -1,11 +1,12 @@
 //! Readers in other languages (`sys/frame-ring`): C by `headworks.h`, Python by its package; and the commands that README.md gives.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use crate::appliance::Appliance;
+use crate::appliance::{Appliance, BINARY, as_ordinary_user, must_end};
 use crate::clips::{Clip, TONE_48K, VIDEO, clip, directory, run};
 use crate::python;
 use crate::senders;
@@ -62,6 +63,40 @@ fn c_and_python_read_hevc_with_open_gops_bit_exact() {
         &[VIDEO],
         "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params log-level=error:keyint=20:open-gop=1:bframes=3 -b:v 2M",
     ));
+}
+
+#[test]
+fn a_user_whom_the_file_modes_keep_out_reads_through_the_broker_what_is_his() {
+    const REFUSED: &str = "the broker says that this user may not read the stream";
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = place.path().join("broker");
+    let setting = format!("output.broker.socket={}", socket.display());
+    let ordinary = "streams.cam1.readers.uids=[65534]";
+    let appliance = Appliance::start(&[&setting, ordinary, "streams.cam2.readers={uids: [1], gids: [65533]}"]);
+    let clip = clip("progressive", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k"));
+    let tap = |stream: &str| {
+        let mut command = Command::new(BINARY);
+        command.args(["tap", stream, "--from", "oldest", "--json", "--hash", "sha256", "--timeout", "60"]);
+        command
+    };
+    let through = |stream: &str| {
+        let mut command = tap(stream);
+        command.arg("--broker").arg(&socket);
+        command
+    };
+    // It waits for the stream, and is handed each track as it comes.
+    let reader = Tap::run(&mut as_ordinary_user(&through("cam1")));
+    senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
+    clip.reference.compare("through the broker", &reader.wait_for(clip.reference.packet_count()));
+
+    let (status, said) = must_end(&mut as_ordinary_user(tap("cam1").arg("--root").arg(appliance.root.path())));
+    assert!(status.code() == Some(1) && said.contains("Permission denied"), "{status} {said}");
+    // Of another's stream, and of one that is not there, the same is said.
+    for stream in ["cam2", "cam3"] {
+        let (status, said) = must_end(&mut as_ordinary_user(&through(stream)));
+        assert!(status.code() == Some(1) && said.contains(REFUSED), "{status} {said}");
+    }
 }
 
 /// The blocks of README.md in this language that speak of a reader.

@@ -278,9 +278,16 @@ impl BellReader {
     /// # Errors
     /// [`BellError`].
     pub fn open(stream_directory: &Path) -> Result<Self, BellError> {
-        let file = open_shared(&open_directory(stream_directory)?, "bell", false)?;
-        let head = judge_head(&file)?;
-        Ok(Self { words: Arc::new(SharedWords::read_only(&file, SIZE)?), stream_uuid: head.stream_uuid })
+        Self::from_file(&open_shared(&open_directory(stream_directory)?, "bell", false)?)
+    }
+
+    /// Opens a bell by its file, e.g. a descriptor received from a broker.
+    ///
+    /// # Errors
+    /// [`BellError`].
+    pub fn from_file(file: &File) -> Result<Self, BellError> {
+        let head = judge_head(file)?;
+        Ok(Self { words: Arc::new(SharedWords::read_only(file, SIZE)?), stream_uuid: head.stream_uuid })
     }
 
     /// Names this bell for ever: another one in its place has another.
@@ -397,6 +404,11 @@ fn encode_head(boot_id: [u8; 16], stream_uuid: [u8; 16]) -> [u8; 64] {
 struct Head {
     boot_id: [u8; 16],
     stream_uuid: [u8; 16],
+}
+
+/// The UUID in a bell's file.
+pub(crate) fn stream_uuid_of(file: &File) -> Result<[u8; 16], BellError> {
+    Ok(judge_head(file)?.stream_uuid)
 }
 
 fn judge_head(file: &File) -> Result<Head, BellError> {

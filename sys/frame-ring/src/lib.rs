@@ -8,6 +8,7 @@
 //! - [`reader`]: the checks that make a frame believable;
 //! - [`builder`]: making a ring, taking up a ring that a dead process left, putting one in another's place;
 //! - [`bell`], [`stream_reader`]: what holds the tracks of one stream together, and who reads them in commit order;
+//! - [`broker`]: reading by descriptors that another process hands out;
 //! - [`wake`]: the futex, and the handle a waker thread needs;
 //! - [`notifier`]: a ring or stream in an event loop;
 //! - [`descriptor`], [`stream_descriptor`]: what is said about a frame and a stream (`schema/headworks.capnp`);
@@ -47,6 +48,7 @@
 compile_error!("the layout of the ring is little-endian");
 
 pub mod bell;
+pub mod broker;
 pub mod builder;
 pub mod copy;
 pub mod crash;

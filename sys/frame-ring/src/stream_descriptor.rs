@@ -258,7 +258,14 @@ impl StreamDescriptor {
     /// # Errors
     /// [`StreamDescriptorError`].
     pub fn read(stream_directory: &Path) -> Result<Self, StreamDescriptorError> {
-        let file = open_shared(&open_directory(stream_directory)?, NAME, false)?;
+        Self::read_from(&open_shared(&open_directory(stream_directory)?, NAME, false)?)
+    }
+
+    /// Reads it from its file, e.g. a descriptor received from a broker.
+    ///
+    /// # Errors
+    /// [`StreamDescriptorError`].
+    pub fn read_from(file: &fs::File) -> Result<Self, StreamDescriptorError> {
         let mut bytes = Vec::new();
         file.take(SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Self::decode(&bytes)

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::bell::{BellError, BellReader};
+use crate::broker::Broker;
 use crate::builder::open_directory;
 use crate::directory::list_tracks;
 use crate::layout::{State, TrackKind};
@@ -142,11 +143,8 @@ impl TrackReader {
 /// A reader of all tracks of a stream, or of some.
 #[derive(Debug)]
 pub struct StreamReader {
-    /// As it was given: what has this name is read.
-    name: PathBuf,
-    /// The directory by its descriptor: when another one takes its name, these rings still belong to this bell.
-    directory: PathBuf,
-    _handle: OwnedFd,
+    origin: Origin,
+    files: Files,
     bell: BellReader,
     notified: Source,
     only: Option<String>,
@@ -161,6 +159,59 @@ pub struct StreamReader {
     life: Life,
 }
 
+/// How the stream was named: what has this name is read.
+#[derive(Debug)]
+enum Origin {
+    Directory(PathBuf),
+    /// Another process, which may read it.
+    Broker(Broker),
+}
+
+/// The files of the bell being read: when others take their name, these rings still belong to it.
+#[derive(Debug)]
+enum Files {
+    /// By the descriptor of their directory.
+    Directory { path: PathBuf, _handle: OwnedFd },
+    /// By the number of their bell.
+    Broker { broker: Broker, stream_uuid: [u8; 16] },
+}
+
+impl Origin {
+    fn open(&self) -> Result<(Files, BellReader), BellError> {
+        match self {
+            Self::Directory(name) => {
+                let handle = open_directory(name)?;
+                let path = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+                let bell = BellReader::open(&path)?;
+                Ok((Files::Directory { path, _handle: handle }, bell))
+            }
+            Self::Broker(broker) => {
+                let bell = BellReader::from_file(&broker.bell()?)?;
+                Ok((Files::Broker { broker: broker.clone(), stream_uuid: bell.stream_uuid() }, bell))
+            }
+        }
+    }
+}
+
+impl Files {
+    fn tracks(&self) -> io::Result<Vec<String>> {
+        match self {
+            Self::Directory { path, .. } => list_tracks(path),
+            Self::Broker { broker, stream_uuid } => broker.tracks(*stream_uuid),
+        }
+    }
+
+    fn ring(&self, track: &str, start: Start) -> Result<Reader, OpenError> {
+        match self {
+            Self::Directory { path, .. } => Reader::open(&path.join(track), start),
+            Self::Broker { broker, stream_uuid } => {
+                let (ctl, data) = broker.ring(track, *stream_uuid)?;
+                Reader::from_files(&ctl, &data, start)
+            }
+        }
+    }
+}
+
 impl StreamReader {
     /// Opens the stream in `directory`: all its tracks, or only the one named. With [`Start::Key`] and [`Start::OldestKey`] the video
     /// tracks begin at a random access point and the others with what was committed after the first of these.
@@ -168,12 +219,23 @@ impl StreamReader {
     /// # Errors
     /// [`StreamOpenError`]. A ring that cannot be opened is left out, and tried again when the tracks change.
     pub fn open(directory: &Path, start: Start, only: Option<&str>) -> Result<Self, StreamOpenError> {
-        let name = std::path::absolute(directory)?;
-        let (handle, directory, bell) = open_bell(&name)?;
+        Self::of(Origin::Directory(std::path::absolute(directory)?), start, only)
+    }
+
+    /// As [`StreamReader::open`], through a broker that may read what this user may not. When tracks have come or another stream has
+    /// this one's name it is asked again, and [`StreamReader::next`] may take 2 s longer if it does not answer.
+    ///
+    /// # Errors
+    /// [`StreamOpenError`], of the kinds that [`Broker::bell`] tells.
+    pub fn open_through(broker: Broker, start: Start, only: Option<&str>) -> Result<Self, StreamOpenError> {
+        Self::of(Origin::Broker(broker), start, only)
+    }
+
+    fn of(origin: Origin, start: Start, only: Option<&str>) -> Result<Self, StreamOpenError> {
+        let (files, bell) = origin.open()?;
         let mut reader = Self {
-            name,
-            directory,
-            _handle: handle,
+            origin,
+            files,
             generation: bell.tracks_generation(),
             notified: Arc::new(Mutex::new(bell.wake_target())),
             bell,
@@ -239,12 +301,11 @@ impl StreamReader {
     /// Opens the rings not yet known, and those that took the place of a superseded one.
     fn scan(&mut self, start: Start) -> io::Result<()> {
         self.scanned = Instant::now();
-        let names = list_tracks(&self.directory)?;
+        let names = self.files.tracks()?;
         for name in &names {
             if self.only.as_ref().is_some_and(|only| only != name) {
                 continue;
             }
-            let path = self.directory.join(name);
             let known = self.tracks.iter().rposition(|track| track.name == *name && track.is_known());
             if let Some(index) = known {
                 let track = &mut self.tracks[index];
@@ -267,7 +328,7 @@ impl StreamReader {
                     _ => continue,
                 }
             }
-            let mut ring = match Reader::open(&path, start) {
+            let mut ring = match self.files.ring(name, start) {
                 Ok(ring) => ring,
                 Err(OpenError::Io(_) | OpenError::Layout(_)) => continue,
             };
@@ -303,7 +364,7 @@ impl StreamReader {
 
     /// Goes on in the directory that has the stream's name now; false if that is the one being read, or none.
     fn open_again(&mut self) -> bool {
-        let Ok((handle, directory, bell)) = open_bell(&self.name) else {
+        let Ok((files, bell)) = self.origin.open() else {
             return false;
         };
         if bell.stream_uuid() == self.bell.stream_uuid() {
@@ -311,7 +372,7 @@ impl StreamReader {
         }
         *lock(&self.notified) = bell.wake_target();
         (self.generation, self.life, self.stalled_told) = (bell.tracks_generation(), Life::new(), false);
-        (self._handle, self.directory, self.bell) = (handle, directory, bell);
+        (self.files, self.bell) = (files, bell);
         self.tracks.iter_mut().for_each(|track| track.standing = Standing::Left);
         self.events.push_back(StreamEvent::Superseded);
         let _ = self.scan(Start::Oldest);
@@ -442,13 +503,6 @@ impl StreamReader {
         self.bell.wait(seen, left);
         Ok(())
     }
-}
-
-fn open_bell(name: &Path) -> Result<(OwnedFd, PathBuf, BellReader), BellError> {
-    let handle = open_directory(name)?;
-    let directory = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
-    let bell = BellReader::open(&directory)?;
-    Ok((handle, directory, bell))
 }
 
 /// Looked at after a final state was seen: nothing is left in the ring.

@@ -128,7 +128,7 @@ fn a_ring_on_hugetlbfs_is_read_taken_up_and_removed_like_any_other() {
     fs::create_dir(&stranger).unwrap();
     assert_eq!(placement::sweep_hugetlbfs(pages.path(), root.path()).unwrap(), 0);
     placement::remove(&stream).unwrap();
-    assert_eq!(pages.files(), [stranger.clone()]);
+    assert_eq!(pages.files(), std::slice::from_ref(&stranger));
     // A reader keeps what it has mapped.
     assert_eq!(reader.backing().unwrap().huge, 2 * HUGE);
     drop(reader);
@@ -138,7 +138,7 @@ fn a_ring_on_hugetlbfs_is_read_taken_up_and_removed_like_any_other() {
     fs::remove_dir_all(&lost).unwrap();
     assert_eq!(pages.files().len(), 2);
     assert_eq!(placement::sweep_hugetlbfs(pages.path(), root.path()).unwrap(), 1);
-    assert_eq!(pages.files(), [stranger.clone()]);
+    assert_eq!(pages.files(), std::slice::from_ref(&stranger));
     fs::remove_dir(stranger).unwrap();
 }
 
