@@ -630,12 +630,27 @@ impl RingDirectory {
 fn prepare_hugetlbfs(mount: &Path, options: &OutputOptions) -> Option<PathBuf> {
     // Of one root alone, so that another appliance's payloads are not swept.
     let directory = mount.join(names::encode_name(&options.root.to_string_lossy()));
-    match names::create_root(&directory, &options.group) {
+    match judge_hugetlbfs(mount)
+        .and_then(|()| names::create_root(&directory, &options.group).map_err(|error| error.to_string()))
+    {
         Ok(_) => Some(directory),
         Err(error) => {
             tracing::warn!("output.hugetlbfs is not used, rings lie on tmpfs: {error}");
             None
         }
+    }
+}
+
+/// Whether a directory is on hugetlbfs.
+///
+/// # Errors
+/// Why not.
+pub fn judge_hugetlbfs(mount: &Path) -> Result<(), String> {
+    let shown = mount.display();
+    match placement::huge_page_size(mount) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(format!("{shown} is on another file system")),
+        Err(error) => Err(format!("{shown}: {error}")),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::media::TrackKind;
 use crate::media::timestamp::CLOCK_RATE_90_KHZ;
 use crate::output::OutputOptions;
+use crate::output::directory::judge_hugetlbfs;
 use crate::output::reader::directory::{RootError, check_root};
 
 /// The oldest kernel whose io_uring has what the packet ring needs (deferred task work, multishot `recvmsg`).
@@ -90,7 +91,6 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     findings.extend(judge_limits(&facts, config));
     findings.push(judge_socket_buffers(&facts, config));
     findings.extend(judge_huge_pages(&facts, config));
-    findings.extend(judge_ring_pages(&facts, config));
     let (shards, named) = match &cores {
         Ok(cores) => (cores.len().max(1), cores.iter().flatten().copied().collect()),
         Err(_) => (1, Vec::new()),
@@ -113,6 +113,8 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     findings.push(judge_memory(config, &plan, memory_available()));
     findings.push(judge_shared_memory(config, space_of(&config.output.root)));
     findings.push(judge_root(&config.output.root));
+    findings.extend(judge_ring_mount(config));
+    findings.extend(judge_ring_pages(&facts, config, shards));
     findings
 }
 
@@ -265,18 +267,38 @@ fn judge_huge_pages(facts: &HostFacts, config: &Config) -> Vec<Finding> {
     vec![Finding::new("huge pages", format!("{found} in shared memory, {reserved} free reserved pages"), wanted, fault)]
 }
 
-/// Whether the rings that are made ahead fit the pages set aside for them.
-fn judge_ring_pages(facts: &HostFacts, config: &Config) -> Option<Finding> {
+/// Whether the rings that are made ahead fit the pages set aside, of which packet memory takes its own before.
+fn judge_ring_pages(facts: &HostFacts, config: &Config, shards: usize) -> Option<Finding> {
+    const PAGE: u64 = 2 << 20;
     let mount = config.output.hugetlbfs.as_ref()?;
     let output = OutputOptions::from_config(config);
-    let ring = output.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ).capacity().div_ceil(2 << 20);
-    let wanted = ring * output.pool_size as u64;
+    let ring = output.ring_spec(TrackKind::Video, *b"h264", CLOCK_RATE_90_KHZ).capacity().div_ceil(PAGE);
+    let plan = MemoryPlan::new(config, shards);
+    let at_start = plan.items.iter().filter(|item| item.taken == Taken::AtStart && config.output.huge_pages);
+    let shards = shards as u64;
+    let packets: u64 = at_start.map(|item| shards * (item.bytes / shards).div_ceil(PAGE)).sum();
+    let rings = ring * output.pool_size as u64;
+    let wanted = rings + packets;
     let (total, free) = facts.huge_pages.map_or((0, 0), |pages| (pages.total, pages.free));
     let cure = format!("sysctl -w vm.nr_hugepages={}", total - free + wanted);
     let fault = (free < wanted).then_some((Severity::Degraded, cure));
-    let wanted =
-        format!("{wanted} pages of 2 MiB for {} video rings (output.hugetlbfs {})", output.pool_size, mount.display());
+    let wanted = format!(
+        "{wanted} pages of 2 MiB: {rings} for {} video rings (output.hugetlbfs {}), {packets} for packets",
+        output.pool_size,
+        mount.display()
+    );
     Some(Finding::new("pages for rings", format!("{free} free"), wanted, fault))
+}
+
+/// Whether rings can be on hugetlbfs, where that is asked for.
+fn judge_ring_mount(config: &Config) -> Option<Finding> {
+    let mount = config.output.hugetlbfs.as_ref()?;
+    let cure = format!("mount -t hugetlbfs none {}", mount.display());
+    let (found, fault) = match judge_hugetlbfs(mount) {
+        Ok(()) => (format!("{} is hugetlbfs", mount.display()), None),
+        Err(reason) => (reason, Some((Severity::Degraded, cure))),
+    };
+    Some(Finding::new("mount for rings", found, "a mount of hugetlbfs (output.hugetlbfs)", fault))
 }
 
 fn judge_cores(facts: &HostFacts, cores: &[usize]) -> Vec<Finding> {
@@ -470,15 +492,28 @@ mod tests {
         assert_eq!(limits[0].cure.as_deref(), Some("ulimit -n 1136 (systemd: LimitNOFILE=1136)"));
         assert_eq!(limits.iter().map(|it| it.severity).max(), Some(Severity::Degraded));
         assert_eq!(judge_huge_pages(&facts(), &config)[0].severity, Severity::Advice);
-        assert_eq!(judge_ring_pages(&facts(), &config), None);
+        assert_eq!(judge_ring_pages(&facts(), &config, 1), None);
         let mut on_hugetlbfs = config.clone();
         on_hugetlbfs.output.hugetlbfs = Some("/dev/hugepages".into());
         on_hugetlbfs.ingestion.buffer.pool_size = 2;
-        let finding = judge_ring_pages(&facts(), &on_hugetlbfs).unwrap();
+        let pages = judge_ring_pages(&facts(), &on_hugetlbfs, 2).unwrap();
+        assert!(
+            pages
+                .wanted
+                .ends_with(" pages of 2 MiB: 64 for 2 video rings (output.hugetlbfs /dev/hugepages), 26 for packets"),
+            "{}",
+            pages.wanted
+        );
+        on_hugetlbfs.output.huge_pages = false;
+        let finding = judge_ring_pages(&facts(), &on_hugetlbfs, 2).unwrap();
         assert_eq!(
             (finding.severity, finding.cure.as_deref()),
             (Severity::Degraded, Some("sysctl -w vm.nr_hugepages=64"))
         );
+        on_hugetlbfs.output.hugetlbfs = Some("/proc".into());
+        let mount = judge_ring_mount(&on_hugetlbfs).unwrap();
+        assert_eq!((mount.found.as_str(), mount.severity), ("/proc is on another file system", Severity::Degraded));
+        assert_eq!(mount.cure.as_deref(), Some("mount -t hugetlbfs none /proc"));
         let cores = judge_cores(&facts(), &[0, 1]);
         assert_eq!(cores[0].cure.as_deref(), Some("cpupower -c 1 frequency-set -g performance"));
         assert!(cores[1].cure.as_deref().unwrap().ends_with("isolcpus=managed_irq,domain,0,1"));

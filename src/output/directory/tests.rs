@@ -150,6 +150,6 @@ fn a_place_that_is_no_hugetlbfs_is_not_used_and_rings_made_ahead_are_shared_out_
         let (_, writer) = directory.take_spare(&spec).unwrap();
         assert_eq!(node_of(&writer), Some(0));
     }
-    let told = directory.told.lock().unwrap();
-    assert!(told.iter().any(|text| text.contains("rings do not fit on output.hugetlbfs")), "{told:?}");
+    assert_eq!(directory.hugetlbfs, None);
+    assert_eq!(judge_hugetlbfs(root.path()), Err(format!("{} is on another file system", root.path().display())));
 }

@@ -1,6 +1,7 @@
 //! Where the payload of a ring lies: on which file system, which pages, which NUMA node. And its removal, for a payload on hugetlbfs
 //! lies outside the ring's directory, which has a link to it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
@@ -67,6 +68,16 @@ pub(crate) fn place(
     Ok(Placed { data, placement, node, page_size: rustix::param::page_size() as u32 })
 }
 
+/// Bytes of the pages in a directory on hugetlbfs; `None` when it is on another file system.
+///
+/// # Errors
+/// If it is not there.
+pub fn huge_page_size(directory: &Path) -> io::Result<Option<u64>> {
+    let facts = rustix::fs::statfs(directory)?;
+    let page_size = facts.f_bsize as u64;
+    Ok((facts.f_type as u64 == HUGETLBFS_MAGIC && page_size.is_power_of_two()).then_some(page_size))
+}
+
 /// `None` when the ring is no multiple of the pages there.
 fn place_on_hugetlbfs(
     directory: &Path,
@@ -74,25 +85,23 @@ fn place_on_hugetlbfs(
     hugetlbfs: &Path,
     uuid: &[u8; 16],
 ) -> io::Result<Option<Placed>> {
-    let facts = rustix::fs::statfs(hugetlbfs)?;
-    let page_size = facts.f_bsize as u64;
-    if facts.f_type as u64 != HUGETLBFS_MAGIC || !page_size.is_power_of_two() {
-        return Err(io::Error::from_raw_os_error(libc::EMEDIUMTYPE));
-    }
+    let page_size = huge_page_size(hugetlbfs)?.ok_or_else(|| io::Error::from_raw_os_error(libc::EMEDIUMTYPE))?;
     if !spec.capacity().is_multiple_of(page_size) {
         return Ok(None);
     }
     let name: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = fs::canonicalize(hugetlbfs)?.join(&name);
+    let link = directory.join("data");
     let made = || -> io::Result<Placed> {
+        // The link first: what has one is not swept.
+        symlink(&path, &link)?;
         let file = new_file(hugetlbfs, &name)?;
         let (data, node, node_refused) = fill(&file, spec)?;
-        symlink(&path, directory.join("data"))?;
         let placement = Placement { pages: HugePages::Reserved, hugetlbfs_refused: None, node_refused };
         Ok(Placed { data, placement, node, page_size: page_size as u32 })
     };
     made().map(Some).inspect_err(|_| {
-        let _ = fs::remove_file(&path);
+        let _ = (fs::remove_file(&path), fs::remove_file(&link));
     })
 }
 
@@ -134,18 +143,14 @@ pub fn remove(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// If one of the two cannot be listed.
 pub fn sweep_hugetlbfs(hugetlbfs: &Path, root: &Path) -> io::Result<usize> {
-    let mut linked = Vec::new();
+    // Before the links are looked at, which are made before the files.
+    let entries = fs::read_dir(fs::canonicalize(hugetlbfs)?)?.flatten().map(|entry| entry.path());
+    let payloads: Vec<PathBuf> = entries.filter(|path| is_payload(path)).collect();
+    let mut linked = BTreeSet::new();
     for entry in fs::read_dir(root)?.flatten() {
         linked.extend(linked_payloads(&entry.path()));
     }
-    let mut swept = 0;
-    for entry in fs::read_dir(fs::canonicalize(hugetlbfs)?)?.flatten() {
-        let path = entry.path();
-        if is_payload(&path) && !linked.contains(&path) {
-            swept += usize::from(fs::remove_file(&path).is_ok());
-        }
-    }
-    Ok(swept)
+    Ok(payloads.iter().filter(|path| !linked.contains(*path) && fs::remove_file(path).is_ok()).count())
 }
 
 /// Where the links of a ring, or of the rings of a stream, lead.
