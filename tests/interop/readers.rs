@@ -67,9 +67,10 @@ fn c_and_python_read_hevc_with_open_gops_bit_exact() {
 
 #[test]
 fn a_user_whom_the_file_modes_keep_out_reads_through_the_broker_what_is_his() {
-    const REFUSED: &str = "the broker says that this user may not read the stream";
     let place = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for open_to_all in [place.path(), directory()] {
+        fs::set_permissions(open_to_all, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let socket = place.path().join("broker");
     let setting = format!("output.broker.socket={}", socket.display());
     let ordinary = "streams.cam1.readers.uids=[65534]";
@@ -85,17 +86,35 @@ fn a_user_whom_the_file_modes_keep_out_reads_through_the_broker_what_is_his() {
         command.arg("--broker").arg(&socket);
         command
     };
-    // It waits for the stream, and is handed each track as it comes.
-    let reader = Tap::run(&mut as_ordinary_user(&through("cam1")));
+    let in_c = |stream: &str| {
+        let mut command = Command::new(&*C_TAP);
+        command.arg(&socket).args([stream, "broker"]);
+        command
+    };
+    let in_python = |stream: &str| {
+        let mut command = Command::new(&*PYTHON);
+        command.arg("tests/interop/tap.py").arg(&socket).args([stream, "broker"]);
+        command
+    };
+    // They wait for the stream, and are handed each track as it comes.
+    let readers = [through("cam1"), in_c("cam1"), in_python("cam1")].map(|it| Tap::run(&mut as_ordinary_user(&it)));
     senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
-    clip.reference.compare("through the broker", &reader.wait_for(clip.reference.packet_count()));
+    for (how, reader) in ["headworks tap", "headworks.h", "Python"].iter().zip(readers) {
+        clip.reference.compare(&format!("{how} through the broker"), &reader.wait_for(clip.reference.packet_count()));
+    }
 
     let (status, said) = must_end(&mut as_ordinary_user(tap("cam1").arg("--root").arg(appliance.root.path())));
     assert!(status.code() == Some(1) && said.contains("Permission denied"), "{status} {said}");
     // Of another's stream, and of one that is not there, the same is said.
     for stream in ["cam2", "cam3"] {
-        let (status, said) = must_end(&mut as_ordinary_user(&through(stream)));
-        assert!(status.code() == Some(1) && said.contains(REFUSED), "{status} {said}");
+        for (command, refused) in [
+            (through(stream), "the broker says that this user may not read the stream"),
+            (in_c(stream), "Permission denied"),
+            (in_python(stream), "PermissionError"),
+        ] {
+            let (status, said) = must_end(&mut as_ordinary_user(&command));
+            assert!(status.code() == Some(1) && said.contains(refused), "{status} {said}");
+        }
     }
 }
 

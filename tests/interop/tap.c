@@ -1,4 +1,4 @@
-/* tap ROOT STREAM: like `headworks tap STREAM --from oldest --json`, by headworks.h; waits for the stream. In place of a hash the
+/* tap ROOT|SOCKET STREAM [broker]: like `headworks tap STREAM --from oldest --json`, by headworks.h; waits for the stream. In place of a hash the
  * payload itself stands in the line, in hexadecimal. */
 #define HEADWORKS_IMPLEMENTATION
 #include "headworks.h"
@@ -46,13 +46,16 @@ int main(int argc, char **argv) {
     headworks_next next;
     headworks_status status;
     uint64_t lapped = 0;
-    if (argc != 3)
+    int through = argc == 4 && strcmp(argv[3], "broker") == 0;
+    if (argc != 3 && !through)
         return 2;
     memset(&options, 0, sizeof options);
     options.root = argv[1];
     options.start = HEADWORKS_START_OLDEST;
     options.verify = 1;
-    while ((status = headworks_stream_open(&stream, argv[2], &options)) == HEADWORKS_ERROR_SYSTEM && errno == ENOENT)
+    while ((status = through ? headworks_stream_open_through(&stream, argv[1], argv[2], &options)
+                             : headworks_stream_open(&stream, argv[2], &options)) == HEADWORKS_ERROR_SYSTEM &&
+           errno == ENOENT)
         nanosleep(&a_moment, NULL);
     while (status >= HEADWORKS_OK) {
         const headworks_ring *ring;
@@ -73,6 +76,6 @@ int main(int argc, char **argv) {
         fflush(stdout);
         lapped = 0;
     }
-    fprintf(stderr, "%s: %s\n", argv[2], headworks_status_text(status));
+    fprintf(stderr, "%s: %s: %s\n", argv[2], headworks_status_text(status), strerror(errno));
     return 1;
 }

@@ -1,4 +1,4 @@
-"""tap.py ROOT STREAM: like `headworks tap STREAM --from oldest --json --hash sha256`, by the Python package; waits for the stream."""
+"""tap.py ROOT|SOCKET STREAM [broker]: like `headworks tap STREAM --from oldest --json --hash sha256`, by the Python package; waits for the stream."""
 
 import hashlib
 import json
@@ -9,10 +9,11 @@ import headworks
 from headworks import Access, Discontinuity, Status
 
 ACCESSES = {Access.NONE: None, Access.INDICATOR: "random_access_indicator"}
-root, name = sys.argv[1:]
+place, name = sys.argv[1:3]
+where = {"broker": place} if sys.argv[3:] == ["broker"] else {"root": place}
 while True:
     try:
-        stream = headworks.open(name, root=root, start="oldest", verify=True)
+        stream = headworks.open(name, start="oldest", verify=True, **where)
         break
     except FileNotFoundError:
         time.sleep(0.02)

@@ -334,6 +334,12 @@ const char *headworks_status_text(headworks_status status);
 headworks_status headworks_stream_open(headworks_stream **stream, const char *name, const headworks_options *options);
 /* The same by the path of the stream's directory. */
 headworks_status headworks_stream_open_directory(headworks_stream **stream, const char *directory, const headworks_options *options);
+/* Opens the stream of this name through the broker that listens on a Unix socket (output.broker.socket), where this user may not open
+ * the files. With HEADWORKS_ERROR_SYSTEM errno is EACCES if he may not read it, ENOENT if it is not there, EBUSY if the broker has too
+ * many connections, ETIMEDOUT if it does not answer within 2 s. When tracks have come or another stream has this one's name it is
+ * asked again, and headworks_stream_next may take 2 s longer if it does not answer. */
+headworks_status headworks_stream_open_through(headworks_stream **stream, const char *socket, const char *name,
+                                               const headworks_options *options);
 void headworks_stream_close(headworks_stream *stream);
 /* The next frame, copied into memory of the stream's, or what happened instead. Returns next->status. */
 headworks_status headworks_stream_next(headworks_stream *stream, int timeout_ms, headworks_next *next);
@@ -463,9 +469,12 @@ void headworks_description_free(headworks_description *description);
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/types.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1267,23 +1276,25 @@ void headworks_ring_close(headworks_ring *ring) {
     free(ring);
 }
 
-/* Puts another ring in the place of this one: 1 if there is one. The new one is read from its beginning: nothing of it was seen. */
-static int headworks_reopen(headworks_ring *ring, int parent, const char *directory) {
-    headworks_mapping mapping;
-    if (headworks_map_at(&mapping, parent, directory) != HEADWORKS_OK)
-        return 0;
-    if (memcmp(mapping.header.ring_uuid, ring->mapping.header.ring_uuid, 16) == 0 ||
-        headworks_state_of(headworks_load_half(mapping.ctl, HEADWORKS_STATE)) == HEADWORKS_STATE_SUPERSEDED) {
-        headworks_unmap(&mapping);
+/* Puts another ring in the place of this one: 1 if it is one. It is read from its beginning: nothing of it was seen. */
+static int headworks_replace(headworks_ring *ring, headworks_mapping *mapping) {
+    if (memcmp(mapping->header.ring_uuid, ring->mapping.header.ring_uuid, 16) == 0 ||
+        headworks_state_of(headworks_load_half(mapping->ctl, HEADWORKS_STATE)) == HEADWORKS_STATE_SUPERSEDED) {
+        headworks_unmap(mapping);
         return 0;
     }
     headworks_unmap(&ring->mapping);
-    ring->mapping = mapping;
+    ring->mapping = *mapping;
     ring->config_generation = 0;
     ring->stalled_told = 0;
     memset(&ring->life, 0, sizeof ring->life);
     headworks_ring_seek(ring, HEADWORKS_START_OLDEST, 0);
     return 1;
+}
+
+static int headworks_reopen(headworks_ring *ring) {
+    headworks_mapping mapping;
+    return headworks_map_at(&mapping, AT_FDCWD, ring->path) == HEADWORKS_OK && headworks_replace(ring, &mapping);
 }
 
 /* Nothing is left in a ring whose final state was seen. */
@@ -1308,7 +1319,7 @@ static headworks_status headworks_ring_idle(headworks_ring *ring, uint32_t seen,
             return HEADWORKS_ENDED;
         if (ring->stay || !ring->path)
             return HEADWORKS_SUPERSEDED;
-        if (headworks_reopen(ring, AT_FDCWD, ring->path))
+        if (headworks_reopen(ring))
             return HEADWORKS_REOPENED;
         if (left == 0)
             return HEADWORKS_SUPERSEDED;
@@ -1890,6 +1901,178 @@ headworks_status headworks_stream_names(const char *root, char ***names, size_t 
     return status;
 }
 
+/* The broker: a process that may open the files and hands out their descriptors. What is said to it stands in src/broker.rs. ------- */
+
+/* The longest answer, and a NUL. */
+#define HEADWORKS_ANSWER_SIZE ((32 << 10) + 1)
+/* A word, two names and a UUID. */
+#define HEADWORKS_REQUEST_SIZE (64 + 2 * HEADWORKS_NAME_SIZE)
+#define HEADWORKS_BROKER_PATIENCE_S 2
+
+static int headworks_connect(const char *path) {
+    struct sockaddr_un address;
+    struct timeval patience;
+    int reason, made, file;
+    memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(address.sun_path, path, strlen(path));
+    file = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (file < 0)
+        return -1;
+    patience.tv_sec = HEADWORKS_BROKER_PATIENCE_S;
+    patience.tv_usec = 0;
+    made = setsockopt(file, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
+           setsockopt(file, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) == 0;
+    while (made && connect(file, (const struct sockaddr *)&address, sizeof address) != 0)
+        made = errno == EINTR;
+    if (made)
+        return file;
+    reason = errno;
+    close(file);
+    errno = reason;
+    return -1;
+}
+
+/* Receives a message: its length, and the descriptors that come with it, at most two. -1 with errno. */
+static ssize_t headworks_receive(int from, char *text, size_t room, int files[2], size_t *count) {
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(2 * sizeof(int))];
+    } control;
+    struct iovec bytes;
+    struct msghdr message;
+    struct cmsghdr *head;
+    ssize_t length;
+    *count = 0;
+    bytes.iov_base = text;
+    bytes.iov_len = room;
+    do {
+        memset(&message, 0, sizeof message);
+        message.msg_iov = &bytes;
+        message.msg_iovlen = 1;
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        length = recvmsg(from, &message, MSG_CMSG_CLOEXEC);
+    } while (length < 0 && errno == EINTR);
+    if (length < 0)
+        return -1;
+    head = CMSG_FIRSTHDR(&message);
+    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
+        *count = head->cmsg_len == CMSG_LEN(2 * sizeof(int)) ? 2 : 1;
+        memcpy(files, CMSG_DATA(head), *count * sizeof(int));
+    }
+    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
+        return length;
+    while (*count > 0)
+        close(files[--*count]);
+    errno = EPROTO;
+    return -1;
+}
+
+/* A request and its answer, of HEADWORKS_ANSWER_SIZE bytes at most, with so many descriptors. */
+static headworks_status headworks_ask(const char *path, const char *request, char *answer, int files[2], size_t wanted) {
+    static const struct {
+        const char *word;
+        int reason;
+    } refusals[] = {{"refused", EACCES}, {"absent", ENOENT}, {"busy", EBUSY}, {"failed", EIO}, {"", ECONNRESET}};
+    size_t count = 0, i;
+    ssize_t length;
+    int reason, file = headworks_connect(path);
+    if (file < 0) {
+        errno = errno == EAGAIN ? ETIMEDOUT : errno;
+        return HEADWORKS_ERROR_SYSTEM;
+    }
+    do
+        length = send(file, request, strlen(request), MSG_NOSIGNAL);
+    while (length < 0 && errno == EINTR);
+    /* It may have answered and closed the connection before: what it said is still there. */
+    if (length >= 0 || errno == EPIPE) {
+        length = headworks_receive(file, answer, HEADWORKS_ANSWER_SIZE - 1, files, &count);
+        if (length < 0 && errno == ECONNRESET)
+            length = headworks_receive(file, answer, HEADWORKS_ANSWER_SIZE - 1, files, &count);
+    }
+    reason = errno == EAGAIN ? ETIMEDOUT : errno;
+    close(file);
+    if (length >= 0) {
+        answer[length] = 0;
+        if (strncmp(answer, "ok", 2) == 0 && (answer[2] == 0 || answer[2] == '\n') && count == wanted)
+            return HEADWORKS_OK;
+        reason = EPROTO;
+        for (i = 0; i < sizeof refusals / sizeof *refusals; i++)
+            if (strcmp(answer, refusals[i].word) == 0)
+                reason = refusals[i].reason;
+    }
+    while (count > 0)
+        close(files[--count]);
+    errno = reason;
+    return HEADWORKS_ERROR_SYSTEM;
+}
+
+/* Asks for a stream by its encoded name; `track` and `uuid` may be NULL. */
+static headworks_status headworks_ask_for(const char *path, const char *word, const char *stream, const char *track, const uint8_t *uuid,
+                                          char *answer, int files[2], size_t wanted) {
+    char request[HEADWORKS_REQUEST_SIZE];
+    const char *parts[3];
+    size_t used = 0, i;
+    parts[0] = word;
+    parts[1] = stream;
+    parts[2] = track;
+    for (i = 0; i < 3 && parts[i]; i++) {
+        size_t length = strlen(parts[i]);
+        if (used + 1 + length + 33 >= sizeof request) {
+            errno = ENAMETOOLONG;
+            return HEADWORKS_ERROR_SYSTEM;
+        }
+        if (i > 0)
+            request[used++] = ' ';
+        memcpy(request + used, parts[i], length);
+        used += length;
+    }
+    if (uuid) {
+        request[used++] = ' ';
+        for (i = 0; i < 32; i++)
+            request[used++] = "0123456789abcdef"[uuid[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    }
+    request[used] = 0;
+    return headworks_ask(path, request, answer, files, wanted);
+}
+
+/* The lines of an answer after the first, sorted. */
+static headworks_status headworks_lines(char *answer, char ***names, size_t *count) {
+    size_t room = 0;
+    char *at;
+    *names = (char **)0;
+    *count = 0;
+    for (at = answer; *at; at++)
+        room += *at == '\n';
+    if (room == 0)
+        return HEADWORKS_OK;
+    *names = (char **)calloc(room, sizeof **names);
+    if (!*names)
+        return HEADWORKS_ERROR_MEMORY;
+    at = strchr(answer, '\n');
+    while (at && *count < room) {
+        char *line = at + 1;
+        at = strchr(line, '\n');
+        if (at)
+            *at = 0;
+        (*names)[*count] = headworks_text_copy(line);
+        if (!(*names)[*count]) {
+            headworks_names_free(*names, *count);
+            *names = (char **)0;
+            *count = 0;
+            return HEADWORKS_ERROR_MEMORY;
+        }
+        ++*count;
+    }
+    qsort(*names, *count, sizeof **names, headworks_compare_names);
+    return HEADWORKS_OK;
+}
+
 /* The stream. ---------------------------------------------------------------------------------------------------------------------- */
 
 /* Whether a ring is looked at. */
@@ -1909,9 +2092,10 @@ typedef struct headworks_track {
 } headworks_track;
 
 struct headworks_stream {
-    char *path;
+    char *broker; /* its socket; NULL when the files are opened here */
+    char *path;   /* of the directory; with a broker its name alone */
     char *only;
-    int handle; /* the directory itself: when another one takes its name, these rings still belong to this bell */
+    int handle; /* the directory itself: when another one takes its name, these rings still belong to this bell; -1 with a broker */
     const uint8_t *bell;
     uint8_t uuid[16];
     headworks_track *tracks;
@@ -1923,14 +2107,11 @@ struct headworks_stream {
     headworks_life life;
 };
 
-static headworks_status headworks_bell_open(int directory, const uint8_t **bell, uint8_t uuid[16]) {
+static headworks_status headworks_bell_map(int file, const uint8_t **bell, uint8_t uuid[16]) {
     uint8_t head[64];
     struct stat bell_stat;
     void *address;
     headworks_status status = HEADWORKS_OK;
-    int file = headworks_open_file(directory, "bell", 0);
-    if (file < 0)
-        return HEADWORKS_ERROR_SYSTEM;
     if (fstat(file, &bell_stat) != 0 || bell_stat.st_size < HEADWORKS_BELL_SIZE ||
         pread(file, head, sizeof head, 0) != (ssize_t)sizeof head)
         status = HEADWORKS_ERROR_SHORT;
@@ -1948,12 +2129,83 @@ static headworks_status headworks_bell_open(int directory, const uint8_t **bell,
             *bell = (const uint8_t *)address;
         memcpy(uuid, head + 32, 16);
     }
-    close(file);
+    return status;
+}
+
+/* The bell that has the stream's name now, and its directory. */
+static headworks_status headworks_bell_open(const headworks_stream *stream, int *handle, const uint8_t **bell, uint8_t uuid[16]) {
+    headworks_status status;
+    int files[2], reason;
+    *handle = -1;
+    if (stream->broker) {
+        char *answer = (char *)malloc(HEADWORKS_ANSWER_SIZE);
+        status = answer ? headworks_ask_for(stream->broker, "bell", stream->path, (char *)0, (uint8_t *)0, answer, files, 1)
+                        : HEADWORKS_ERROR_MEMORY;
+        free(answer);
+    } else {
+        status = headworks_open_directory(stream->path, handle);
+        if (status == HEADWORKS_OK) {
+            files[0] = headworks_open_file(*handle, "bell", 0);
+            status = files[0] < 0 ? HEADWORKS_ERROR_SYSTEM : HEADWORKS_OK;
+        }
+    }
+    if (status == HEADWORKS_OK) {
+        status = headworks_bell_map(files[0], bell, uuid);
+        reason = errno;
+        close(files[0]);
+        errno = reason;
+    }
+    if (status != HEADWORKS_OK && *handle >= 0) {
+        reason = errno;
+        close(*handle);
+        *handle = -1;
+        errno = reason;
+    }
+    return status;
+}
+
+/* The names of the rings beside the bell. */
+static headworks_status headworks_rings(const headworks_stream *stream, char ***names, size_t *count) {
+    headworks_status status;
+    char *answer;
+    int files[2];
+    if (!stream->broker)
+        return headworks_directories(stream->handle, "ctl", names, count);
+    *names = (char **)0;
+    *count = 0;
+    answer = (char *)malloc(HEADWORKS_ANSWER_SIZE);
+    if (!answer)
+        return HEADWORKS_ERROR_MEMORY;
+    status = headworks_ask_for(stream->broker, "tracks", stream->path, (char *)0, stream->uuid, answer, files, 0);
+    if (status == HEADWORKS_OK)
+        status = headworks_lines(answer, names, count);
+    free(answer);
+    return status;
+}
+
+/* Maps a ring beside the bell. */
+static headworks_status headworks_map_track(const headworks_stream *stream, const char *name, headworks_mapping *mapping) {
+    headworks_status status;
+    char *answer;
+    int files[2];
+    if (!stream->broker)
+        return headworks_map_at(mapping, stream->handle, name);
+    answer = (char *)malloc(HEADWORKS_ANSWER_SIZE);
+    if (!answer)
+        return HEADWORKS_ERROR_MEMORY;
+    status = headworks_ask_for(stream->broker, "ring", stream->path, name, stream->uuid, answer, files, 2);
+    free(answer);
+    if (status == HEADWORKS_OK) {
+        status = headworks_map(mapping, files[0], files[1]);
+        close(files[0]);
+        close(files[1]);
+    }
     return status;
 }
 
 /* What is to be done with the ring that a name leads to now. */
 static void headworks_scan_known(headworks_stream *stream, headworks_track *track) {
+    headworks_mapping mapping;
     headworks_state state = headworks_ring_state(track->ring);
     if (track->standing == HEADWORKS_READ) {
         if (state != HEADWORKS_STATE_SUPERSEDED || !headworks_is_drained(track->ring) || track->ring->skipped > 0)
@@ -1967,7 +2219,7 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
         track->announced = HEADWORKS_TRACK_ADDED;
         return;
     }
-    if (headworks_reopen(track->ring, stream->handle, track->name)) {
+    if (headworks_map_track(stream, track->name, &mapping) == HEADWORKS_OK && headworks_replace(track->ring, &mapping)) {
         track->standing = HEADWORKS_READ;
         /* Nobody has heard of the old one yet: this one is new. */
         if (track->announced != HEADWORKS_TRACK_ADDED)
@@ -1982,7 +2234,7 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
     headworks_status status;
     stream->scanned = headworks_now_ns();
     stream->rescan = 0;
-    status = headworks_directories(stream->handle, "ctl", &names, &count);
+    status = headworks_rings(stream, &names, &count);
     for (i = 0; i < count; i++) {
         headworks_track *track = (headworks_track *)0, *more;
         headworks_mapping mapping;
@@ -1995,7 +2247,7 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
             headworks_scan_known(stream, track);
             continue;
         }
-        if (stream->track_count == HEADWORKS_TRACKS_MAX || headworks_map_at(&mapping, stream->handle, names[i]) != HEADWORKS_OK)
+        if (stream->track_count == HEADWORKS_TRACKS_MAX || headworks_map_track(stream, names[i], &mapping) != HEADWORKS_OK)
             continue;
         more = (headworks_track *)realloc(stream->tracks, (stream->track_count + 1) * sizeof *more);
         if (more)
@@ -2051,7 +2303,8 @@ static void headworks_align(headworks_stream *stream) {
     }
 }
 
-headworks_status headworks_stream_open_directory(headworks_stream **result, const char *directory, const headworks_options *options) {
+static headworks_status headworks_stream_open_from(headworks_stream **result, const char *broker, const char *path,
+                                                   const headworks_options *options) {
     headworks_options defaults;
     headworks_stream *stream = (headworks_stream *)calloc(1, sizeof *stream);
     headworks_status status;
@@ -2064,13 +2317,14 @@ headworks_status headworks_stream_open_directory(headworks_stream **result, cons
     }
     stream->verify = options->verify;
     stream->stay = options->stay;
-    stream->path = headworks_text_copy(directory);
+    stream->handle = -1;
+    stream->broker = broker ? headworks_text_copy(broker) : (char *)0;
+    stream->path = headworks_text_copy(path);
     stream->only = options->track ? headworks_text_copy(options->track) : (char *)0;
-    status = headworks_open_directory(directory, &stream->handle);
-    if (status == HEADWORKS_OK && (!stream->path || (options->track && !stream->only)))
+    if (!stream->path || (broker && !stream->broker) || (options->track && !stream->only))
         status = HEADWORKS_ERROR_MEMORY;
-    if (status == HEADWORKS_OK)
-        status = headworks_bell_open(stream->handle, &stream->bell, stream->uuid);
+    else
+        status = headworks_bell_open(stream, &stream->handle, &stream->bell, stream->uuid);
     if (status == HEADWORKS_OK) {
         stream->generation = headworks_load_half_acquire(stream->bell, HEADWORKS_BELL_TRACKS_GENERATION);
         status = headworks_scan(stream, options);
@@ -2085,6 +2339,17 @@ headworks_status headworks_stream_open_directory(headworks_stream **result, cons
         headworks_align(stream);
     *result = stream;
     return HEADWORKS_OK;
+}
+
+headworks_status headworks_stream_open_directory(headworks_stream **stream, const char *directory, const headworks_options *options) {
+    return headworks_stream_open_from(stream, (char *)0, directory, options);
+}
+
+headworks_status headworks_stream_open_through(headworks_stream **stream, const char *socket, const char *name,
+                                               const headworks_options *options) {
+    char encoded[HEADWORKS_NAME_SIZE];
+    headworks_encode_name(name, encoded);
+    return headworks_stream_open_from(stream, socket, encoded, options);
 }
 
 headworks_status headworks_stream_open(headworks_stream **stream, const char *name, const headworks_options *options) {
@@ -2115,6 +2380,7 @@ void headworks_stream_close(headworks_stream *stream) {
         munmap((void *)(uintptr_t)stream->bell, HEADWORKS_BELL_SIZE);
     if (stream->handle >= 0)
         close(stream->handle);
+    free(stream->broker);
     free(stream->path);
     free(stream->only);
     free(stream);
@@ -2126,20 +2392,18 @@ static int headworks_stream_reopen(headworks_stream *stream) {
     uint8_t uuid[16];
     uint32_t i;
     int handle;
-    if (headworks_open_directory(stream->path, &handle) != HEADWORKS_OK)
+    if (headworks_bell_open(stream, &handle, &bell, uuid) != HEADWORKS_OK)
         return 0;
-    if (headworks_bell_open(handle, &bell, uuid) != HEADWORKS_OK) {
-        close(handle);
-        return 0;
-    }
     if (memcmp(uuid, stream->uuid, 16) == 0 ||
         headworks_state_of(headworks_load_half(bell, HEADWORKS_BELL_STATE)) == HEADWORKS_STATE_SUPERSEDED) {
         munmap((void *)(uintptr_t)bell, HEADWORKS_BELL_SIZE);
-        close(handle);
+        if (handle >= 0)
+            close(handle);
         return 0;
     }
     munmap((void *)(uintptr_t)stream->bell, HEADWORKS_BELL_SIZE);
-    close(stream->handle);
+    if (stream->handle >= 0)
+        close(stream->handle);
     stream->bell = bell;
     stream->handle = handle;
     memcpy(stream->uuid, uuid, 16);

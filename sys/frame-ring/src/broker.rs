@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -49,7 +49,8 @@ pub struct Broker {
     stream: String,
 }
 
-/// The process at the other end of a connection, when it was made.
+/// The process at the other end of a connection, when it was made. In a user namespace all users and groups from outside that have no
+/// number there count as 65534.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Effective user.
@@ -115,7 +116,8 @@ impl Broker {
         for timeout in [Timeout::Recv, Timeout::Send] {
             sockopt::set_socket_timeout(&socket, timeout, Some(PATIENCE))?;
         }
-        connect(&socket, &SocketAddrUnix::new(&self.socket)?).map_err(late)?;
+        let address = SocketAddrUnix::new(&self.socket)?;
+        retry_on_intr(|| connect(&socket, &address)).map_err(late)?;
         match send(socket.as_fd(), request.as_bytes(), &[]) {
             // It may have answered before.
             Ok(()) | Err(Errno::PIPE) => {}
@@ -316,7 +318,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) ->
         let fits = ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         assert!(fits, "there is room for the two files of a ring");
     }
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL))?;
     Ok(())
 }
 
@@ -324,7 +326,8 @@ fn receive(socket: BorrowedFd<'_>, max: usize) -> Result<(Vec<u8>, Vec<File>), E
     let mut bytes = vec![0; max];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let received =
+        retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
     let mut files = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {

@@ -289,11 +289,12 @@ class Stream:
         start: Start = "key",
         timeout: float | None = None,
         verify: bool = False,
+        broker: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Opens the stream in a directory; the arguments are those of `open`."""
+        """Opens the stream in a directory, or of this name through a `broker`; the arguments are those of `open`."""
         sequence = start if isinstance(start, int) else 0
         start_number = _SEQUENCE if isinstance(start, int) else _STARTS[start]
-        self._stream = _headworks.Stream(directory, start_number, sequence, track, verify)
+        self._stream = _headworks.Stream(directory, start_number, sequence, track, verify, broker)
         self._timeout = timeout
         self.events: list[Event] = []
         """What happened since the last frame of the loop; with the next one it goes into `before`."""
@@ -366,17 +367,20 @@ def open(
     start: Start = "key",
     timeout: float | None = None,
     verify: bool = False,
+    broker: str | os.PathLike[str] | None = None,
 ) -> Stream:
     """Opens a stream by its name.
 
     `track`: only the one of this name. `start`: at the newest random access point still there ("key"), the next frame ("live"), the
     oldest one, the oldest random access point, or a sequence number. `timeout`: how long a loop over the stream waits for a frame,
-    seconds. `verify`: compare each frame with its CRC32C.
+    seconds. `verify`: compare each frame with its CRC32C. `broker`: a Unix socket (output.broker.socket) to ask for the files, where this
+    user may not open them; `root` says nothing then.
 
-    FileNotFoundError when there is none, other OSErrors, Error when it is no stream that can be read.
+    FileNotFoundError when there is none, PermissionError when this user may not read it, other OSErrors, Error when it is no stream
+    that can be read.
     """
-    directory = _headworks.directory(root, name)
-    return Stream(directory, track=track, start=start, timeout=timeout, verify=verify)
+    directory = name if broker is not None else _headworks.directory(root, name)
+    return Stream(directory, track=track, start=start, timeout=timeout, verify=verify, broker=broker)
 
 
 def streams(root: str = ROOT) -> list[str]:

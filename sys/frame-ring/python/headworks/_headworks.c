@@ -226,33 +226,50 @@ static PyTypeObject frame_type = {
 /* Streams. ------------------------------------------------------------------------------------------------------------------------- */
 
 static PyObject *stream_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"directory", "start", "sequence", "track", "verify", NULL};
-    PyObject *directory;
-    const char *track;
+    static char *names[] = {"directory", "start", "sequence", "track", "verify", "broker", NULL};
+    PyObject *directory, *broker;
+    const char *track, *place;
     int start, verify;
     unsigned long long sequence;
     headworks_options options;
     headworks_status status;
     Stream *self;
     memset(&options, 0, sizeof options);
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O&iKzp", names, PyUnicode_FSConverter, &directory, &start, &sequence, &track,
-                                     &verify))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O&iKzpO", names, PyUnicode_FSConverter, &directory, &start, &sequence, &track,
+                                     &verify, &broker))
         return NULL;
+    if (broker == Py_None)
+        broker = NULL;
+    else if (!PyUnicode_FSConverter(broker, &broker)) {
+        Py_DECREF(directory);
+        return NULL;
+    }
     self = (Stream *)type->tp_alloc(type, 0);
     if (!self) {
         Py_DECREF(directory);
+        Py_XDECREF(broker);
         return NULL;
     }
     options.start = (headworks_start)start;
     options.sequence = sequence;
     options.track = track;
     self->verify = verify;
-    status = headworks_stream_open_directory(&self->stream, PyBytes_AS_STRING(directory), &options);
+    place = PyBytes_AS_STRING(directory);
+    if (broker) {
+        const char *name = place;
+        place = PyBytes_AS_STRING(broker);
+        Py_BEGIN_ALLOW_THREADS
+        status = headworks_stream_open_through(&self->stream, place, name, &options);
+        Py_END_ALLOW_THREADS
+    } else {
+        status = headworks_stream_open_directory(&self->stream, place, &options);
+    }
     if (status != HEADWORKS_OK) {
-        fail(status, PyBytes_AS_STRING(directory));
+        fail(status, place);
         Py_CLEAR(self);
     }
     Py_DECREF(directory);
+    Py_XDECREF(broker);
     return (PyObject *)self;
 }
 

@@ -136,7 +136,13 @@ class Frame(Buffer):
 
 class Stream:
     def __init__(
-        self, directory: str | os.PathLike[str], start: int, sequence: int, track: str | None, verify: bool
+        self,
+        directory: str | os.PathLike[str],
+        start: int,
+        sequence: int,
+        track: str | None,
+        verify: bool,
+        broker: str | os.PathLike[str] | None,
     ) -> None: ...
     def look(self, timeout: float, borrow: bool) -> Frame | tuple[int, int, int, int]: ...
     def tracks(self) -> list[tuple[str, str, int, int, int, int, int]]: ...
