@@ -1,6 +1,6 @@
 //! The commands as a person or a script runs them: exit codes, fields and values, bytes.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -281,6 +281,64 @@ fn a_reader_waits_for_a_stream_and_begins_at_its_first_key() {
     let frames = objects(&output);
     assert_eq!((&frames[0]["dts"], &frames[0]["lapped"]), (&Value::from(18_000), &Value::from(0)));
     assert_eq!(frames[1]["dts"], 21_600);
+}
+
+#[test]
+fn a_stream_that_is_not_there_is_waited_for_by_name_and_one_that_cannot_be_is_not() {
+    let root = root();
+    let stderr = |target: &str, code: i32| {
+        let output = run(root.path(), &["tap", target, "--timeout", "0.1"]);
+        assert_eq!(output.status.code(), Some(code), "{target}: {}", text(&output.stderr));
+        text(&output.stderr).to_owned()
+    };
+    let shown = root.path().display();
+    assert!(stderr("cam2", 3).contains(&format!("waiting for cam2: there is no stream in {shown} yet\n")));
+    let feeds = ["cam1", "studio/cam 1"].map(|name| Feed::new(root.path(), name));
+    let said = stderr("cam2", 3);
+    assert!(said.contains(&format!("waiting for cam2: in {shown} there is cam1, studio/cam 1\n")), "{said}");
+    assert!(!stderr("cam1", 3).contains("waiting for"));
+    for (target, name, instead) in [
+        ("cam1/", "cam1/", "cam1"),
+        ("cam1/video0/", "cam1/video0/", "cam1/video0"),
+        ("cam1//video0", "cam1/", "cam1/video0"),
+        ("/studio//cam 1", "/studio//cam 1", "studio/cam 1"),
+        ("", "", "headworks streams"),
+    ] {
+        let said = stderr(target, 2);
+        assert!(said.contains(&format!("no stream is named {name:?}: try {instead}\n")), "{said}");
+    }
+    drop(feeds);
+    let nowhere = command(&root.path().join("nowhere"), &["tap", "cam1", "--timeout", "0.1"]).output().unwrap();
+    assert!(text(&nowhere.stderr).contains("/nowhere: No such file or directory"), "{}", text(&nowhere.stderr));
+}
+
+#[test]
+fn a_reader_goes_on_in_the_stream_that_takes_the_name() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    (0..3).for_each(|n| feed.picture(&mut video, n));
+    let mut reader =
+        command(root.path(), &["tap", "cam1", "--from", "oldest", "--frames", "8", "--timeout", "20", "--json"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+    let mut lines = BufReader::new(reader.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut seen = |count| -> Vec<(String, i64)> {
+        let frames = lines.by_ref().take(count).map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        frames.map(|frame| (frame["track"].as_str().unwrap().to_owned(), frame["seq"].as_i64().unwrap())).collect()
+    };
+    let of_video = |seqs: std::ops::Range<i64>| seqs.map(|seq| ("video0".to_owned(), seq));
+    assert_eq!(seen(3), of_video(0..3).collect::<Vec<_>>());
+    let mut next = Feed::new(root.path(), "next");
+    let mut sound = next.track("audio0", TrackKind::Audio, *b"aac ");
+    let mut video = next.track("video0", TrackKind::Video, *b"h264");
+    next.frame(&mut sound, b"sound", &FrameDescriptor::default());
+    (5..9).for_each(|n| next.picture(&mut video, n));
+    builder::publish(&root.path().join("next"), &root.path().join("cam1")).unwrap();
+    let expected: Vec<_> = [("audio0".to_owned(), 0)].into_iter().chain(of_video(0..4)).collect();
+    assert_eq!(seen(5), expected);
+    assert_eq!(reader.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl CommandError {
     /// The exit code that goes with it.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Tap(TapError::Usage(_)) | Self::Ring(RingError::Usage(_)) => Exit::Usage,
+            Self::Tap(TapError::Usage(_) | TapError::Name { .. }) | Self::Ring(RingError::Usage(_)) => Exit::Usage,
             Self::Relay(error) if error.is_usage() => Exit::Usage,
             Self::Send(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,

@@ -12,7 +12,7 @@ use crate::output::reader::stream_reader::{StreamReader, TrackReader};
 /// A container that is being written.
 pub(super) struct ContainerOutput {
     remux: Remux,
-    /// Of each track of the open reader: its number in the container, and the configuration it had last.
+    /// Of each track of the reader: its number in the container, and the configuration it had last.
     tracks: Vec<(usize, u32)>,
     /// The frame that was read last.
     descriptor: FrameDescriptor,
@@ -29,11 +29,6 @@ impl ContainerOutput {
             payload: Vec::new(),
             bytes: Vec::new(),
         }
-    }
-
-    /// Another reader takes over, whose tracks have other indices.
-    pub(super) fn begin_reader(&mut self) {
-        self.tracks.clear();
     }
 
     /// The next track of the reader, by its index.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::egress::remux::Container;
 use crate::output::reader::bell::BellError;
 use crate::output::reader::broker::Broker;
 use crate::output::reader::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
-use crate::output::reader::directory::{encode_name, list_tracks};
+use crate::output::reader::directory::{encode_name, list_streams, list_tracks};
 use crate::output::reader::layout::{NONE, TrackKind};
 use crate::output::reader::reader::{Frame, Start};
 use crate::output::reader::stream_descriptor::StreamDescriptor;
@@ -24,8 +23,12 @@ use crate::output::reader::stream_reader::{StreamEvent, StreamNext, StreamOpenEr
 
 /// Between two looks for a stream that is not there yet.
 const OPEN_INTERVAL: Duration = Duration::from_millis(20);
-/// Longest wait for a frame before deadline and directory are looked at again.
+/// The same by a broker, who serves others too.
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest wait for a frame before the deadline is looked at again.
 const WAIT_MAX: Duration = Duration::from_millis(250);
+/// Streams named when the one asked for is not there.
+const NAMED_MAX: usize = 10;
 /// A bell that cannot be read for this long is broken, not just being made.
 const HALF_MADE_MAX: Duration = Duration::from_secs(1);
 
@@ -63,7 +66,7 @@ Exit codes: 0 --frames reached or the stream ended, 1 error, 2 usage, 3 --timeou
 
 /// Read a stream's frames from shared memory
 ///
-/// Waits for a stream that is not there yet. Ends after --frames, at --timeout, or when the stream has ended.
+/// Waits for a stream that is not there yet, and says which ones are. Ends after --frames, at --timeout, or when the stream has ended.
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub struct TapArguments {
@@ -142,6 +145,14 @@ pub enum TapError {
         path: PathBuf,
         /// Why.
         source: StreamOpenError,
+    },
+    /// No stream is ever named so.
+    #[error("no stream is named {name}: try {instead}")]
+    Name {
+        /// What was asked for.
+        name: String,
+        /// What was meant, most likely.
+        instead: String,
     },
     /// `--out` makes sense for one track only.
     #[error("{stream} has the tracks {tracks}: name the one to write, such as headworks tap {stream}/{first}")]
@@ -230,7 +241,7 @@ struct Tap {
     failed: bool,
 }
 
-/// What is known of a track of the open stream; the index is the reader's.
+/// What is known of a track; the index is the reader's.
 struct Track {
     name: String,
     codec: String,
@@ -239,14 +250,6 @@ struct Track {
     lapped: u64,
     /// What comes before a random access point is not wanted.
     awaiting_key: bool,
-}
-
-/// Why reading a stream stopped.
-enum Stop {
-    /// There is no more to do.
-    Exit(Exit),
-    /// Another directory has the stream's name now.
-    Reopen,
 }
 
 impl Tap {
@@ -280,21 +283,15 @@ impl Tap {
     }
 
     fn run_to_the_end(&mut self) -> Result<Exit, TapError> {
-        let mut start = match self.arguments.from {
+        let start = match self.arguments.from {
             From::Live => Start::Live,
             From::Key => Start::Key,
             From::Oldest => Start::Oldest,
         };
-        loop {
-            let Some(mut reader) = self.open(start)? else { return Ok(self.timed_out()) };
-            match self.read(&mut reader, start)? {
-                Stop::Exit(exit) if self.failed && exit == Exit::Done => return Ok(Exit::Failed),
-                Stop::Exit(exit) => return Ok(exit),
-                Stop::Reopen => {}
-            }
-            // Nothing in the new directory has been read yet.
-            start = Start::Oldest;
-            std::thread::sleep(OPEN_INTERVAL);
+        let Some(mut reader) = self.open(start)? else { return Ok(self.timed_out()) };
+        match self.read(&mut reader, start)? {
+            Exit::Done if self.failed => Ok(Exit::Failed),
+            exit => Ok(exit),
         }
     }
 
@@ -317,7 +314,7 @@ impl Tap {
             };
             let is_absent = match &source {
                 StreamOpenError::Bell(BellError::Io(error)) | StreamOpenError::Io(error) => {
-                    error.kind() == io::ErrorKind::NotFound
+                    self.is_worth_waiting(error)
                 }
                 StreamOpenError::Bell(_) => false,
             };
@@ -330,10 +327,47 @@ impl Tap {
             if self.is_over() {
                 return Ok(None);
             }
-            if !std::mem::replace(&mut told, true) {
-                eprintln!("waiting for {} in {}", self.stream, self.place().display());
+            if is_absent && !std::mem::replace(&mut told, true) {
+                self.check_name()?;
+                eprintln!("waiting for {}: {}", printable(&self.stream), self.describe_absence(&source));
             }
-            std::thread::sleep(OPEN_INTERVAL);
+            std::thread::sleep(if self.arguments.broker.is_some() { ASK_INTERVAL } else { OPEN_INTERVAL });
+        }
+    }
+
+    /// Whether the stream may come yet: it, its root or the broker is not there, or the broker is busy.
+    fn is_worth_waiting(&self, error: &io::Error) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound, ResourceBusy};
+        let of_broker = matches!(error.kind(), ConnectionRefused | ResourceBusy) && self.arguments.broker.is_some();
+        error.kind() == NotFound || of_broker
+    }
+
+    /// A stream that is not there may come, unless it has a part without a name, which no sender can give it.
+    fn check_name(&self) -> Result<(), TapError> {
+        let mut parts: Vec<&str> = self.stream.split('/').filter(|part| !part.is_empty()).collect();
+        if parts.join("/") == self.stream && !parts.is_empty() {
+            return Ok(());
+        }
+        parts.extend(self.only.as_deref());
+        let instead = if parts.is_empty() { "headworks streams".to_owned() } else { printable(&parts.join("/")) };
+        Err(TapError::Name { name: format!("{:?}", self.stream), instead })
+    }
+
+    /// Why it is waited for, and what there is instead.
+    fn describe_absence(&self, why: &StreamOpenError) -> String {
+        if let Some(broker) = &self.arguments.broker {
+            return format!("{}: {why}", broker.display());
+        }
+        let root = self.arguments.root.root.display();
+        match list_streams(&self.arguments.root.root) {
+            Err(error) => format!("{root}: {error}"),
+            Ok(streams) if streams.is_empty() => format!("there is no stream in {root} yet"),
+            Ok(streams) => {
+                let names: Vec<String> = streams.iter().take(NAMED_MAX).map(|stream| printable(&stream.name)).collect();
+                let others = streams.len() - names.len();
+                let others = if others > 0 { format!(" and {others} others") } else { String::new() };
+                format!("in {root} there is {}{others}", names.join(", "))
+            }
         }
     }
 
@@ -348,15 +382,10 @@ impl Tap {
         Some(Broker::new(self.arguments.broker.as_deref()?, &self.stream))
     }
 
-    fn read(&mut self, reader: &mut StreamReader, start: Start) -> Result<Stop, TapError> {
-        let opened = bell_identity(&self.directory);
-        self.tracks.clear();
-        if let Some(container) = &mut self.container {
-            container.begin_reader();
-        }
+    fn read(&mut self, reader: &mut StreamReader, mut start: Start) -> Result<Exit, TapError> {
         loop {
             if self.is_over() {
-                return Ok(Stop::Exit(self.timed_out()));
+                return Ok(self.timed_out());
             }
             let wait = self
                 .deadline
@@ -370,7 +399,7 @@ impl Tap {
                         container.write(reader, track, to)?;
                     }
                     if self.arguments.frames.is_some_and(|most| self.frames >= most) {
-                        return Ok(Stop::Exit(Exit::Done));
+                        return Ok(Exit::Done);
                     }
                     continue;
                 }
@@ -399,24 +428,20 @@ impl Tap {
                     }
                     eprintln!("{} ended", self.track_name(track));
                     if self.only.is_some() {
-                        return Ok(Stop::Exit(Exit::Done));
+                        return Ok(Exit::Done);
                     }
                 }
                 StreamEvent::Stalled => eprintln!("{}: the source is silent", self.stream),
                 StreamEvent::WriterDead => eprintln!("{}: the writer has died; waiting for the next one", self.stream),
-                StreamEvent::Timeout => {
-                    // A writer that could not take the old directory up makes a new one, and nobody is left to say so.
-                    if opened != bell_identity(&self.directory) && opened.is_some() {
-                        return Ok(Stop::Reopen);
-                    }
-                }
-                StreamEvent::Superseded => return Ok(Stop::Reopen),
+                StreamEvent::Timeout => {}
+                // Nothing of the new tracks has been read yet: all of it is wanted.
+                StreamEvent::Superseded => start = Start::Oldest,
                 StreamEvent::Ended => {
                     if let Some(track) = self.only.clone().filter(|_| self.tracks.is_empty()) {
                         return Err(TapError::NoTrack { stream: self.stream.clone(), track });
                     }
                     eprintln!("{} ended after {} frames", self.stream, self.frames);
-                    return Ok(Stop::Exit(Exit::Done));
+                    return Ok(Exit::Done);
                 }
             }
         }
@@ -482,11 +507,6 @@ impl Tap {
         printable(&format!("{}/{}", self.stream, self.tracks[index].name))
     }
 
-    /// Where streams are looked for.
-    fn place(&self) -> &Path {
-        self.arguments.broker.as_deref().unwrap_or(&self.arguments.root.root)
-    }
-
     fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
@@ -505,12 +525,6 @@ impl Tap {
         eprintln!("timed out after {} frames{wanted}{found}", self.frames);
         Exit::TimedOut
     }
-}
-
-/// Which bell has the name: device and inode.
-fn bell_identity(directory: &Path) -> Option<(u64, u64)> {
-    let facts = std::fs::metadata(directory.join("bell")).ok()?;
-    Some((facts.dev(), facts.ino()))
 }
 
 /// The four characters of a ring's header, without blanks at the end.
