@@ -127,7 +127,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         }
     }
     if let Some(fault) = report["shortfall"].as_str() {
-        println!("the sender: {fault}");
+        println!("the sender could not keep its schedule: {fault}");
     }
     let total =
         |of: &BTreeMap<String, Frames>| of.values().fold((0, 0), |sum, it| (sum.0 + it.video, sum.1 + it.audio));

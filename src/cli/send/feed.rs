@@ -76,6 +76,8 @@ pub struct Feed {
     extent: Extent,
     /// All of it is sent.
     is_complete: bool,
+    /// Since when its send buffer is full.
+    blocked_since: Option<Instant>,
     packets_per_second: f64,
     sent: Sent,
     buffer: Vec<u8>,
@@ -100,7 +102,8 @@ enum Stage {
 struct Sent {
     datagrams: u64,
     bytes: u64,
-    refused: u64,
+    /// How long its send buffer was full.
+    blocked: Duration,
     /// When the last media was sent, and when it was due.
     last: Option<(Instant, Instant)>,
 }
@@ -116,8 +119,9 @@ pub struct FeedReport {
     pub bytes: u64,
     /// PES packets begun in them.
     pub pes_packets: PesPackets,
-    /// Datagrams that did not fit the send buffer because the peer acknowledges too slowly.
-    pub refused: u64,
+    /// How long its send buffer was full and it waited: the peer acknowledged too slowly, or this sender came too late and had too
+    /// much to send at once.
+    pub blocked_ms: u64,
     /// SRT's own account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srt: Option<SrtReport>,
@@ -170,6 +174,7 @@ impl Feed {
             aggregate,
             extent,
             is_complete: false,
+            blocked_since: None,
             packets_per_second,
             sent: Sent::default(),
             buffer: Vec::with_capacity(2_048),
@@ -286,7 +291,7 @@ impl Feed {
         let mut last_bytes = self.judge_end(material);
         while !self.is_complete {
             let due = start + Duration::from_nanos(self.cursor.due_ns(material));
-            if due > now {
+            if due > now || self.is_blocked(now) {
                 return;
             }
             self.sent.last = Some((now, due));
@@ -308,13 +313,25 @@ impl Feed {
                 if !self.is_complete {
                     last_bytes = self.judge_end(material);
                 }
-                if self.is_complete {
+                if self.is_complete || self.is_blocked(now) {
                     break;
                 }
             }
             outlet.flush_aggregate();
         }
         self.stage = Stage::Draining { since: now, acknowledged: None };
+    }
+
+    /// Whether there is no room for more; what is due then waits.
+    fn is_blocked(&mut self, now: Instant) -> bool {
+        if self.connection.as_ref().is_some_and(|connection| connection.is_send_buffer_full()) {
+            self.blocked_since.get_or_insert(now);
+            return true;
+        }
+        if let Some(since) = self.blocked_since.take() {
+            self.sent.blocked += now.saturating_since(since);
+        }
+        false
     }
 
     /// One datagram of media.
@@ -334,7 +351,8 @@ impl Feed {
                 let Some(connection) = &mut self.connection else { return };
                 let due = start + Duration::from_nanos(due_ns);
                 let stamp = due.clamp(now - BACKDATED_MAX, now);
-                self.sent.refused += u64::from(connection.send(stamp, payload).is_err());
+                // There is room; a connection that has ended says so by an event.
+                let _ = connection.send(stamp, payload);
                 self.buffer.clear();
                 while connection.poll_transmit(now, &mut self.buffer).is_some() {
                     outlet.send(now, self.socket, &self.buffer);
@@ -412,6 +430,8 @@ impl Feed {
         let protocol = protocol.unwrap_or(Instant::FAR_FUTURE);
         match self.stage {
             Stage::Ended(_) => Instant::FAR_FUTURE,
+            // Room comes with an acknowledgement, or when packets are given up.
+            Stage::Running(_) if self.blocked_since.is_some() => protocol,
             Stage::Running(start) => protocol.min(start + Duration::from_nanos(self.cursor.due_ns(material))),
             Stage::Calling | Stage::Ready | Stage::Draining { .. } => protocol,
         }
@@ -453,7 +473,7 @@ impl Feed {
             datagrams: self.sent.datagrams,
             bytes: self.sent.bytes,
             pes_packets: material.pes_packets(self.sent.bytes),
-            refused: self.sent.refused,
+            blocked_ms: self.sent.blocked.as_millis() as u64,
             connected: srt.is_some() || !matches!(self.carriage, Carriage::Srt(_)),
             srt,
             error,

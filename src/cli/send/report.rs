@@ -260,6 +260,12 @@ impl SendReport {
         if faults.is_empty() {
             return None;
         }
+        let blocked_ms = self.per_feed.iter().map(|feed| feed.blocked_ms).max().unwrap_or(0);
+        if blocked_ms > 0 {
+            faults.push(format!(
+                "send buffers were full for up to {blocked_ms} ms: peers acknowledged too slowly for it"
+            ));
+        }
         let (used, waited) = (self.cpu_share * 100.0, self.waited_share * 100.0);
         faults.push(if waited > 5.0 {
             format!("it used {used:.0} % of a core and waited {waited:.0} % of the time for one that others were using")
@@ -277,7 +283,7 @@ impl SendReport {
         let failed: Vec<String> = self
             .per_feed
             .iter()
-            .filter_map(|feed| feed.fault().map(|fault| format!("{}: {fault}", feed.name)))
+            .filter_map(|feed| feed.error.as_ref().map(|error| format!("{}: {error}", feed.name)))
             .collect();
         if let Some(first) = failed.first() {
             let refused = self.connected == 0 && self.socket_drops.refused > 0;
@@ -290,19 +296,6 @@ impl SendReport {
         match &self.shortfall {
             Some(shortfall) => Err(SendError::Schedule(shortfall.clone())),
             None => Ok(()),
-        }
-    }
-}
-
-impl FeedReport {
-    /// What went wrong with it.
-    fn fault(&self) -> Option<String> {
-        match (&self.error, self.refused) {
-            (Some(error), _) => Some(error.clone()),
-            (None, 0) => None,
-            (None, refused) => {
-                Some(format!("the send buffer was full for {refused} packets: the peer acknowledges too slowly"))
-            }
         }
     }
 }
@@ -373,8 +366,8 @@ impl fmt::Display for SendReport {
                     srt.dropped_too_late
                 )?;
             }
-            if let Some(fault) = feed.fault() {
-                writeln!(f, "{:12} {fault}", feed.name)?;
+            if let Some(error) = &feed.error {
+                writeln!(f, "{:12} {error}", feed.name)?;
             }
         }
         Ok(())

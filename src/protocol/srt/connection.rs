@@ -396,6 +396,12 @@ impl Connection {
         self.event(Event::Closed(reason));
     }
 
+    /// Whether the send buffer is full: [`send`](Self::send) takes no more until the peer has acknowledged some, or some have become
+    /// too late.
+    pub fn is_send_buffer_full(&self) -> bool {
+        self.sender.as_ref().is_some_and(Sender::is_full)
+    }
+
     /// Takes in a payload to send. Its time stamp is `now`; pacing is up to the caller.
     ///
     /// # Errors

@@ -203,6 +203,12 @@ impl Sender {
         (first <= last).then_some((first, last))
     }
 
+    /// Whether the buffer takes no more.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.buffer.is_full()
+    }
+
     /// Whether [`next_packet`](Self::next_packet) would give one.
     #[inline]
     pub fn has_packet(&self) -> bool {
