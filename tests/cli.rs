@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use headworks_frame_ring::bell::BellWriter;
@@ -704,6 +704,36 @@ fn http_status(port: u16, path: &str) -> Option<String> {
     Some(answer.lines().next()?.to_owned())
 }
 
+fn wait_until_ready(served: &mut Child, ports: [u16; 4]) {
+    let began = Instant::now();
+    while http_status(ports[3], "/ready").as_deref() != Some("HTTP/1.1 200 OK") {
+        assert!(began.elapsed() < Duration::from_secs(30), "not ready; {:?}", served.try_wait());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn nothing_waits_for_a_log_that_nobody_reads() {
+    let root = root();
+    let ports = free_ports();
+    let (_unread, log) = rustix::pipe::pipe().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&log).unwrap();
+    rustix::fs::fcntl_setfl(&log, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&log, &[b'.'; 512]).is_ok() {}
+    rustix::fs::fcntl_setfl(&log, flags).unwrap();
+    let mut served = house("serve", root.path(), ports, &["--set", "log.level=trace"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(log))
+        .spawn()
+        .unwrap();
+    wait_until_ready(&mut served, ports);
+    let process = rustix::process::Pid::from_child(&served);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    let told = Instant::now();
+    assert_eq!(served.wait().unwrap().code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(5));
+}
+
 #[test]
 fn the_appliance_serves_until_it_is_told_to_end() {
     let root = root();
@@ -713,11 +743,7 @@ fn the_appliance_serves_until_it_is_told_to_end() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let began = Instant::now();
-    while http_status(ports[3], "/ready").as_deref() != Some("HTTP/1.1 200 OK") {
-        assert!(began.elapsed() < Duration::from_secs(30), "not ready; {:?}", served.try_wait());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until_ready(&mut served, ports);
     let check = house("check", root.path(), ports, &["--json"]).output().unwrap();
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
     assert!(text(&check.stdout).contains(&format!("headworks is running as process {}", served.id())));

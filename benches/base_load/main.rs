@@ -15,7 +15,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use std::{env, fs, io, thread};
 
 use serde_json::{Value, json};
 
-use support::{Appliance, HEADWORKS, SRT_PORT, last_object, losses, samples, terminate, threads};
+use support::{Appliance, HEADWORKS, Process, SRT_PORT, last_object, losses, samples, threads};
 
 const ROOT: &str = "/dev/shm/headworks-base-load";
 const RECORDING: &str = "/dev/shm/headworks-base-load.ts";
@@ -90,7 +90,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         options.loss.as_ref().map_or(String::new(), |loss| format!(", {loss} lost each way")),
     );
     let appliance = Appliance::start(ROOT, options.feeds, &[])?;
-    let relay = options.loss.as_ref().map(|loss| relay(loss)).transpose()?;
+    let mut relay = options.loss.as_ref().map(|loss| relay(loss)).transpose()?;
     let taps = taps(options)?;
     let port = if relay.is_some() { RELAY_PORT } else { SRT_PORT };
     let (sender, sent) = mpsc::channel();
@@ -106,11 +106,14 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let page = appliance.get("/metrics").ok_or("the appliance does not answer")?;
     let arrived = arrived(&page);
     let read: Vec<_> = taps.into_iter().map(Tap::end).collect();
-    if let Some(mut relay) = relay {
-        terminate(&mut relay);
+    // It tells what it did.
+    if let Some(relay) = &mut relay {
+        relay.terminate();
     }
 
     let mut faults = losses(&page);
+    faults.extend(sender_faults(options, &report));
+    faults.extend(memory_fault(&samples));
     for (name, expected) in &expected {
         let arrived = arrived.get(name).copied().unwrap_or_default();
         if arrived != *expected {
@@ -133,6 +136,11 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         |of: &BTreeMap<String, Frames>| of.values().fold((0, 0), |sum, it| (sum.0 + it.video, sum.1 + it.audio));
     let ((video, audio), (video_sent, audio_sent)) = (total(&arrived), total(&expected));
     println!("{video} of {video_sent} video frames, {audio} of {audio_sent} audio frames");
+    // Made up feeds have 25 pictures a second.
+    let least = u64::from(options.feeds) * options.seconds * 20;
+    if video_sent < least {
+        faults.push(format!("{video_sent} video frames were sent, of at least {least}"));
+    }
     for fault in &faults {
         println!("FAULT {fault}");
     }
@@ -143,6 +151,29 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         fs::write(path, serde_json::to_string_pretty(&all)?)?;
     }
     Ok(faults.is_empty())
+}
+
+/// What the sender says went wrong: feeds that were refused, or broke.
+fn sender_faults(options: &Options, report: &Value) -> Vec<String> {
+    if options.libsrt {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    if report["connected"] != options.feeds {
+        faults.push(format!("{} of {} feeds were connected", report["connected"], options.feeds));
+    }
+    for feed in report["per_feed"].as_array().into_iter().flatten() {
+        if let Some(error) = feed["error"].as_str() {
+            faults.push(format!("{}: {error}", feed["name"].as_str().unwrap_or_default()));
+        }
+    }
+    faults
+}
+
+/// Buffers grow as bursts need it; what doubles goes on growing.
+fn memory_fault(samples: &[Sample]) -> Option<String> {
+    let (first, last) = (samples.first()?.anonymous_kb, samples.last()?.anonymous_kb);
+    (last > 2 * first).then(|| format!("own memory grew from {first} KiB to {last} KiB"))
 }
 
 /// A row every ten seconds, until the senders are through.
@@ -252,7 +283,7 @@ fn send_by_libsrt(options: &Options, port: u16) -> Result<Sent, Box<dyn Error + 
             .spawn()
             .map_err(|error| format!("srt-live-transmit: {error} (apt-get install srt-tools)"))?;
         let input = sender.stdin.take().expect("piped");
-        senders.push((sender, input));
+        senders.push((Process(sender), input));
     }
     thread::sleep(Duration::from_secs(1));
     let bytes_per_s = stream.len() as f64 / options.seconds as f64;
@@ -274,29 +305,29 @@ fn send_by_libsrt(options: &Options, port: u16) -> Result<Sent, Box<dyn Error + 
     }
     // At the end of its input it hangs up, and what was not yet acknowledged would be gone.
     thread::sleep(Duration::from_secs(2));
-    for (mut sender, input) in senders {
+    for (sender, input) in senders {
         drop(input);
-        terminate(&mut sender);
+        drop(sender);
     }
     let late_ms = worst as f64 / bytes_per_s * 1e3;
     let report = json!({ "worst_lateness_ms": late_ms, "seconds": start.elapsed().as_secs_f64() });
     Ok(((0..options.feeds).map(|feed| (format!("feed{feed}"), expected)).collect(), report))
 }
 
-fn relay(loss: &str) -> Result<Child, io::Error> {
+fn relay(loss: &str) -> Result<Process, io::Error> {
     let relay = Command::new(HEADWORKS)
         .args(["relay", "--listen", &format!("127.0.0.1:{RELAY_PORT}"), "--to", &format!("127.0.0.1:{SRT_PORT}")])
         .args(["--loss", loss, "--delay", "15ms", "--reorder", "2%", "--reorder-delay", "4ms", "--duplicate", "1%"])
         .stderr(Stdio::null())
         .spawn();
     thread::sleep(Duration::from_millis(500));
-    relay
+    relay.map(Process)
 }
 
 /// A reader, and what it has seen.
 struct Tap {
     name: String,
-    process: Child,
+    process: Process,
     /// How many frames, or which one was missing.
     seen: JoinHandle<Result<u64, String>>,
 }
@@ -323,11 +354,11 @@ impl Tap {
             }
             Ok(next.values().sum())
         });
-        Ok(Self { name, process, seen })
+        Ok(Self { name, process: Process(process), seen })
     }
 
     fn end(mut self) -> (String, Result<u64, String>) {
-        terminate(&mut self.process);
+        self.process.terminate();
         (self.name, self.seen.join().expect("a reader's thread does not panic"))
     }
 }

@@ -22,7 +22,7 @@ const HOUSE_MAX: Duration = Duration::from_secs(60);
 
 /// `headworks serve`, with rings made ahead for all feeds.
 pub struct Appliance {
-    process: Child,
+    process: Process,
 }
 
 impl Appliance {
@@ -43,7 +43,7 @@ impl Appliance {
         for set in ports.iter().chain(set) {
             command.args(["--set", set]);
         }
-        let appliance = Self { process: command.spawn()? };
+        let appliance = Self { process: Process(command.spawn()?) };
         // Rings are made ahead, ten a second at most, and slower where memory is slow to come.
         thread::sleep(Duration::from_millis(1_000 + 100 * u64::from(feeds)));
         appliance.wait_for_house();
@@ -69,7 +69,7 @@ impl Appliance {
 
     /// Its process.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.process.0.id()
     }
 
     /// What its control answers.
@@ -83,16 +83,21 @@ impl Appliance {
     }
 }
 
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        terminate(&mut self.process);
+/// A process that is told to end when it is no longer needed.
+pub struct Process(pub Child);
+
+impl Process {
+    /// SIGTERM, and the end of it.
+    pub fn terminate(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).stderr(Stdio::null()).status();
+        let _ = self.0.wait();
     }
 }
 
-/// SIGTERM, and the end of it.
-pub fn terminate(process: &mut Child) {
-    let _ = Command::new("kill").arg(process.id().to_string()).status();
-    let _ = process.wait();
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.terminate();
+    }
 }
 
 /// What a page of metrics says was lost on the way.

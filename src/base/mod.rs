@@ -1,10 +1,12 @@
 //! Floor 0: what every other floor counts, numbers and times things with.
 
+pub mod allowance;
 pub mod bits;
 pub mod datagram;
 pub mod sequence;
 pub mod time;
 
+pub use allowance::Allowance;
 pub use datagram::{Datagram, Packet, Transmit};
 #[doc(hidden)]
 pub use datagram::{PacketPool, PoolOptions};

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::arguments::{ConfigArguments, Exit};
@@ -16,6 +17,8 @@ use crate::shard::host::{self, Severity};
 
 /// Between two looks whether all shards still turn.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Log lines that may be under way; what comes beyond is left out.
+const LOG_LINES_QUEUED: usize = 8_192;
 /// The filter that overrides `log.level`.
 const LOG_VARIABLE: &str = "HEADWORKS_LOG";
 
@@ -24,7 +27,8 @@ Without a file: SRT on UDP 30000, RTP and raw MPEG-TS on UDP 5004 (RTCP on 5005)
 /dev/shm/headworks. README.md lists every key with its default.
 
 Every key of the file can also be set in the environment (HEADWORKS_INGESTION__SRT__PORT=9000) and by --set.
-HEADWORKS_LOG overrides log.level (debug, or info,headworks::shard=debug). The log goes to standard error.
+HEADWORKS_LOG overrides log.level (debug, or info,headworks::shard=debug). The log goes to standard error; \
+when that is not read, up to 8,192 lines wait, and what comes beyond is left out and counted in /metrics.
 
 Examples:
   headworks serve
@@ -87,7 +91,8 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     let began = Instant::now();
     host::raise_descriptor_limit();
     let Loaded { config, not_yet_in_effect } = arguments.config.load()?;
-    start_log(&config)?;
+    // Lines still under way are written when it goes.
+    let log = start_log(&config)?;
     if !not_yet_in_effect.is_empty() {
         tracing::info!("not yet in effect: {}", not_yet_in_effect.join(", "));
     }
@@ -108,7 +113,7 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     let appliance = Appliance::start(config.clone(), |started| {
         let _ = writeln!(io::stdout(), "{}", Opened(started));
     })?;
-    let control = match start_control(&config, &appliance, began) {
+    let control = match start_control(&config, &appliance, began, log.dropped.clone()) {
         Ok(control) => control,
         Err(error) => {
             appliance.stop();
@@ -143,16 +148,18 @@ fn start_control(
     config: &Config,
     appliance: &Appliance,
     started: Instant,
+    log_drops: ErrorCounter,
 ) -> Result<Option<ControlHandle>, ControlError> {
     if !config.control.enabled {
         return Ok(None);
     }
-    let facts = Facts { root: config.output.root.clone(), started };
+    let facts = Facts { root: config.output.root.clone(), started, log_drops: Some(log_drops) };
     control::start(config.control.listen, appliance.shards().clone(), facts).map(Some)
 }
 
-/// Log lines go to standard error, where systemd finds them and no pipe of frames is harmed.
-fn start_log(config: &Config) -> Result<(), ServeError> {
+/// Log lines go to standard error, where systemd finds them and no pipe of frames is harmed. They go by a thread of their own: no
+/// shard waits for a terminal that is held or a pipe that nobody reads. What does not fit its queue is left out and counted.
+fn start_log(config: &Config) -> Result<Log, ServeError> {
     let (place, filter) = match std::env::var(LOG_VARIABLE) {
         Ok(filter) if !filter.is_empty() => (LOG_VARIABLE, filter),
         _ => ("log.level", config.log.level.clone()),
@@ -162,12 +169,24 @@ fn start_log(config: &Config) -> Result<(), ServeError> {
         filter: filter.clone(),
         reason: error.to_string(),
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr).with_target(false);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LOG_LINES_QUEUED)
+        .thread_name("hw-log")
+        .finish(io::stderr());
+    let dropped = writer.error_counter();
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer).with_target(false);
     match config.log.format {
         LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogFormat::Json => builder.json().init(),
     }
-    Ok(())
+    Ok(Log { dropped, _guard: guard })
+}
+
+/// The log's thread.
+struct Log {
+    dropped: ErrorCounter,
+    _guard: WorkerGuard,
 }
 
 /// What is printed as soon as the ports are open: where is listened, and what memory is about to be taken.

@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing_appender::non_blocking::ErrorCounter;
 
 use super::http::routes::{self, House};
 use super::process::ProcessMeter;
@@ -40,6 +41,8 @@ pub struct Facts {
     pub root: PathBuf,
     /// When the process began its work.
     pub started: Instant,
+    /// Counts lines that the log had no room for.
+    pub log_drops: Option<ErrorCounter>,
 }
 
 /// Why control cannot be served.

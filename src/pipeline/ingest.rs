@@ -49,7 +49,8 @@ pub struct Ingest {
     events: VecDeque<IngestEvent>,
     statistics: IngestStatistics,
     /// The last payload type that nobody could explain, so that it is reported once.
-    unknown_payload_type: Option<u8>,
+    /// Bit n: type n was told.
+    unknown_payload_types: u128,
 }
 
 /// The session of a source.
@@ -134,7 +135,7 @@ impl Ingest {
             begins: false,
             events: VecDeque::new(),
             statistics: IngestStatistics::default(),
-            unknown_payload_type: None,
+            unknown_payload_types: 0,
         }
     }
 
@@ -434,7 +435,9 @@ impl Ingest {
     ) -> bool {
         let Some(format) = self.payload_types.get(facts.payload_type) else {
             self.statistics.unknown_payload_type += 1;
-            if self.unknown_payload_type.replace(facts.payload_type) != Some(facts.payload_type) {
+            let its_bit = 1 << (facts.payload_type & 0x7f);
+            if self.unknown_payload_types & its_bit == 0 {
+                self.unknown_payload_types |= its_bit;
                 self.events.push_back(IngestEvent::UnknownPayloadType(facts.payload_type));
             }
             return true;

@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::clock::Clock;
 use super::mailbox::{Message, Shards};
 use super::places::{Owner, Places, SourceKind, Verdict};
 use super::strangers::{REFUSED_FOR, SourceKey};
+use crate::base::Allowance;
 use crate::config::Config;
 use crate::output::directory::{RingDirectory, StreamOutput};
 use crate::output::{Housekeeping, StreamRings, TrackReady};
@@ -92,6 +94,8 @@ pub struct Desk {
     housekeeping: Housekeeping,
     /// Locked on the housekeeping thread alone.
     places: Mutex<Places>,
+    /// For the log: who is refused can come again at once, and as anybody. The same thread's.
+    refusals: Mutex<Allowance>,
 }
 
 /// What became of a newcomer that may come in.
@@ -112,7 +116,8 @@ impl Desk {
         directory: Arc<RingDirectory>,
         housekeeping: Housekeeping,
     ) -> Arc<Self> {
-        Arc::new(Self { config, shards, directory, housekeeping, places: Mutex::default() })
+        let refusals = Mutex::new(Allowance::new(Clock::now()));
+        Arc::new(Self { config, shards, directory, housekeeping, places: Mutex::default(), refusals })
     }
 
     /// The rings' directory.
@@ -246,7 +251,7 @@ impl Desk {
             Ok((Placed::After(owner), _)) => self.evict(owner, Newcomer::Srt(origin, request)),
             Ok((Placed::Elsewhere(_), _)) => unreachable!("an SRT caller is bound to no shard"),
             Err(Denial { reason, why }) => {
-                tracing::warn!(stream = name, peer = %request.key.peer, "SRT caller refused: {reason}: {why}");
+                self.log_refusal(&name, &format!("SRT caller {} refused: {reason}: {why}", request.key.peer));
                 self.shards.mailbox(origin).post(Message::Refused(request, reason));
             }
         }
@@ -294,6 +299,15 @@ impl Desk {
         }
     }
 
+    fn log_refusal(&self, stream: &str, line: &str) {
+        let allowance = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).take(Clock::now());
+        match allowance {
+            None => {}
+            Some(0) => tracing::warn!(stream, "{line}"),
+            Some(withheld) => tracing::warn!(stream, "{line} ({withheld} refusals before this one are not in the log)"),
+        }
+    }
+
     fn judge_source(&self, shard: usize, key: SourceKey) {
         let name = self.source_name(key);
         match self.admit_named_source(shard, &name, key) {
@@ -309,7 +323,7 @@ impl Desk {
             }
             Ok(Placed::After(owner)) => self.evict(owner, Newcomer::Source(shard, key)),
             Err(refusal) => {
-                tracing::warn!(stream = name, source = %key, "source refused: {refusal}");
+                self.log_refusal(&name, &format!("source {key} refused: {refusal}"));
                 self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
             }
         }

@@ -73,7 +73,8 @@ impl Places {
         {
             return Verdict::After(owner);
         }
-        let is_live = known.is_some_and(|owner| owner.standing == Standing::Live);
+        // A session of another kind that takes the stream over needs a place of its own kind.
+        let is_live = known.is_some_and(|owner| (owner.standing, owner.kind) == (Standing::Live, kind));
         if !is_live && self.count(kind, |standing| !matches!(standing, Standing::Idle(_))) >= limit {
             return Verdict::Full;
         }
@@ -95,10 +96,7 @@ impl Places {
     pub fn attach(&mut self, name: &str, kind: SourceKind) -> Owner {
         self.admissions += 1;
         let owner = self.owners.get_mut(name).expect("a known stream has a place");
-        if owner.standing != Standing::Live {
-            owner.kind = kind;
-        }
-        (owner.standing, owner.admission) = (Standing::Live, self.admissions);
+        (owner.kind, owner.standing, owner.admission) = (kind, Standing::Live, self.admissions);
         *owner
     }
 
@@ -222,6 +220,18 @@ mod tests {
         assert!(
             matches!(places.judge("a", SourceKind::Rtp, 1, Some(0)), Verdict::Elsewhere(owner) if owner.shard == 1)
         );
+    }
+
+    #[test]
+    fn a_session_of_another_kind_takes_a_live_stream_over_only_within_its_own_limit() {
+        let mut places = Places::default();
+        places.insert("a", SourceKind::Rtp, 0);
+        admit(&mut places, "b");
+        assert_eq!(places.judge("a", SRT, 1, None), Verdict::Full);
+        assert_eq!(places.judge("a", SRT, 2, None), Verdict::Known);
+        places.attach("a", SRT);
+        assert_eq!(places.judge("c", SRT, 2, None), Verdict::Full);
+        assert_eq!(places.judge("c", SourceKind::Rtp, 1, None), Verdict::New, "its place among the others is free");
     }
 
     /// What a shard is told, and what it tells the desk.

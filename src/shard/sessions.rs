@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::net::SocketRole;
 use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
 use super::strangers::SourceKey;
-use crate::base::Instant;
+use crate::base::{Allowance, Instant};
 use crate::codec::framer::AnyFramer;
 use crate::media::Format;
 use crate::output::StreamRings;
@@ -61,6 +61,8 @@ pub struct Session {
     /// The tracks' formats that people have been told.
     pub announced: Vec<Format>,
     events: VecDeque<(Instant, String)>,
+    /// For what peers can bring about as often as they like.
+    of_peers: Allowance,
     rate: Rate,
     stalled: bool,
     /// The round trip of the present session has been told.
@@ -111,6 +113,7 @@ impl Session {
             about: About::default(),
             announced: Vec::new(),
             events: VecDeque::with_capacity(EVENTS_MAX),
+            of_peers: Allowance::new(now),
             rate: Rate { at: now, ..Rate::default() },
             stalled: false,
             rtt_told: false,
@@ -159,6 +162,15 @@ impl Session {
             self.events.pop_front();
         }
         self.events.push_back((now, what));
+    }
+
+    /// The same for what a peer can bring about as often as it likes; some of it is left out when there is too much.
+    pub fn tell_of_peer(&mut self, now: Instant, what: String) {
+        match self.of_peers.take(now) {
+            None => {}
+            Some(0) => self.tell(now, what),
+            Some(withheld) => self.tell(now, format!("{what} ({withheld} lines before this one were left out)")),
+        }
     }
 
     /// Ten times a second: rates, states, heartbeats, formats that have become known.

@@ -42,7 +42,7 @@ impl Served {
                 }
             })
         };
-        let facts = Facts { root: "/dev/shm/headworks".into(), started: Instant::now() };
+        let facts = Facts { root: "/dev/shm/headworks".into(), started: Instant::now(), log_drops: None };
         let control = control::start(SocketAddr::from(([127, 0, 0, 1], 0)), shards, facts).unwrap();
         Self { control: Some(control), done, shards: Some(answering) }
     }
@@ -412,7 +412,7 @@ fn the_description_names_this_version() {
 fn a_port_in_use_is_told_at_once() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let facts = Facts { root: "/dev/shm/headworks".into(), started: Instant::now() };
+    let facts = Facts { root: "/dev/shm/headworks".into(), started: Instant::now(), log_drops: None };
     let error = control::start(address, Shards::default(), facts).unwrap_err();
     assert!(matches!(error, ControlError::Bind { .. }));
     let text = error.to_string();

@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use super::routes::House;
 use super::streams::codec_word;
@@ -109,6 +110,7 @@ pub async fn metrics(State(house): State<Arc<House>>) -> Response {
         uptime_s: house.uptime().as_secs_f64(),
         cpu_s: process::cpu_seconds().unwrap_or(0.0),
         memory_bytes: process::memory_bytes().unwrap_or(0),
+        log_drops: house.facts.log_drops.as_ref().map_or(0, ErrorCounter::dropped_lines) as u64,
     }));
     let mut body = String::with_capacity(16 << 10);
     match text::encode(&mut body, &registry) {
@@ -123,6 +125,7 @@ struct Scrape {
     uptime_s: f64,
     cpu_s: f64,
     memory_bytes: u64,
+    log_drops: u64,
 }
 
 impl Collector for Scrape {
@@ -159,6 +162,9 @@ impl Scrape {
         gauge("memory_bytes", "Resident memory, mapped rings included", self.memory_bytes as f64)?;
         gauge("shards", "Shards of this process", self.snapshot.shard_count as f64)?;
         gauge("shards_silent", "Shards that did not answer within a second", silent as f64)?;
+        encoder
+            .encode_descriptor("log_lines_dropped", "Lines that the log had no room for", None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&self.log_drops, None)?;
         encoder
             .encode_descriptor("cpu_seconds", "Processor time, user and system", None, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, u64>(&self.cpu_s, None)

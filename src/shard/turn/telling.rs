@@ -54,26 +54,28 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
                 .to_owned(),
             );
         }
-        IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell(now, "keys refreshed".to_owned()),
+        IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell_of_peer(now, "keys refreshed".to_owned()),
         IngestEvent::Srt(SrtEvent::KeyRefreshFailed(_)) => {
-            session.tell(now, "key refresh failed: the new keys are not of this passphrase".to_owned());
+            session.tell_of_peer(now, "key refresh failed: the new keys are not of this passphrase".to_owned());
         }
         IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
-            session.tell(now, format!("the sender jumped ahead by {skipped} packets"));
+            session.tell_of_peer(now, format!("the sender jumped ahead by {skipped} packets"));
         }
-        IngestEvent::Srt(SrtEvent::PeerError { code }) => session.tell(now, format!("the peer reports error {code}")),
+        IngestEvent::Srt(SrtEvent::PeerError { code }) => {
+            session.tell_of_peer(now, format!("the peer reports error {code}"))
+        }
         IngestEvent::Rtp(SourceEvent::Ended { .. }) | IngestEvent::Raw(RawEvent::Ended) => {
             session.detach(now);
             session.tell(now, "the source has ended".to_owned());
         }
         IngestEvent::Rtp(SourceEvent::PeerChanged { peer }) => {
             session.peer = Some(*peer);
-            session.tell(now, format!("packets come from {peer} now"));
+            session.tell_of_peer(now, format!("packets come from {peer} now"));
         }
-        IngestEvent::Rtp(event) => session.tell(now, format!("{event:?}")),
+        IngestEvent::Rtp(event) => session.tell_of_peer(now, format!("{event:?}")),
         IngestEvent::Raw(RawEvent::PeerChanged { peer }) => {
             session.peer = Some(*peer);
-            session.tell(now, format!("packets come from {peer} now"));
+            session.tell_of_peer(now, format!("packets come from {peer} now"));
         }
         IngestEvent::Raw(RawEvent::Started { .. }) => {}
         IngestEvent::UnknownPayloadType(payload_type) => {
@@ -81,7 +83,7 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
                 Some(SourceKey::Configured(_)) => format!("streams.{}.rtp", session.name),
                 _ => "ingestion.rtp".to_owned(),
             };
-            session.tell(
+            session.tell_of_peer(
                 now,
                 format!("payload type {payload_type} is not known: set {key}.payload_types.{payload_type} to mp2t, h264 or hevc"),
             );
