@@ -1267,6 +1267,15 @@ headworks_status headworks_ring_open(headworks_ring **ring, const char *director
     return HEADWORKS_OK;
 }
 
+/* Gives the payloads' memory back, which is held as long as it is mapped. The ring is read no more. */
+static void headworks_let_go(headworks_ring *ring) {
+    if (ring->mapping.reservation)
+        munmap(ring->mapping.reservation, ring->mapping.reservation_size);
+    ring->mapping.reservation = (uint8_t *)0;
+    ring->mapping.data = (const uint8_t *)0;
+    ring->has_pending = 0;
+}
+
 void headworks_ring_close(headworks_ring *ring) {
     if (!ring)
         return;
@@ -2079,7 +2088,7 @@ static headworks_status headworks_lines(char *answer, char ***names, size_t *cou
 typedef enum headworks_standing {
     HEADWORKS_READ,       /* its frames are wanted */
     HEADWORKS_DRAINED,    /* it ended; a source that returns within the retention has it taken up again */
-    HEADWORKS_REPLACED,   /* another ring has its name, or will have */
+    HEADWORKS_REPLACED,   /* another ring has its name, or will have; its payloads may have been let go */
     HEADWORKS_FAILED      /* it contradicts itself */
 } headworks_standing;
 
@@ -2088,6 +2097,8 @@ typedef struct headworks_track {
     char *name;
     headworks_ring *ring;
     headworks_standing standing;
+    int left;    /* it is beside a bell that another one has taken the place of, and perhaps beside that one too */
+    int present; /* its name was there at the last look */
     headworks_status announced; /* what to say about it next; HEADWORKS_OK: nothing */
 } headworks_track;
 
@@ -2207,6 +2218,15 @@ static headworks_status headworks_map_track(const headworks_stream *stream, cons
 static void headworks_scan_known(headworks_stream *stream, headworks_track *track) {
     headworks_mapping mapping;
     headworks_state state = headworks_ring_state(track->ring);
+    if (track->left) {
+        if (headworks_map_track(stream, track->name, &mapping) != HEADWORKS_OK)
+            return;
+        /* Another bell, perhaps the same ring. */
+        track->left = 0;
+        if (memcmp(mapping.header.ring_uuid, track->ring->mapping.header.ring_uuid, 16) != 0)
+            track->standing = HEADWORKS_REPLACED;
+        headworks_unmap(&mapping);
+    }
     if (track->standing == HEADWORKS_READ) {
         if (state != HEADWORKS_STATE_SUPERSEDED || !headworks_is_drained(track->ring) || track->ring->skipped > 0)
             return;
@@ -2227,23 +2247,37 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
     }
 }
 
+/* What is to be done with a ring whose name is not there. */
+static void headworks_scan_absent(headworks_track *track) {
+    if (track->present || (track->standing == HEADWORKS_READ && !track->left))
+        return;
+    if (track->standing == HEADWORKS_READ)
+        track->announced = HEADWORKS_TRACK_ENDED;
+    track->left = 0;
+    track->standing = HEADWORKS_REPLACED;
+    headworks_let_go(track->ring);
+}
+
 /* Opens the rings not yet known, and those that took the place of another. A ring that cannot be opened is tried again later. */
 static headworks_status headworks_scan(headworks_stream *stream, const headworks_options *options) {
     char **names;
     size_t count, i;
+    uint32_t j;
     headworks_status status;
     stream->scanned = headworks_now_ns();
     stream->rescan = 0;
     status = headworks_rings(stream, &names, &count);
+    for (j = 0; j < stream->track_count; j++)
+        stream->tracks[j].present = status != HEADWORKS_OK;
     for (i = 0; i < count; i++) {
         headworks_track *track = (headworks_track *)0, *more;
         headworks_mapping mapping;
-        uint32_t j;
         if (stream->only && strcmp(stream->only, names[i]) != 0)
             continue;
         for (j = 0; j < stream->track_count && !track; j++)
             track = strcmp(stream->tracks[j].name, names[i]) == 0 ? &stream->tracks[j] : (headworks_track *)0;
         if (track) {
+            track->present = 1;
             headworks_scan_known(stream, track);
             continue;
         }
@@ -2266,9 +2300,12 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
         track->name = names[i];
         names[i] = (char *)0;
         track->announced = HEADWORKS_TRACK_ADDED;
+        track->present = 1;
         stream->track_count++;
     }
     headworks_names_free(names, count);
+    for (j = 0; j < stream->track_count; j++)
+        headworks_scan_absent(&stream->tracks[j]);
     return status;
 }
 
@@ -2409,12 +2446,8 @@ static int headworks_stream_reopen(headworks_stream *stream) {
     memcpy(stream->uuid, uuid, 16);
     memset(&stream->life, 0, sizeof stream->life);
     stream->stalled_told = 0;
-    for (i = 0; i < stream->track_count; i++) {
-        headworks_track *track = &stream->tracks[i];
-        if (track->standing == HEADWORKS_READ)
-            track->announced = HEADWORKS_TRACK_ENDED;
-        track->standing = HEADWORKS_REPLACED;
-    }
+    for (i = 0; i < stream->track_count; i++)
+        stream->tracks[i].left = 1;
     stream->generation = headworks_load_half_acquire(bell, HEADWORKS_BELL_TRACKS_GENERATION);
     headworks_scan_again(stream);
     return 1;
@@ -2442,7 +2475,7 @@ static headworks_status headworks_first_track(headworks_stream *stream, uint64_t
         headworks_ring *ring = track->ring;
         headworks_status status;
         next->track = i;
-        if (track->standing != HEADWORKS_READ)
+        if (track->standing != HEADWORKS_READ || track->left)
             continue;
         status = headworks_look(ring, next);
         if (status == HEADWORKS_FRAME) {
@@ -2505,9 +2538,11 @@ static headworks_status headworks_stream_idle(headworks_stream *stream, uint32_t
     if (headworks_has_died(&stream->life,
                            headworks_load(bell, HEADWORKS_BELL_HEARTBEAT_COUNT) + headworks_load(bell, HEADWORKS_BELL_STREAM_HEAD), now))
         return HEADWORKS_WRITER_DEAD;
-    /* In case a generation was missed. */
+    /* In case a generation was missed; and a writer that could not take the old bell up makes a new one, of which nobody is left to
+     * tell. */
     if (now - stream->scanned >= HEADWORKS_SECOND_NS) {
-        headworks_scan_again(stream);
+        if (stream->stay || !headworks_stream_reopen(stream))
+            headworks_scan_again(stream);
         return HEADWORKS_OK;
     }
     if (left == 0)

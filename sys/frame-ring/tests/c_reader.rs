@@ -316,6 +316,110 @@ fn a_superseded_stream_is_gone_on_with_under_its_name() {
     }
 }
 
+/// A writer that finds a bell it cannot take up makes a new one over the same rings; nobody tells those who wait at the old one.
+#[test]
+fn a_new_bell_over_the_same_rings_is_found_and_no_frame_is_repeated_or_skipped() {
+    for program in READERS.iter() {
+        let dir = directory();
+        let (video, sound) = (dir.path().join("video0"), dir.path().join("audio0"));
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        let mut writer = builder::create(&video, &spec()).unwrap();
+        let mut ended = builder::create(&sound, &spec()).unwrap();
+        let mut reader = start(program, &["stream", dir.path().to_str().unwrap(), "oldest", "stop-after=2"]);
+        write(&mut ended, &mut bell, b"sound", true);
+        ended.set_state(State::Ended);
+        write(&mut writer, &mut bell, b"before", true);
+        bell.wake_target().wake();
+        reader.hear(&frame_line("video0", 0, b"before"));
+        reader.hear("audio0 a track has ended\n");
+        drop((bell, writer, ended));
+        for file in ["bell", "writer.lock"] {
+            fs::remove_file(dir.path().join(file)).unwrap();
+        }
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        let mut writer = builder::attach(&video, &spec()).unwrap();
+        bell.advance_to(writer.stream_seq_after());
+        write(&mut writer, &mut bell, b"after", true);
+        reader.hear(&frame_line("video0", 1, b"after"));
+        // The new bell is the one that is waited at, and is asked for new tracks.
+        let mut late = builder::create(&dir.path().join("data0"), &spec()).unwrap();
+        bell.tracks_changed();
+        write(&mut late, &mut bell, b"late", true);
+        bell.wake_target().wake();
+        reader.hear(&frame_line("data0", 0, b"late"));
+        write(&mut writer, &mut bell, b"last", true);
+        bell.wake_target().wake();
+        let said = reader.end();
+        assert!(!said.contains("replaced") && said.matches("a track has ended").count() == 1, "{said}");
+        assert_eq!(said.matches(" frame ").count(), 5, "{said}");
+        assert_eq!(said.matches("a new track").count(), 3, "{said}");
+    }
+}
+
+#[test]
+fn a_stream_that_was_cleared_away_and_made_anew_after_its_writer_died_is_gone_on_with() {
+    let root = directory();
+    let stream = root.path().join("cam1");
+    let make = || {
+        fs::create_dir(&stream).unwrap();
+        let bell = BellWriter::create(&stream).unwrap();
+        (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
+    };
+    let (mut bell, mut writer) = make();
+    let sound = builder::create(&stream.join("audio0"), &spec()).unwrap();
+    let mut reader = start(reader(), &["stream", stream.to_str().unwrap(), "live", "stop-after=1"]);
+    reader.hear("video0 a new track\n");
+    write(&mut writer, &mut bell, b"old", true);
+    bell.wake_target().wake();
+    reader.hear(&frame_line("video0", 0, b"old"));
+    drop((bell, writer, sound));
+    fs::remove_dir_all(&stream).unwrap();
+    let (mut bell, mut writer) = make();
+    for n in 0..2 {
+        write(&mut writer, &mut bell, &payload(n, 100), true);
+    }
+    let said = reader.end();
+    let (_, after) = said.split_once("replaced by another, which has been opened\n").unwrap();
+    for n in 0..2 {
+        assert!(after.contains(&frame_line("video0", n, &payload(n, 100))), "{said}");
+    }
+    assert_eq!(said.matches("audio0 a track has ended\n").count(), 1, "{said}");
+}
+
+/// A reader that stays for weeks holds the memory of the rings that it reads, and of no other.
+#[test]
+fn memory_of_rings_that_were_replaced_or_cleared_away_is_given_back() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let mut sound = builder::create(&dir.path().join("audio0"), &spec()).unwrap();
+    let mut reader = start(reader(), &["stream", dir.path().to_str().unwrap(), "oldest", "stop-after=1"]);
+    write(&mut sound, &mut bell, b"sound", true);
+    sound.set_state(State::Ended);
+    bell.wake_target().wake();
+    reader.hear("audio0 a track has ended\n");
+    drop((video, sound));
+    video = builder::create(&dir.path().join(".tmp-1"), &spec()).unwrap();
+    builder::publish(&dir.path().join(".tmp-1"), &dir.path().join("video0")).unwrap();
+    fs::remove_dir_all(dir.path().join("audio0")).unwrap();
+    bell.tracks_changed();
+    write(&mut video, &mut bell, b"picture", true);
+    bell.wake_target().wake();
+    reader.hear("video0 replaced by another, which has been opened\n");
+    reader.hear(&frame_line("video0", 0, b"picture"));
+    let maps = fs::read_to_string(format!("/proc/{}/maps", reader.id())).unwrap();
+    let gone = format!("{}/", dir.path().display());
+    let held: Vec<_> = maps.lines().filter(|line| line.contains(&gone) && line.contains("/data (deleted)")).collect();
+    assert_eq!(held, [""; 0]);
+    // What takes the name is read.
+    let mut sound = builder::create(&dir.path().join("audio0"), &spec()).unwrap();
+    bell.tracks_changed();
+    write(&mut sound, &mut bell, b"new sound", true);
+    write(&mut video, &mut bell, b"last", true);
+    bell.wake_target().wake();
+    assert!(reader.end().contains(&frame_line("audio0", 0, b"new sound")));
+}
+
 #[test]
 fn frames_of_all_tracks_come_in_the_order_they_were_committed() {
     let audio = RingSpec { kind: TrackKind::Audio, codec: *b"mp4a", clock_rate: 48_000, ..spec() };

@@ -70,6 +70,10 @@ impl OtherProcess {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn say(&mut self, what: &str) {
         self.child.stdin.as_mut().unwrap().write_all(what.as_bytes()).unwrap();
     }
