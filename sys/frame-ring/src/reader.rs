@@ -295,6 +295,10 @@ impl Reader {
         self.data = MirroredData::nothing();
     }
 
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.data.capacity() == 0
+    }
+
     /// Any frame will do from now on.
     pub(crate) fn accept_any(&mut self) {
         self.awaiting_key = false;

@@ -23,6 +23,8 @@ use crate::wake;
 
 /// While nothing comes the directory is looked through this often, in case a generation was missed.
 const RESCAN: Duration = Duration::from_secs(1);
+/// Rings of one stream that a reader holds, with those that are over and keep their index.
+const TRACKS_MAX: usize = 1_024;
 
 /// What a look at the stream gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +40,8 @@ pub enum StreamNext<'a> {
     Event(StreamEvent),
 }
 
-/// What happened instead of a frame. `track` is an index for [`StreamReader::track`]; it stays valid as long as the reader.
+/// What happened instead of a frame. `track` is an index for [`StreamReader::track`]. It stays valid until more than a thousand rings
+/// have come; then one that was replaced or cleared away gives its index to the next that is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEvent {
     /// The writer overtook this reader on one track.
@@ -345,11 +348,20 @@ impl StreamReader {
             if ring.state() == State::Superseded || known.is_some_and(is_known) {
                 continue;
             }
-            self.events.push_back(StreamEvent::TrackAdded { track: self.tracks.len() });
             if let Some(index) = known {
                 self.tracks[index].standing = Standing::Done;
             }
-            self.tracks.push(TrackReader { name: name.clone(), ring, standing: Standing::Read });
+            let added = TrackReader { name: name.clone(), ring, standing: Standing::Read };
+            let track = if self.tracks.len() < TRACKS_MAX {
+                self.tracks.push(added);
+                self.tracks.len() - 1
+            } else if let Some(index) = self.tracks.iter().position(|track| track.ring.is_let_go()) {
+                self.tracks[index] = added;
+                index
+            } else {
+                continue;
+            };
+            self.events.push_back(StreamEvent::TrackAdded { track });
         }
         for track in &mut self.tracks {
             if track.standing == Standing::Left || track.standing == Standing::Ended && !names.contains(&track.name) {
@@ -373,7 +385,11 @@ impl StreamReader {
         *lock(&self.notified) = bell.wake_target();
         (self.generation, self.life, self.stalled_told) = (bell.tracks_generation(), Life::new(), false);
         (self.files, self.bell) = (files, bell);
-        self.tracks.iter_mut().for_each(|track| track.standing = Standing::Left);
+        for track in &mut self.tracks {
+            // The memory of those that are not read was given back: if one of them is there too, it is opened anew.
+            let is_let_go = matches!(track.standing, Standing::Done | Standing::Gone);
+            track.standing = if is_let_go { Standing::Gone } else { Standing::Left };
+        }
         self.events.push_back(StreamEvent::Superseded);
         let _ = self.scan(Start::Oldest);
         true
@@ -395,7 +411,9 @@ impl StreamReader {
             }
             // Before anything else: pairs with `BellWriter::bump`, which comes after the stores looked at below.
             let seen = self.bell.futex();
-            let stream_head = self.bell.stream_head();
+            // Without a writer all is there that there will be, even if he left between a ring's head and the bell's.
+            let is_left = self.bell.state() == State::Superseded;
+            let stream_head = if is_left { u64::MAX } else { self.bell.stream_head() };
             let generation = self.bell.tracks_generation();
             if generation != self.generation || std::mem::take(&mut self.rescan) {
                 self.generation = generation;

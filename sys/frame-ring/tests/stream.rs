@@ -254,6 +254,32 @@ fn memory_of_rings_that_were_replaced_or_cleared_away_is_given_back() {
     assert_eq!(held(&mut reader), (2, 0));
 }
 
+#[test]
+fn of_rings_that_come_and_go_for_ever_a_reader_holds_a_bounded_number() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut stays = builder::create(&dir.path().join("video0"), &audio()).unwrap();
+    let mut reader = StreamReader::open(dir.path(), Start::Live, None).unwrap();
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 0 }"]);
+    for n in 0..1_100 {
+        let ring = dir.path().join(format!("audio{n}"));
+        let mut writer = builder::create(&ring, &audio()).unwrap();
+        bell.tracks_changed();
+        write(&mut writer, &mut bell, b"sound", true);
+        write(&mut stays, &mut bell, b"picture", true);
+        writer.set_state(State::Ended);
+        let seen = drain(&mut reader);
+        let track = if n < 1_023 { n + 1 } else { 1 };
+        assert_eq!(seen[..2], [format!("TrackAdded {{ track: {track} }}"), format!("{track}: sound")], "{n}");
+        assert!(seen.contains(&"0: picture".to_owned()) && seen.contains(&format!("TrackEnded {{ track: {track} }}")));
+        drop(writer);
+        std::fs::remove_dir_all(ring).unwrap();
+        bell.tracks_changed();
+        assert_eq!(drain(&mut reader), [""; 0]);
+    }
+    assert!(reader.track(1_023).is_some() && reader.track(1_024).is_none());
+}
+
 /// A writer that finds a bell it cannot take up makes a new one over the same rings; nobody tells those who wait at the old one.
 #[test]
 fn a_new_bell_over_the_same_rings_is_found_and_no_frame_is_repeated_or_skipped() {
@@ -280,6 +306,31 @@ fn a_new_bell_over_the_same_rings_is_found_and_no_frame_is_repeated_or_skipped()
         }
     }
     assert_eq!(seen, ["Superseded", "0: 1"]);
+}
+
+#[test]
+fn a_frame_that_its_writer_published_but_did_not_ring_for_is_read_before_another_stream_is() {
+    let dir = directory();
+    let (temporary, stream) = (dir.path().join(".tmp-1-1"), dir.path().join("cam1"));
+    let build = || {
+        std::fs::create_dir(&temporary).unwrap();
+        let bell = BellWriter::create(&temporary).unwrap();
+        let ring = builder::create(&temporary.join("video0"), &spec()).unwrap();
+        builder::publish(&temporary, &stream).unwrap();
+        (bell, ring)
+    };
+    let (mut bell, mut video) = build();
+    let mut reader = StreamReader::open(&stream, Start::Live, None).unwrap();
+    write(&mut video, &mut bell, b"one", true);
+    let elsewhere = directory();
+    let mut deaf = BellWriter::create(elsewhere.path()).unwrap();
+    deaf.advance_to(1);
+    write(&mut video, &mut deaf, b"two", true);
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 0 }", "0: one"]);
+    drop((bell, video));
+    let (mut bell, mut video) = build();
+    write(&mut video, &mut bell, b"three", true);
+    assert_eq!(drain(&mut reader), ["0: two", "Superseded", "TrackAdded { track: 1 }", "1: three"]);
 }
 
 /// It never opens anything again: not the ring, not the bell, and it learns of nothing but the frames.
