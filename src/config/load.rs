@@ -1,6 +1,7 @@
 //! The sources of a configuration, read and merged: the file, the environment, the assignments of `--set`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -142,7 +143,10 @@ impl Sources {
 
     pub(super) fn assign(&mut self, key: &str, value: &str, place: String) -> Result<(), ConfigError> {
         check_known(key, &place)?;
-        let value = serde_saphyr::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let text = || Value::String(value.to_owned());
+        // `[::1]:8080` begins as a list does.
+        let is_address = value.parse::<SocketAddr>().is_ok();
+        let value = if is_address { text() } else { serde_saphyr::from_str(value).unwrap_or_else(|_| text()) };
         let mut parts = key.split('.').peekable();
         let mut map = &mut self.values;
         while let Some(part) = parts.next() {

@@ -192,6 +192,9 @@ fn assignments_reach_named_streams_and_payload_types() {
     assert_eq!(config.streams["cam1"].latency, Some(Duration::from_secs(2)));
     assert_eq!(config.ingestion.rtp.payload_types[&96], PayloadFormat::H264);
     assert_eq!(config.shards.cores, [0, 1]);
+    for listen in ["control.listen=[::1]:8080", "control.listen='[::1]:8080'"] {
+        assert_eq!(load_assignments(&[listen]).unwrap().control.listen, "[::1]:8080".parse().unwrap());
+    }
     let error = load_assignments(&["ingestion.srt.prot=1"]).unwrap_err();
     assert!(error.starts_with("--set ingestion.srt.prot=1: unknown key"), "{error}");
     assert_eq!(load_assignments(&["x"]).unwrap_err(), "--set x: expected key=value");
