@@ -175,8 +175,15 @@ impl MemoryPlan {
         config.ingestion.memory.global_limit.saturating_sub(others)
     }
 
-    /// Why the plan cannot be carried out under the configured limit, if it cannot.
+    /// Why the plan cannot be carried out under the configured limits, if it cannot.
     pub fn fault(&self, config: &Config) -> Option<String> {
+        let (planned, limit) =
+            (OutputOptions::from_config(config).planned_stream_size(), config.ingestion.memory.per_stream_limit);
+        if planned > limit {
+            return Some(format!(
+                "ingestion.memory.per_stream_limit = {limit} refuses every stream, which is planned to take {planned} bytes for its rings: raise it, or lower ingestion.srt.max_bandwidth, ingestion.gop.buffer_count, ingestion.buffer.ring_size or output.history"
+            ));
+        }
         let limit = config.ingestion.memory.global_limit;
         (self.total() > limit).then(|| {
             format!(
@@ -238,6 +245,14 @@ mod tests {
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
         );
         let mut small = config;
+        let one = rings / 25;
+        small.ingestion.memory.per_stream_limit = one;
+        assert_eq!(plan.fault(&small), None);
+        small.ingestion.memory.per_stream_limit = one - 1;
+        let fault = plan.fault(&small).unwrap();
+        assert!(fault.contains(&format!("per_stream_limit = {} refuses every stream", one - 1)), "{fault}");
+        assert!(fault.contains(&format!("planned to take {one} bytes")), "{fault}");
+        small.ingestion.memory.per_stream_limit = one;
         small.ingestion.memory.global_limit = 1 << 20;
         assert!(plan.fault(&small).unwrap().contains("ingestion.memory.global_limit allows 1048576"));
     }
