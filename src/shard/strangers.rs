@@ -137,7 +137,7 @@ impl Strangers {
     }
 
     /// Takes a datagram of whole transport packets from an unknown peer; gives the one before it when it is the peer's second
-    /// within [`RAW_PROOF`], which one stray datagram never has.
+    /// within 2 s, which one stray datagram never has.
     pub fn receive_raw(&mut self, now: Instant, datagram: Datagram) -> Option<(Datagram, Datagram)> {
         self.raw.retain(|(arrived, _)| now.saturating_since(*arrived) < RAW_PROOF);
         if let Some(place) = self.raw.iter().position(|(_, first)| first.peer == datagram.peer) {

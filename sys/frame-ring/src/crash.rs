@@ -1,6 +1,6 @@
 //! Where a writer can be made to die (feature `crash-injection`): the proof that readers and the next writer survive it.
 //!
-//! Without the feature [`point`] is empty. With it, and after [`arm`], the process is killed by SIGKILL when it comes by the step for
+//! Without the feature `point` is empty. With it, and after `arm`, the process is killed by SIGKILL when it comes by the step for
 //! the nth time: no destructor runs, and everything stored before is what the others see.
 
 /// The steps of a writer after which nothing more may happen. Numbers in comments are those of "Writer" in the design of the ring.
