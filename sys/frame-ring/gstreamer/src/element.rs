@@ -44,6 +44,8 @@ impl From<Start> for reader::Start {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub root: String,
+    /// Empty: the files are opened here.
+    pub broker: String,
     pub stream: String,
     /// Empty: all.
     pub track: String,
@@ -57,6 +59,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             root: "/dev/shm/headworks".to_owned(),
+            broker: String::new(),
             stream: String::new(),
             track: String::new(),
             start: Start::default(),
@@ -182,6 +185,11 @@ impl ObjectImpl for Element {
                     .default_value(Some(default.root.as_str()))
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecString::builder("broker")
+                    .nick("Broker")
+                    .blurb("Socket of the broker to read through (output.broker.socket), where this user may not open the files")
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecUInt64::builder("timeout")
                     .nick("Time-out")
                     .blurb("The longest without a stream or a frame before this is an error, ns; 0: for ever")
@@ -207,6 +215,7 @@ impl ObjectImpl for Element {
             "track" => settings.track = text(),
             "start" => settings.start = value.get().expect("a start"),
             "root" => settings.root = text(),
+            "broker" => settings.broker = text(),
             "timeout" => settings.timeout = Duration::from_nanos(number()),
             "latency" => settings.latency = gst::ClockTime::from_nseconds(number().min(u64::MAX - 1)),
             other => unreachable!("no property {other}"),
@@ -220,6 +229,7 @@ impl ObjectImpl for Element {
             "track" => settings.track.to_value(),
             "start" => settings.start.to_value(),
             "root" => settings.root.to_value(),
+            "broker" => settings.broker.to_value(),
             "timeout" => u64::try_from(settings.timeout.as_nanos()).unwrap_or(u64::MAX).to_value(),
             "latency" => settings.latency.nseconds().to_value(),
             other => unreachable!("no property {other}"),

@@ -1,6 +1,5 @@
 //! The thread: waits for the stream, reads it in commit order, and pushes each frame on the pad of its track.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer::subclass::prelude::*;
 use headworks_frame_ring::bell::BellError;
+use headworks_frame_ring::broker::Broker;
 use headworks_frame_ring::descriptor::FrameDescriptor;
 use headworks_frame_ring::directory::{encode_name, list_streams, list_tracks};
 use headworks_frame_ring::layout::TrackKind;
@@ -47,14 +47,6 @@ enum Stop {
     Error(gst::ErrorMessage),
 }
 
-/// Why an opened stream is let go.
-enum Reopen {
-    /// Another directory has its name now.
-    Replaced,
-    /// The pipeline was paused; what came meanwhile is left out.
-    Paused,
-}
-
 struct Reading<'a> {
     element: HeadworksSrc,
     settings: Settings,
@@ -79,7 +71,6 @@ struct Reading<'a> {
 /// The tracks of a stream as it was opened.
 struct Opened {
     reader: StreamReader,
-    bell: Option<(u64, u64)>,
     /// For each of the reader's tracks the index of its output.
     places: Vec<Option<usize>>,
     /// Tracks without an output yet.
@@ -130,14 +121,12 @@ impl Reading<'_> {
     fn read(&mut self) -> Stop {
         let mut start = self.settings.start.into();
         loop {
-            let reopen = match self.open(start).and_then(|opened| self.follow(opened)) {
-                Ok(reopen) => reopen,
-                Err(stop) => return stop,
-            };
-            start = match (reopen, self.settings.start.into()) {
-                (Reopen::Replaced, _) => Start::Oldest,
-                (Reopen::Paused, Start::Live) => Start::Live,
-                (Reopen::Paused, _) => Start::Key,
+            if let Err(stop) = self.open(start).and_then(|opened| self.follow(opened)) {
+                return stop;
+            }
+            start = match self.settings.start.into() {
+                Start::Live => Start::Live,
+                _ => Start::Key,
             };
             for output in &mut self.outputs {
                 output.discontinuous = true;
@@ -147,7 +136,11 @@ impl Reading<'_> {
 
     /// Why there is nothing to read.
     fn absence(&self) -> String {
-        let Settings { root, stream, track, .. } = &self.settings;
+        let Settings { root, stream, track, broker, .. } = &self.settings;
+        if !broker.is_empty() {
+            let only = if track.is_empty() { String::new() } else { format!(", track {track}") };
+            return format!("no frames of stream {stream}{only} by {broker}");
+        }
         let listed = |names: Vec<String>| {
             let more = if names.len() > NAMES { ", …" } else { "" };
             format!("there are: {}{more}", names[..names.len().min(NAMES)].join(", "))
@@ -202,12 +195,15 @@ impl Reading<'_> {
         let only = Some(self.settings.track.clone()).filter(|track| !track.is_empty());
         loop {
             self.paused()?;
-            let bell = bell_identity(&self.directory);
-            let error = match StreamReader::open(&self.directory, start, only.as_deref()) {
+            let reader = match self.broker() {
+                Some(broker) => StreamReader::open_through(broker, start, only.as_deref()),
+                None => StreamReader::open(&self.directory, start, only.as_deref()),
+            };
+            let error = match reader {
                 Ok(reader) => {
-                    gst::info!(CATEGORY, obj = self.element, "opened {}", self.directory.display());
+                    gst::info!(CATEGORY, obj = self.element, "opened {}", self.settings.stream);
                     let (places, added) = (Vec::new(), Vec::new());
-                    return Ok(Opened { reader, bell, places, added, described: None });
+                    return Ok(Opened { reader, places, added, described: None });
                 }
                 Err(error) => error,
             };
@@ -215,30 +211,46 @@ impl Reading<'_> {
                 StreamOpenError::Bell(BellError::Io(error)) | StreamOpenError::Io(error) => Some(error.kind()),
                 StreamOpenError::Bell(_) => None,
             };
+            let place = self.place();
             if io == Some(std::io::ErrorKind::PermissionDenied) {
-                return Err(Stop::Error(gst::error_msg!(
-                    gst::ResourceError::OpenRead,
-                    ["{}: {error}; readers must be in the group of output.group", self.directory.display()]
-                )));
+                let cure = match self.settings.broker.as_str() {
+                    "" => "readers must be in the group of output.group",
+                    _ => "output.broker.readers or the stream's readers must name this user",
+                };
+                let reason = gst::error_msg!(gst::ResourceError::OpenRead, ["{place}: {error}; {cure}"]);
+                return Err(Stop::Error(reason));
             }
-            gst::log!(CATEGORY, obj = self.element, "waiting for {}: {error}", self.directory.display());
+            gst::log!(CATEGORY, obj = self.element, "waiting for {place}: {error}");
             self.check_timeout()?;
-            self.gate.sleep(LOOK);
+            self.gate.sleep(if self.settings.broker.is_empty() { LOOK } else { POLL });
         }
     }
 
-    fn follow(&mut self, mut opened: Opened) -> Result<Reopen, Stop> {
+    /// The way to the stream, if it is not that by its files.
+    fn broker(&self) -> Option<Broker> {
+        let Settings { broker, stream, .. } = &self.settings;
+        (!broker.is_empty()).then(|| Broker::new(Path::new(broker), stream))
+    }
+
+    /// Where the stream is looked for.
+    fn place(&self) -> String {
+        match self.settings.broker.as_str() {
+            "" => self.directory.display().to_string(),
+            broker => broker.to_owned(),
+        }
+    }
+
+    /// Reads until the pipeline was paused; what came meanwhile is left out.
+    fn follow(&mut self, mut opened: Opened) -> Result<(), Stop> {
         loop {
             let next = opened.reader.next(POLL);
             if self.paused()? {
-                return Ok(Reopen::Paused);
+                return Ok(());
             }
             let (track, frame, payload) = match next {
                 StreamNext::Frame { track, frame } => (track, frame.descriptor, frame.payload.to_vec()),
                 StreamNext::Event(event) => {
-                    if let Some(reopen) = self.take_event(&mut opened, event)? {
-                        return Ok(reopen);
-                    }
+                    self.take_event(&mut opened, event)?;
                     continue;
                 }
             };
@@ -252,12 +264,12 @@ impl Reading<'_> {
         }
     }
 
-    fn take_event(&mut self, opened: &mut Opened, event: StreamEvent) -> Result<Option<Reopen>, Stop> {
+    fn take_event(&mut self, opened: &mut Opened, event: StreamEvent) -> Result<(), Stop> {
         // Tracks come by themselves first: their pads are made together, video before audio.
         if let StreamEvent::TrackAdded { track } = event {
             opened.added.push(track);
             self.last_added = Instant::now();
-            return Ok(None);
+            return Ok(());
         }
         self.announce(opened);
         match event {
@@ -282,18 +294,16 @@ impl Reading<'_> {
             }
             StreamEvent::Stalled => self.tell(opened, "stalled", None, 0),
             StreamEvent::WriterDead => self.tell(opened, "writer-dead", None, 0),
-            StreamEvent::Timeout => {
-                // A writer that could not take the old directory up makes a new one, and nobody is left to say so.
-                let bell = bell_identity(&self.directory);
-                if bell.is_some() && bell != opened.bell {
-                    return Ok(Some(Reopen::Replaced));
+            StreamEvent::Timeout => {}
+            StreamEvent::Superseded => {
+                opened.described = None;
+                for output in &mut self.outputs {
+                    output.discontinuous = true;
                 }
             }
-            StreamEvent::Superseded => return Ok(Some(Reopen::Replaced)),
             StreamEvent::Ended => return Err(Stop::End),
         }
-        self.check_timeout()?;
-        Ok(None)
+        self.check_timeout()
     }
 
     /// Says on the bus what happened to the stream or to a track, whose next frame is then a discontinuity.
@@ -336,11 +346,18 @@ impl Reading<'_> {
         }
     }
 
+    fn description(&self) -> Option<StreamDescriptor> {
+        match self.broker() {
+            Some(broker) => StreamDescriptor::read_from(&broker.description().ok()?).ok(),
+            None => StreamDescriptor::read(&self.directory).ok(),
+        }
+    }
+
     /// Tells the pads their languages.
     fn describe(&mut self, opened: &mut Opened) {
         let generation = opened.reader.bell().tracks_generation();
         if opened.described != Some(generation)
-            && let Ok(description) = StreamDescriptor::read(&self.directory)
+            && let Some(description) = self.description()
         {
             opened.described = Some(generation);
             for output in &mut self.outputs {
@@ -532,10 +549,4 @@ fn set_place(places: &mut Vec<Option<usize>>, track: usize, place: usize) {
         places.resize(track + 1, None);
     }
     places[track] = Some(place);
-}
-
-/// Tells one bell file from another of the same name.
-fn bell_identity(directory: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(directory.join("bell")).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }

@@ -1,6 +1,8 @@
 //! The element in a pipeline, reading rings that the Rust writer writes.
 #![allow(missing_docs)]
 
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, Once};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::broker;
 use headworks_frame_ring::builder::{self, RingSpec};
 use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor};
 use headworks_frame_ring::layout::{State, TrackKind};
@@ -502,6 +505,75 @@ fn an_end_that_is_asked_for_comes() {
     player.wait_for("\"0\"");
     player.pipeline.send_event(gst::event::Eos::new());
     player.wait_for_end();
+}
+
+/// A broker of the streams below `root`, of which `cam1` may be read.
+fn serve(root: &Path) -> PathBuf {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, socket_with};
+    let path = root.join(".broker");
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&listener, 8).unwrap();
+    let root = root.to_owned();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        while let Ok(connection) = accept(&listener) {
+            let request = loop {
+                match broker::receive_request(connection.as_fd()) {
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                    request => break request,
+                }
+            };
+            if let Ok(request) = request {
+                let _ = broker::answer(&root, &request, |stream| stream == "cam1").send(connection.as_fd());
+            }
+        }
+    });
+    path
+}
+
+#[test]
+fn a_stream_is_read_through_a_broker_which_may_refuse_it() {
+    let mut rings = Rings::new();
+    let mut video = rings.video();
+    rings.write(&mut video, "first", key(1_000));
+    let socket = serve(rings.root.path());
+    let broker = ("broker", socket.to_str().unwrap());
+    let player = Player::start(&rings, &[("root", "/nowhere"), broker]);
+    player.wait_for("first");
+    rings.end(&mut [&mut video]);
+    player.wait_for_end();
+
+    let player = Player::start_with(&[("stream", "cam2"), broker]);
+    let text = player.complaint(gst::MessageType::Error);
+    assert!(text.contains(socket.to_str().unwrap()) && text.contains("must name this user"), "{text}");
+    let wait = ("timeout", "200000000");
+    let player = Player::start_with(&[("stream", "cam1"), ("broker", "/nowhere/broker"), wait]);
+    let text = player.complaint(gst::MessageType::Error);
+    assert!(text.contains("no frames of stream cam1 by /nowhere/broker, for 200ms"), "{text}");
+}
+
+/// Nobody is left at the old bell to say that there is another.
+#[test]
+fn under_a_new_bell_over_the_same_rings_no_frame_is_repeated() {
+    let mut rings = Rings::new();
+    let mut video = rings.video();
+    rings.write(&mut video, "first", key(1_000));
+    let player = Player::start(&rings, &[]);
+    player.wait_for("first");
+    let (stream, elsewhere) = (rings.root.path().join("cam1"), tempfile::tempdir_in("/dev/shm").unwrap());
+    // The old one's lock is let go first.
+    rings.bell = BellWriter::create(elsewhere.path()).unwrap();
+    for file in ["bell", "writer.lock"] {
+        std::fs::remove_file(stream.join(file)).unwrap();
+    }
+    rings.bell = BellWriter::create(&stream).unwrap();
+    rings.bell.advance_to(video.stream_seq_after());
+    rings.write(&mut video, "second", key(1_040));
+    player.wait_for("second");
+    rings.end(&mut [&mut video]);
+    player.wait_for_end();
+    assert_eq!(player.on("video_0").iter().filter(|line| line.contains("first")).count(), 1);
 }
 
 #[test]
