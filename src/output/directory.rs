@@ -16,7 +16,7 @@ use headworks_frame_ring::placement::{self, Placement};
 use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
 
-use super::frame_ring::ring_kind;
+use super::frame_ring::{TRACKS_MAX, ring_kind};
 use super::memory::MemoryBook;
 use super::waker::{WakeFlag, Waker};
 use crate::config::Config;
@@ -222,6 +222,9 @@ pub enum TrackError {
     /// The housekeeping thread has too much to do.
     #[error("too many housekeeping jobs are waiting")]
     Busy,
+    /// There is no place for it.
+    #[error("a stream has {TRACKS_MAX} tracks at most")]
+    TooMany,
 }
 
 /// What a stream needs besides its rings; made on the housekeeping thread, used on a shard.
@@ -560,9 +563,16 @@ impl RingDirectory {
     }
 
     fn keep_for_readers(&self, ended: Ended) {
+        let stream = ended.stream.clone();
         self.ended().push(ended);
         while self.ended().len() > self.options.ended_max {
-            let oldest = self.ended().remove(0);
+            let oldest = {
+                let mut all = self.ended();
+                // A stream whose tables change all the time costs itself its rings before it costs others theirs.
+                let mut own = all.iter().enumerate().filter(|(_, it)| it.stream == stream && it.track.is_some());
+                let place = own.next().filter(|_| own.next().is_some()).map_or(0, |(place, _)| place);
+                all.remove(place)
+            };
             self.clear(&oldest);
         }
     }

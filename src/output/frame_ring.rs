@@ -1,5 +1,6 @@
 //! The rings of one stream, as the shard that owns it writes them: pieces → the open frame in the ring → publish.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +14,7 @@ use headworks_frame_ring::stream_descriptor::{Programme, StreamDescriptor, Track
 use headworks_frame_ring::writer::Writer;
 
 use super::directory::{RingDirectory, StreamOutput, TrackError};
-use super::housekeeping::Housekeeping;
+use super::housekeeping::{Housekeeping, Job};
 use super::waker::WakeFlag;
 use crate::base::Instant;
 use crate::media::{Format, PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
@@ -21,6 +22,12 @@ use crate::pipeline::Timeline;
 use crate::pipeline::frame::{
     Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription,
 };
+
+/// Tracks of a stream, those that have ended included: as many as its transport stream may have at once. One more takes the place of
+/// the one that ended first, so that a stream whose tables change for years goes on.
+pub const TRACKS_MAX: usize = 256;
+/// The place that tracks share for which there is none.
+const REFUSED: SinkIndex = SinkIndex(TRACKS_MAX);
 
 /// What the housekeeping thread says when a track's ring is ready, or cannot be had.
 pub struct TrackReady {
@@ -41,7 +48,12 @@ pub struct StreamRings {
     housekeeping: Housekeeping,
     name: String,
     reply: Reply,
+    /// At most [`TRACKS_MAX`], and one for all that are refused.
     tracks: Vec<TrackRing>,
+    tracks_ended: u64,
+    tracks_refused: u64,
+    /// What housekeeping had no room for: rings of tracks that have ended.
+    unretired: Vec<Job>,
     created_utc_ns: i64,
     numa_node: Option<u32>,
     /// Replacements of the stream's description so far, and whether the newest is in place but not yet rung for.
@@ -62,7 +74,11 @@ pub struct TrackRing {
     pub name: String,
     /// What it is.
     pub description: TrackDescription,
+    /// Its format as it was last told.
+    format: Format,
     state: RingState,
+    /// Housekeeping has not yet said what became of its ring, not even if it has ended since.
+    is_awaited: bool,
     /// The open frame began before the ring was ready, so it is not whole.
     open_is_partial: bool,
     /// Frames dropped because there was no ring to take them.
@@ -72,10 +88,14 @@ pub struct TrackRing {
 }
 
 enum RingState {
-    Opening { configuration: Option<Vec<u8>>, frame_open: bool },
+    Opening {
+        configuration: Option<Vec<u8>>,
+        frame_open: bool,
+    },
     Ready(Box<Writer>),
     Failed(TrackError),
-    Ended,
+    /// As the nth of the stream.
+    Ended(u64),
 }
 
 impl StreamRings {
@@ -89,6 +109,9 @@ impl StreamRings {
             housekeeping,
             reply,
             tracks: Vec::new(),
+            tracks_ended: 0,
+            tracks_refused: 0,
+            unretired: Vec::new(),
             created_utc_ns: output.created_utc_ns,
             numa_node: output.numa_node,
             description_generation: 0,
@@ -105,14 +128,34 @@ impl StreamRings {
         &self.name
     }
 
-    /// The tracks, in the order they were opened.
+    /// The tracks, in the order they were opened until one takes the place of another.
     pub fn tracks(&self) -> &[TrackRing] {
-        &self.tracks
+        &self.tracks[..self.tracks.len().min(TRACKS_MAX)]
+    }
+
+    /// A track; `None` for one that was refused.
+    pub fn track_ring(&self, index: SinkIndex) -> Option<&TrackRing> {
+        self.tracks().get(index.0)
+    }
+
+    /// Tracks that have no place because there were [`TRACKS_MAX`] already.
+    pub fn tracks_refused(&self) -> u64 {
+        self.tracks_refused
+    }
+
+    /// Takes note of a track's format; `true` if it is new.
+    pub fn set_format(&mut self, index: SinkIndex, format: &Format) -> bool {
+        let is_new = index != REFUSED && *format != Format::Unknown && self.tracks[index.0].format != *format;
+        if is_new {
+            self.tracks[index.0].format = format.clone();
+        }
+        is_new
     }
 
     /// A ring has come, or will not come.
     pub fn ready(&mut self, ready: TrackReady) {
         let track = &mut self.tracks[ready.index.0];
+        track.is_awaited = false;
         let RingState::Opening { configuration, frame_open } = &mut track.state else {
             // The track has left the tables before its ring was there.
             if let Ok(writer) = ready.ring {
@@ -154,6 +197,12 @@ impl StreamRings {
 
     /// Says that the writer lives. Every 100 ms.
     pub fn heartbeat(&mut self, now: Instant) {
+        while let Some(job) = self.unretired.pop() {
+            if let Err(job) = self.housekeeping.offer(job) {
+                self.unretired.push(job);
+                break;
+            }
+        }
         // Pairs with the release store in `describe`.
         if self.description_written.swap(false, Ordering::Acquire) {
             self.bell.tracks_changed();
@@ -184,11 +233,11 @@ impl StreamRings {
         self.undescribed
     }
 
-    /// Describes the stream for its readers: `formats` by track, `programmes` as number and PID of the PCR.
-    pub fn describe(&mut self, formats: &[Format], programmes: &[(u16, Option<u16>)]) {
+    /// Describes the stream for its readers, with its `programmes` as number and PID of the PCR.
+    pub fn describe(&mut self, programmes: &[(u16, Option<u16>)]) {
         self.undescribed = false;
         self.description_generation += 1;
-        let tracks = self.tracks.iter().enumerate().map(|(index, track)| track.describe(formats.get(index))).collect();
+        let tracks = self.tracks().iter().map(TrackRing::describe).collect();
         let descriptor = StreamDescriptor {
             name: self.name.clone(),
             generation: self.description_generation,
@@ -229,6 +278,51 @@ impl StreamRings {
         });
     }
 
+    /// A place for one track more: of its own, or that of the track that ended first and whose ring nobody is making any more.
+    fn free_place(&self) -> Option<SinkIndex> {
+        if self.tracks.len() < TRACKS_MAX {
+            return Some(SinkIndex(self.tracks.len()));
+        }
+        if !self.unretired.is_empty() {
+            // What ended first may still hold its ring.
+            return None;
+        }
+        let ended = self.tracks.iter().enumerate().filter_map(|(index, track)| match track.state {
+            RingState::Ended(order) if !track.is_awaited => Some((order, SinkIndex(index))),
+            _ => None,
+        });
+        ended.min_by_key(|&(order, _)| order).map(|(_, index)| index)
+    }
+
+    /// A name that no track at another place has: `video0` for the first video.
+    fn free_name(&self, index: SinkIndex, kind: TrackKind) -> String {
+        if let Some(before) = self.tracks.get(index.0).filter(|before| before.description.codec.kind() == kind) {
+            return before.name.clone();
+        }
+        let others = self.tracks.iter().enumerate().filter(|&(other, _)| other != index.0);
+        let taken: BTreeSet<&str> = others.map(|(_, track)| track.name.as_str()).collect();
+        let mut names = (0..).map(|number: u32| format!("{}{number}", kind.name()));
+        names.find(|name| !taken.contains(name.as_str())).expect("there are more numbers than tracks")
+    }
+
+    fn put(&mut self, index: SinkIndex, track: TrackRing) {
+        match self.tracks.get_mut(index.0) {
+            Some(place) => *place = track,
+            None => self.tracks.push(track),
+        }
+    }
+
+    /// There is no place: what comes for the track is dropped.
+    fn refuse(&mut self, description: &TrackDescription) -> SinkIndex {
+        self.tracks_refused += 1;
+        if self.tracks.len() == TRACKS_MAX {
+            let error = TrackError::TooMany;
+            tracing::warn!(stream = self.name, id = description.id, "no ring: {error}");
+            self.put(REFUSED, TrackRing::new(String::new(), description.clone(), RingState::Failed(error)));
+        }
+        REFUSED
+    }
+
     /// Ends a ring; the housekeeping thread lets go of it, and clears it away when readers had their time.
     fn retire(&mut self, index: SinkIndex, mut writer: Box<Writer>) {
         writer.abandon();
@@ -243,9 +337,9 @@ impl StreamRings {
             drop(writer);
             directory.track_ended(&stream, &track);
         });
-        if self.housekeeping.submit(job).is_err() {
-            // It goes when the whole stream is cleared away.
-            tracing::warn!("an ended track could not be handed to housekeeping");
+        if let Err(job) = self.housekeeping.offer(job) {
+            // At most one for each place: none is given anew meanwhile.
+            self.unretired.push(job);
         }
     }
 
@@ -285,10 +379,8 @@ impl StreamSink for StreamRings {
     type Track<'a> = OpenTrack<'a>;
 
     fn open(&mut self, description: &TrackDescription) -> SinkIndex {
-        let index = SinkIndex(self.tracks.len());
-        let kind = description.codec.kind();
-        let number = self.tracks.iter().filter(|track| track.description.codec.kind() == kind).count();
-        let name = format!("{}{number}", kind.name());
+        let Some(index) = self.free_place() else { return self.refuse(description) };
+        let name = self.free_name(index, description.codec.kind());
         let state = RingState::Opening { configuration: None, frame_open: false };
         self.opening += 1;
         let job = {
@@ -304,14 +396,7 @@ impl StreamSink for StreamRings {
                 reply(TrackReady { index, ring });
             })
         };
-        self.tracks.push(TrackRing {
-            name,
-            description: description.clone(),
-            state,
-            open_is_partial: false,
-            frames_without_ring: 0,
-            head_seq: 0,
-        });
+        self.put(index, TrackRing { is_awaited: true, ..TrackRing::new(name, description.clone(), state) });
         if self.housekeeping.submit(job).is_err() {
             self.ready(TrackReady { index, ring: Err(TrackError::Busy) });
         }
@@ -333,16 +418,33 @@ impl StreamSink for StreamRings {
     }
 
     fn end(&mut self, index: SinkIndex) {
-        match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended) {
+        if index == REFUSED {
+            return;
+        }
+        self.tracks_ended += 1;
+        match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended(self.tracks_ended)) {
             RingState::Ready(writer) => self.retire(index, writer),
             RingState::Opening { .. } => self.opening -= 1,
-            RingState::Failed(_) | RingState::Ended => {}
+            RingState::Failed(_) | RingState::Ended(_) => {}
         }
     }
 }
 
 impl TrackRing {
-    fn describe(&self, format: Option<&Format>) -> Track {
+    fn new(name: String, description: TrackDescription, state: RingState) -> Self {
+        Self {
+            name,
+            description,
+            format: Format::Unknown,
+            state,
+            is_awaited: false,
+            open_is_partial: false,
+            frames_without_ring: 0,
+            head_seq: 0,
+        }
+    }
+
+    fn describe(&self) -> Track {
         let codec = self.description.codec;
         let mut track = Track {
             name: self.name.clone(),
@@ -361,17 +463,17 @@ impl TrackRing {
             frame_rate: (0, 0),
             sample_rate: 0,
             channels: 0,
-            ended: matches!(self.state, RingState::Ended),
+            ended: matches!(self.state, RingState::Ended(_)),
         };
-        match format {
-            Some(Format::Video(video)) => {
+        match &self.format {
+            Format::Video(video) => {
                 (track.width, track.height) = (video.width, video.height);
                 track.frame_rate = video.frame_rate.map_or((0, 0), |rate| (rate.numerator, rate.denominator));
             }
-            Some(Format::Audio(audio)) => {
+            Format::Audio(audio) => {
                 (track.sample_rate, track.channels) = (audio.sample_rate, u16::from(audio.channels));
             }
-            Some(Format::Unknown) | None => {}
+            Format::Unknown => {}
         }
         track
     }
@@ -380,7 +482,7 @@ impl TrackRing {
     pub fn error(&self) -> Option<String> {
         match &self.state {
             RingState::Failed(error) => Some(error.to_string()),
-            RingState::Opening { .. } | RingState::Ready(_) | RingState::Ended => None,
+            RingState::Opening { .. } | RingState::Ready(_) | RingState::Ended(_) => None,
         }
     }
 }
@@ -402,7 +504,7 @@ impl FrameSink for OpenTrack<'_> {
                 *frame_open = true;
                 Ok(())
             }
-            RingState::Failed(_) | RingState::Ended => Ok(()),
+            RingState::Failed(_) | RingState::Ended(_) => Ok(()),
         }
     }
 
@@ -422,7 +524,7 @@ impl FrameSink for OpenTrack<'_> {
                 *frame_open = false;
                 self.ring.frames_without_ring += 1;
             }
-            RingState::Failed(_) | RingState::Ended => self.ring.frames_without_ring += 1,
+            RingState::Failed(_) | RingState::Ended(_) => self.ring.frames_without_ring += 1,
         }
     }
 
@@ -430,7 +532,7 @@ impl FrameSink for OpenTrack<'_> {
         match &mut self.ring.state {
             RingState::Ready(writer) => writer.abandon(),
             RingState::Opening { frame_open, .. } => *frame_open = false,
-            RingState::Failed(_) | RingState::Ended => {}
+            RingState::Failed(_) | RingState::Ended(_) => {}
         }
         self.ring.open_is_partial = false;
     }
@@ -439,7 +541,7 @@ impl FrameSink for OpenTrack<'_> {
         match &mut self.ring.state {
             RingState::Ready(writer) => configure(writer, &self.ring.name, &configuration.bytes),
             RingState::Opening { configuration: pending, .. } => *pending = Some(configuration.bytes.clone()),
-            RingState::Failed(_) | RingState::Ended => {}
+            RingState::Failed(_) | RingState::Ended(_) => {}
         }
     }
 }

@@ -53,8 +53,16 @@ impl Housekeeping {
     /// # Errors
     /// [`Busy`] when too many are waiting.
     pub fn submit(&self, job: Job) -> Result<(), Busy> {
+        self.offer(job).map_err(|_| Busy)
+    }
+
+    /// As [`submit`](Self::submit), for a job that must be done one day.
+    ///
+    /// # Errors
+    /// The job, when too many are waiting.
+    pub fn offer(&self, job: Job) -> Result<(), Job> {
         self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => Busy,
+            TrySendError::Full(job) => job,
             TrySendError::Disconnected(_) => unreachable!("the thread lives as long as its handles"),
         })
     }

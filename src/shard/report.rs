@@ -146,6 +146,8 @@ pub struct StreamReport {
     pub rtp: Option<rtp::SourceStatistics>,
     /// Continuity errors in the transport stream.
     pub continuity_errors: u64,
+    /// Programmes and tracks that were refused because there were too many.
+    pub tracks_refused: u64,
     /// Its tracks.
     pub tracks: Vec<TrackReport>,
     /// The last events, oldest first: when and what.

@@ -58,8 +58,6 @@ pub struct Session {
     pub dropped_quota: u64,
     /// What people are told of the session.
     pub about: About,
-    /// The tracks' formats that people have been told.
-    pub announced: Vec<Format>,
     events: VecDeque<(Instant, String)>,
     /// For what peers can bring about as often as they like.
     of_peers: Allowance,
@@ -111,7 +109,6 @@ impl Session {
             quota: usize::MAX,
             dropped_quota: 0,
             about: About::default(),
-            announced: Vec::new(),
             events: VecDeque::with_capacity(EVENTS_MAX),
             of_peers: Allowance::new(now),
             rate: Rate { at: now, ..Rate::default() },
@@ -215,27 +212,23 @@ impl Session {
 
     /// Says what tracks there are as their formats become known or change.
     fn announce_formats(&mut self, now: Instant) {
-        let Some(rings) = &self.rings else { return };
+        let Some(rings) = &mut self.rings else { return };
         let mut news = Vec::new();
         for_each_track(&self.ingest, |sink, description, assembler| {
-            if self.announced.len() <= sink.0 {
-                self.announced.resize(sink.0 + 1, Format::Unknown);
-            }
             let format = assembler.format();
-            if *format != Format::Unknown && self.announced[sink.0] != *format {
-                self.announced[sink.0] = format.clone();
+            if rings.set_format(sink, format)
+                && let Some(ring) = rings.track_ring(sink)
+            {
                 let language = description.language.map_or_else(String::new, language_suffix);
-                news.push(format!("{}: {} {format}{language}", rings.tracks()[sink.0].name, description.codec));
+                news.push(format!("{}: {} {format}{language}", ring.name, description.codec));
             }
         });
-        if let Some(rings) = &mut self.rings
-            && (rings.is_undescribed() || !news.is_empty())
-        {
+        if rings.is_undescribed() || !news.is_empty() {
             let programmes = match self.ingest.content() {
                 Content::Transport(transport) => transport.programmes(),
                 Content::Unknown | Content::Elementary(_) => Vec::new(),
             };
-            rings.describe(&self.announced, &programmes);
+            rings.describe(&programmes);
         }
         for what in news {
             self.tell(now, what);
@@ -256,12 +249,21 @@ impl Session {
         }
     }
 
+    /// Programmes and tracks that were refused because there were too many.
+    fn tracks_refused(&self) -> u64 {
+        let by_tables = match self.ingest.content() {
+            Content::Transport(transport) => transport.statistics().limit_refusals,
+            Content::Unknown | Content::Elementary(_) => 0,
+        };
+        by_tables + self.rings.as_ref().map_or(0, StreamRings::tracks_refused)
+    }
+
     /// How it fares.
     pub fn report(&self) -> StreamReport {
         let mut tracks = Vec::new();
         if let Some(rings) = &self.rings {
             for_each_track(&self.ingest, |sink, description, assembler| {
-                let ring = &rings.tracks()[sink.0];
+                let Some(ring) = rings.track_ring(sink) else { return };
                 let configuration = assembler.configuration();
                 let (resolution, frame_rate) = match &configuration.format {
                     Format::Video(video) => {
@@ -315,6 +317,7 @@ impl Session {
                 Content::Transport(transport) => transport.statistics().continuity_errors,
                 Content::Unknown | Content::Elementary(_) => 0,
             },
+            tracks_refused: self.tracks_refused(),
             tracks,
             events: self.events.iter().cloned().collect(),
         }

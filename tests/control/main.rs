@@ -187,6 +187,7 @@ fn camera() -> StreamReport {
         }),
         rtp: None,
         continuity_errors: 5,
+        tracks_refused: 0,
         tracks: vec![video, audio],
         events: vec![(base::Instant::from_millis(90_000), "connected".to_owned())],
     }

@@ -68,6 +68,7 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
         it.srt.map_or(0, |srt| srt.pkt_rcv_undecrypt)
     }),
     ("stream_continuity_errors", "Continuity errors in the transport stream", |it| it.continuity_errors),
+    ("stream_tracks_refused", "Programmes and tracks refused because there were too many", |it| it.tracks_refused),
     ("stream_sessions", "Sessions so far", |it| u64::from(it.sessions)),
 ];
 

@@ -153,3 +153,19 @@ fn a_place_that_is_no_hugetlbfs_is_not_used_and_rings_made_ahead_are_shared_out_
     assert_eq!(directory.hugetlbfs, None);
     assert_eq!(judge_hugetlbfs(root.path()), Err(format!("{} is on another file system", root.path().display())));
 }
+
+#[test]
+fn a_stream_whose_tracks_come_and_go_costs_no_other_stream_its_rings() {
+    let root = root();
+    let directory = directory(root.path(), 3);
+    ended(&directory, "cam1");
+    let _stream = directory.open_stream("cam2", 0).unwrap();
+    for n in 0..10 {
+        let track = format!("audio{n}");
+        directory.open_track("cam2", &track, &TrackDescription { codec: Codec::Mp2, ..video() }, None).unwrap();
+        directory.track_ended("cam2", &track);
+    }
+    assert!(root.path().join("cam1/video0").exists());
+    let left = names::list_tracks(&root.path().join("cam2")).unwrap();
+    assert_eq!(left, ["audio8", "audio9"]);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
-use crate::media::Codec;
+use crate::media::{AudioFormat, Codec};
 use crate::output::reader::layout::State as ReaderState;
 use crate::output::reader::reader::{Reader, Start};
 use crate::output::{OutputOptions, Waker};
@@ -84,13 +84,13 @@ fn the_ring_of_a_track_that_leaves_ends_at_once_stays_for_its_readers_and_gives_
     assert_eq!(bench.rings.wake.targets(), 2);
     assert!(bench.path("audio0").exists());
     let refused = bench.open_and_wait();
-    assert!(bench.rings.tracks()[refused.0].error().unwrap().contains("per_stream_limit"), "it still counts");
+    assert!(bench.rings.track_ring(refused).unwrap().error().unwrap().contains("per_stream_limit"), "it still counts");
 
     bench.directory.tick();
     assert!(!bench.path("audio0").exists() && bench.path("audio1").exists());
     assert_eq!(bench.directory.memory_used(), used / 2);
     let third = bench.open_and_wait();
-    assert_eq!(bench.rings.tracks()[third.0].error(), None);
+    assert_eq!(bench.rings.track_ring(third).unwrap().error(), None);
 }
 
 #[test]
@@ -125,4 +125,134 @@ fn a_stream_that_returns_keeps_the_rings_that_it_takes_up_and_loses_the_others()
     std::thread::sleep(Duration::from_millis(250));
     bench.directory.tick();
     assert!(bench.path("audio0").exists() && !bench.path("audio1").exists());
+}
+
+#[test]
+fn a_track_beyond_the_most_is_refused_and_counted_until_one_ends_whose_place_it_takes() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let first = bench.open_and_wait();
+    for _ in 1..TRACKS_MAX {
+        bench.open_and_wait();
+    }
+    let beyond = [bench.open(), bench.open()];
+    let format = Format::Audio(AudioFormat { sample_rate: 48_000, channels: 2, profile: "" });
+    assert_eq!((bench.rings.tracks_refused(), bench.rings.is_opening()), (2, false));
+    for index in beyond {
+        assert!(bench.rings.track_ring(index).is_none());
+        bench.rings.track(index).append(b"sound").unwrap();
+        bench.rings.track(index).commit(Instant::from_millis(1), &Frame::default());
+        assert!(!bench.rings.set_format(index, &format));
+        StreamSink::end(&mut bench.rings, index);
+    }
+    assert_eq!(bench.rings.tracks[TRACKS_MAX].error().unwrap(), "a stream has 256 tracks at most");
+    StreamSink::end(&mut bench.rings, first);
+    bench.settle();
+    bench.directory.tick();
+    let again = bench.open_and_wait();
+    assert_eq!(again, first);
+    let ring = bench.rings.track_ring(again).unwrap();
+    assert_eq!((ring.name.as_str(), ring.error(), ring.head_seq), ("audio0", None, 0));
+    assert_eq!(bench.open(), beyond[0]);
+}
+
+#[test]
+fn the_ring_of_an_ended_track_that_housekeeping_had_no_room_for_is_given_up_later() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let first = bench.open_and_wait();
+    let (hold, held) = channel::<()>();
+    bench.housekeeping.submit(Box::new(move || held.recv().unwrap_or(()))).unwrap();
+    while bench.housekeeping.submit(Box::new(|| ())).is_ok() {}
+    StreamSink::end(&mut bench.rings, first);
+    bench.rings.heartbeat(Instant::from_millis(1));
+    assert_eq!((bench.rings.unretired.len(), bench.rings.wake.targets()), (1, 2));
+    drop(hold);
+    while !bench.rings.unretired.is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+        bench.rings.heartbeat(Instant::from_millis(2));
+    }
+    bench.settle();
+    assert_eq!(bench.rings.wake.targets(), 1, "the bell");
+    bench.directory.tick();
+    assert_eq!(bench.directory.memory_used(), 0);
+}
+
+/// A sender whose tables never stay the same: 100,000 versions of a PMT, with one or two tracks of any PID and codec each.
+#[test]
+fn tables_that_change_for_ever_take_bounded_memory_and_the_stream_goes_on() {
+    use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
+    use crate::media::Payload;
+    use crate::pipeline::transport::TransportStream;
+    use headworks_packet::{PacketPool, PoolOptions};
+
+    const VERSIONS: u64 = 100_000;
+    const CODECS: [Codec; 6] = [Codec::H264, Codec::Hevc, Codec::Mp2, Codec::AacAdts, Codec::Ac3, Codec::Klv];
+    let mut bench = Bench::new(Duration::ZERO);
+    let pool = PacketPool::new(PoolOptions { slots: 64, ..PoolOptions::default() }).unwrap();
+    let mut transport = TransportStream::new();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |limit: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % limit
+    };
+    let mut mux = Mux::new(MuxConfiguration::new(vec![MuxTrack::new(0x100, Codec::Mp2)])).unwrap();
+    let mut opened = 0;
+    let mut send = |bench: &mut Bench, mux: &mut Mux, transport: &mut TransportStream, version: u64| {
+        let (mut bytes, time) = (Vec::new(), 90_000 + version * 3_600);
+        mux.write(0, &AccessUnit { pts: time, dts: time, random_access: true, data: &[0x55; 100] }, &mut bytes);
+        for datagram in bytes.chunks(7 * 188) {
+            let now = Instant::from_millis(1_000 + version);
+            let payload = Payload {
+                packet: pool.copy_from(datagram).unwrap(),
+                arrival: now,
+                due: now,
+                sequence: version,
+                lost_before: 0,
+                recovered: false,
+                path_mask: 1,
+            };
+            let mut from = 0;
+            while let Some(taken) = transport.receive(now, &payload, from, &mut bench.rings) {
+                from = taken;
+                while bench.rings.is_opening() {
+                    bench.rings.ready(bench.ready.recv().unwrap());
+                    opened += 1;
+                }
+            }
+        }
+        opened
+    };
+    let limit = bench.directory.options().stream_memory_limit;
+    for version in 0..VERSIONS {
+        let first = below(0x1e00);
+        let tracks = (0..1 + below(2)).map(|n| {
+            let pid = 0x20 + (first + n * 7) % 0xf00;
+            MuxTrack::new(pid as u16, CODECS[if n == 0 { 2 } else { below(6) as usize }])
+        });
+        mux.set_tracks(tracks.collect()).unwrap();
+        send(&mut bench, &mut mux, &mut transport, version);
+        if version % 500 == 0 {
+            // Ten times a second, and now and then.
+            bench.rings.heartbeat(Instant::from_millis(1_000 + version));
+            bench.rings.describe(&transport.programmes());
+            bench.settle();
+            bench.directory.tick();
+            let live = transport.tracks().count();
+            assert!(live <= 2 && bench.rings.wake.targets() <= 1 + live, "{version}");
+            assert!(bench.rings.tracks.len() <= TRACKS_MAX + 1 && bench.rings.unretired.is_empty(), "{version}");
+            assert!(bench.directory.memory_used() <= limit, "{version}");
+            let files = std::fs::read_dir(bench.root.path().join("cam1")).unwrap().count();
+            assert!(files <= 3 + 2 * TRACKS_MAX, "{version}: {files}");
+        }
+    }
+    assert_eq!(bench.rings.tracks.len(), TRACKS_MAX);
+    assert_eq!(bench.rings.tracks_refused(), 0);
+    // It makes up its mind.
+    mux.set_tracks(vec![MuxTrack::new(0x100, Codec::Mp2)]).unwrap();
+    bench.settle();
+    bench.directory.tick();
+    assert!(send(&mut bench, &mut mux, &mut transport, VERSIONS) > VERSIONS);
+    let sink = transport.tracks().next().unwrap().sink;
+    assert_eq!(bench.rings.track_ring(sink).unwrap().error(), None);
 }
