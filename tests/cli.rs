@@ -342,6 +342,32 @@ fn a_reader_goes_on_in_the_stream_that_takes_the_name() {
 }
 
 #[test]
+fn rings_that_come_and_go_by_the_thousand_are_told_by_their_own_names() {
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut reader = command(root.path(), &["tap", "cam1", "--from", "oldest", "--timeout", "20", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(reader.stdout.take().unwrap()).lines().map(Result::unwrap);
+    for n in 0..1_030 {
+        let name = format!("audio{n}");
+        let mut sound = feed.track(&name, TrackKind::Audio, *b"aac ");
+        feed.frame(&mut sound, b"sound", &FrameDescriptor::default());
+        feed.bell.wake_target().wake();
+        let frame: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+        assert_eq!((frame["track"].as_str(), frame["stream_seq"].as_i64()), (Some(name.as_str()), Some(n)));
+        sound.set_state(State::Ended);
+        std::fs::remove_dir_all(feed.directory.join(&name)).unwrap();
+        feed.bell.tracks_changed();
+    }
+    feed.bell.set_state(State::Ended);
+    feed.bell.wake_target().wake();
+    assert_eq!(reader.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_reader_that_was_overtaken_says_how_many_frames_it_lost() {
     let root = root();
     let mut feed = Feed::new(root.path(), "cam1");
@@ -777,6 +803,8 @@ fn what_prevents_serving_is_told_in_one_line() {
     refused(&["--set", "ingestion.srt.prot=1"], "did you mean ingestion.srt.port?");
     refused(&["--set", "ingestion.srt.passphrase=short"], "a passphrase has 10 to 79 bytes");
     refused(&["--set", "log.level=loud=very=much"], "log.level");
+    let too_small = "ingestion.memory.per_stream_limit=1000000";
+    refused(&["--set", too_small], "per_stream_limit = 1000000 refuses every stream, which is planned to take ");
     refused(&["--config", "/nowhere/headworks.yaml"], "/nowhere/headworks.yaml");
     refused(&["--set", "output.root=/proc/x"], "output.root: /proc/x: ");
     refused(&["--set", "control.tls=true", "--set", "control.listen=0.0.0.0:0"], "control.tls: is not yet in effect");

@@ -32,7 +32,7 @@ impl ContainerOutput {
     }
 
     /// The next track of the reader, by its index.
-    pub(super) fn add_track(&mut self, track: &TrackReader, description: Option<&StreamDescriptor>) {
+    pub(super) fn add_track(&mut self, index: usize, track: &TrackReader, description: Option<&StreamDescriptor>) {
         let header = track.ring().header();
         let described = description.and_then(|it| it.tracks.iter().find(|known| known.name == track.name()));
         let number = self.remux.add_track(SourceTrack {
@@ -41,8 +41,11 @@ impl ContainerOutput {
             clock_rate: header.clock_rate,
             language: described.and_then(|track| track.language.as_bytes().try_into().ok()),
         });
-        self.tracks.push((number, 0));
-        self.configure(self.tracks.len() - 1, track, track.ring().configuration_generation());
+        match self.tracks.get_mut(index) {
+            Some(place) => *place = (number, 0),
+            None => self.tracks.push((number, 0)),
+        }
+        self.configure(index, track, track.ring().configuration_generation());
     }
 
     /// No frame of the track will come.

@@ -448,23 +448,27 @@ impl Tap {
     }
 
     fn track_added(&mut self, reader: &StreamReader, index: usize, start: Start) -> Result<(), TapError> {
-        if index < self.tracks.len() {
-            eprintln!("{} goes on", self.track_name(index));
-            return Ok(());
-        }
         let track = reader.track(index).expect("the reader has just named it");
         let header = track.ring().header();
-        assert_eq!(index, self.tracks.len(), "tracks are told of in the order of their indices");
-        self.tracks.push(Track {
+        let added = Track {
             name: track.name().to_owned(),
             codec: codec_name(header.codec),
             clock_rate: header.clock_rate,
             lapped: 0,
             awaiting_key: start == Start::Key && header.kind == TrackKind::Video,
-        });
+        };
+        match self.tracks.get_mut(index) {
+            Some(known) if (&known.name, &known.codec) == (&added.name, &added.codec) => {
+                eprintln!("{} goes on", self.track_name(index));
+                return Ok(());
+            }
+            // After a thousand others.
+            Some(known) => *known = added,
+            None => self.tracks.push(added),
+        }
         let description = self.container.is_some().then(|| self.description()).flatten();
         if let Some(container) = &mut self.container {
-            container.add_track(track, description.as_ref());
+            container.add_track(index, track, description.as_ref());
             return Ok(());
         }
         let first = &self.tracks[0].name;

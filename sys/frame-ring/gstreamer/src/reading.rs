@@ -267,6 +267,13 @@ impl Reading<'_> {
     fn take_event(&mut self, opened: &mut Opened, event: StreamEvent) -> Result<(), Stop> {
         // Tracks come by themselves first: their pads are made together, video before audio.
         if let StreamEvent::TrackAdded { track } = event {
+            let ring = opened.reader.track(track).expect("the reader named it");
+            let codec = ring.ring().header().codec.to_le_bytes();
+            let is_other = |place: usize| self.outputs[place].name != ring.name() || self.outputs[place].codec != codec;
+            if place(opened, track).is_some_and(is_other) {
+                // After a thousand others.
+                opened.places[track] = None;
+            }
             opened.added.push(track);
             self.last_added = Instant::now();
             return Ok(());
