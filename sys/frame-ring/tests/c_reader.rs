@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::c_compiler::{READERS, SANITIZERS, WARNINGS, compile, is_there, source};
 use common::other_process::{OtherProcess, fnv};
-use common::{directory, golden_ring, length, payload, spec, write, write_across_a_restart};
+use common::{directory, golden_ring, length, payload, spec, take_up, write, write_across_a_restart};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
 use headworks_frame_ring::descriptor::FrameDescriptor;
@@ -337,7 +337,7 @@ fn a_new_bell_over_the_same_rings_is_found_and_no_frame_is_repeated_or_skipped()
             fs::remove_file(dir.path().join(file)).unwrap();
         }
         let mut bell = BellWriter::create(dir.path()).unwrap();
-        let mut writer = builder::attach(&video, &spec()).unwrap();
+        let mut writer = take_up(&video);
         bell.advance_to(writer.stream_seq_after());
         write(&mut writer, &mut bell, b"after", true);
         reader.hear(&frame_line("video0", 1, b"after"));

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use headworks_frame_ring::bell::BellWriter;
-use headworks_frame_ring::builder::{self, RingSpec};
+use headworks_frame_ring::builder::{self, AttachError, RingSpec};
 use headworks_frame_ring::descriptor::FrameDescriptor;
 use headworks_frame_ring::layout::{self, TrackKind};
 use headworks_frame_ring::writer::Writer;
@@ -54,6 +54,18 @@ pub fn write(writer: &mut Writer, bell: &mut BellWriter, bytes: &[u8], key: bool
     writer.commit(&FrameDescriptor { key, pts: Some(writer.head_seq() as i64 * 3600), ..Default::default() }, bell)
 }
 
+/// Takes a ring up. A process that another test has just forked holds the lock of the writer before until it runs its program.
+pub fn take_up(ring: &Path) -> Writer {
+    for _ in 0..500 {
+        match builder::attach(ring, &spec()) {
+            Ok(writer) => return writer,
+            Err(AttachError::Locked) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("{}: somebody holds its lock", ring.display());
+}
+
 /// Writes `frames` frames of up to 3000 bytes; after half of them another writer takes the ring over from one that was amid a
 /// frame. `wait_for` is told a frame's number each time a reader must have come so far: no further ahead than the ring is long.
 pub fn write_across_a_restart(
@@ -74,7 +86,7 @@ pub fn write_across_a_restart(
         if seq == frames / 2 {
             writer.append(&[0xEE; 999]).unwrap();
             drop(writer);
-            writer = builder::attach(ring, &spec()).unwrap();
+            writer = take_up(ring);
         }
     }
     writer
