@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Config;
+use crate::protocol::srt::encryption::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 
 impl Config {
     /// The first value that is of the right kind and still makes no sense: its key and why.
@@ -16,8 +17,12 @@ impl Config {
             .filter_map(|(name, stream)| Some((format!("streams.{name}.passphrase"), stream.passphrase.as_ref()?)))
             .chain(ingestion.srt.passphrase.as_ref().map(|it| ("ingestion.srt.passphrase".to_owned(), it)));
         for (key, passphrase) in passphrases {
-            if !(10..=79).contains(&passphrase.len()) {
-                return Some((key, format!("a passphrase has 10 to 79 bytes, this one has {}", passphrase.len())));
+            if !(PASSPHRASE_LEN_MIN..=PASSPHRASE_LEN_MAX).contains(&passphrase.len()) {
+                let reason = format!(
+                    "a passphrase has {PASSPHRASE_LEN_MIN} to {PASSPHRASE_LEN_MAX} bytes, this one has {}",
+                    passphrase.len()
+                );
+                return Some((key, reason));
             }
         }
         // Who asks for it relies on it: what other hosts can reach is not served without.

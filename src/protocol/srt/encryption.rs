@@ -27,8 +27,8 @@ pub const SALT_LEN: usize = 16;
 /// Shortest passphrase that SRT allows, in bytes.
 pub const PASSPHRASE_LEN_MIN: usize = 10;
 
-/// Longest passphrase that libsrt takes, in bytes; its manual says 79.
-pub const PASSPHRASE_LEN_MAX: usize = 80;
+/// Longest passphrase by libsrt's manual, in bytes; its code takes one more.
+pub const PASSPHRASE_LEN_MAX: usize = 79;
 
 /// Longest key material message: header, salt, two wrapped keys of 32 bytes, integrity check value.
 pub const KEY_MATERIAL_LEN_MAX: usize = HEADER_LEN + SALT_LEN + 2 * 32 + WRAP_LEN;
