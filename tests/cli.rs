@@ -215,6 +215,8 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["tap"][..],
         &["tap", "cam1", "--from", "yesterday"],
         &["tap", "cam1", "--frames", "0"],
+        &["tap", "cam1", "--timeout", "inf"],
+        &["tap", "cam1", "--timeout", "1e30"],
         &["tap", "cam1", "--json", "--out", "-"],
         &["tap", "cam1", "--format", "mpegts"],
         &["drink"],

@@ -127,9 +127,9 @@ enum Format {
     Matroska,
 }
 
-fn seconds(text: &str) -> Result<Duration, std::num::ParseFloatError> {
-    // What is negative or no number at all is no time to wait.
-    text.parse::<f64>().map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or("not a number of seconds; to wait for ever, leave it out")
 }
 
 /// Why tap cannot go on.
@@ -684,8 +684,10 @@ mod tests {
     #[test]
     fn a_time_is_given_in_seconds_with_or_without_fractions() {
         assert_eq!(seconds("1.5").unwrap(), Duration::from_millis(1_500));
-        assert_eq!(seconds("-1").unwrap(), Duration::ZERO);
-        assert!(seconds("1s").is_err());
+        assert_eq!(seconds("0").unwrap(), Duration::ZERO);
+        for text in ["", "1s", "-1", "inf", "-inf", "nan", "1e30"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]
