@@ -88,7 +88,7 @@ pub struct TapArguments {
     /// Add a hash of the payload
     #[arg(long, value_enum)]
     hash: Option<Hash>,
-    /// Write the frames to a file, or to standard output
+    /// Write the frames to a file, or to standard output; what is in the file stays until the first frame comes
     #[arg(long, value_name = "FILE|-")]
     out: Option<PathBuf>,
     /// What --out is to hold
@@ -201,14 +201,35 @@ pub fn run(arguments: TapArguments) -> Result<Exit, TapError> {
         None => None,
         Some(_) if standard_output => Some(Box::new(io::stdout().lock())),
         Some(path) => {
-            let file = File::create(path).map_err(|source| TapError::Create { path: path.clone(), source })?;
-            Some(Box::new(file))
+            let opened = File::options().write(true).create(true).truncate(false).open(path);
+            let file = opened.map_err(|source| TapError::Create { path: path.clone(), source })?;
+            Some(Box::new(OutputFile { file, has_begun: false }))
         }
     };
     match Tap::new(arguments, payloads).run() {
         // Whoever read our output has seen enough.
         Err(TapError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
         other => other,
+    }
+}
+
+/// The file of `--out`: what was in it goes when there is something to write in its place.
+struct OutputFile {
+    file: File,
+    has_begun: bool,
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A pipe or a device has no length.
+        if !std::mem::replace(&mut self.has_begun, true) && self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
