@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::Config;
 use crate::protocol::srt::encryption::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 
+/// Half of what an `int` holds, for the kernel doubles it (`socket(7)`, `SO_RCVBUF`).
+const SOCKET_BUFFER_MAX: usize = i32::MAX as usize / 2;
+
 impl Config {
     /// The first value that is of the right kind and still makes no sense: its key and why.
     pub(super) fn first_fault(&self) -> Option<(String, String)> {
@@ -39,7 +42,7 @@ impl Config {
                 ));
             }
         }
-        let checks: [(bool, &str, &str); 15] = [
+        let checks: [(bool, &str, &str); 21] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -52,8 +55,26 @@ impl Config {
                 "ingestion.srt.flow_window",
                 "must be 32 to 1048576 packets",
             ),
-            (ingestion.srt.max_bandwidth >= 100_000, "ingestion.srt.max_bandwidth", "is below 100000 bits per second"),
+            (
+                (100_000..=10_000_000_000).contains(&ingestion.srt.max_bandwidth),
+                "ingestion.srt.max_bandwidth",
+                "must be 100000 to 10000000000 bits per second",
+            ),
             ((1..=4_096).contains(&ingestion.max_connections), "ingestion.max_connections", "must be 1 to 4096"),
+            (ingestion.rtp.max_sessions <= 4_096, "ingestion.rtp.max_sessions", "is above 4096"),
+            (
+                ingestion.rtp.buffer_size <= SOCKET_BUFFER_MAX,
+                "ingestion.rtp.buffer_size",
+                "is above 1073741823 bytes, the most that the kernel takes",
+            ),
+            (
+                self.shards.socket_buffer <= SOCKET_BUFFER_MAX,
+                "shards.socket_buffer",
+                "is above 1073741823 bytes, the most that the kernel takes",
+            ),
+            (ingestion.buffer.ring_size <= 1 << 40, "ingestion.buffer.ring_size", "is above 1099511627776 bytes"),
+            (self.output.history <= Duration::from_secs(3_600), "output.history", "is above 1 h"),
+            (self.shards.planned_latency <= Duration::from_secs(60), "shards.planned_latency", "is above 60 s"),
             (
                 self.output
                     .broker

@@ -270,6 +270,27 @@ fn no_message_shows_a_passphrase() {
 }
 
 #[test]
+fn a_size_that_no_host_has_is_refused_by_name() {
+    for (key, most) in [
+        ("shards.socket_buffer", 1_073_741_823),
+        ("ingestion.rtp.buffer_size", 1_073_741_823),
+        ("ingestion.rtp.max_sessions", 4_096),
+        ("ingestion.srt.max_bandwidth", 10_000_000_000_u64),
+        ("ingestion.buffer.ring_size", 1 << 40),
+    ] {
+        load_assignments(&[&format!("{key}={most}")]).unwrap();
+        for above in [most + 1, most << 8] {
+            let error = load_assignments(&[&format!("{key}={above}")]).unwrap_err();
+            assert!(error.starts_with(&format!("--set: {key}: ")), "{error}");
+        }
+    }
+    let error = load_assignments(&["shards.socket_buffer=18446744073709551615"]).unwrap_err();
+    assert_eq!(error, "--set: shards.socket_buffer: is above 1073741823 bytes, the most that the kernel takes");
+    assert!(load_assignments(&["shards.planned_latency=61s"]).unwrap_err().ends_with("is above 60 s"));
+    assert!(load_assignments(&["output.history=2h"]).unwrap_err().ends_with("is above 1 h"));
+}
+
+#[test]
 fn readers_of_the_broker_can_reach_its_socket() {
     for socket in ["broker", "/dev/shm/headworks/broker"] {
         let error = load_assignments(&[&format!("output.broker.socket={socket}")]).unwrap_err();
