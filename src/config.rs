@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use checks::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 pub use load::{ConfigError, Loaded, load};
 
 /// Everything that can be set. Field names are the keys of the YAML file.

@@ -201,6 +201,16 @@ fn payloads_of_one_track_are_written_as_they_are() {
     assert_eq!((output.status.code(), objects(&output).len()), (Some(0), 2));
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
 
+    let output = run(root.path(), &["tap", "cam2", "--timeout", "0.1", "--out", name]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "no frame has come in the place of these");
+    let output = run(root.path(), &["tap", "cam1/video0", "--from", "key", "--frames", "1", "--out", name]);
+    assert_eq!((output.status.code(), std::fs::read(&file).unwrap()), (Some(0), picture_bytes(5)));
+    let nowhere = root.path().join("nowhere/frames.h264");
+    let output = run(root.path(), &["tap", "cam2", "--timeout", "9", "--out", nowhere.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nowhere/frames.h264: No such file"), "{}", text(&output.stderr));
+
     let mut audio = feed.track("audio0", TrackKind::Audio, *b"aac ");
     feed.frame(&mut audio, b"sound", &FrameDescriptor::default());
     let output = run(root.path(), &["tap", "cam1", "--from", "oldest", "--frames", "8", "--out", "-"]);
@@ -215,6 +225,8 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["tap"][..],
         &["tap", "cam1", "--from", "yesterday"],
         &["tap", "cam1", "--frames", "0"],
+        &["tap", "cam1", "--timeout", "inf"],
+        &["tap", "cam1", "--timeout", "1e30"],
         &["tap", "cam1", "--json", "--out", "-"],
         &["tap", "cam1", "--format", "mpegts"],
         &["drink"],

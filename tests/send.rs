@@ -165,7 +165,8 @@ fn what_makes_no_sense_is_one_line_and_exit_code_two() {
     let files = files();
     for (arguments, word) in [
         (&["--to", "tcp://127.0.0.1:1"][..], "srt://host:port"),
-        (&["--to", "srt://127.0.0.1:1", "--passphrase", "short"], "passphrase"),
+        (&["--to", "srt://127.0.0.1:1", "--passphrase", "short"], "SRT wants 10 to 79"),
+        (&["--to", "srt://127.0.0.1:1", "--passphrase", &"x".repeat(80)], "has 80 bytes"),
         (&["--to", "udp://127.0.0.1:1", "--feeds", "2"], "--ports-step"),
         (&["--to", "rtp://127.0.0.1:1", "--latency", "1s"], "--latency"),
         (&["--to", "udp://127.0.0.1:1", "--file", "/nowhere.ts"], "/nowhere.ts"),

@@ -72,10 +72,7 @@ impl ConfigArguments {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        // A variable that is not UTF-8 is none of ours.
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        config::load(self.config.as_deref(), environment, &self.set)
+        config::load(self.config.as_deref(), std::env::vars_os(), &self.set)
     }
 }
 

@@ -64,7 +64,7 @@ pub enum BenchError {
 /// [`BenchError`].
 pub fn run(arguments: &BenchArguments) -> Result<Exit, BenchError> {
     let Bench::Receive(arguments) = &arguments.bench;
-    let config = config::load(None, std::env::vars(), &arguments.set)?.config;
+    let config = config::load(None, std::env::vars_os(), &arguments.set)?.config;
     if let Some(core) = arguments.core {
         pin_current_thread(core)?;
     }

@@ -26,7 +26,8 @@ const HELP: &str = "\
 Without a file: SRT on UDP 30000, RTP and raw MPEG-TS on UDP 5004 (RTCP on 5005), control on http://127.0.0.1:8080, rings in \
 /dev/shm/headworks. README.md lists every key with its default.
 
-Every key of the file can also be set in the environment (HEADWORKS_INGESTION__SRT__PORT=9000) and by --set.
+Every key of the file can also be set in the environment (HEADWORKS_INGESTION__SRT__PORT=9000) and by --set; \
+text is taken exactly as it stands there, and null takes back what was set before.
 HEADWORKS_LOG overrides log.level (debug, or info,headworks::shard=debug). The log goes to standard error; \
 when that is not read, up to 8,192 lines wait, and what comes beyond is left out and counted in /metrics.
 

@@ -88,7 +88,7 @@ pub struct TapArguments {
     /// Add a hash of the payload
     #[arg(long, value_enum)]
     hash: Option<Hash>,
-    /// Write the frames to a file, or to standard output
+    /// Write the frames to a file, or to standard output; what is in the file stays until the first frame comes
     #[arg(long, value_name = "FILE|-")]
     out: Option<PathBuf>,
     /// What --out is to hold
@@ -127,9 +127,9 @@ enum Format {
     Matroska,
 }
 
-fn seconds(text: &str) -> Result<Duration, std::num::ParseFloatError> {
-    // What is negative or no number at all is no time to wait.
-    text.parse::<f64>().map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or("not a number of seconds; to wait for ever, leave it out")
 }
 
 /// Why tap cannot go on.
@@ -201,14 +201,35 @@ pub fn run(arguments: TapArguments) -> Result<Exit, TapError> {
         None => None,
         Some(_) if standard_output => Some(Box::new(io::stdout().lock())),
         Some(path) => {
-            let file = File::create(path).map_err(|source| TapError::Create { path: path.clone(), source })?;
-            Some(Box::new(file))
+            let opened = File::options().write(true).create(true).truncate(false).open(path);
+            let file = opened.map_err(|source| TapError::Create { path: path.clone(), source })?;
+            Some(Box::new(OutputFile { file, has_begun: false }))
         }
     };
     match Tap::new(arguments, payloads).run() {
         // Whoever read our output has seen enough.
         Err(TapError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
         other => other,
+    }
+}
+
+/// The file of `--out`: what was in it goes when there is something to write in its place.
+struct OutputFile {
+    file: File,
+    has_begun: bool,
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A pipe or a device has no length.
+        if !std::mem::replace(&mut self.has_begun, true) && self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -688,8 +709,10 @@ mod tests {
     #[test]
     fn a_time_is_given_in_seconds_with_or_without_fractions() {
         assert_eq!(seconds("1.5").unwrap(), Duration::from_millis(1_500));
-        assert_eq!(seconds("-1").unwrap(), Duration::ZERO);
-        assert!(seconds("1s").is_err());
+        assert_eq!(seconds("0").unwrap(), Duration::ZERO);
+        for text in ["", "1s", "-1", "inf", "-inf", "nan", "1e30"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,13 @@ use serde_json::Value;
 
 use super::Config;
 
+/// Shortest passphrase that SRT allows, in bytes.
+pub const PASSPHRASE_LEN_MIN: usize = 10;
+/// Longest passphrase by libsrt's manual, in bytes; its code takes one more.
+pub const PASSPHRASE_LEN_MAX: usize = 79;
+/// Half of what an `int` holds, for the kernel doubles it (`socket(7)`, `SO_RCVBUF`).
+const SOCKET_BUFFER_MAX: usize = i32::MAX as usize / 2;
+
 impl Config {
     /// The first value that is of the right kind and still makes no sense: its key and why.
     pub(super) fn first_fault(&self) -> Option<(String, String)> {
@@ -16,8 +23,12 @@ impl Config {
             .filter_map(|(name, stream)| Some((format!("streams.{name}.passphrase"), stream.passphrase.as_ref()?)))
             .chain(ingestion.srt.passphrase.as_ref().map(|it| ("ingestion.srt.passphrase".to_owned(), it)));
         for (key, passphrase) in passphrases {
-            if !(10..=79).contains(&passphrase.len()) {
-                return Some((key, format!("a passphrase has 10 to 79 bytes, this one has {}", passphrase.len())));
+            if !(PASSPHRASE_LEN_MIN..=PASSPHRASE_LEN_MAX).contains(&passphrase.len()) {
+                let reason = format!(
+                    "a passphrase has {PASSPHRASE_LEN_MIN} to {PASSPHRASE_LEN_MAX} bytes, this one has {}",
+                    passphrase.len()
+                );
+                return Some((key, reason));
             }
         }
         // Who asks for it relies on it: what other hosts can reach is not served without.
@@ -34,7 +45,7 @@ impl Config {
                 ));
             }
         }
-        let checks: [(bool, &str, &str); 15] = [
+        let checks: [(bool, &str, &str); 21] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -47,8 +58,26 @@ impl Config {
                 "ingestion.srt.flow_window",
                 "must be 32 to 1048576 packets",
             ),
-            (ingestion.srt.max_bandwidth >= 100_000, "ingestion.srt.max_bandwidth", "is below 100000 bits per second"),
+            (
+                (100_000..=10_000_000_000).contains(&ingestion.srt.max_bandwidth),
+                "ingestion.srt.max_bandwidth",
+                "must be 100000 to 10000000000 bits per second",
+            ),
             ((1..=4_096).contains(&ingestion.max_connections), "ingestion.max_connections", "must be 1 to 4096"),
+            (ingestion.rtp.max_sessions <= 4_096, "ingestion.rtp.max_sessions", "is above 4096"),
+            (
+                ingestion.rtp.buffer_size <= SOCKET_BUFFER_MAX,
+                "ingestion.rtp.buffer_size",
+                "is above 1073741823 bytes, the most that the kernel takes",
+            ),
+            (
+                self.shards.socket_buffer <= SOCKET_BUFFER_MAX,
+                "shards.socket_buffer",
+                "is above 1073741823 bytes, the most that the kernel takes",
+            ),
+            (ingestion.buffer.ring_size <= 1 << 40, "ingestion.buffer.ring_size", "is above 1099511627776 bytes"),
+            (self.output.history <= Duration::from_secs(3_600), "output.history", "is above 1 h"),
+            (self.shards.planned_latency <= Duration::from_secs(60), "shards.planned_latency", "is above 60 s"),
             (
                 self.output
                     .broker

@@ -14,7 +14,7 @@ pub fn fuzz_configuration(data: &[u8]) {
         .lines()
         .next_back()
         .and_then(|line| line.split_once('='))
-        .map_or(Ok(()), |(key, value)| sources.assign(key.trim(), value.trim(), "--set".to_owned()));
+        .map_or(Ok(()), |(key, value)| sources.assign(key.trim(), value, "--set".to_owned()));
     let loaded = read.and(assigned).and_then(|()| sources.into_config());
     if let Err(ConfigError::Value { key, reason, .. }) = loaded {
         assert!(!reason.is_empty(), "{key} is refused without a reason");

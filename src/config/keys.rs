@@ -1,10 +1,16 @@
 //! Which keys there are, and on which line of a file each stands.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{Config, ConfigError, Readers, Stream, StreamRtp};
+
+/// What is said of a passphrase that YAML takes for a number or the like.
+const PASSPHRASE_IS_NO_TEXT: &str = "is not a text: quote it";
 
 /// Refuses a key that does not exist, with the known key that is most like it.
 pub(super) fn check_known(key: &str, place: &str) -> Result<(), ConfigError> {
@@ -12,6 +18,12 @@ pub(super) fn check_known(key: &str, place: &str) -> Result<(), ConfigError> {
     let generic = generic_key(key);
     if known.contains(&generic) {
         return Ok(());
+    }
+    // What stands below a passphrase is the passphrase, written so that YAML takes it for keys.
+    if let Some((above, _)) = generic.split_once(".passphrase.") {
+        let parts: Vec<&str> = key.split('.').take(above.split('.').count() + 1).collect();
+        let reason = PASSPHRASE_IS_NO_TEXT.to_owned();
+        return Err(ConfigError::Value { place: place.to_owned(), key: parts.join("."), reason });
     }
     let nearest = known
         .iter()
@@ -42,16 +54,72 @@ pub(super) fn generic_key(key: &str) -> String {
 /// The known keys as dotted paths; `*` stands for a name that the user chooses.
 fn known_keys() -> Vec<String> {
     let mut keys = Vec::new();
-    let template = Config {
-        streams: BTreeMap::from([(
-            "*".to_owned(),
-            Stream { rtp: Some(StreamRtp::default()), readers: Some(Readers::default()), ..Stream::default() },
-        )]),
-        ..Config::default()
-    };
-    let value = serde_json::to_value(template).expect("a configuration can be written as JSON");
-    collect_keys(&value, "", &mut keys);
+    collect_keys(&template(), "", &mut keys);
     keys
+}
+
+/// A configuration in which everything is set that has a type of its own: it shows of what kind each value is.
+fn template() -> Value {
+    let address = Some(IpAddr::from([0; 4]));
+    let mut config = Config::default();
+    config.ingestion.srt.passphrase = Some(String::new());
+    config.output.hugetlbfs = Some(PathBuf::new());
+    config.output.broker.socket = Some(PathBuf::new());
+    let rtp = StreamRtp {
+        port: Some(0),
+        address,
+        source: address,
+        interface: Some(String::new()),
+        ssrc: Some(0),
+        payload_types: BTreeMap::new(),
+        sdp: Some(PathBuf::new()),
+    };
+    let stream = Stream {
+        passphrase: Some(String::new()),
+        latency: Some(Duration::ZERO),
+        source: address,
+        rtp: Some(rtp),
+        redundancy: None,
+        readers: Some(Readers::default()),
+    };
+    config.streams.insert("*".to_owned(), stream);
+    serde_json::to_value(config).expect("a configuration can be written as JSON")
+}
+
+/// What stands at a key in the template.
+fn template_value(key: &str) -> Option<Value> {
+    generic_key(key).split('.').try_fold(template(), |value, part| value.get(part).cloned())
+}
+
+/// Whether the value of a key is written as text: a word, a name, a path, an address, a duration.
+pub(super) fn is_text(key: &str) -> bool {
+    template_value(key).is_some_and(|value| value.is_string())
+}
+
+/// Whether a key is a secret, which no message shows.
+pub(super) fn is_passphrase(key: &str) -> bool {
+    generic_key(key).ends_with(".passphrase")
+}
+
+/// The first passphrase that is no text, or section that has no keys: its key and what is wrong. The values themselves are not
+/// shown, for a passphrase may be among them.
+pub(super) fn first_misfit(value: &Value, prefix: &str) -> Option<(String, String)> {
+    let Value::Object(map) = value else { return None };
+    map.iter().find_map(|(name, child)| {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        if is_open(&generic_key(&key)) {
+            return None;
+        }
+        let reason = match child {
+            Value::Null if is_passphrase(&key) => "is empty: quote it, or leave the key out to have none",
+            Value::String(_) if is_passphrase(&key) => return None,
+            _ if is_passphrase(&key) => PASSPHRASE_IS_NO_TEXT,
+            Value::Null | Value::Object(_) => return first_misfit(child, &key),
+            _ if template_value(&key).is_some_and(|it| it.is_object()) => "expected keys and values below it",
+            _ => return None,
+        };
+        Some((key, reason.to_owned()))
+    })
 }
 
 /// All dotted paths in `value`, groups included, arrays and empty maps as leaves.
@@ -85,4 +153,26 @@ pub(super) fn key_lines(text: &str) -> Vec<(String, usize)> {
         lines.push((path.join("."), index + 1));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_every_value_is_known() {
+        for key in known_keys() {
+            let is_known = !template_value(&key).unwrap().is_null();
+            assert!(is_known || is_open(&key), "{key}: set it in the template");
+        }
+        for key in
+            ["ingestion.srt.passphrase", "streams.cam1.latency", "control.listen", "shards.packet_io", "output.root"]
+        {
+            assert!(is_text(key), "{key}");
+        }
+        for key in ["ingestion.srt.port", "streams.cam1", "streams.passphrase", "control.tls", "streams.cam1.rtp.ssrc"]
+        {
+            assert!(!is_text(key), "{key}");
+        }
+    }
 }

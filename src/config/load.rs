@@ -1,13 +1,13 @@
 //! The sources of a configuration, read and merged: the file, the environment, the assignments of `--set`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::Config;
-use super::keys::{check_known, collect_keys, generic_key, key_lines};
+use super::keys::{check_known, collect_keys, first_misfit, generic_key, is_passphrase, is_text, key_lines};
 
 /// Keys that are read and checked, but have no effect yet.
 const NOT_YET_IN_EFFECT: &[&str] = &[
@@ -30,7 +30,7 @@ const NOT_YET_IN_EFFECT: &[&str] = &[
 /// [`ConfigError`] for the first thing that is wrong.
 pub fn load(
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
     assignments: &[String],
 ) -> Result<Loaded, ConfigError> {
     let mut sources = Sources::default();
@@ -38,17 +38,30 @@ pub fn load(
         sources.read_file(path)?;
     }
     for (name, value) in environment {
+        // A name that is not UTF-8 is none of ours.
+        let Some(name) = name.to_str() else { continue };
         // `HEADWORKS_LOG` and the like without a group are not configuration keys.
         if let Some(key) = name.strip_prefix("HEADWORKS_").filter(|key| key.contains("__")) {
-            sources.assign(&key.to_lowercase().replace("__", "."), &value, format!("environment variable {name}"))?;
+            let (key, place) = (key.to_lowercase().replace("__", "."), format!("environment variable {name}"));
+            match value.to_str() {
+                Some(value) => sources.assign(&key, value, place)?,
+                None => return Err(ConfigError::Value { place, key, reason: "is not UTF-8".to_owned() }),
+            }
         }
     }
     for assignment in assignments {
         let (key, value) =
-            assignment.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment(assignment.clone()))?;
-        sources.assign(key.trim(), value.trim(), format!("--set {assignment}"))?;
+            assignment.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment(without_secret(assignment)))?;
+        // The value is not shown: it may be a passphrase, also under a key that is misspelt.
+        sources.assign(key.trim(), value, "--set".to_owned())?;
     }
     sources.into_config()
+}
+
+/// A word without `=` up to where a passphrase may begin.
+fn without_secret(assignment: &str) -> String {
+    let secret = assignment.find("pass").and_then(|at| Some(at + assignment[at..].find([':', ' '])?));
+    secret.map_or_else(|| assignment.to_owned(), |at| format!("{}…", &assignment[..at]))
 }
 
 /// A configuration with what is to be said about it at start.
@@ -123,7 +136,7 @@ impl Sources {
         let value: Value = if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             Value::Object(Map::new())
         } else {
-            serde_saphyr::from_str(text).map_err(|error| syntax(error.to_string()))?
+            serde_saphyr::from_str(text).map_err(|error| syntax(describe_syntax(text, &error)))?
         };
         let Value::Object(values) = value else {
             return Err(syntax("expected keys and values at the top level".to_owned()));
@@ -134,7 +147,7 @@ impl Sources {
         let mut keys = Vec::new();
         collect_keys(&Value::Object(values.clone()), "", &mut keys);
         for key in keys {
-            let place = self.places.get(&key).cloned().unwrap_or_else(|| path.display().to_string());
+            let place = self.place(&key).unwrap_or_else(|| path.display().to_string());
             check_known(&key, &place)?;
         }
         self.values = values;
@@ -143,15 +156,27 @@ impl Sources {
 
     pub(super) fn assign(&mut self, key: &str, value: &str, place: String) -> Result<(), ConfigError> {
         check_known(key, &place)?;
-        let text = || Value::String(value.to_owned());
-        // `[::1]:8080` begins as a list does.
-        let is_address = value.parse::<SocketAddr>().is_ok();
-        let value = if is_address { text() } else { serde_saphyr::from_str(value).unwrap_or_else(|_| text()) };
+        let value = match value {
+            "null" if is_text(key) => None,
+            "" if is_passphrase(key) => {
+                let reason = format!("is empty: leave it out, or set {key}=null, to have none");
+                return Err(ConfigError::Value { place, key: key.to_owned(), reason });
+            }
+            // Text is no YAML, for which `#`, `: ` and digits mean something.
+            text if is_text(key) && !text.is_empty() => Some(Value::String(text.to_owned())),
+            text => Some(serde_saphyr::from_str(text).unwrap_or_else(|_| Value::String(text.trim().to_owned()))),
+        };
+        let mut below = Vec::new();
+        value.iter().for_each(|value| collect_keys(value, key, &mut below));
+        below.iter().try_for_each(|key| check_known(key, &place))?;
         let mut parts = key.split('.').peekable();
         let mut map = &mut self.values;
         while let Some(part) = parts.next() {
             if parts.peek().is_none() {
-                map.insert(part.to_owned(), value);
+                match value {
+                    Some(value) => map.insert(part.to_owned(), value),
+                    None => map.remove(part),
+                };
                 break;
             }
             let child = map.entry(part).or_insert_with(|| Value::Object(Map::new()));
@@ -164,9 +189,19 @@ impl Sources {
         Ok(())
     }
 
+    /// Where a key was set, or the section that it stands in.
+    fn place(&self, key: &str) -> Option<String> {
+        std::iter::successors(Some(key), |key| key.rsplit_once(['.', '[']).map(|(above, _)| above))
+            .find_map(|key| self.places.get(key).cloned())
+    }
+
     pub(super) fn into_config(self) -> Result<Loaded, ConfigError> {
-        let place = |key: &str| self.places.get(key).cloned().unwrap_or_else(|| "configuration".to_owned());
-        let config: Config = serde_path_to_error::deserialize(Value::Object(self.values.clone())).map_err(|error| {
+        let place = |key: &str| self.place(key).unwrap_or_else(|| "configuration".to_owned());
+        let values = Value::Object(self.values.clone());
+        if let Some((key, reason)) = first_misfit(&values, "") {
+            return Err(ConfigError::Value { place: place(&key), key, reason });
+        }
+        let config: Config = serde_path_to_error::deserialize(values).map_err(|error| {
             let key = error.path().to_string();
             ConfigError::Value { place: place(&key), key, reason: error.into_inner().to_string() }
         })?;
@@ -187,5 +222,18 @@ impl Sources {
             .collect();
         not_yet.sort();
         Ok(Loaded { config, not_yet_in_effect: not_yet })
+    }
+}
+
+/// What is wrong with a text that is not YAML; of one that has passphrases, only where.
+fn describe_syntax(text: &str, error: &serde_saphyr::Error) -> String {
+    match error.location() {
+        _ if !text.to_lowercase().contains("pass") => error.to_string(),
+        Some(at) => format!(
+            "not YAML in line {}, column {} (not shown: there is a passphrase in the file); is all quoted that holds a colon or begins with a sign?",
+            at.line(),
+            at.column()
+        ),
+        None => "not YAML (not shown: there is a passphrase in the file)".to_owned(),
     }
 }

@@ -1,4 +1,6 @@
+use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::*;
@@ -121,7 +123,7 @@ fn control_is_not_served_to_other_hosts_without_the_protection_that_was_asked_fo
         let error = load_assignments(&[open, asked]).unwrap_err();
         assert!(error.contains(&asked[..12].replace('=', "")), "{error}");
         assert!(error.contains("not yet in effect, and other hosts reach control.listen 0.0.0.0:8080"), "{error}");
-        for closed in ["control.listen=127.0.0.2:80", "control.listen='[::1]:80'", "control.enabled=false"] {
+        for closed in ["control.listen=127.0.0.2:80", "control.listen=[::1]:80", "control.enabled=false"] {
             load_assignments(&[closed, asked]).unwrap();
         }
     }
@@ -158,6 +160,137 @@ fn a_passphrase_of_the_wrong_length_is_refused_by_name() {
 }
 
 #[test]
+fn a_text_that_is_assigned_is_taken_exactly_as_it_is() {
+    for text in [
+        "#secret12345",
+        "correct horse #1 battery",
+        "1234567890123",
+        "correct horse: battery",
+        "'quoted text'",
+        " a b c d e f ",
+    ] {
+        let config = load_assignments(&[&format!("ingestion.srt.passphrase={text}")]).unwrap();
+        assert_eq!(config.ingestion.srt.passphrase.as_deref(), Some(text));
+        let environment = [("HEADWORKS_STREAMS__ENC__PASSPHRASE".into(), text.into())];
+        let config = load(None, environment.into_iter(), &[]).unwrap().config;
+        assert_eq!(config.streams["enc"].passphrase.as_deref(), Some(text));
+    }
+    let config =
+        load_assignments(&["control.listen=[::1]:8080", "ingestion.rtp.address=::", "output.group=1234"]).unwrap();
+    assert_eq!(config.control.listen, "[::1]:8080".parse().unwrap());
+    assert_eq!(config.ingestion.rtp.address, "::".parse::<IpAddr>().unwrap());
+    assert_eq!(config.output.group, "1234");
+}
+
+#[test]
+fn an_empty_passphrase_is_no_open_port() {
+    let none = "is empty: leave it out, or set streams.cam1.passphrase=null, to have none";
+    let error = load_assignments(&["streams.cam1.passphrase="]).unwrap_err();
+    assert_eq!(error, format!("--set: streams.cam1.passphrase: {none}"));
+    let environment = [("HEADWORKS_STREAMS__CAM1__PASSPHRASE".into(), OsString::new())];
+    let error = load(None, environment.into_iter(), &[]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("environment variable HEADWORKS_STREAMS__CAM1__PASSPHRASE: streams.cam1.passphrase: {none}")
+    );
+    let latin = OsString::from_vec(b"caf\xe9 caf\xe9 caf\xe9".to_vec());
+    let environment = [("HEADWORKS_STREAMS__CAM1__PASSPHRASE".into(), latin)];
+    let error = load(None, environment.into_iter(), &[]).unwrap_err().to_string();
+    assert!(error.ends_with("streams.cam1.passphrase: is not UTF-8"), "{error}");
+    let quote = "is empty: quote it, or leave the key out to have none";
+    for value in ["", " #secret12345", " null", " ~"] {
+        let error = load_text(&format!("streams:\n  cam1:\n    passphrase:{value}\n")).unwrap_err();
+        assert_eq!(error, format!("headworks.yaml:3: streams.cam1.passphrase: {quote}"));
+    }
+    let error = load_assignments(&["ingestion.srt={passphrase: }"]).unwrap_err();
+    assert_eq!(error, format!("--set: ingestion.srt.passphrase: {quote}"));
+    let error = load_assignments(&["ingestion.srt={pasphrase: secret12345}"]).unwrap_err();
+    assert!(error.starts_with("--set: unknown key ingestion.srt.pasphrase"), "{error}");
+}
+
+#[test]
+fn null_takes_a_text_back_that_was_set_before() {
+    let set = ["streams.cam1.passphrase=correct horse", "output.hugetlbfs=/huge", "output.root=/dev/shm/x"];
+    let back = ["streams.cam1.passphrase=null", "output.hugetlbfs=null", "output.root=null"];
+    let config = load_assignments(&[set, back].concat()).unwrap();
+    assert_eq!(config.streams["cam1"], Stream::default());
+    assert_eq!(config.output, Output::default());
+}
+
+#[test]
+fn no_message_shows_a_passphrase() {
+    let in_files = [
+        "passphrase: 5ec2e7",
+        "passphrase: a 5ec2e7: b",
+        "passphrase: 5ec2e7: b",
+        "passphrase: @5ec2e7",
+        "passphrase: %5ec2e7",
+        "passphrase: `5ec2e7",
+        "passphrase: *5ec2e7",
+        "passphrase: !5ec2e7",
+        "passphrase: &5ec2e7",
+        "passphrase: {5ec2e7}",
+        "passphrase: {5ec2e7: 5ec2e7, 5ec2e7: 1}",
+        "passphrase: [5ec2e7]",
+        "passphrase: [5ec2e7",
+        "passphrase: \"5ec2e7",
+        "passphrase: \"5ec2e7\" x",
+        "passphrase: \"\\q5ec2e7\"",
+        "passphrase: |5ec2e7",
+        "passphrase: 0x5ec2e7",
+        "passphrase: ''\n    passphrase: 5ec2e7",
+        "pass phrase: 5ec2e7: x",
+        "passphrase: 5ec2e7\n   latency: 1s",
+    ];
+    for line in in_files {
+        let error = load_text(&format!("streams:\n  cam1:\n    {line}\n")).unwrap_err();
+        assert!(!error.contains("5ec2e7"), "{error}");
+        assert!(error.contains(":3") || error.contains("line "), "{error}");
+    }
+    let error = load_text("ingestion:\n  srt:\n    passphrase: 1234567890123\n").unwrap_err();
+    assert_eq!(error, "headworks.yaml:3: ingestion.srt.passphrase: is not a text: quote it");
+    for assignment in [
+        "ingestion.srt.passphrase=5ec2e7",
+        "ingestion.srt.passphrase.5ec=5ec2e7",
+        "ingestion.srt.passprase=5ec2e7",
+        "ingestion.srt.passphrase:5ec2e7",
+        "ingestion.srt.passphrase 5ec2e7",
+        "ingestion.srt={passphrase: #5ec2e7}",
+        "ingestion.srt={passphrase: a 5ec2e7: b}",
+        "ingestion.srt={passphrase: {5ec2e7}}",
+        "ingestion.srt={passphrase: 5ec2e7",
+        "ingestion.srt=[passphrase, 5ec2e7]",
+        "streams={cam1: {passphrase: [5ec2e7]}}",
+        "streams.cam1=passphrase 5ec2e7",
+    ] {
+        let error = load_assignments(&[assignment]).unwrap_err();
+        assert!(!error.contains("5ec2e7"), "{error}");
+        assert!(error.starts_with("--set"), "{error}");
+    }
+}
+
+#[test]
+fn a_size_that_no_host_has_is_refused_by_name() {
+    for (key, most) in [
+        ("shards.socket_buffer", 1_073_741_823),
+        ("ingestion.rtp.buffer_size", 1_073_741_823),
+        ("ingestion.rtp.max_sessions", 4_096),
+        ("ingestion.srt.max_bandwidth", 10_000_000_000_u64),
+        ("ingestion.buffer.ring_size", 1 << 40),
+    ] {
+        load_assignments(&[&format!("{key}={most}")]).unwrap();
+        for above in [most + 1, most << 8] {
+            let error = load_assignments(&[&format!("{key}={above}")]).unwrap_err();
+            assert!(error.starts_with(&format!("--set: {key}: ")), "{error}");
+        }
+    }
+    let error = load_assignments(&["shards.socket_buffer=18446744073709551615"]).unwrap_err();
+    assert_eq!(error, "--set: shards.socket_buffer: is above 1073741823 bytes, the most that the kernel takes");
+    assert!(load_assignments(&["shards.planned_latency=61s"]).unwrap_err().ends_with("is above 60 s"));
+    assert!(load_assignments(&["output.history=2h"]).unwrap_err().ends_with("is above 1 h"));
+}
+
+#[test]
 fn readers_of_the_broker_can_reach_its_socket() {
     for socket in ["broker", "/dev/shm/headworks/broker"] {
         let error = load_assignments(&[&format!("output.broker.socket={socket}")]).unwrap_err();
@@ -173,9 +306,9 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"ingestion: {srt: {port: 1000, latency: 200ms}}").unwrap();
     let environment = [
-        ("HEADWORKS_INGESTION__SRT__PORT".to_owned(), "2000".to_owned()),
-        ("HEADWORKS_INGESTION__RTP__PORT".to_owned(), "2002".to_owned()),
-        ("HOME".to_owned(), "/root".to_owned()),
+        ("HEADWORKS_INGESTION__SRT__PORT".into(), "2000".into()),
+        ("HEADWORKS_INGESTION__RTP__PORT".into(), "2002".into()),
+        ("HOME".into(), "/root".into()),
     ];
     let flags = ["ingestion.rtp.port=3000".to_owned()];
     let config = load(Some(file.path()), environment.into_iter(), &flags).unwrap().config;
@@ -192,11 +325,11 @@ fn assignments_reach_named_streams_and_payload_types() {
     assert_eq!(config.streams["cam1"].latency, Some(Duration::from_secs(2)));
     assert_eq!(config.ingestion.rtp.payload_types[&96], PayloadFormat::H264);
     assert_eq!(config.shards.cores, [0, 1]);
-    for listen in ["control.listen=[::1]:8080", "control.listen='[::1]:8080'"] {
-        assert_eq!(load_assignments(&[listen]).unwrap().control.listen, "[::1]:8080".parse().unwrap());
-    }
+    // Text is no YAML, for which that begins a list.
+    let listen = load_assignments(&["control.listen=[::1]:8080"]).unwrap().control.listen;
+    assert_eq!(listen, "[::1]:8080".parse().unwrap());
     let error = load_assignments(&["ingestion.srt.prot=1"]).unwrap_err();
-    assert!(error.starts_with("--set ingestion.srt.prot=1: unknown key"), "{error}");
+    assert!(error.starts_with("--set: unknown key ingestion.srt.prot"), "{error}");
     assert_eq!(load_assignments(&["x"]).unwrap_err(), "--set x: expected key=value");
 }
 

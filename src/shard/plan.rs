@@ -244,6 +244,19 @@ mod tests {
             plan.to_string()
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
         );
+        let mut largest = config.clone();
+        largest.ingestion.max_connections = 4_096;
+        largest.ingestion.buffer.pool_size = u32::MAX;
+        largest.ingestion.buffer.ring_size = 1 << 40;
+        largest.ingestion.srt.max_bandwidth = 10_000_000_000;
+        largest.ingestion.srt.payload_size = 188;
+        largest.ingestion.gop.buffer_count = 64;
+        largest.shards.planned_latency = Duration::from_secs(60);
+        largest.output.history = Duration::from_secs(3_600);
+        assert!(
+            MemoryPlan::new(&largest, 64).fault(&largest).is_some(),
+            "what the configuration allows can be added up"
+        );
         let mut small = config;
         let one = rings / 25;
         small.ingestion.memory.per_stream_limit = one;

@@ -11,10 +11,9 @@ use super::recorder::Recorder;
 use super::synthetic::{self, SyntheticError};
 use super::target::{Carrier, Target, TargetError, numbered};
 use super::worker::{FeedPlan, Plan, WorkerPlan};
+use crate::config::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 use crate::protocol::srt::caller::{CallerEncryption, CallerSettings};
-use crate::protocol::srt::encryption::{
-    KeyLength, KeyRefresh, PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN, SALT_LEN, derive_key_encrypting_key,
-};
+use crate::protocol::srt::encryption::{KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use crate::protocol::srt::packet::SequenceNumber;
 use crate::protocol::srt::stream_id::{StreamId, StreamIdError};
 use crate::shard::net::outbound::OutboundSocket;

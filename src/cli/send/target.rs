@@ -61,18 +61,20 @@ impl Target {
     /// # Errors
     /// [`TargetError`].
     pub fn parse(text: &str) -> Result<Self, TargetError> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| TargetError::Scheme(text.to_owned()))?;
+        // What follows may hold a passphrase.
+        let shown = text.split('?').next().unwrap_or(text);
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| TargetError::Scheme(shown.to_owned()))?;
         let carrier = match scheme {
             "srt" => Carrier::Srt,
             "rtp" => Carrier::Rtp,
             "udp" => Carrier::Udp,
-            _ => return Err(TargetError::Scheme(text.to_owned())),
+            _ => return Err(TargetError::Scheme(shown.to_owned())),
         };
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         // ffmpeg writes multicast addresses as udp://@group:port, and many with a slash at the end.
         let authority = authority.trim_start_matches('@').trim_end_matches('/');
         if !query.is_empty() && carrier != Carrier::Srt {
-            return Err(TargetError::NotSrt(text.to_owned()));
+            return Err(TargetError::NotSrt(shown.to_owned()));
         }
         let has_port =
             authority.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
@@ -94,7 +96,12 @@ impl Target {
             latency: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            target.option(pair).ok_or_else(|| TargetError::Query(pair.to_owned()))?;
+            // A passphrase is not shown, also under a key that is misspelt.
+            let shown = || match pair.split_once('=') {
+                Some((key, _)) if key.starts_with("pass") => format!("{key}=…"),
+                _ => pair.to_owned(),
+            };
+            target.option(pair).ok_or_else(|| TargetError::Query(shown()))?;
         }
         Ok(target)
     }
@@ -168,11 +175,12 @@ mod tests {
     fn what_is_no_target_is_refused_with_the_reason() {
         let refused = |text: &str| Target::parse(text).unwrap_err();
         assert_eq!(refused("cam1"), TargetError::Scheme("cam1".to_owned()));
-        assert_eq!(refused("tcp://a:1"), TargetError::Scheme("tcp://a:1".to_owned()));
+        assert_eq!(refused("tcp://a:1?passphrase=secret"), TargetError::Scheme("tcp://a:1".to_owned()));
         assert_eq!(refused("rtp://127.0.0.1"), TargetError::Authority("127.0.0.1".to_owned()));
         assert_eq!(refused("rtp://127.0.0.1:70000"), TargetError::Authority("127.0.0.1:70000".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?mode=listener"), TargetError::Query("mode=listener".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?streamid=%2"), TargetError::Query("streamid=%2".to_owned()));
+        assert_eq!(refused("srt://127.0.0.1:1?passprase=secret"), TargetError::Query("passprase=…".to_owned()));
         assert!(matches!(refused("rtp://127.0.0.1:1?a=b"), TargetError::NotSrt(_)));
     }
 

@@ -25,4 +25,4 @@ pub mod fuzzing;
 
 pub use packet::{DatagramKind, HeaderError, RtpHeader, classify, ssrc_of};
 pub use payload_type::{Encoding, PayloadFormat, PayloadTypes};
-pub use source::{RtpPayload, Source, SourceEvent, SourceOptions, SourceStatistics};
+pub use source::{RestartReason, RtpPayload, Source, SourceEvent, SourceOptions, SourceStatistics};

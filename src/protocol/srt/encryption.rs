@@ -24,12 +24,6 @@ mod tests;
 /// Length of the salt of a key material message, in bytes.
 pub const SALT_LEN: usize = 16;
 
-/// Shortest passphrase that SRT allows, in bytes.
-pub const PASSPHRASE_LEN_MIN: usize = 10;
-
-/// Longest passphrase that libsrt takes, in bytes; its manual says 79.
-pub const PASSPHRASE_LEN_MAX: usize = 80;
-
 /// Longest key material message: header, salt, two wrapped keys of 32 bytes, integrity check value.
 pub const KEY_MATERIAL_LEN_MAX: usize = HEADER_LEN + SALT_LEN + 2 * 32 + WRAP_LEN;
 

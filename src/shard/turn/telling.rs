@@ -3,8 +3,8 @@
 use super::Shard;
 use crate::base::Instant;
 use crate::pipeline::ingest::IngestEvent;
-use crate::protocol::rtp::SourceEvent;
 use crate::protocol::rtp::raw_ts::RawEvent;
+use crate::protocol::rtp::{RestartReason, SourceEvent};
 use crate::protocol::srt::connection::{CloseReason, Event as SrtEvent};
 use crate::shard::report::{ShardCounters, ShardReport};
 use crate::shard::sessions::Session;
@@ -72,7 +72,16 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
             session.peer = Some(*peer);
             session.tell_of_peer(now, format!("packets come from {peer} now"));
         }
-        IngestEvent::Rtp(event) => session.tell_of_peer(now, format!("{event:?}")),
+        IngestEvent::Rtp(SourceEvent::Restarted { ssrc, peer, reason, .. }) => {
+            session.tell_of_peer(
+                now,
+                match reason {
+                    RestartReason::SequenceJump => "the source goes on with other sequence numbers".to_owned(),
+                    RestartReason::NewSsrc => format!("the source is SSRC {ssrc:08x} at {peer} now"),
+                    RestartReason::Returned => format!("the source is back: SSRC {ssrc:08x} at {peer}"),
+                },
+            );
+        }
         IngestEvent::Raw(RawEvent::PeerChanged { peer }) => {
             session.peer = Some(*peer);
             session.tell_of_peer(now, format!("packets come from {peer} now"));
