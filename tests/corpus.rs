@@ -18,6 +18,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("aac_latm", headworks::codec::fuzzing_audio::fuzz_latm),
     ("ac3", headworks::codec::fuzzing_audio::fuzz_ac3),
     ("audio_any", headworks::codec::fuzzing_audio::fuzz_audio),
+    ("broker_request", headworks_frame_ring::fuzzing::fuzz_broker_request),
     ("configuration", headworks::config::fuzzing::fuzz_configuration),
     ("h264", headworks::codec::h264::fuzzing::fuzz_h264),
     ("h264_depacketizer", headworks::codec::rtp_payload::fuzzing::fuzz_h264_depacketizer),

@@ -38,7 +38,7 @@ use crate::stream_descriptor::StreamDescriptor;
 /// The longest request, bytes: a word, two names and a UUID.
 const REQUEST_MAX: usize = 64 + 2 * NAME_MAX;
 /// The longest answer, bytes; names of tracks past it are left out.
-const ANSWER_MAX: usize = 32 << 10;
+pub(crate) const ANSWER_MAX: usize = 32 << 10;
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -62,8 +62,8 @@ pub struct Peer {
 /// What is sent back.
 #[derive(Debug)]
 pub struct Answer {
-    text: String,
-    files: Vec<File>,
+    pub(crate) text: String,
+    pub(crate) files: Vec<File>,
 }
 
 impl Broker {
@@ -295,7 +295,7 @@ fn path_of(directory: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-fn hex(uuid: [u8; 16]) -> String {
+pub(crate) fn hex(uuid: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(uuid))
 }
 

@@ -1,15 +1,20 @@
 //! Bodies of the fuzz targets: rings, bells and descriptors that lie.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
 use crate::bell::{self, BellWriter, TimelineAnchor};
+use crate::broker::{self, Answer};
 use crate::builder::{self, RingSpec};
 use crate::descriptor::FrameDescriptor;
+use crate::directory::encode_name;
 use crate::layout::{self, TrackKind};
 use crate::reader::{Next, Reader, Start};
 use crate::stream_descriptor::StreamDescriptor;
@@ -72,6 +77,52 @@ fn read_stream(directory: &Path, ctl: &[u8], bell: &[u8]) {
         }
         assert!(reader.bell().anchors().len() <= bell::ANCHOR_COUNT);
     }
+}
+
+/// Asks the broker of a root with one stream, `cam1`, whose only ring is `v`; the letters `UUID` stand for the stream's. Nothing is
+/// handed out but files of that stream, for reading, and nothing at all to who may not read it.
+pub fn fuzz_broker_request(request: &[u8]) {
+    for may_read in [true, false] {
+        let Some((answer, files)) = ask_broker(request, may_read) else { return };
+        let words: &[&str] =
+            if may_read { &["ok", "refused", "absent", "failed", "malformed"] } else { &["refused", "malformed"] };
+        assert!(words.contains(&answer.outcome()), "{answer:?}");
+        assert!(answer.text.len() <= broker::ANSWER_MAX);
+        assert!(files.is_empty() || answer.outcome() == "ok");
+        let allowed: [&[&str]; 3] = [&[], &["bell"], &["v/ctl", "v/data"]];
+        assert!(allowed.contains(&&*files.iter().map(String::as_str).collect::<Vec<_>>()), "{files:?}");
+    }
+}
+
+/// The answer, and what its files are called below the stream.
+fn ask_broker(request: &[u8], may_read: bool) -> Option<(Answer, Vec<String>)> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let (ctl, bell) = STREAM.as_ref()?;
+    let root = temporary(&format!("broker-{}", COUNT.fetch_add(1, Relaxed)));
+    let stream = root.join("cam1");
+    std::fs::create_dir_all(stream.join("v")).ok()?;
+    for (name, bytes) in [("v/ctl", &**ctl), ("v/data", &[]), ("bell", bell)] {
+        std::fs::write(stream.join(name), bytes).ok()?;
+    }
+    let uuid = broker::hex(bell::stream_uuid_of(&File::open(stream.join("bell")).ok()?).ok()?);
+    let request: Vec<u8> = match request.windows(4).position(|letters| letters == b"UUID") {
+        Some(at) => [&request[..at], uuid.as_bytes(), &request[at + 4..]].concat(),
+        None => request.to_vec(),
+    };
+    let answer = broker::answer(&root, &request, |name| {
+        let encoded = encode_name(name);
+        assert!(!encoded.starts_with('.') && !encoded.contains('/'), "{name:?} leads out of the root");
+        may_read
+    });
+    let place_of = |file: &File| {
+        let flags = rustix::fs::fcntl_getfl(file).unwrap_or(OFlags::RDWR);
+        assert_eq!(flags & OFlags::ACCMODE, OFlags::RDONLY, "open for more than reading");
+        let place = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+        place.strip_prefix(&stream).map_or_else(|_| place.display().to_string(), |name| name.display().to_string())
+    };
+    let files = answer.files.iter().map(place_of).collect();
+    let _ = std::fs::remove_dir_all(&root);
+    Some((answer, files))
 }
 
 /// Makes the changes, and returns what is left over.
@@ -171,6 +222,25 @@ pub fn fuzz_reader(ctl: &[u8]) {
         if let Ok(Next::Frame(frame)) = reader.next_borrowed(Duration::ZERO) {
             frame.copy_payload(0, &mut vec![0; frame.payload_len()]);
             let _ = (frame.is_intact(), frame.margin());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_every_kind_are_answered_with_what_they_ask_for() {
+        for (request, expected) in
+            [("bell cam1", &["bell"][..]), ("ring cam1 v UUID", &["v/ctl", "v/data"]), ("tracks cam1 UUID", &[])]
+        {
+            fuzz_broker_request(request.as_bytes());
+            let (answer, files) = ask_broker(request.as_bytes(), true).unwrap();
+            assert_eq!(
+                (answer.outcome(), &files[..]),
+                ("ok", &expected.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>()[..])
+            );
         }
     }
 }

@@ -443,6 +443,19 @@ fn rest(root: &Path) {
     }
     save(root, "stream_reader", "ended", &change(0x2610, 2 << 32));
     save(root, "stream_reader", "superseded", &[change(0x2610, 3 << 32), change(0x210, 3 << 32)].concat());
+    for (name, request) in [
+        ("bell", "bell cam1"),
+        ("description", "description cam1"),
+        ("tracks", "tracks cam1 UUID"),
+        ("other", "tracks cam1 07070707070707070707070707070707"),
+        ("ring", "ring cam1 v UUID"),
+        ("escaped", "bell %2e%2e"),
+        ("outside", "tracks ../cam1 UUID"),
+        ("absent", "ring cam1 video0 UUID"),
+        ("unknown", "drop cam1"),
+    ] {
+        save(root, "broker_request", name, request.as_bytes());
+    }
     let track = Track { name: "video0".into(), codec: *b"avc1", language: "eng".into(), ..Track::default() };
     let programme = Programme { number: 1, pcr_pid: 0x100, name: "One".into(), provider: "Us".into() };
     for (name, programmes, tracks) in [("empty", 0, 0), ("one", 1, 1), ("many", 3, 6)] {
