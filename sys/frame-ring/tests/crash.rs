@@ -104,9 +104,7 @@ fn writing(stream: &Path, plan: &str) {
     }
     for n in 0..frames {
         let writer = &mut writers[random(&mut seed) as usize % 2];
-        let number = writer.head_seq() / CONFIGURED;
-        let generation = writer.set_configuration(&configuration(number)).unwrap();
-        assert_eq!(u64::from(generation), number + 1, "a configuration was made twice or forgotten");
+        configure(writer);
         if n % 4 == 0 {
             let anchor =
                 TimelineAnchor { programme: 1, pts: n as i64, monotonic_ns: n, clock_rate: 1, ..Default::default() };
@@ -124,11 +122,19 @@ fn writing(stream: &Path, plan: &str) {
     // The step was not come by so often: a plain restart.
 }
 
+/// The configuration that the next frame belongs to.
+fn configure(writer: &mut Writer) {
+    let number = writer.head_seq() / CONFIGURED;
+    let generation = writer.set_configuration(&configuration(number)).unwrap();
+    assert_eq!(u64::from(generation), number + 1, "a configuration was made twice or forgotten");
+}
+
 fn ending(stream: &Path) {
     let mut bell = BellWriter::attach(stream).unwrap();
     let mut writers = [take_up(stream, "video0", &video()), take_up(stream, "audio0", &audio())];
     for writer in &mut writers {
         bell.advance_to(writer.stream_seq_after());
+        configure(writer);
         write(writer, &mut bell);
         writer.set_state(State::Ended);
         writer.wake_target().wake();
