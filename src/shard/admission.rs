@@ -251,7 +251,7 @@ impl Desk {
             Ok((Placed::After(owner), _)) => self.evict(owner, Newcomer::Srt(origin, request)),
             Ok((Placed::Elsewhere(_), _)) => unreachable!("an SRT caller is bound to no shard"),
             Err(Denial { reason, why }) => {
-                self.log_refusal(&name, &format!("SRT caller {} refused: {reason}: {why}", request.key.peer));
+                self.log_refusal(&name, &format!("SRT caller refused: {reason}: {why} (from {})", request.key.peer));
                 self.shards.mailbox(origin).post(Message::Refused(request, reason));
             }
         }
@@ -323,7 +323,7 @@ impl Desk {
             }
             Ok(Placed::After(owner)) => self.evict(owner, Newcomer::Source(shard, key)),
             Err(refusal) => {
-                self.log_refusal(&name, &format!("source {key} refused: {refusal}"));
+                self.log_refusal(&name, &format!("source refused: {refusal} (from {key})"));
                 self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
             }
         }
