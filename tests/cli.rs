@@ -296,6 +296,27 @@ fn a_reader_waits_for_a_stream_and_begins_at_its_first_key() {
 }
 
 #[test]
+fn a_stream_that_is_half_made_when_it_was_long_waited_for_is_read() {
+    let root = root();
+    let mut tap = command(root.path(), &["tap", "cam1", "--from", "oldest", "--frames", "1", "--timeout", "20"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    let directory = root.path().join("cam1");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("bell"), []).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(tap.try_wait().unwrap().is_none(), "it waits until the bell is whole");
+    std::fs::remove_dir_all(&directory).unwrap();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    feed.picture(&mut video, 0);
+    assert_eq!(tap.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_stream_that_is_not_there_is_waited_for_by_name_and_one_that_cannot_be_is_not() {
     let root = root();
     let stderr = |target: &str, code: i32| {

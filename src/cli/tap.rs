@@ -318,7 +318,7 @@ impl Tap {
 
     /// Opens the stream as soon as it is there; `None` at the deadline.
     fn open(&self, start: Start) -> Result<Option<StreamReader>, TapError> {
-        let began = Instant::now();
+        let mut half_made_since = None;
         let mut told = false;
         loop {
             let only = self.only.as_deref();
@@ -339,8 +339,9 @@ impl Tap {
                 }
                 StreamOpenError::Bell(_) => false,
             };
-            let may_be_half_made =
-                matches!(source, StreamOpenError::Bell(BellError::Layout(_))) && began.elapsed() < HALF_MADE_MAX;
+            half_made_since = matches!(source, StreamOpenError::Bell(BellError::Layout(_)))
+                .then(|| half_made_since.unwrap_or_else(Instant::now));
+            let may_be_half_made = half_made_since.is_some_and(|since| since.elapsed() < HALF_MADE_MAX);
             if !is_absent && !may_be_half_made {
                 let path = self.arguments.broker.as_ref().unwrap_or(&self.directory).clone();
                 return Err(TapError::Open { path, source });
