@@ -291,7 +291,7 @@ pub struct Broker {
     pub readers: Readers,
 }
 
-/// Users and groups, by their numbers. A group counts if it is the reader's effective one.
+/// Users and groups, by their numbers. A group counts if it is the reader's effective one or a supplementary one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Readers {

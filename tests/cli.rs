@@ -642,16 +642,22 @@ fn slots_are_dumped_with_their_payloads() {
     assert_eq!(run(root.path(), &["ring", "dump", "cam1", "--payload", "-"]).status.code(), Some(2));
 }
 
-#[test]
-fn rings_are_looked_into_by_any_member_of_the_readers_group() {
+/// A root that members of `nogroup` can read, and the directory that holds it, which everybody can; `None` for who is not root.
+fn root_of_a_group() -> Option<(tempfile::TempDir, std::path::PathBuf)> {
     if !rustix::process::geteuid().is_root() {
         let _ = writeln!(std::io::stderr(), "SKIPPED: only root can become another user");
-        return;
+        return None;
     }
     let parent = root();
     std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let root = parent.path().join("rings");
     headworks_frame_ring::directory::create_root(&root, "nogroup").unwrap();
+    Some((parent, root))
+}
+
+#[test]
+fn rings_are_looked_into_by_any_member_of_the_readers_group() {
+    let Some((_parent, root)) = root_of_a_group() else { return };
     let (_feed, _video, _audio) = two_rings(&root);
     let nogroup = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&root).unwrap()).to_string();
     let as_other = |gid: &str| {
@@ -674,14 +680,7 @@ fn a_user_who_may_not_open_the_files_reads_what_the_broker_allows() {
     use headworks::config::Readers;
     use headworks::output::{Broker, BrokerOptions};
 
-    if !rustix::process::geteuid().is_root() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: only root can become another user");
-        return;
-    }
-    let parent = root();
-    std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let root = parent.path().join("rings");
-    headworks_frame_ring::directory::create_root(&root, "nogroup").unwrap();
+    let Some((parent, root)) = root_of_a_group() else { return };
     let (mut feed, mut video, mut audio) = two_rings(&root);
     let mut other = Feed::new(&root, "cam2");
     let mut of_other = other.track("video0", TrackKind::Video, *b"h264");

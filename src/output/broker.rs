@@ -73,23 +73,25 @@ impl BrokerOptions {
     }
 
     /// Whether a peer may read a stream.
-    fn allows(&self, peer: Peer, stream: &str) -> bool {
+    fn allows(&self, peer: &Peer, stream: &str) -> bool {
         may_read_all(peer) || names(self.by_stream.get(stream).unwrap_or(&self.readers), peer)
     }
 
     /// Whether there can be any stream that a peer may read. Nobody else takes a place from those who may.
-    fn knows(&self, peer: Peer) -> bool {
+    fn knows(&self, peer: &Peer) -> bool {
         may_read_all(peer) || names(&self.readers, peer) || self.by_stream.values().any(|readers| names(readers, peer))
     }
 }
 
 /// The user that rings belong to, and root.
-fn may_read_all(peer: Peer) -> bool {
+fn may_read_all(peer: &Peer) -> bool {
     peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw()
 }
 
-fn names(readers: &Readers, peer: Peer) -> bool {
-    readers.uids.contains(&peer.uid) || readers.gids.contains(&peer.gid)
+fn names(readers: &Readers, peer: &Peer) -> bool {
+    readers.uids.contains(&peer.uid)
+        || readers.gids.contains(&peer.gid)
+        || peer.groups.iter().any(|group| readers.gids.contains(group))
 }
 
 impl Broker {
@@ -214,8 +216,8 @@ impl Desk {
                 }
             };
             let Ok(peer) = peer(socket.as_fd()) else { continue };
-            if !self.options.knows(peer) {
-                tell_refused(peer, None);
+            if !self.options.knows(&peer) {
+                tell_refused(&peer, None);
                 let _ = Answer::refused().send(socket.as_fd());
                 continue;
             }
@@ -239,9 +241,9 @@ impl Connection {
             Err(_) => return Progress::Failed,
         };
         let given = answer(&options.root, &request, |stream| {
-            let may_read = options.allows(self.peer, stream);
+            let may_read = options.allows(&self.peer, stream);
             if !may_read {
-                tell_refused(self.peer, Some(stream));
+                tell_refused(&self.peer, Some(stream));
             }
             may_read
         });
@@ -249,8 +251,8 @@ impl Connection {
     }
 }
 
-fn tell_refused(peer: Peer, stream: Option<&str>) {
-    tracing::debug!(stream, uid = peer.uid, gid = peer.gid, "the broker refuses a reader");
+fn tell_refused(peer: &Peer, stream: Option<&str>) {
+    tracing::debug!(stream, uid = peer.uid, gid = peer.gid, groups = ?peer.groups, "the broker refuses a reader");
 }
 
 #[cfg(test)]

@@ -348,7 +348,7 @@ impl RingDirectory {
             let shortage = self.shortage()?;
             match shortage {
                 None => return Ok(()),
-                Some(error) if !self.clear_oldest(name) => return Err(error),
+                Some(error) if !self.clear_oldest(|ended| ended.stream != name) => return Err(error),
                 Some(_) => {}
             }
         }
@@ -454,11 +454,17 @@ impl RingDirectory {
         made
     }
 
-    /// Judges a ring more for a stream; what has ended is cleared away before its time, if it has to be.
+    /// Judges a ring more for a stream; what has ended is cleared away before its time, if it has to be: for the limit of the stream
+    /// its own tracks that have ended, so that a source whose tracks come and go has rings for those that it has now.
     fn make_room_for_ring(&self, stream: &str, directory: &Path, needed: u64) -> Result<(), TrackError> {
-        let (taken, limit) = (self.memory().taken_by(directory), self.options.stream_memory_limit);
-        if taken + needed > limit {
-            return Err(TrackError::OverLimit { key: "ingestion.memory.per_stream_limit", limit, taken, needed });
+        loop {
+            let (taken, limit) = (self.memory().taken_by(directory), self.options.stream_memory_limit);
+            if taken + needed <= limit {
+                break;
+            }
+            if !self.clear_oldest(|ended| ended.stream == stream && ended.track.is_some()) {
+                return Err(TrackError::OverLimit { key: "ingestion.memory.per_stream_limit", limit, taken, needed });
+            }
         }
         loop {
             let growth = self.memory().growth(directory, needed);
@@ -466,7 +472,7 @@ impl RingDirectory {
             if taken + growth <= limit {
                 return Ok(());
             }
-            if !self.clear_oldest(stream) {
+            if !self.clear_oldest(|ended| ended.stream != stream || ended.track.is_some()) {
                 return Err(TrackError::OverLimit { key: "ingestion.memory.global_limit", limit, taken, needed });
             }
         }
@@ -590,10 +596,9 @@ impl RingDirectory {
         over.iter().for_each(|ended| self.clear(ended));
     }
 
-    /// Removes what has been ended for longest, before its time; not of `stream`, which is about to take it up. `false` if there
-    /// is nothing.
-    fn clear_oldest(&self, stream: &str) -> bool {
-        let oldest = self.ended().extract_if(.., |ended| ended.stream != stream).next();
+    /// Removes what has been ended for longest of what may go, before its time. `false` if there is nothing.
+    fn clear_oldest(&self, may_go: impl Fn(&Ended) -> bool) -> bool {
+        let oldest = self.ended().extract_if(.., |ended| may_go(ended)).next();
         if let Some(ended) = &oldest {
             tracing::info!(stream = ended.stream, "memory is needed");
             self.clear(ended);

@@ -266,7 +266,7 @@ impl StreamRings {
     /// Records where a programme's timeline stands.
     pub fn anchor(&mut self, programme: u16, timeline: &Timeline) {
         let Some((ticks, arrival)) = timeline.newest() else { return };
-        // With more programmes than there are places, the later ones have no anchor.
+        // With more programmes at once than there are places, the later ones have no anchor.
         self.bell.set_anchor(TimelineAnchor {
             programme: u32::from(programme),
             segment: timeline.segment() + self.segment_base,

@@ -47,8 +47,9 @@ fn a_stream_has_its_own_readers_or_those_of_all() {
         ]),
     };
     let own = rustix::process::geteuid().as_raw();
-    let allowed = |uid, gid| ["cam1", "cam2", "secret"].map(|stream| options.allows(Peer { uid, gid }, stream));
-    let known = |uid, gid| options.knows(Peer { uid, gid });
+    let peer = |uid, gid| Peer { uid, gid, groups: vec![4, 1_001] };
+    let allowed = |uid, gid| ["cam1", "cam2", "secret"].map(|stream| options.allows(&peer(uid, gid), stream));
+    let known = |uid, gid| options.knows(&peer(uid, gid));
     assert_eq!(allowed(1_001, 1), [true, false, false]);
     assert_eq!(allowed(1_003, 50), [true, false, false]);
     assert_eq!(allowed(1_002, 1), [false, true, false]);
@@ -56,6 +57,9 @@ fn a_stream_has_its_own_readers_or_those_of_all() {
     assert_eq!((allowed(own, 1), allowed(0, 1)), ([true; 3], [true; 3]));
     assert_eq!([known(1_001, 1), known(1_003, 50), known(1_002, 1), known(own, 1), known(0, 1)], [true; 5]);
     assert_eq!([known(1_004, 1_001), known(50, 1_002)], [false; 2]);
+    let supplementary = Peer { uid: 1_004, gid: 1, groups: vec![4, 50] };
+    assert!(options.knows(&supplementary) && options.allows(&supplementary, "cam1"));
+    assert!(!options.allows(&supplementary, "secret"));
 }
 
 #[test]

@@ -169,3 +169,28 @@ fn a_stream_whose_tracks_come_and_go_costs_no_other_stream_its_rings() {
     let left = names::list_tracks(&root.path().join("cam2")).unwrap();
     assert_eq!(left, ["audio8", "audio9"]);
 }
+
+#[test]
+fn a_stream_whose_tracks_come_and_go_always_has_room_for_the_one_that_comes() {
+    let root = root();
+    let mut directory = directory(root.path(), 3);
+    directory.options.ended_max = 100;
+    directory.options.stream_memory_limit = directory.options.planned_stream_size();
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    let audio = TrackDescription { codec: Codec::Mp2, ..video() };
+    for n in 0..10 {
+        let (picture, sound) = (format!("video{n}"), format!("audio{n}"));
+        directory.open_track("cam1", &picture, &video(), None).unwrap();
+        directory.open_track("cam1", &sound, &audio, None).unwrap();
+        let left = names::list_tracks(&root.path().join("cam1")).unwrap();
+        assert!(left.contains(&picture) && left.contains(&sound), "{left:?}");
+        for track in [picture, sound] {
+            directory.track_ended("cam1", &track);
+        }
+    }
+    // Of tracks that are written none goes.
+    directory.open_track("cam1", "video10", &video(), None).unwrap();
+    let refused = directory.open_track("cam1", "video11", &video(), None).unwrap_err();
+    assert!(refused.to_string().starts_with("ingestion.memory.per_stream_limit leaves"), "{refused}");
+    assert!(root.path().join("cam1/video10").exists());
+}

@@ -92,6 +92,17 @@ impl Bench {
         Self { pool, ingest, lists: Lists::default(), now: Instant::from_millis(1_000) }
     }
 
+    /// H.264 as payload type 96.
+    fn with_h264_over_rtp() -> Self {
+        let mut bench = Self::new();
+        let mut payload_types = PayloadTypes::default();
+        payload_types.set(96, rtp::PayloadFormat::new(Encoding::H264));
+        bench.ingest = Ingest::new(payload_types.clone());
+        let options = rtp::SourceOptions { payload_types, ..rtp::SourceOptions::default() };
+        bench.ingest.attach(Protocol::Rtp(Box::new(rtp::Source::new(options, 1))));
+        bench
+    }
+
     /// Sends the datagrams of `bytes` for which `keep` holds, a millisecond apart.
     fn send(&mut self, bytes: &[u8], keep: impl Fn(usize) -> bool) {
         for (number, datagram) in bytes.chunks(7 * 188).enumerate() {
@@ -273,12 +284,7 @@ fn audio_after_a_loss_has_no_time_until_one_is_carried_and_what_was_lost_is_coun
 fn the_picture_after_one_that_lost_its_first_fragment_is_not_marked() {
     // Before the marker is trusted the picture before is still open.
     for (lost, expected) in [(4, &[3][..]), (30, &[])] {
-        let mut bench = Bench::new();
-        let mut payload_types = PayloadTypes::default();
-        payload_types.set(96, rtp::PayloadFormat::new(Encoding::H264));
-        bench.ingest = Ingest::new(payload_types.clone());
-        let options = rtp::SourceOptions { payload_types, ..rtp::SourceOptions::default() };
-        bench.ingest.attach(Protocol::Rtp(Box::new(rtp::Source::new(options, 1))));
+        let mut bench = Bench::with_h264_over_rtp();
         for number in 0..80_u16 {
             // FU-A (RFC 6184 §5.8): first and last fragment of a slice.
             let (picture, is_last) = (number / 2, number % 2 == 1);
@@ -306,12 +312,7 @@ fn pictures_lost_over_rtp_are_counted_though_decoding_times_lag() {
     let scattered = (1..12).map(|first| vec![first, first + 2, first + 5]);
     let later = [vec![20], vec![21, 22], vec![20, 21, 22, 23, 24, 25, 26], vec![17, 23, 30], vec![20, 24, 28, 32]];
     for lost in early.chain(scattered).chain(later) {
-        let mut bench = Bench::new();
-        let mut payload_types = PayloadTypes::default();
-        payload_types.set(96, rtp::PayloadFormat::new(Encoding::H264));
-        bench.ingest = Ingest::new(payload_types.clone());
-        let options = rtp::SourceOptions { payload_types, ..rtp::SourceOptions::default() };
-        bench.ingest.attach(Protocol::Rtp(Box::new(rtp::Source::new(options, 1))));
+        let mut bench = Bench::with_h264_over_rtp();
         for number in 0..60_u16 {
             let shown = match number % 3 {
                 _ if number == 0 => 0,

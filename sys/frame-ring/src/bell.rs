@@ -36,6 +36,8 @@ const HEARTBEAT_COUNT: usize = 0xC0;
 const HEARTBEAT_MONOTONIC_NS: usize = 0xC8;
 const TRACKS_GENERATION: usize = 0xD0;
 const EPOCH: usize = 0xD4;
+/// An anchor that was not renewed for so long belongs to a programme that is gone, and gives its place to another's, ns.
+const ANCHOR_STALE_NS: u64 = 10_000_000_000;
 const ANCHORS: usize = 0x100;
 const ANCHOR_SIZE: usize = 64;
 
@@ -215,11 +217,16 @@ impl BellWriter {
         self.words.store(HEARTBEAT_COUNT, self.heartbeat_count, Release);
     }
 
-    /// Records where a programme's timeline stands. Returns false when all places are taken by other programmes.
+    /// Records where a programme's timeline stands; do so every second or so. When all places are taken, the programme whose anchor
+    /// was renewed longest ago makes way if that is 10 s. Returns false when none does.
     pub fn set_anchor(&mut self, anchor: TimelineAnchor) -> bool {
         let taken = |a: &TimelineAnchor| a.clock_rate != 0;
-        let place = self.anchors.iter().position(|a| taken(a) && a.programme == anchor.programme);
-        let Some(i) = place.or_else(|| self.anchors.iter().position(|a| !taken(a))) else {
+        let own = self.anchors.iter().position(|a| taken(a) && a.programme == anchor.programme);
+        let stale = || {
+            let oldest = (0..ANCHOR_COUNT).min_by_key(|&i| self.anchors[i].monotonic_ns);
+            oldest.filter(|&i| anchor.monotonic_ns.saturating_sub(self.anchors[i].monotonic_ns) >= ANCHOR_STALE_NS)
+        };
+        let Some(i) = own.or_else(|| self.anchors.iter().position(|a| !taken(a))).or_else(stale) else {
             return false;
         };
         self.anchors[i] = anchor;
@@ -468,6 +475,31 @@ mod tests {
         assert_eq!(bell.stream_head(), 42);
         bell.advance_to(50);
         assert_eq!((reader.stream_head(), reader.futex()), (50, futex + 1));
+    }
+
+    #[test]
+    fn a_programme_that_is_gone_leaves_its_place_to_another_and_one_that_is_there_does_not() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        let anchor = |programme, seconds: u64| TimelineAnchor {
+            programme,
+            monotonic_ns: seconds * 1_000_000_000,
+            clock_rate: 90_000,
+            ..TimelineAnchor::default()
+        };
+        for programme in 0..16 {
+            assert!(bell.set_anchor(anchor(programme, 1)));
+        }
+        for programme in (0..16).filter(|&programme| programme != 7) {
+            assert!(bell.set_anchor(anchor(programme, 10)));
+        }
+        assert!(!bell.set_anchor(anchor(16, 10)), "the seventh may have been silent for nine seconds");
+        assert!(bell.set_anchor(anchor(16, 11)));
+        assert!(!bell.set_anchor(anchor(17, 11)), "all the others are there");
+        let mut programmes: Vec<u32> =
+            BellReader::open(dir.path()).unwrap().anchors().iter().map(|it| it.programme).collect();
+        programmes.sort_unstable();
+        assert_eq!(programmes, (0..17).filter(|&programme| programme != 7).collect::<Vec<_>>());
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //!
 //! An answer begins with `ok`, `refused`, `absent`, `busy`, `failed` or `malformed`, and may come before the request is taken.
 //! Descriptors come as `SCM_RIGHTS` and are open for reading alone; another user can neither write through them nor open them anew.
-//! Who asks is told by the kernel (`SO_PEERCRED`): no secret is spoken, and a stream that may not be read is refused whether it is
+//! Who asks is told by the kernel (`SO_PEERCRED`, `SO_PEERGROUPS`): no secret is spoken, and a stream that may not be read is refused whether it is
 //! there or not.
 
 use std::fs::File;
@@ -51,12 +51,14 @@ pub struct Broker {
 
 /// The process at the other end of a connection, when it was made. In a user namespace all users and groups from outside that have no
 /// number there count as 65534.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Effective user.
     pub uid: u32,
     /// Effective group.
     pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// What is sent back.
@@ -199,7 +201,36 @@ pub fn peer(connection: BorrowedFd<'_>) -> io::Result<Peer> {
     if status != 0 || length as usize != size_of::<libc::ucred>() {
         return Err(io::Error::last_os_error());
     }
-    Ok(Peer { uid: credentials.uid, gid: credentials.gid })
+    Ok(Peer { uid: credentials.uid, gid: credentials.gid, groups: peer_groups(connection)? })
+}
+
+/// The supplementary groups of who is at the other end, when the connection was made (`SO_PEERGROUPS`).
+fn peer_groups(connection: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    // More than almost anybody is in; the kernel says how many there are if that is not enough.
+    let mut groups: Vec<u32> = vec![0; 32];
+    loop {
+        let mut length = (groups.len() * size_of::<u32>()) as libc::socklen_t;
+        // SAFETY: a live descriptor, and as many live integers as the length says.
+        let status = unsafe {
+            libc::getsockopt(
+                connection.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / size_of::<u32>();
+        if status == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || count <= groups.len() {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
 }
 
 /// Whether the peer has taken what was sent to it, or is gone. Until then descriptors are in flight, and count against the limit of

@@ -33,9 +33,13 @@ pub unsafe fn to_shared(shared: *mut u8, bytes: &[u8]) {
 pub fn prefetch_for_write(shared: *const u8, lines: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     for line in 0..lines {
-        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // Not the intrinsic: without a newer target CPU the compiler makes a prefetch for reading of it, and the store still has to
+        // take the line from the readers' caches. Every 64-bit processor has this one, or does nothing.
         // SAFETY: a prefetch reads no value and cannot fault, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(shared.wrapping_add(line * 64).cast()) };
+        unsafe {
+            core::arch::asm!("prefetchw [{line}]", line = in(reg) shared.wrapping_add(line * 64),
+                             options(nostack, preserves_flags, readonly));
+        }
     }
     #[cfg(any(not(target_arch = "x86_64"), miri))]
     let _ = (shared, lines);

@@ -1,6 +1,7 @@
 //! Several rings under one bell.
 mod common;
 
+use std::path::Path;
 use std::time::Duration;
 
 use common::{directory, payload, spec, write};
@@ -11,6 +12,7 @@ use headworks_frame_ring::directory::{list_streams, list_tracks};
 use headworks_frame_ring::layout::{State, TrackKind};
 use headworks_frame_ring::reader::Start;
 use headworks_frame_ring::stream_reader::{StreamEvent, StreamNext, StreamReader};
+use headworks_frame_ring::writer::Writer;
 use proptest::prelude::*;
 
 const ZERO: Duration = Duration::ZERO;
@@ -165,17 +167,21 @@ fn sound_that_comes_before_the_first_picture_is_read_whole_from_its_empty_ring()
     assert_eq!(drain(&mut reader), all);
 }
 
+/// A stream with one video track, made beside its place and put there whole.
+fn publish_stream(stream: &Path) -> (BellWriter, Writer) {
+    let temporary = stream.with_file_name(".tmp-1-1");
+    std::fs::create_dir(&temporary).unwrap();
+    let bell = BellWriter::create(&temporary).unwrap();
+    let ring = builder::create(&temporary.join("video0"), &spec()).unwrap();
+    builder::publish(&temporary, stream).unwrap();
+    (bell, ring)
+}
+
 #[test]
 fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
     let dir = directory();
-    let (temporary, stream) = (dir.path().join(".tmp-1-1"), dir.path().join("cam1"));
-    let build = || {
-        std::fs::create_dir(&temporary).unwrap();
-        let bell = BellWriter::create(&temporary).unwrap();
-        let ring = builder::create(&temporary.join("video0"), &spec()).unwrap();
-        builder::publish(&temporary, &stream).unwrap();
-        (bell, ring)
-    };
+    let stream = dir.path().join("cam1");
+    let build = || publish_stream(&stream);
     let (mut bell, ring) = build();
     let mut reader = StreamReader::open(&stream, Start::Live, None).unwrap();
     assert_eq!(reader.next(ZERO), StreamNext::Event(StreamEvent::TrackAdded { track: 0 }));
@@ -311,14 +317,8 @@ fn a_new_bell_over_the_same_rings_is_found_and_no_frame_is_repeated_or_skipped()
 #[test]
 fn a_frame_that_its_writer_published_but_did_not_ring_for_is_read_before_another_stream_is() {
     let dir = directory();
-    let (temporary, stream) = (dir.path().join(".tmp-1-1"), dir.path().join("cam1"));
-    let build = || {
-        std::fs::create_dir(&temporary).unwrap();
-        let bell = BellWriter::create(&temporary).unwrap();
-        let ring = builder::create(&temporary.join("video0"), &spec()).unwrap();
-        builder::publish(&temporary, &stream).unwrap();
-        (bell, ring)
-    };
+    let stream = dir.path().join("cam1");
+    let build = || publish_stream(&stream);
     let (mut bell, mut video) = build();
     let mut reader = StreamReader::open(&stream, Start::Live, None).unwrap();
     write(&mut video, &mut bell, b"one", true);
