@@ -136,7 +136,8 @@ typedef enum headworks_status {
 
 /* Where a reader begins. */
 typedef enum headworks_start {
-    /* At the newest random access point still in the ring, else at the next one. */
+    /* At the newest random access point still in the ring, else at the next one. Here and below, a recovery point with a count above 0
+     * serves where the ring holds no random access point: a stream with gradual refresh has no others. */
     HEADWORKS_START_KEY = 0,
     /* At the next frame to be published. */
     HEADWORKS_START_LIVE = 1,
@@ -998,28 +999,70 @@ static int headworks_is_intact(const headworks_ring *ring, uint64_t position) {
     return headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - position <= ring->mapping.header.data_capacity;
 }
 
-/* The newest random access point below `head`, if it is whole and, with `quarter`, at least a quarter of the ring lies between it and
- * the writer; else HEADWORKS_NONE. */
-static uint64_t headworks_last_key(const headworks_ring *ring, uint64_t head, int quarter) {
-    const headworks_header *header = &ring->mapping.header;
-    uint64_t key = headworks_load_acquire(ring->mapping.ctl, HEADWORKS_LAST_KEY_SEQ);
-    uint64_t slots = header->slot_count, capacity = header->data_capacity;
-    headworks_slot slot;
-    if (key == HEADWORKS_NONE || key >= head || head - key > (quarter ? slots - slots / 4 : slots - 1) ||
-        headworks_copy_slot(ring, key, &slot) != HEADWORKS_OK || (slot.flags & HEADWORKS_FLAG_KEY) == 0)
-        return HEADWORKS_NONE;
-    if (headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - slot.position > (quarter ? capacity - capacity / 4 : capacity))
-        return HEADWORKS_NONE;
-    return key;
+static int headworks_is_key(const headworks_slot *slot) {
+    return (slot->flags & HEADWORKS_FLAG_KEY) != 0;
 }
 
-/* The oldest readable frame below `head` with these flags and at least this stream_seq; at most one look at every slot. */
-static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, uint32_t flags, uint64_t stream_seq) {
-    uint64_t slots = ring->mapping.header.slot_count;
-    uint64_t seq = head > slots - 1 ? head - (slots - 1) : 0;
+static int headworks_is_recovery_point(const headworks_slot *slot) {
+    return headworks_u16((const uint8_t *)slot->words, 140) == HEADWORKS_ACCESS_RECOVERY_POINT;
+}
+
+/* One slot of guard: the oldest is being overwritten while the head still has its old value. */
+static uint64_t headworks_oldest_seq(const headworks_ring *ring, uint64_t head) {
+    uint64_t kept = ring->mapping.header.slot_count - 1;
+    return head > kept ? head - kept : 0;
+}
+
+/* Whether the newest random access point that the writer told of is still in the ring. */
+static int headworks_holds_last_key(const headworks_ring *ring, uint64_t head) {
+    uint64_t key = headworks_load_acquire(ring->mapping.ctl, HEADWORKS_LAST_KEY_SEQ);
+    headworks_slot slot;
+    return key < head && key >= headworks_oldest_seq(ring, head) && headworks_copy_slot(ring, key, &slot) == HEADWORKS_OK &&
+           headworks_is_key(&slot);
+}
+
+/* The newest of the readable frames from `from` to below `head` that decoding can start at, or HEADWORKS_NONE: a random access point or,
+ * where the ring holds none at all, a recovery point whose picture is right only some frames later: a stream with gradual refresh has no
+ * others. At most one look at every slot.
+ * The slots are looked at, and not HEADWORKS_LAST_KEY_SEQ alone: it is stored after the head, perhaps only by the next writer. */
+static uint64_t headworks_newest_start(const headworks_ring *ring, uint64_t from, uint64_t head, headworks_slot *found) {
+    uint64_t oldest = headworks_oldest_seq(ring, head), seq = head, recovery_point = HEADWORKS_NONE;
+    headworks_slot slot;
+    if (from < oldest)
+        from = oldest;
+    while (seq > from) {
+        seq--;
+        if (headworks_copy_slot(ring, seq, &slot) != HEADWORKS_OK)
+            continue;
+        if (headworks_is_key(&slot)) {
+            *found = slot;
+            return seq;
+        }
+        if (recovery_point == HEADWORKS_NONE && headworks_is_recovery_point(&slot)) {
+            recovery_point = seq;
+            *found = slot;
+        }
+    }
+    return recovery_point == HEADWORKS_NONE || headworks_holds_last_key(ring, head) ? HEADWORKS_NONE : recovery_point;
+}
+
+/* Whether at least a quarter of the ring lies between the frame and the writer. */
+static int headworks_leaves_a_quarter(const headworks_ring *ring, uint64_t seq, const headworks_slot *slot, uint64_t head) {
+    uint64_t slots = ring->mapping.header.slot_count, capacity = ring->mapping.header.data_capacity;
+    return head - seq <= slots - slots / 4 &&
+           headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - slot->position <= capacity - capacity / 4;
+}
+
+/* Which frames are wanted. */
+typedef enum headworks_wanted { HEADWORKS_ANY, HEADWORKS_KEY, HEADWORKS_RECOVERY_POINT } headworks_wanted;
+
+/* The oldest readable frame below `head` of this kind and with at least this stream_seq; at most one look at every slot. */
+static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, headworks_wanted wanted, uint64_t stream_seq) {
+    uint64_t seq = headworks_oldest_seq(ring, head);
     headworks_slot slot;
     for (; seq < head; seq++) {
-        if (headworks_copy_slot(ring, seq, &slot) == HEADWORKS_OK && (slot.flags & flags) == flags && slot.stream_seq >= stream_seq)
+        if (headworks_copy_slot(ring, seq, &slot) == HEADWORKS_OK && slot.stream_seq >= stream_seq &&
+            (wanted == HEADWORKS_ANY || (wanted == HEADWORKS_KEY ? headworks_is_key(&slot) : headworks_is_recovery_point(&slot))))
             return seq;
     }
     return HEADWORKS_NONE;
@@ -1027,15 +1070,20 @@ static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, uint
 
 void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t sequence) {
     uint64_t head = headworks_head(ring), found = head;
+    headworks_slot slot;
     ring->has_pending = 0;
     ring->skipped = 0;
     ring->awaiting_key = 0;
     switch (start) {
     case HEADWORKS_START_LIVE: break;
     case HEADWORKS_START_SEQUENCE: found = sequence < head ? sequence : head; break;
-    case HEADWORKS_START_OLDEST: found = headworks_oldest(ring, head, 0, 0); break;
-    case HEADWORKS_START_KEY: found = headworks_last_key(ring, head, 0); break;
-    case HEADWORKS_START_OLDEST_KEY: found = headworks_oldest(ring, head, HEADWORKS_FLAG_KEY, 0); break;
+    case HEADWORKS_START_OLDEST: found = headworks_oldest(ring, head, HEADWORKS_ANY, 0); break;
+    case HEADWORKS_START_KEY: found = headworks_newest_start(ring, 0, head, &slot); break;
+    case HEADWORKS_START_OLDEST_KEY:
+        found = headworks_oldest(ring, head, HEADWORKS_KEY, 0);
+        if (found == HEADWORKS_NONE)
+            found = headworks_oldest(ring, head, HEADWORKS_RECOVERY_POINT, 0);
+        break;
     }
     if (found == HEADWORKS_NONE && start != HEADWORKS_START_OLDEST)
         ring->awaiting_key = start == HEADWORKS_START_KEY || start == HEADWORKS_START_OLDEST_KEY;
@@ -1045,20 +1093,21 @@ void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t s
 void headworks_ring_seek_stream_seq(headworks_ring *ring, uint64_t stream_seq) {
     uint64_t head = headworks_head(ring), found;
     headworks_ring_seek(ring, HEADWORKS_START_LIVE, 0);
-    found = headworks_oldest(ring, head, 0, stream_seq);
+    found = headworks_oldest(ring, head, HEADWORKS_ANY, stream_seq);
     ring->next = found == HEADWORKS_NONE ? head : found;
 }
 
 /* On to the newest random access point if a quarter of the ring is still ahead of the writer, else to the next one. */
 static headworks_status headworks_resume(headworks_ring *ring, headworks_next *next) {
-    uint64_t old = ring->next, head = headworks_head(ring), key;
+    uint64_t old = ring->next, head = headworks_head(ring), found;
+    headworks_slot slot;
     ring->has_pending = 0;
     /* Always forward, so that no contradiction in the ring can hold us here. */
     if (head <= old)
         head = old + 1;
-    key = headworks_last_key(ring, head, 1);
-    ring->awaiting_key = key == HEADWORKS_NONE || key <= old;
-    ring->next = ring->awaiting_key ? head : key;
+    found = headworks_newest_start(ring, old + 1, head, &slot);
+    ring->awaiting_key = found == HEADWORKS_NONE || !headworks_leaves_a_quarter(ring, found, &slot, head);
+    ring->next = ring->awaiting_key ? head : found;
     next->count = ring->next - old;
     next->resume_at = ring->next;
     return HEADWORKS_LAPPED;
@@ -1080,7 +1129,8 @@ static headworks_status headworks_pass(headworks_ring *ring, headworks_next *nex
 
 /* One look, no wait: HEADWORKS_FRAME means that `pending` holds the next frame's slot, HEADWORKS_TIMEOUT that there is none. */
 static headworks_status headworks_look(headworks_ring *ring, headworks_next *next) {
-    uint64_t head, key;
+    uint64_t head, found;
+    headworks_slot slot;
     headworks_status status;
     if (ring->has_pending)
         return HEADWORKS_FRAME;
@@ -1088,19 +1138,18 @@ static headworks_status headworks_look(headworks_ring *ring, headworks_next *nex
     if (ring->next > head)
         return HEADWORKS_ERROR_HEAD;
     if (ring->awaiting_key) {
-        key = headworks_last_key(ring, head, 0);
-        ring->awaiting_key = key == HEADWORKS_NONE || key < ring->next;
+        found = headworks_newest_start(ring, ring->next, head, &slot);
+        ring->awaiting_key = found == HEADWORKS_NONE;
         if (ring->awaiting_key)
-            key = head;
-        ring->skipped += key - ring->next;
-        ring->next = key;
+            found = head;
+        ring->skipped += found - ring->next;
+        ring->next = found;
         if (!ring->awaiting_key && ring->skipped > 0)
             return headworks_take_skipped(ring, next);
     }
     if (ring->next == head)
         return HEADWORKS_TIMEOUT;
-    /* One slot of guard: the oldest is being overwritten while the head still has its old value. */
-    if (head - ring->next > ring->mapping.header.slot_count - 1)
+    if (ring->next < headworks_oldest_seq(ring, head))
         return headworks_resume(ring, next);
     status = headworks_copy_slot(ring, ring->next, &ring->pending);
     if (status == HEADWORKS_LAPPED)
