@@ -356,11 +356,7 @@ impl Reader {
     /// [`ReadError`] when the ring contradicts itself.
     pub fn next_borrowed(&mut self, timeout: Duration) -> Result<Next<Borrowed<'_>>, ReadError> {
         Ok(match self.advance(timeout)? {
-            Next::Frame(()) => {
-                let slot = self.pending.take().expect("ready means pending");
-                self.next += 1;
-                Next::Frame(Borrowed { ctl: &self.ctl, data: &self.data, slot })
-            }
+            Next::Frame(()) => Next::Frame(self.borrow_pending()),
             other => other.without_frame(),
         })
     }
@@ -516,6 +512,13 @@ impl Reader {
             return Err(ReadError::Checksum(seq));
         }
         Ok(Ok(PendingFrame(slot)))
+    }
+
+    /// The pending frame where it lies; the reader is past it.
+    pub(crate) fn borrow_pending(&mut self) -> Borrowed<'_> {
+        let slot = self.pending.take().expect("ready means pending");
+        self.next += 1;
+        Borrowed { ctl: &self.ctl, data: &self.data, slot }
     }
 
     /// The frame last copied.
@@ -726,6 +729,14 @@ impl Borrowed<'_> {
     pub fn copy_payload(&self, offset: usize, to: &mut [u8]) {
         assert!(offset <= self.slot.length && to.len() <= self.slot.length - offset, "outside the payload");
         self.data.read(self.slot.position + offset as u64, to);
+    }
+
+    /// Copies the payload, racing, into memory of its own.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.data.read_into(self.slot.position, self.slot.length, &mut bytes);
+        bytes
     }
 
     /// The payload in place.

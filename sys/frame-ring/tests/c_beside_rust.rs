@@ -99,6 +99,14 @@ impl Source {
         writer.commit(&frame, self.bell.as_mut().unwrap());
     }
 
+    /// A ring goes without a word, as that of a writer that was killed.
+    fn clear(&mut self, track: usize) -> (String, TrackKind) {
+        let (name, kind, writer) = self.tracks.remove(track);
+        drop(writer);
+        fs::remove_dir_all(self.directory.path().join(&name)).unwrap();
+        (name, kind)
+    }
+
     /// Frames of one byte on the first track.
     fn write(&mut self, frames: impl IntoIterator<Item = FrameDescriptor>) {
         for frame in frames {
@@ -142,7 +150,7 @@ impl Source {
 
     fn happen(&mut self) {
         let track = self.any_track();
-        match self.draw(26) {
+        match self.draw(28) {
             0 => self.break_newest_slot(track),
             1 => self.bell().set_state(State::Stalled),
             2 => self.bell().set_state(State::Live),
@@ -166,6 +174,14 @@ impl Source {
             }
             8 => self.refreshes = !self.refreshes,
             9 => self.untell_key(track, NONE),
+            10 if self.tracks.len() > 1 => {
+                self.clear(track);
+                self.bell().tracks_changed();
+            }
+            11 => {
+                let (name, kind) = self.clear(track);
+                self.add_track(&name, kind);
+            }
             _ => {
                 for _ in 0..=self.draw(8) {
                     let track = self.any_track();
