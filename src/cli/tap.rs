@@ -508,7 +508,9 @@ impl Tap {
     /// `false` when it is not wanted.
     fn frame(&mut self, index: usize, frame: &Frame<'_>) -> Result<bool, TapError> {
         let track = &mut self.tracks[index];
-        if track.awaiting_key && !frame.descriptor.key {
+        // The reader gives a recovery point where the ring holds no key.
+        let can_start = frame.descriptor.key || frame.descriptor.random_access == RandomAccess::RecoveryPoint;
+        if track.awaiting_key && !can_start {
             return Ok(false);
         }
         track.awaiting_key = false;

@@ -85,7 +85,8 @@ typedef enum headworks_status {
     HEADWORKS_STALLED = 5,
     /* The writer's heartbeat has stood still for a second; said once. A successor may take the ring up: go on asking. */
     HEADWORKS_WRITER_DEAD = 6,
-    /* All frames have been delivered and none will come, unless the source returns. */
+    /* All frames have been delivered and none will come, unless the source returns. Of a stream this is said once: whoever asks on waits
+     * for that. */
     HEADWORKS_ENDED = 7,
     /* Another ring or stream has this one's name, but cannot be opened (or `stay` was asked for). */
     HEADWORKS_SUPERSEDED = 8,
@@ -93,7 +94,7 @@ typedef enum headworks_status {
     HEADWORKS_REOPENED = 9,
     /* A stream has a new track, or one that had ended is written again. */
     HEADWORKS_TRACK_ADDED = 10,
-    /* All frames of a track have been delivered and none will come. */
+    /* All frames of a track have been delivered and none will come: it ended, or it was cleared away. */
     HEADWORKS_TRACK_ENDED = 11,
 
     /* The operating system said no; errno says why. */
@@ -136,7 +137,8 @@ typedef enum headworks_status {
 
 /* Where a reader begins. */
 typedef enum headworks_start {
-    /* At the newest random access point still in the ring, else at the next one. */
+    /* At the newest random access point still in the ring, else at the next one. Here and below, a recovery point with a count above 0
+     * serves where the ring holds no random access point: a stream with gradual refresh has no others. */
     HEADWORKS_START_KEY = 0,
     /* At the next frame to be published. */
     HEADWORKS_START_LIVE = 1,
@@ -447,6 +449,8 @@ typedef struct headworks_description {
 
 /* Reads the stream.capnp of a stream's directory. Free it with headworks_description_free. */
 headworks_status headworks_description_read(headworks_description **description, const char *stream_directory);
+/* The same of the stream of this name, through a broker: see headworks_stream_open_through. */
+headworks_status headworks_description_read_through(headworks_description **description, const char *socket, const char *name);
 /* Decodes bytes of one. */
 headworks_status headworks_description_decode(headworks_description **description, const void *bytes, size_t size);
 void headworks_description_free(headworks_description *description);
@@ -937,6 +941,10 @@ struct headworks_ring {
     uint8_t *buffer;
     size_t buffer_size;
     uint32_t config_generation; /* of the frame last delivered */
+    /* The frame last borrowed, which counts as delivered if it is still whole when the next one is asked for. */
+    int has_borrowed;
+    uint64_t borrowed_position;
+    uint32_t borrowed_generation;
     int stalled_told;
     headworks_life life;
 };
@@ -998,28 +1006,70 @@ static int headworks_is_intact(const headworks_ring *ring, uint64_t position) {
     return headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - position <= ring->mapping.header.data_capacity;
 }
 
-/* The newest random access point below `head`, if it is whole and, with `quarter`, at least a quarter of the ring lies between it and
- * the writer; else HEADWORKS_NONE. */
-static uint64_t headworks_last_key(const headworks_ring *ring, uint64_t head, int quarter) {
-    const headworks_header *header = &ring->mapping.header;
-    uint64_t key = headworks_load_acquire(ring->mapping.ctl, HEADWORKS_LAST_KEY_SEQ);
-    uint64_t slots = header->slot_count, capacity = header->data_capacity;
-    headworks_slot slot;
-    if (key == HEADWORKS_NONE || key >= head || head - key > (quarter ? slots - slots / 4 : slots - 1) ||
-        headworks_copy_slot(ring, key, &slot) != HEADWORKS_OK || (slot.flags & HEADWORKS_FLAG_KEY) == 0)
-        return HEADWORKS_NONE;
-    if (headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - slot.position > (quarter ? capacity - capacity / 4 : capacity))
-        return HEADWORKS_NONE;
-    return key;
+static int headworks_is_key(const headworks_slot *slot) {
+    return (slot->flags & HEADWORKS_FLAG_KEY) != 0;
 }
 
-/* The oldest readable frame below `head` with these flags and at least this stream_seq; at most one look at every slot. */
-static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, uint32_t flags, uint64_t stream_seq) {
-    uint64_t slots = ring->mapping.header.slot_count;
-    uint64_t seq = head > slots - 1 ? head - (slots - 1) : 0;
+static int headworks_is_recovery_point(const headworks_slot *slot) {
+    return headworks_u16((const uint8_t *)slot->words, 140) == HEADWORKS_ACCESS_RECOVERY_POINT;
+}
+
+/* One slot of guard: the oldest is being overwritten while the head still has its old value. */
+static uint64_t headworks_oldest_seq(const headworks_ring *ring, uint64_t head) {
+    uint64_t kept = ring->mapping.header.slot_count - 1;
+    return head > kept ? head - kept : 0;
+}
+
+/* Whether the newest random access point that the writer told of is still in the ring. */
+static int headworks_holds_last_key(const headworks_ring *ring, uint64_t head) {
+    uint64_t key = headworks_load_acquire(ring->mapping.ctl, HEADWORKS_LAST_KEY_SEQ);
+    headworks_slot slot;
+    return key < head && key >= headworks_oldest_seq(ring, head) && headworks_copy_slot(ring, key, &slot) == HEADWORKS_OK &&
+           headworks_is_key(&slot);
+}
+
+/* The newest of the readable frames from `from` to below `head` that decoding can start at, or HEADWORKS_NONE: a random access point or,
+ * where the ring holds none at all, a recovery point whose picture is right only some frames later: a stream with gradual refresh has no
+ * others. At most one look at every slot.
+ * The slots are looked at, and not HEADWORKS_LAST_KEY_SEQ alone: it is stored after the head, perhaps only by the next writer. */
+static uint64_t headworks_newest_start(const headworks_ring *ring, uint64_t from, uint64_t head, headworks_slot *found) {
+    uint64_t oldest = headworks_oldest_seq(ring, head), seq = head, recovery_point = HEADWORKS_NONE;
+    headworks_slot slot;
+    if (from < oldest)
+        from = oldest;
+    while (seq > from) {
+        seq--;
+        if (headworks_copy_slot(ring, seq, &slot) != HEADWORKS_OK)
+            continue;
+        if (headworks_is_key(&slot)) {
+            *found = slot;
+            return seq;
+        }
+        if (recovery_point == HEADWORKS_NONE && headworks_is_recovery_point(&slot)) {
+            recovery_point = seq;
+            *found = slot;
+        }
+    }
+    return recovery_point == HEADWORKS_NONE || headworks_holds_last_key(ring, head) ? HEADWORKS_NONE : recovery_point;
+}
+
+/* Whether at least a quarter of the ring lies between the frame and the writer. */
+static int headworks_leaves_a_quarter(const headworks_ring *ring, uint64_t seq, const headworks_slot *slot, uint64_t head) {
+    uint64_t slots = ring->mapping.header.slot_count, capacity = ring->mapping.header.data_capacity;
+    return head - seq <= slots - slots / 4 &&
+           headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - slot->position <= capacity - capacity / 4;
+}
+
+/* Which frames are wanted. */
+typedef enum headworks_wanted { HEADWORKS_ANY, HEADWORKS_KEY, HEADWORKS_RECOVERY_POINT } headworks_wanted;
+
+/* The oldest readable frame below `head` of this kind and with at least this stream_seq; at most one look at every slot. */
+static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, headworks_wanted wanted, uint64_t stream_seq) {
+    uint64_t seq = headworks_oldest_seq(ring, head);
     headworks_slot slot;
     for (; seq < head; seq++) {
-        if (headworks_copy_slot(ring, seq, &slot) == HEADWORKS_OK && (slot.flags & flags) == flags && slot.stream_seq >= stream_seq)
+        if (headworks_copy_slot(ring, seq, &slot) == HEADWORKS_OK && slot.stream_seq >= stream_seq &&
+            (wanted == HEADWORKS_ANY || (wanted == HEADWORKS_KEY ? headworks_is_key(&slot) : headworks_is_recovery_point(&slot))))
             return seq;
     }
     return HEADWORKS_NONE;
@@ -1027,15 +1077,20 @@ static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, uint
 
 void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t sequence) {
     uint64_t head = headworks_head(ring), found = head;
+    headworks_slot slot;
     ring->has_pending = 0;
     ring->skipped = 0;
     ring->awaiting_key = 0;
     switch (start) {
     case HEADWORKS_START_LIVE: break;
     case HEADWORKS_START_SEQUENCE: found = sequence < head ? sequence : head; break;
-    case HEADWORKS_START_OLDEST: found = headworks_oldest(ring, head, 0, 0); break;
-    case HEADWORKS_START_KEY: found = headworks_last_key(ring, head, 0); break;
-    case HEADWORKS_START_OLDEST_KEY: found = headworks_oldest(ring, head, HEADWORKS_FLAG_KEY, 0); break;
+    case HEADWORKS_START_OLDEST: found = headworks_oldest(ring, head, HEADWORKS_ANY, 0); break;
+    case HEADWORKS_START_KEY: found = headworks_newest_start(ring, 0, head, &slot); break;
+    case HEADWORKS_START_OLDEST_KEY:
+        found = headworks_oldest(ring, head, HEADWORKS_KEY, 0);
+        if (found == HEADWORKS_NONE)
+            found = headworks_oldest(ring, head, HEADWORKS_RECOVERY_POINT, 0);
+        break;
     }
     if (found == HEADWORKS_NONE && start != HEADWORKS_START_OLDEST)
         ring->awaiting_key = start == HEADWORKS_START_KEY || start == HEADWORKS_START_OLDEST_KEY;
@@ -1045,20 +1100,21 @@ void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t s
 void headworks_ring_seek_stream_seq(headworks_ring *ring, uint64_t stream_seq) {
     uint64_t head = headworks_head(ring), found;
     headworks_ring_seek(ring, HEADWORKS_START_LIVE, 0);
-    found = headworks_oldest(ring, head, 0, stream_seq);
+    found = headworks_oldest(ring, head, HEADWORKS_ANY, stream_seq);
     ring->next = found == HEADWORKS_NONE ? head : found;
 }
 
 /* On to the newest random access point if a quarter of the ring is still ahead of the writer, else to the next one. */
 static headworks_status headworks_resume(headworks_ring *ring, headworks_next *next) {
-    uint64_t old = ring->next, head = headworks_head(ring), key;
+    uint64_t old = ring->next, head = headworks_head(ring), found;
+    headworks_slot slot;
     ring->has_pending = 0;
     /* Always forward, so that no contradiction in the ring can hold us here. */
     if (head <= old)
         head = old + 1;
-    key = headworks_last_key(ring, head, 1);
-    ring->awaiting_key = key == HEADWORKS_NONE || key <= old;
-    ring->next = ring->awaiting_key ? head : key;
+    found = headworks_newest_start(ring, old + 1, head, &slot);
+    ring->awaiting_key = found == HEADWORKS_NONE || !headworks_leaves_a_quarter(ring, found, &slot, head);
+    ring->next = ring->awaiting_key ? head : found;
     next->count = ring->next - old;
     next->resume_at = ring->next;
     return HEADWORKS_LAPPED;
@@ -1080,7 +1136,8 @@ static headworks_status headworks_pass(headworks_ring *ring, headworks_next *nex
 
 /* One look, no wait: HEADWORKS_FRAME means that `pending` holds the next frame's slot, HEADWORKS_TIMEOUT that there is none. */
 static headworks_status headworks_look(headworks_ring *ring, headworks_next *next) {
-    uint64_t head, key;
+    uint64_t head, found;
+    headworks_slot slot;
     headworks_status status;
     if (ring->has_pending)
         return HEADWORKS_FRAME;
@@ -1088,19 +1145,18 @@ static headworks_status headworks_look(headworks_ring *ring, headworks_next *nex
     if (ring->next > head)
         return HEADWORKS_ERROR_HEAD;
     if (ring->awaiting_key) {
-        key = headworks_last_key(ring, head, 0);
-        ring->awaiting_key = key == HEADWORKS_NONE || key < ring->next;
+        found = headworks_newest_start(ring, ring->next, head, &slot);
+        ring->awaiting_key = found == HEADWORKS_NONE;
         if (ring->awaiting_key)
-            key = head;
-        ring->skipped += key - ring->next;
-        ring->next = key;
+            found = head;
+        ring->skipped += found - ring->next;
+        ring->next = found;
         if (!ring->awaiting_key && ring->skipped > 0)
             return headworks_take_skipped(ring, next);
     }
     if (ring->next == head)
         return HEADWORKS_TIMEOUT;
-    /* One slot of guard: the oldest is being overwritten while the head still has its old value. */
-    if (head - ring->next > ring->mapping.header.slot_count - 1)
+    if (ring->next < headworks_oldest_seq(ring, head))
         return headworks_resume(ring, next);
     status = headworks_copy_slot(ring, ring->next, &ring->pending);
     if (status == HEADWORKS_LAPPED)
@@ -1116,7 +1172,7 @@ static uint16_t headworks_enumerator(const uint8_t *descriptor, size_t at, uint1
     return value > most ? otherwise : value;
 }
 
-static void headworks_describe(headworks_ring *ring, const headworks_slot *slot, headworks_frame *frame) {
+static void headworks_describe(const headworks_ring *ring, const headworks_slot *slot, headworks_frame *frame) {
     const uint8_t *d = (const uint8_t *)slot->words;
     uint8_t bits = d[149];
     memset(frame, 0, sizeof *frame);
@@ -1166,7 +1222,6 @@ static void headworks_describe(headworks_ring *ring, const headworks_slot *slot,
     frame->temporal_id = d[148];
     frame->configuration_changed = frame->config_generation != ring->config_generation;
     frame->position = slot->position;
-    ring->config_generation = frame->config_generation;
 }
 
 /* Makes a frame of the pending slot, copied or borrowed: HEADWORKS_FRAME, HEADWORKS_LAPPED, or an error of the frame. */
@@ -1177,6 +1232,9 @@ static headworks_status headworks_take(headworks_ring *ring, int borrow, headwor
     const uint8_t *start = shared;
     headworks_frame *frame = &next->frame;
     ring->has_pending = 0;
+    if (ring->has_borrowed && headworks_is_intact(ring, ring->borrowed_position))
+        ring->config_generation = ring->borrowed_generation;
+    ring->has_borrowed = borrow;
     if (!borrow) {
         if (ring->buffer_size < slot->extent || !ring->buffer) {
             size_t room = 4096;
@@ -1200,6 +1258,12 @@ static headworks_status headworks_take(headworks_ring *ring, int borrow, headwor
     frame->ring = borrow ? ring : (const headworks_ring *)0;
     if (!borrow && ring->verify && frame->has_crc && headworks_crc32c(frame->data, frame->size) != frame->crc32c)
         return headworks_pass(ring, next, HEADWORKS_ERROR_CHECKSUM);
+    if (borrow) {
+        ring->borrowed_position = slot->position;
+        ring->borrowed_generation = frame->config_generation;
+    } else {
+        ring->config_generation = frame->config_generation;
+    }
     ring->next++;
     return HEADWORKS_FRAME;
 }
@@ -1295,6 +1359,7 @@ static int headworks_replace(headworks_ring *ring, headworks_mapping *mapping) {
     headworks_unmap(&ring->mapping);
     ring->mapping = *mapping;
     ring->config_generation = 0;
+    ring->has_borrowed = 0;
     ring->stalled_told = 0;
     memset(&ring->life, 0, sizeof ring->life);
     headworks_ring_seek(ring, HEADWORKS_START_OLDEST, 0);
@@ -1834,35 +1899,39 @@ headworks_status headworks_description_decode(headworks_description **descriptio
     return status;
 }
 
-static headworks_status headworks_description_read_at(headworks_description **description, int parent, const char *path) {
-    int directory = openat(parent, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), file;
-    headworks_status status = HEADWORKS_ERROR_SYSTEM;
+static headworks_status headworks_description_read_file(headworks_description **description, int file) {
+    headworks_status status;
     struct stat file_stat;
     size_t size, done = 0;
     uint8_t *bytes;
+    if (fstat(file, &file_stat) != 0)
+        return HEADWORKS_ERROR_SYSTEM;
+    if (file_stat.st_size < 0 || file_stat.st_size > HEADWORKS_DESCRIPTION_SIZE_MAX)
+        return HEADWORKS_ERROR_MALFORMED;
+    size = (size_t)file_stat.st_size;
+    bytes = (uint8_t *)malloc(size + 1);
+    while (bytes && done < size) {
+        ssize_t some = pread(file, bytes + done, size - done, (off_t)done);
+        if (some <= 0)
+            break;
+        done += (size_t)some;
+    }
+    status = bytes ? headworks_description_decode(description, bytes, done) : HEADWORKS_ERROR_MEMORY;
+    free(bytes);
+    return status;
+}
+
+static headworks_status headworks_description_read_at(headworks_description **description, int parent, const char *path) {
+    int directory = openat(parent, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), file;
+    headworks_status status;
     *description = (headworks_description *)0;
     if (directory < 0)
-        return status;
+        return HEADWORKS_ERROR_SYSTEM;
     file = headworks_open_file(directory, "stream.capnp", 0);
     close(directory);
     if (file < 0)
-        return status;
-    if (fstat(file, &file_stat) == 0) {
-        if (file_stat.st_size < 0 || file_stat.st_size > HEADWORKS_DESCRIPTION_SIZE_MAX) {
-            status = HEADWORKS_ERROR_MALFORMED;
-        } else {
-            size = (size_t)file_stat.st_size;
-            bytes = (uint8_t *)malloc(size + 1);
-            while (bytes && done < size) {
-                ssize_t some = pread(file, bytes + done, size - done, (off_t)done);
-                if (some <= 0)
-                    break;
-                done += (size_t)some;
-            }
-            status = bytes ? headworks_description_decode(description, bytes, done) : HEADWORKS_ERROR_MEMORY;
-            free(bytes);
-        }
-    }
+        return HEADWORKS_ERROR_SYSTEM;
+    status = headworks_description_read_file(description, file);
     close(file);
     return status;
 }
@@ -2050,6 +2119,33 @@ static headworks_status headworks_ask_for(const char *path, const char *word, co
     return headworks_ask(path, request, answer, files, wanted);
 }
 
+/* Asks for a file of a stream by its encoded name. */
+static headworks_status headworks_ask_for_file(const char *path, const char *word, const char *stream, int *file) {
+    int files[2];
+    char *answer = (char *)malloc(HEADWORKS_ANSWER_SIZE);
+    headworks_status status = HEADWORKS_ERROR_MEMORY;
+    if (answer)
+        status = headworks_ask_for(path, word, stream, (char *)0, (uint8_t *)0, answer, files, 1);
+    free(answer);
+    if (status == HEADWORKS_OK)
+        *file = files[0];
+    return status;
+}
+
+headworks_status headworks_description_read_through(headworks_description **description, const char *socket, const char *name) {
+    char encoded[HEADWORKS_NAME_SIZE];
+    headworks_status status;
+    int file;
+    *description = (headworks_description *)0;
+    headworks_encode_name(name, encoded);
+    status = headworks_ask_for_file(socket, "description", encoded, &file);
+    if (status == HEADWORKS_OK) {
+        status = headworks_description_read_file(description, file);
+        close(file);
+    }
+    return status;
+}
+
 /* The lines of an answer after the first, sorted. */
 static headworks_status headworks_lines(char *answer, char ***names, size_t *count) {
     size_t room = 0;
@@ -2088,8 +2184,9 @@ static headworks_status headworks_lines(char *answer, char ***names, size_t *cou
 typedef enum headworks_standing {
     HEADWORKS_READ,       /* its frames are wanted */
     HEADWORKS_DRAINED,    /* it ended; a source that returns within the retention has it taken up again */
-    HEADWORKS_REPLACED,   /* another ring has its name, or will have; its payloads may have been let go */
-    HEADWORKS_FAILED      /* it contradicts itself */
+    HEADWORKS_REPLACED,   /* all its frames have been delivered, and another ring has its name, or will have */
+    HEADWORKS_FAILED,     /* it contradicts itself */
+    HEADWORKS_GONE        /* it was cleared away; its name may come again */
 } headworks_standing;
 
 /* A name, and the ring that has it. */
@@ -2098,7 +2195,10 @@ typedef struct headworks_track {
     headworks_ring *ring;
     headworks_standing standing;
     int left;    /* it is beside a bell that another one has taken the place of, and perhaps beside that one too */
-    int present; /* its name was there at the last look */
+    int present; /* its name was seen at the last look */
+    /* What its state would be if its writer had known of it: ended when it was cleared away, superseded when another ring has its name;
+     * HEADWORKS_LIVE: it is as its writer says. */
+    headworks_state over;
     headworks_status announced; /* what to say about it next; HEADWORKS_OK: nothing */
 } headworks_track;
 
@@ -2114,7 +2214,7 @@ struct headworks_stream {
     uint32_t generation;
     uint64_t scanned;
     int rescan; /* a ring was found to be superseded: look for the one that took its place */
-    int verify, stay, stalled_told;
+    int verify, stay, stalled_told, ended_told;
     headworks_life life;
 };
 
@@ -2146,24 +2246,21 @@ static headworks_status headworks_bell_map(int file, const uint8_t **bell, uint8
 /* The bell that has the stream's name now, and its directory. */
 static headworks_status headworks_bell_open(const headworks_stream *stream, int *handle, const uint8_t **bell, uint8_t uuid[16]) {
     headworks_status status;
-    int files[2], reason;
+    int file = -1, reason;
     *handle = -1;
     if (stream->broker) {
-        char *answer = (char *)malloc(HEADWORKS_ANSWER_SIZE);
-        status = answer ? headworks_ask_for(stream->broker, "bell", stream->path, (char *)0, (uint8_t *)0, answer, files, 1)
-                        : HEADWORKS_ERROR_MEMORY;
-        free(answer);
+        status = headworks_ask_for_file(stream->broker, "bell", stream->path, &file);
     } else {
         status = headworks_open_directory(stream->path, handle);
         if (status == HEADWORKS_OK) {
-            files[0] = headworks_open_file(*handle, "bell", 0);
-            status = files[0] < 0 ? HEADWORKS_ERROR_SYSTEM : HEADWORKS_OK;
+            file = headworks_open_file(*handle, "bell", 0);
+            status = file < 0 ? HEADWORKS_ERROR_SYSTEM : HEADWORKS_OK;
         }
     }
     if (status == HEADWORKS_OK) {
-        status = headworks_bell_map(files[0], bell, uuid);
+        status = headworks_bell_map(file, bell, uuid);
         reason = errno;
-        close(files[0]);
+        close(file);
         errno = reason;
     }
     if (status != HEADWORKS_OK && *handle >= 0) {
@@ -2214,21 +2311,55 @@ static headworks_status headworks_map_track(const headworks_stream *stream, cons
     return status;
 }
 
-/* What is to be done with the ring that a name leads to now. */
-static void headworks_scan_known(headworks_stream *stream, headworks_track *track) {
-    headworks_mapping mapping;
+static headworks_state headworks_track_state(const headworks_track *track) {
+    return track->over == HEADWORKS_LIVE ? headworks_ring_state(track->ring) : track->over;
+}
+
+/* Whether more may come, as far as its writer has said. */
+static int headworks_is_written(const headworks_track *track) {
     headworks_state state = headworks_ring_state(track->ring);
-    if (track->left) {
-        if (headworks_map_track(stream, track->name, &mapping) != HEADWORKS_OK)
-            return;
-        /* Another bell, perhaps the same ring. */
-        track->left = 0;
-        if (memcmp(mapping.header.ring_uuid, track->ring->mapping.header.ring_uuid, 16) != 0)
-            track->standing = HEADWORKS_REPLACED;
+    return state == HEADWORKS_LIVE || state == HEADWORKS_STATE_STALLED;
+}
+
+/* A ring is read no more, and this is said of it, once. */
+static void headworks_give_up(headworks_track *track, headworks_standing standing) {
+    if (track->standing != HEADWORKS_READ && track->standing != HEADWORKS_REPLACED)
+        return;
+    track->standing = standing;
+    if (standing == HEADWORKS_GONE)
+        track->announced = HEADWORKS_TRACK_ENDED;
+}
+
+/* Looks where the name of a ring leads that is not over as far as its writer has said. */
+static void headworks_judge_track(const headworks_stream *stream, headworks_track *track) {
+    headworks_mapping mapping;
+    headworks_status status = headworks_map_track(stream, track->name, &mapping);
+    int is_there = status == HEADWORKS_OK, is_same, left = track->left;
+    if (!is_there && (status != HEADWORKS_ERROR_SYSTEM || errno != ENOENT))
+        return;
+    is_same = is_there && memcmp(mapping.header.ring_uuid, track->ring->mapping.header.ring_uuid, 16) == 0;
+    if (is_there)
         headworks_unmap(&mapping);
-    }
+    track->left = 0;
+    /* What a ring that was left behind still holds has its number in another stream. */
+    if (left && !is_same)
+        headworks_give_up(track, is_there ? HEADWORKS_REPLACED : HEADWORKS_GONE);
+    else
+        track->over = is_same ? HEADWORKS_LIVE : is_there ? HEADWORKS_STATE_SUPERSEDED : HEADWORKS_STATE_ENDED;
+}
+
+/* What is to be done with the ring that a name led to so far. */
+static void headworks_scan_known(headworks_stream *stream, headworks_track *track, int changed) {
+    headworks_mapping mapping;
+    headworks_state state;
+    if (track->left || track->over != HEADWORKS_LIVE || (changed && track->standing == HEADWORKS_READ && headworks_is_written(track)))
+        headworks_judge_track(stream, track);
+    /* It cannot be told yet whether it is beside the new bell too. */
+    if (track->left)
+        return;
+    state = headworks_track_state(track);
     if (track->standing == HEADWORKS_READ) {
-        if (state != HEADWORKS_STATE_SUPERSEDED || !headworks_is_drained(track->ring) || track->ring->skipped > 0)
+        if (state != HEADWORKS_STATE_SUPERSEDED || !headworks_is_drained(track->ring))
             return;
         track->standing = HEADWORKS_REPLACED;
     }
@@ -2239,27 +2370,42 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
         track->announced = HEADWORKS_TRACK_ADDED;
         return;
     }
+    /* Said first, while this ring is here to be spoken of. */
+    if (track->standing == HEADWORKS_REPLACED && track->ring->skipped > 0) {
+        track->announced = HEADWORKS_SKIPPED;
+        stream->rescan = 1;
+        return;
+    }
     if (headworks_map_track(stream, track->name, &mapping) == HEADWORKS_OK && headworks_replace(track->ring, &mapping)) {
         track->standing = HEADWORKS_READ;
+        track->over = HEADWORKS_LIVE;
         /* Nobody has heard of the old one yet: this one is new. */
         if (track->announced != HEADWORKS_TRACK_ADDED)
             track->announced = HEADWORKS_REOPENED;
     }
 }
 
-/* What is to be done with a ring whose name is not there. */
-static void headworks_scan_absent(headworks_track *track) {
-    if (track->present || (track->standing == HEADWORKS_READ && !track->left))
+/* What is to be done with a ring whose name was not seen, though it may be there: a listing can miss a name that is just being given to
+ * another ring. */
+static void headworks_scan_absent(const headworks_stream *stream, headworks_track *track) {
+    if (track->standing == HEADWORKS_DRAINED)
+        track->standing = HEADWORKS_GONE;
+    /* The stream that took the place of this one may have such a track. */
+    if (headworks_stream_state(stream) == HEADWORKS_STATE_SUPERSEDED)
         return;
-    if (track->standing == HEADWORKS_READ)
-        track->announced = HEADWORKS_TRACK_ENDED;
-    track->left = 0;
-    track->standing = HEADWORKS_REPLACED;
-    headworks_let_go(track->ring);
+    /* What it holds comes first. */
+    if (track->standing == HEADWORKS_READ && (track->left || headworks_is_written(track)))
+        headworks_judge_track(stream, track);
+    else if (track->standing == HEADWORKS_REPLACED) {
+        headworks_judge_track(stream, track);
+        if (track->over == HEADWORKS_STATE_ENDED)
+            headworks_give_up(track, HEADWORKS_GONE);
+    }
 }
 
-/* Opens the rings not yet known, and those that took the place of another. A ring that cannot be opened is tried again later. */
-static headworks_status headworks_scan(headworks_stream *stream, const headworks_options *options) {
+/* Opens the rings not yet known, and those that took the place of another. A ring that cannot be opened is tried again later. `changed`:
+ * the writer has said that tracks have come, gone or been replaced. */
+static headworks_status headworks_scan(headworks_stream *stream, const headworks_options *options, int changed) {
     char **names;
     size_t count, i;
     uint32_t j;
@@ -2278,7 +2424,7 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
             track = strcmp(stream->tracks[j].name, names[i]) == 0 ? &stream->tracks[j] : (headworks_track *)0;
         if (track) {
             track->present = 1;
-            headworks_scan_known(stream, track);
+            headworks_scan_known(stream, track, changed);
             continue;
         }
         if (stream->track_count == HEADWORKS_TRACKS_MAX || headworks_map_track(stream, names[i], &mapping) != HEADWORKS_OK)
@@ -2304,17 +2450,22 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
         stream->track_count++;
     }
     headworks_names_free(names, count);
-    for (j = 0; j < stream->track_count; j++)
-        headworks_scan_absent(&stream->tracks[j]);
+    for (j = 0; j < stream->track_count; j++) {
+        headworks_track *track = &stream->tracks[j];
+        if (!track->present)
+            headworks_scan_absent(stream, track);
+        if (track->standing != HEADWORKS_READ && track->standing != HEADWORKS_DRAINED)
+            headworks_let_go(track->ring);
+    }
     return status;
 }
 
 /* What came later is read from its beginning: we have passed over nothing of it. */
-static void headworks_scan_again(headworks_stream *stream) {
+static void headworks_scan_again(headworks_stream *stream, int changed) {
     headworks_options options;
     memset(&options, 0, sizeof options);
     options.start = HEADWORKS_START_OLDEST;
-    (void)headworks_scan(stream, &options);
+    (void)headworks_scan(stream, &options, changed);
 }
 
 /* Lets the tracks that are not video begin where the first video does. */
@@ -2364,7 +2515,7 @@ static headworks_status headworks_stream_open_from(headworks_stream **result, co
         status = headworks_bell_open(stream, &stream->handle, &stream->bell, stream->uuid);
     if (status == HEADWORKS_OK) {
         stream->generation = headworks_load_half_acquire(stream->bell, HEADWORKS_BELL_TRACKS_GENERATION);
-        status = headworks_scan(stream, options);
+        status = headworks_scan(stream, options, 0);
     }
     if (status != HEADWORKS_OK) {
         int reason = errno;
@@ -2446,23 +2597,31 @@ static int headworks_stream_reopen(headworks_stream *stream) {
     memcpy(stream->uuid, uuid, 16);
     memset(&stream->life, 0, sizeof stream->life);
     stream->stalled_told = 0;
-    for (i = 0; i < stream->track_count; i++)
-        stream->tracks[i].left = 1;
+    stream->ended_told = 0;
+    for (i = 0; i < stream->track_count; i++) {
+        headworks_standing standing = stream->tracks[i].standing;
+        stream->tracks[i].left = standing == HEADWORKS_READ || standing == HEADWORKS_DRAINED || standing == HEADWORKS_REPLACED;
+    }
     stream->generation = headworks_load_half_acquire(bell, HEADWORKS_BELL_TRACKS_GENERATION);
-    headworks_scan_again(stream);
+    headworks_scan_again(stream, 0);
     return 1;
 }
 
 /* What is to be said about track next->track; HEADWORKS_OK: nothing about any. */
 static headworks_status headworks_announce(headworks_stream *stream, headworks_next *next) {
-    headworks_status status = HEADWORKS_OK;
     uint32_t i;
-    for (i = 0; i < stream->track_count && status == HEADWORKS_OK; i++) {
-        status = stream->tracks[i].announced;
-        stream->tracks[i].announced = HEADWORKS_OK;
+    for (i = 0; i < stream->track_count; i++) {
+        headworks_track *track = &stream->tracks[i];
+        headworks_status status = track->announced;
+        if (status == HEADWORKS_OK)
+            continue;
         next->track = i;
+        if (status == HEADWORKS_TRACK_ENDED && track->ring->skipped > 0)
+            return headworks_take_skipped(track->ring, next);
+        track->announced = HEADWORKS_OK;
+        return status == HEADWORKS_SKIPPED ? headworks_take_skipped(track->ring, next) : status;
     }
-    return status;
+    return HEADWORKS_OK;
 }
 
 /* The track whose next frame comes first in the stream, below `stream_head`: HEADWORKS_FRAME; HEADWORKS_TIMEOUT if there is none;
@@ -2484,13 +2643,16 @@ static headworks_status headworks_first_track(headworks_stream *stream, uint64_t
                 found = i;
             }
         } else if (status == HEADWORKS_TIMEOUT) {
-            headworks_state state = headworks_ring_state(ring);
+            headworks_state state = headworks_track_state(track);
             if ((state != HEADWORKS_STATE_ENDED && state != HEADWORKS_STATE_SUPERSEDED) || !headworks_is_drained(ring))
                 continue;
             if (ring->skipped > 0)
                 return headworks_take_skipped(ring, next);
             if (state == HEADWORKS_STATE_ENDED) {
                 track->standing = HEADWORKS_DRAINED;
+                /* One that was cleared away is held no longer. */
+                if (track->over != HEADWORKS_LIVE)
+                    stream->rescan = 1;
                 return HEADWORKS_TRACK_ENDED;
             }
             /* The new ring first: its frames may come before those just found. */
@@ -2511,14 +2673,21 @@ static headworks_status headworks_stream_idle(headworks_stream *stream, uint32_t
     const uint8_t *bell = stream->bell;
     headworks_state state = headworks_stream_state(stream);
     uint64_t now = headworks_now_ns(), left = headworks_left(deadline, now);
+    int has_died;
+    stream->ended_told = stream->ended_told && state == HEADWORKS_STATE_ENDED;
     switch (state) {
     case HEADWORKS_STATE_ENDED:
     case HEADWORKS_STATE_SUPERSEDED:
         /* The last frame or ring may have come between the looks. */
         if (headworks_load_half_acquire(bell, HEADWORKS_BELL_FUTEX) != seen)
             return HEADWORKS_OK;
-        if (state == HEADWORKS_STATE_ENDED)
+        if (state == HEADWORKS_STATE_ENDED) {
+            /* A source that returns late has another bell. */
+            if (stream->ended_told)
+                break;
+            stream->ended_told = 1;
             return HEADWORKS_ENDED;
+        }
         if (stream->stay)
             return HEADWORKS_SUPERSEDED;
         if (headworks_stream_reopen(stream))
@@ -2535,14 +2704,15 @@ static headworks_status headworks_stream_idle(headworks_stream *stream, uint32_t
         break;
     case HEADWORKS_LIVE: stream->stalled_told = 0; break;
     }
-    if (headworks_has_died(&stream->life,
-                           headworks_load(bell, HEADWORKS_BELL_HEARTBEAT_COUNT) + headworks_load(bell, HEADWORKS_BELL_STREAM_HEAD), now))
+    has_died = headworks_has_died(
+        &stream->life, headworks_load(bell, HEADWORKS_BELL_HEARTBEAT_COUNT) + headworks_load(bell, HEADWORKS_BELL_STREAM_HEAD), now);
+    if (has_died && state != HEADWORKS_STATE_ENDED)
         return HEADWORKS_WRITER_DEAD;
     /* In case a generation was missed; and a writer that could not take the old bell up makes a new one, of which nobody is left to
      * tell. */
     if (now - stream->scanned >= HEADWORKS_SECOND_NS) {
         if (stream->stay || !headworks_stream_reopen(stream))
-            headworks_scan_again(stream);
+            headworks_scan_again(stream, 0);
         return HEADWORKS_OK;
     }
     if (left == 0)
@@ -2564,15 +2734,18 @@ static headworks_status headworks_stream_advance(headworks_stream *stream, int t
         if (headworks_stream_state(stream) == HEADWORKS_STATE_SUPERSEDED)
             stream_head = HEADWORKS_NONE;
         if (generation != stream->generation || stream->rescan) {
+            int changed = generation != stream->generation;
             stream->generation = generation;
-            headworks_scan_again(stream);
+            headworks_scan_again(stream, changed);
         }
         status = headworks_announce(stream, next);
         if (status != HEADWORKS_OK)
             return status;
         status = headworks_first_track(stream, stream_head, next);
-        if (status == HEADWORKS_FRAME)
+        if (status == HEADWORKS_FRAME) {
+            stream->ended_told = 0;
             return headworks_take(stream->tracks[next->track].ring, borrow, next);
+        }
         if (status != HEADWORKS_TIMEOUT)
             return status;
         if (stream->rescan)

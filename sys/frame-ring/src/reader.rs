@@ -17,7 +17,7 @@ use thiserror::Error;
 pub mod inspection;
 
 use crate::builder::{JudgeError, ctl_mapping, judge_files, open_directory, open_shared, read_configuration};
-use crate::descriptor::FrameDescriptor;
+use crate::descriptor::{FrameDescriptor, RandomAccess};
 use crate::layout::{self, Header, LayoutError, NONE, SLOT_WORDS, State};
 use crate::memory::{MirroredData, SharedWords};
 use crate::notifier::Notifier;
@@ -32,7 +32,8 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(1);
 pub enum Start {
     /// At the next frame to be published.
     Live,
-    /// At the newest random access point still in the ring, else at the next one.
+    /// At the newest random access point still in the ring, else at the next one. Here and below, a recovery point with a count above
+    /// 0 serves where the ring holds no random access point: a stream with gradual refresh has no others.
     Key,
     /// At the oldest frame still in the ring.
     Oldest,
@@ -156,6 +157,16 @@ struct Slot {
     descriptor: FrameDescriptor,
 }
 
+impl Slot {
+    fn is_key(&self) -> bool {
+        self.flags & layout::FLAG_KEY != 0
+    }
+
+    fn is_recovery_point(&self) -> bool {
+        self.descriptor.random_access == RandomAccess::RecoveryPoint
+    }
+}
+
 /// What [`Reader::look`] found; `Ready` means `pending` holds the next frame's slot.
 #[derive(Debug)]
 pub(crate) enum Look {
@@ -271,9 +282,9 @@ impl Reader {
             Start::Oldest => self.oldest(head, |_| true).unwrap_or(head),
             Start::OldestKey | Start::Key => {
                 let found = if start == Start::Key {
-                    self.last_key(head, false)
+                    self.newest_start(0, head).map(|(seq, _)| seq)
                 } else {
-                    self.oldest(head, |slot| slot.flags & layout::FLAG_KEY != 0)
+                    self.oldest(head, Slot::is_key).or_else(|| self.oldest(head, Slot::is_recovery_point))
                 };
                 self.awaiting_key = found.is_none();
                 found.unwrap_or(head)
@@ -345,11 +356,7 @@ impl Reader {
     /// [`ReadError`] when the ring contradicts itself.
     pub fn next_borrowed(&mut self, timeout: Duration) -> Result<Next<Borrowed<'_>>, ReadError> {
         Ok(match self.advance(timeout)? {
-            Next::Frame(()) => {
-                let slot = self.pending.take().expect("ready means pending");
-                self.next += 1;
-                Next::Frame(Borrowed { ctl: &self.ctl, data: &self.data, slot })
-            }
+            Next::Frame(()) => Next::Frame(self.borrow_pending()),
             other => other.without_frame(),
         })
     }
@@ -410,17 +417,11 @@ impl Reader {
             return Err(ReadError::Head { expected: self.next, found: head });
         }
         if self.awaiting_key {
-            match self.last_key(head, false).filter(|&key| key >= self.next) {
-                Some(key) => {
-                    self.skipped += key - self.next;
-                    self.next = key;
-                    self.awaiting_key = false;
-                }
-                None => {
-                    self.skipped += head - self.next;
-                    self.next = head;
-                }
-            }
+            let found = self.newest_start(self.next, head).map(|(seq, _)| seq);
+            let next = found.unwrap_or(head);
+            self.skipped += next - self.next;
+            self.next = next;
+            self.awaiting_key = found.is_none();
             if !self.awaiting_key
                 && let Some(count) = self.take_skipped()
             {
@@ -430,8 +431,7 @@ impl Reader {
         if self.next == head {
             return Ok(Look::Empty);
         }
-        // One slot of guard: the oldest is being overwritten while the head still has its old value.
-        if head - self.next > u64::from(self.header.slot_count) - 1 {
+        if self.next < self.oldest_seq(head) {
             return Ok(self.resume_after_lapping());
         }
         match self.copy_slot(self.next) {
@@ -514,6 +514,13 @@ impl Reader {
         Ok(Ok(PendingFrame(slot)))
     }
 
+    /// The pending frame where it lies; the reader is past it.
+    pub(crate) fn borrow_pending(&mut self) -> Borrowed<'_> {
+        let slot = self.pending.take().expect("ready means pending");
+        self.next += 1;
+        Borrowed { ctl: &self.ctl, data: &self.data, slot }
+    }
+
     /// The frame last copied.
     pub(crate) fn frame(&self, copied: &PendingFrame) -> Frame<'_> {
         let slot = &copied.0;
@@ -532,33 +539,53 @@ impl Reader {
         let old = self.next;
         // Always forward, so that no contradiction in the ring can hold us here.
         let head = self.head().max(old + 1);
-        let key = self.last_key(head, true).filter(|&key| key > old);
-        self.awaiting_key = key.is_none();
-        self.next = key.unwrap_or(head);
+        let found = self.newest_start(old + 1, head).filter(|(seq, slot)| self.leaves_a_quarter(*seq, slot, head));
+        self.awaiting_key = found.is_none();
+        self.next = found.map_or(head, |(seq, _)| seq);
         Look::Lapped { lost: self.next - old, resume_at: self.next }
     }
 
-    /// The newest random access point, if it is whole and, with `quarter`, at least a quarter of the ring lies between it and the
-    /// writer.
-    fn last_key(&self, head: u64, quarter: bool) -> Option<u64> {
+    /// Whether at least a quarter of the ring lies between the frame and the writer.
+    fn leaves_a_quarter(&self, seq: u64, slot: &Slot, head: u64) -> bool {
+        let (slots, capacity) = (u64::from(self.header.slot_count), self.header.data_capacity);
+        let reserve = self.ctl.load(layout::DATA_RESERVE);
+        head - seq <= slots - slots / 4 && reserve.saturating_sub(slot.position) <= capacity - capacity / 4
+    }
+
+    /// The newest of the readable frames `from..head` that decoding can start at: a random access point or, where the ring holds none
+    /// at all, a recovery point whose picture is right only some frames later: a stream with gradual refresh has no others. At most
+    /// one look at every slot.
+    ///
+    /// The slots are looked at, and not LAST_KEY_SEQ alone: it is stored after head_seq, perhaps only by the next writer.
+    fn newest_start(&self, from: u64, head: u64) -> Option<(u64, Slot)> {
+        let mut recovery_point = None;
+        for seq in (from.max(self.oldest_seq(head))..head).rev() {
+            let Ok(slot) = self.copy_slot(seq) else { continue };
+            if slot.is_key() {
+                return Some((seq, slot));
+            }
+            if recovery_point.is_none() && slot.is_recovery_point() {
+                recovery_point = Some((seq, slot));
+            }
+        }
+        recovery_point.filter(|_| !self.holds_last_key(head))
+    }
+
+    /// Whether the newest random access point that the writer told of is still in the ring.
+    fn holds_last_key(&self, head: u64) -> bool {
         // Pairs with the release store in step 3 of `Writer::commit`.
         let key = self.ctl.load_acquire(layout::LAST_KEY_SEQ);
-        let slots = u64::from(self.header.slot_count);
-        let slots_kept = if quarter { slots - slots / 4 } else { slots - 1 };
-        if key == NONE || key >= head || head - key > slots_kept {
-            return None;
-        }
-        let slot = self.copy_slot(key).ok()?;
-        let capacity = self.header.data_capacity;
-        let bytes_kept = if quarter { capacity - capacity / 4 } else { capacity };
-        let reserve = self.ctl.load(layout::DATA_RESERVE);
-        (slot.flags & layout::FLAG_KEY != 0 && reserve.saturating_sub(slot.position) <= bytes_kept).then_some(key)
+        (self.oldest_seq(head)..head).contains(&key) && self.copy_slot(key).is_ok_and(|slot| slot.is_key())
+    }
+
+    /// One slot of guard: the oldest is being overwritten while the head still has its old value.
+    fn oldest_seq(&self, head: u64) -> u64 {
+        head.saturating_sub(u64::from(self.header.slot_count) - 1)
     }
 
     /// The oldest readable frame below `head` that `wanted` accepts. At most one look at every slot.
     fn oldest(&self, head: u64, wanted: impl Fn(&Slot) -> bool) -> Option<u64> {
-        (head.saturating_sub(u64::from(self.header.slot_count) - 1)..head)
-            .find(|&seq| self.copy_slot(seq).is_ok_and(|slot| wanted(&slot)))
+        (self.oldest_seq(head)..head).find(|&seq| self.copy_slot(seq).is_ok_and(|slot| wanted(&slot)))
     }
 
     /// Pairs with the release store of head_seq in step 3 of `Writer::commit`: slots and payloads below it are visible.
@@ -702,6 +729,14 @@ impl Borrowed<'_> {
     pub fn copy_payload(&self, offset: usize, to: &mut [u8]) {
         assert!(offset <= self.slot.length && to.len() <= self.slot.length - offset, "outside the payload");
         self.data.read(self.slot.position + offset as u64, to);
+    }
+
+    /// Copies the payload, racing, into memory of its own.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.data.read_into(self.slot.position, self.slot.length, &mut bytes);
+        bytes
     }
 
     /// The payload in place.

@@ -4,6 +4,7 @@
 //! ring, and its ring in the directory. What lies below is merged by `stream_seq`; what lies above waits for the next look.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,11 @@ use thiserror::Error;
 
 use crate::bell::{BellError, BellReader};
 use crate::broker::Broker;
-use crate::builder::open_directory;
+use crate::builder::{JudgeError, judge_files, open_directory, open_shared};
 use crate::directory::list_tracks;
 use crate::layout::{State, TrackKind};
 use crate::notifier::{Notifier, Source, lock};
-use crate::reader::{Frame, Life, Look, OpenError, ReadError, Reader, Start};
+use crate::reader::{Borrowed, Frame, Life, Look, OpenError, ReadError, Reader, Start};
 use crate::wake;
 
 /// While nothing comes the directory is looked through this often, in case a generation was missed.
@@ -28,13 +29,13 @@ const TRACKS_MAX: usize = 1_024;
 
 /// What a look at the stream gave.
 #[derive(Debug, PartialEq, Eq)]
-pub enum StreamNext<'a> {
+pub enum StreamNext<F> {
     /// A frame.
     Frame {
         /// Whose: an index for [`StreamReader::track`].
         track: usize,
         /// The frame.
-        frame: Frame<'a>,
+        frame: F,
     },
     /// No frame, for this reason.
     Event(StreamEvent),
@@ -65,7 +66,7 @@ pub enum StreamEvent {
         /// Its index.
         track: usize,
     },
-    /// All frames of a ring have been delivered and none will come.
+    /// All frames of a ring have been delivered and none will come: it ended, or it was cleared away.
     TrackEnded {
         /// Its index.
         track: usize,
@@ -83,7 +84,7 @@ pub enum StreamEvent {
     Stalled,
     /// The writer's heartbeat stopped; said once.
     WriterDead,
-    /// All frames have been delivered and none will come.
+    /// All frames have been delivered and none will come, unless the source returns, which is waited for when more is asked for; said once.
     Ended,
     /// Another directory, or another bell in this one, has this stream's name now, and is read from here on: its tracks are added next,
     /// and `stream_seq` counts anew.
@@ -107,6 +108,10 @@ pub struct TrackReader {
     name: String,
     ring: Reader,
     standing: Standing,
+    /// It is beside a bell that another one has taken the place of, and perhaps beside that one too.
+    left: bool,
+    /// What its state would be if its writer had known of it: cleared away, or another ring has its name.
+    over: Option<State>,
 }
 
 /// Whether a ring is looked at.
@@ -116,11 +121,11 @@ enum Standing {
     Read,
     /// It ended, and all its frames have been delivered. A source that returns within the retention has it taken up again.
     Ended,
-    /// It failed, or another ring has its name.
-    Done,
-    /// It is in a directory that another one has taken the place of, and perhaps in that one too.
-    Left,
-    /// It was cleared away.
+    /// All its frames have been delivered, and another ring has its name, or will have.
+    Replaced,
+    /// It contradicts itself.
+    Failed,
+    /// It was cleared away, or another ring is read in its place.
     Gone,
 }
 
@@ -131,9 +136,22 @@ impl TrackReader {
         &self.name
     }
 
-    /// Whether its name stands for this ring.
-    fn is_known(&self) -> bool {
-        !matches!(self.standing, Standing::Left | Standing::Gone)
+    fn is_read(&self) -> bool {
+        self.standing == Standing::Read && !self.left
+    }
+
+    fn state(&self) -> State {
+        self.over.unwrap_or_else(|| self.ring.state())
+    }
+
+    /// Whether more may come, as far as its writer has said.
+    fn is_written(&self) -> bool {
+        matches!(self.ring.state(), State::Live | State::Stalled)
+    }
+
+    /// Nothing is left in the ring; looked at after a final state was seen.
+    fn is_drained(&self) -> bool {
+        self.ring.head_seq() == self.ring.position()
     }
 
     /// The reader of the ring, for its header and configuration blocks.
@@ -159,6 +177,7 @@ pub struct StreamReader {
     events: VecDeque<StreamEvent>,
     verify: bool,
     stalled_told: bool,
+    ended_told: bool,
     life: Life,
 }
 
@@ -204,13 +223,28 @@ impl Files {
         }
     }
 
-    fn ring(&self, track: &str, start: Start) -> Result<Reader, OpenError> {
+    /// `ctl` and `data` of a ring.
+    fn of_ring(&self, track: &str) -> io::Result<(File, File)> {
         match self {
-            Self::Directory { path, .. } => Reader::open(&path.join(track), start),
-            Self::Broker { broker, stream_uuid } => {
-                let (ctl, data) = broker.ring(track, *stream_uuid)?;
-                Reader::from_files(&ctl, &data, start)
+            Self::Directory { path, .. } => {
+                let handle = open_directory(&path.join(track))?;
+                Ok((open_shared(&handle, "ctl", false)?, open_shared(&handle, "data", false)?))
             }
+            Self::Broker { broker, stream_uuid } => broker.ring(track, *stream_uuid),
+        }
+    }
+
+    fn ring(&self, track: &str, start: Start) -> Result<Reader, OpenError> {
+        let (ctl, data) = self.of_ring(track)?;
+        Reader::from_files(&ctl, &data, start)
+    }
+
+    /// Which ring a name leads to; `None` if to none, an error if that cannot be told.
+    fn ring_uuid(&self, track: &str) -> Result<Option<[u8; 16]>, JudgeError> {
+        match self.of_ring(track) {
+            Ok((ctl, data)) => Ok(Some(judge_files(&ctl, &data)?.ring_uuid)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -249,9 +283,10 @@ impl StreamReader {
             events: VecDeque::new(),
             verify: false,
             stalled_told: false,
+            ended_told: false,
             life: Life::new(),
         };
-        reader.scan(start)?;
+        reader.scan(start, false)?;
         if matches!(start, Start::Key | Start::OldestKey) {
             reader.align();
         }
@@ -301,77 +336,131 @@ impl StreamReader {
         }
     }
 
-    /// Opens the rings not yet known, and those that took the place of a superseded one.
-    fn scan(&mut self, start: Start) -> io::Result<()> {
+    /// Opens the rings not yet known, and those that took the place of others. `changed`: the writer has said that tracks have come,
+    /// gone or been replaced.
+    fn scan(&mut self, start: Start, changed: bool) -> io::Result<()> {
         self.scanned = Instant::now();
         let names = self.files.tracks()?;
         for name in &names {
             if self.only.as_ref().is_some_and(|only| only != name) {
                 continue;
             }
-            let known = self.tracks.iter().rposition(|track| track.name == *name && track.is_known());
-            if let Some(index) = known {
-                let track = &mut self.tracks[index];
-                let (state, is_drained) = (track.ring.state(), drained(&track.ring));
-                match (state, track.standing) {
-                    // Its source returned; it may have been replaced since, but what it wrote comes first.
-                    (_, Standing::Ended) if !is_drained || matches!(state, State::Live | State::Stalled) => {
-                        track.standing = Standing::Read;
-                        self.events.push_back(StreamEvent::TrackAdded { track: index });
-                        continue;
-                    }
-                    (State::Superseded, _) if is_drained => {
-                        track.standing = Standing::Done;
-                        if let Some(count) = track.ring.take_skipped() {
-                            self.events.push_back(StreamEvent::Skipped { track: index, count });
-                        }
-                    }
-                    // It may have been cleared away since, and another one have its name.
-                    (State::Ended, Standing::Ended) => {}
-                    _ => continue,
-                }
-            }
-            let mut ring = match self.files.ring(name, start) {
-                Ok(ring) => ring,
-                Err(OpenError::Io(_) | OpenError::Layout(_)) => continue,
-            };
-            ring.verify_checksums(self.verify);
-            let uuid = ring.header().ring_uuid;
-            if let Some(old) = self.tracks.iter_mut().find(|t| t.ring.header().ring_uuid == uuid)
-                && old.standing == Standing::Left
-            {
-                // Another bell, the same ring.
-                old.standing = Standing::Read;
+            let known = self.tracks.iter().rposition(|track| track.name == *name && track.standing != Standing::Gone);
+            if known.is_some_and(|index| !self.is_given_up(index, changed)) {
                 continue;
             }
+            let Ok(mut ring) = self.files.ring(name, start) else { continue };
+            ring.verify_checksums(self.verify);
+            let uuid = ring.header().ring_uuid;
             let is_known = |index: usize| self.tracks[index].ring.header().ring_uuid == uuid;
             if ring.state() == State::Superseded || known.is_some_and(is_known) {
                 continue;
             }
             if let Some(index) = known {
-                self.tracks[index].standing = Standing::Done;
+                self.tracks[index].standing = Standing::Gone;
             }
-            let added = TrackReader { name: name.clone(), ring, standing: Standing::Read };
-            let track = if self.tracks.len() < TRACKS_MAX {
-                self.tracks.push(added);
-                self.tracks.len() - 1
-            } else if let Some(index) = self.tracks.iter().position(|track| track.ring.is_let_go()) {
-                self.tracks[index] = added;
-                index
-            } else {
-                continue;
-            };
-            self.events.push_back(StreamEvent::TrackAdded { track });
+            self.add(name, ring);
         }
-        for track in &mut self.tracks {
-            if track.standing == Standing::Left || track.standing == Standing::Ended && !names.contains(&track.name) {
-                track.standing = Standing::Gone;
+        for index in 0..self.tracks.len() {
+            if !names.contains(&self.tracks[index].name) {
+                self.look_after_absent(index);
             }
-            if matches!(track.standing, Standing::Done | Standing::Gone) {
+            let track = &mut self.tracks[index];
+            if !matches!(track.standing, Standing::Read | Standing::Ended) {
                 track.ring.let_go();
             }
         }
         Ok(())
+    }
+
+    fn add(&mut self, name: &str, ring: Reader) {
+        let added = TrackReader { name: name.to_owned(), ring, standing: Standing::Read, left: false, over: None };
+        let track = if self.tracks.len() < TRACKS_MAX {
+            self.tracks.push(added);
+            self.tracks.len() - 1
+        } else if let Some(index) = self.tracks.iter().position(|track| track.ring.is_let_go()) {
+            self.tracks[index] = added;
+            index
+        } else {
+            return;
+        };
+        self.events.push_back(StreamEvent::TrackAdded { track });
+    }
+
+    /// What is to be done with the ring that a name led to so far; true if another one that has the name is to be opened.
+    fn is_given_up(&mut self, index: usize, changed: bool) -> bool {
+        let track = &self.tracks[index];
+        if track.left || track.over.is_some() || changed && track.standing == Standing::Read && track.is_written() {
+            self.judge(index);
+        }
+        let track = &mut self.tracks[index];
+        let (state, is_drained) = (track.state(), track.is_drained());
+        match track.standing {
+            // It cannot be told yet whether it is beside the new bell too.
+            _ if track.left => return false,
+            // Its source returned; it may have been replaced since, but what it wrote comes first.
+            Standing::Ended if !is_drained || matches!(state, State::Live | State::Stalled) => {
+                track.standing = Standing::Read;
+                self.events.push_back(StreamEvent::TrackAdded { track: index });
+                return false;
+            }
+            Standing::Read if state != State::Superseded || !is_drained => return false,
+            Standing::Read => self.give_up(index, Standing::Replaced),
+            // It may have been cleared away since.
+            Standing::Ended | Standing::Replaced | Standing::Failed | Standing::Gone => {}
+        }
+        true
+    }
+
+    /// Looks where the name of a ring leads that is not over as far as its writer has said.
+    fn judge(&mut self, index: usize) {
+        let track = &mut self.tracks[index];
+        let Ok(there) = self.files.ring_uuid(&track.name) else { return };
+        let is_same = there == Some(track.ring.header().ring_uuid);
+        if std::mem::take(&mut track.left) && !is_same {
+            // What it still holds has its number in another stream.
+            return self.give_up(index, if there.is_some() { Standing::Replaced } else { Standing::Gone });
+        }
+        track.over = match there {
+            Some(_) if is_same => None,
+            Some(_) => Some(State::Superseded),
+            None => Some(State::Ended),
+        };
+    }
+
+    /// A ring is read no more, and this is said of it, once.
+    fn give_up(&mut self, index: usize, standing: Standing) {
+        let track = &mut self.tracks[index];
+        if !matches!(track.standing, Standing::Read | Standing::Replaced) {
+            return;
+        }
+        track.standing = standing;
+        if let Some(count) = track.ring.take_skipped() {
+            self.events.push_back(StreamEvent::Skipped { track: index, count });
+        }
+        if standing == Standing::Gone {
+            self.events.push_back(StreamEvent::TrackEnded { track: index });
+        }
+    }
+
+    /// What is to be done with a ring whose name was not seen, though it may be there: a listing can miss a name that is just being
+    /// given to another ring.
+    fn look_after_absent(&mut self, index: usize) {
+        let track = &mut self.tracks[index];
+        match track.standing {
+            Standing::Ended => track.standing = Standing::Gone,
+            // The stream that took the place of this one may have such a track.
+            _ if self.bell.state() == State::Superseded => {}
+            // What it holds comes first.
+            Standing::Read if track.left || track.is_written() => self.judge(index),
+            Standing::Replaced => {
+                self.judge(index);
+                if self.tracks[index].over == Some(State::Ended) {
+                    self.give_up(index, Standing::Gone);
+                }
+            }
+            Standing::Read | Standing::Failed | Standing::Gone => {}
+        }
     }
 
     /// Goes on in the directory that has the stream's name now; false if that is the one being read, or none.
@@ -383,27 +472,45 @@ impl StreamReader {
             return false;
         }
         *lock(&self.notified) = bell.wake_target();
-        (self.generation, self.life, self.stalled_told) = (bell.tracks_generation(), Life::new(), false);
+        (self.generation, self.life) = (bell.tracks_generation(), Life::new());
+        (self.stalled_told, self.ended_told) = (false, false);
         (self.files, self.bell) = (files, bell);
         for track in &mut self.tracks {
-            // The memory of those that are not read was given back: if one of them is there too, it is opened anew.
-            let is_let_go = matches!(track.standing, Standing::Done | Standing::Gone);
-            track.standing = if is_let_go { Standing::Gone } else { Standing::Left };
+            match track.standing {
+                Standing::Read | Standing::Ended | Standing::Replaced => track.left = true,
+                // Its memory was given back: if it is there too, it is opened anew.
+                Standing::Failed | Standing::Gone => track.standing = Standing::Gone,
+            }
         }
         self.events.push_back(StreamEvent::Superseded);
-        let _ = self.scan(Start::Oldest);
+        let _ = self.scan(Start::Oldest, false);
         true
     }
 
     /// The next frame of the stream, copied into a buffer that this reader keeps, or what happened instead; waits at most `timeout`.
-    pub fn next(&mut self, timeout: Duration) -> StreamNext<'_> {
+    pub fn next(&mut self, timeout: Duration) -> StreamNext<Frame<'_>> {
+        let track = match self.advance(timeout) {
+            Ok(track) => track,
+            Err(event) => return StreamNext::Event(event),
+        };
+        match self.tracks[track].ring.copy_pending() {
+            Ok(Ok(copied)) => StreamNext::Frame { track, frame: self.tracks[track].ring.frame(&copied) },
+            Ok(Err(look)) => StreamNext::Event(event_of(track, &look)),
+            Err(error) => StreamNext::Event(self.failed(track, error)),
+        }
+    }
+
+    /// The next frame of the stream, not copied, or what happened instead; waits at most `timeout`. The reader is past the frame when this
+    /// returns: if it turns out not to be intact, that is one frame lost.
+    pub fn next_borrowed(&mut self, timeout: Duration) -> StreamNext<Borrowed<'_>> {
         match self.advance(timeout) {
-            Ok((track, copied)) => StreamNext::Frame { track, frame: self.tracks[track].ring.frame(&copied) },
+            Ok(track) => StreamNext::Frame { track, frame: self.tracks[track].ring.borrow_pending() },
             Err(event) => StreamNext::Event(event),
         }
     }
 
-    fn advance(&mut self, timeout: Duration) -> Result<(usize, crate::reader::PendingFrame), StreamEvent> {
+    /// Waits for a track with a frame pending.
+    fn advance(&mut self, timeout: Duration) -> Result<usize, StreamEvent> {
         let mut deadline = None;
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -415,19 +522,16 @@ impl StreamReader {
             let is_left = self.bell.state() == State::Superseded;
             let stream_head = if is_left { u64::MAX } else { self.bell.stream_head() };
             let generation = self.bell.tracks_generation();
-            if generation != self.generation || std::mem::take(&mut self.rescan) {
+            let changed = generation != self.generation;
+            if std::mem::take(&mut self.rescan) || changed {
                 self.generation = generation;
                 // A ring that is new to us holds nothing that we have passed over: all of it is wanted.
-                let _ = self.scan(Start::Oldest);
+                let _ = self.scan(Start::Oldest, changed);
                 continue;
             }
             if let Some(track) = self.oldest_below(stream_head)? {
-                let copied = self.tracks[track].ring.copy_pending();
-                return match copied {
-                    Ok(Ok(copied)) => Ok((track, copied)),
-                    Ok(Err(look)) => Err(event_of(track, &look)),
-                    Err(error) => Err(self.failed(track, error)),
-                };
+                self.ended_told = false;
+                return Ok(track);
             }
             if !self.rescan {
                 self.idle(seen, &mut deadline, timeout)?;
@@ -439,7 +543,7 @@ impl StreamReader {
     fn oldest_below(&mut self, stream_head: u64) -> Result<Option<usize>, StreamEvent> {
         let mut oldest: Option<(u64, usize)> = None;
         for i in 0..self.tracks.len() {
-            if self.tracks[i].standing != Standing::Read {
+            if !self.tracks[i].is_read() {
                 continue;
             }
             match self.tracks[i].ring.look() {
@@ -450,8 +554,8 @@ impl StreamReader {
                 }
                 Ok(Look::Empty) => {
                     let track = &mut self.tracks[i];
-                    let state = track.ring.state();
-                    if !matches!(state, State::Ended | State::Superseded) || !drained(&track.ring) {
+                    let state = track.state();
+                    if !matches!(state, State::Ended | State::Superseded) || !track.is_drained() {
                         continue;
                     }
                     if let Some(count) = track.ring.take_skipped() {
@@ -459,9 +563,11 @@ impl StreamReader {
                     }
                     if state == State::Ended {
                         track.standing = Standing::Ended;
+                        // One that was cleared away is held no longer.
+                        self.rescan |= track.over.is_some();
                         return Err(StreamEvent::TrackEnded { track: i });
                     }
-                    track.standing = Standing::Done;
+                    track.standing = Standing::Replaced;
                     self.rescan = true;
                 }
                 Ok(look) => return Err(event_of(i, &look)),
@@ -474,7 +580,7 @@ impl StreamReader {
 
     fn failed(&mut self, track: usize, error: ReadError) -> StreamEvent {
         if matches!(error, ReadError::Head { .. }) {
-            self.tracks[track].standing = Standing::Done;
+            self.tracks[track].standing = Standing::Failed;
         }
         StreamEvent::TrackFailed { track, error }
     }
@@ -486,10 +592,17 @@ impl StreamReader {
         deadline: &mut Option<Option<Instant>>,
         timeout: Duration,
     ) -> Result<(), StreamEvent> {
-        match self.bell.state() {
+        let state = self.bell.state();
+        self.ended_told &= state == State::Ended;
+        match state {
             // The last frame or ring may have come between the looks.
             State::Ended | State::Superseded if self.bell.futex() != seen => return Ok(()),
-            State::Ended => return Err(StreamEvent::Ended),
+            State::Ended if !self.ended_told => {
+                self.ended_told = true;
+                return Err(StreamEvent::Ended);
+            }
+            // A source that returns late has another bell.
+            State::Ended => {}
             State::Superseded if self.open_again() => return Ok(()),
             // What took its place is not there any more, or not yet.
             State::Superseded => {}
@@ -501,13 +614,14 @@ impl StreamReader {
             State::Live => self.stalled_told = false,
         }
         let now = Instant::now();
-        if self.life.has_died(self.bell.heartbeat_count().wrapping_add(self.bell.stream_head())) {
+        let has_died = self.life.has_died(self.bell.heartbeat_count().wrapping_add(self.bell.stream_head()));
+        if has_died && state != State::Ended {
             return Err(StreamEvent::WriterDead);
         }
         if now.duration_since(self.scanned) >= RESCAN {
             // A writer that could not take the old bell up makes a new one, and nobody is left to say so.
             if !self.open_again() {
-                let _ = self.scan(Start::Oldest);
+                let _ = self.scan(Start::Oldest, false);
             }
             if !self.events.is_empty() {
                 return Ok(());
@@ -521,11 +635,6 @@ impl StreamReader {
         self.bell.wait(seen, left);
         Ok(())
     }
-}
-
-/// Looked at after a final state was seen: nothing is left in the ring.
-fn drained(ring: &Reader) -> bool {
-    ring.head_seq() == ring.position()
 }
 
 fn event_of(track: usize, look: &Look) -> StreamEvent {

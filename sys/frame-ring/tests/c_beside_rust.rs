@@ -13,8 +13,8 @@ use common::other_process::{OtherProcess, fnv};
 use common::{directory, payload, spec};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
-use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor};
-use headworks_frame_ring::layout::{SLOT_OFFSET, SLOT_SIZE, State, TrackKind};
+use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
+use headworks_frame_ring::layout::{LAST_KEY_SEQ, NONE, SLOT_OFFSET, SLOT_SIZE, State, TrackKind};
 use headworks_frame_ring::reader::{ReadError, Start};
 use headworks_frame_ring::stream_reader::{StreamEvent, StreamNext, StreamReader};
 use headworks_frame_ring::writer::Writer;
@@ -33,15 +33,23 @@ struct Source {
     tracks: Vec<(String, TrackKind, Writer)>,
     random: u64,
     frames: u64,
+    /// Recovery points come in the place of keys.
+    refreshes: bool,
 }
 
 impl Source {
     fn new(seed: u64) -> Self {
+        let mut source = Self::of_video(seed);
+        source.add_track("audio0", TrackKind::Audio);
+        source
+    }
+
+    fn of_video(seed: u64) -> Self {
         let directory = directory();
         let bell = Some(BellWriter::create(directory.path()).unwrap());
-        let mut source = Self { directory, bell, tracks: Vec::new(), random: seed.wrapping_mul(2) | 1, frames: 0 };
+        let random = seed.wrapping_mul(2) | 1;
+        let mut source = Self { directory, bell, tracks: Vec::new(), random, frames: 0, refreshes: false };
         source.add_track("video0", TrackKind::Video);
-        source.add_track("audio0", TrackKind::Audio);
         source
     }
 
@@ -87,10 +95,31 @@ impl Source {
             writer.append_side_data(&payload(self.frames, 33)).unwrap();
         }
         let discontinuity = if jumps { Discontinuity::TimeBaseJump } else { Discontinuity::None };
-        writer.commit(
-            &FrameDescriptor { key, damaged, discontinuity, ..Default::default() },
-            self.bell.as_mut().unwrap(),
-        );
+        let frame = FrameDescriptor { damaged, discontinuity, ..access(key, self.refreshes) };
+        writer.commit(&frame, self.bell.as_mut().unwrap());
+    }
+
+    /// A ring goes without a word, as that of a writer that was killed.
+    fn clear(&mut self, track: usize) -> (String, TrackKind) {
+        let (name, kind, writer) = self.tracks.remove(track);
+        drop(writer);
+        fs::remove_dir_all(self.directory.path().join(&name)).unwrap();
+        (name, kind)
+    }
+
+    /// Frames of one byte on the first track.
+    fn write(&mut self, frames: impl IntoIterator<Item = FrameDescriptor>) {
+        for frame in frames {
+            self.tracks[0].2.append(b"x").unwrap();
+            self.tracks[0].2.commit(&frame, self.bell.as_mut().unwrap());
+        }
+    }
+
+    /// The writer was killed before it told of its newest key: what it had told of stands there.
+    fn untell_key(&self, track: usize, key: u64) {
+        let ctl = self.directory.path().join(&self.tracks[track].0).join("ctl");
+        let ctl = fs::OpenOptions::new().write(true).open(ctl).unwrap();
+        ctl.write_all_at(&key.to_le_bytes(), LAST_KEY_SEQ as u64).unwrap();
     }
 
     /// The newest slot of a ring speaks of bytes that are not its own, or of another frame.
@@ -121,7 +150,7 @@ impl Source {
 
     fn happen(&mut self) {
         let track = self.any_track();
-        match self.draw(24) {
+        match self.draw(28) {
             0 => self.break_newest_slot(track),
             1 => self.bell().set_state(State::Stalled),
             2 => self.bell().set_state(State::Live),
@@ -143,6 +172,16 @@ impl Source {
                 let name = format!("data{}", self.tracks.len());
                 self.add_track(&name, TrackKind::Data);
             }
+            8 => self.refreshes = !self.refreshes,
+            9 => self.untell_key(track, NONE),
+            10 if self.tracks.len() > 1 => {
+                self.clear(track);
+                self.bell().tracks_changed();
+            }
+            11 => {
+                let (name, kind) = self.clear(track);
+                self.add_track(&name, kind);
+            }
             _ => {
                 for _ in 0..=self.draw(8) {
                     let track = self.any_track();
@@ -150,6 +189,19 @@ impl Source {
                 }
             }
         }
+    }
+}
+
+/// A frame that decoding can start at, or another.
+fn access(is_start: bool, by_recovery_point: bool) -> FrameDescriptor {
+    match (is_start, by_recovery_point) {
+        (false, _) => FrameDescriptor::default(),
+        (true, false) => FrameDescriptor { key: true, random_access: RandomAccess::Idr, ..Default::default() },
+        (true, true) => FrameDescriptor {
+            random_access: RandomAccess::RecoveryPoint,
+            recovery_count: 25,
+            ..FrameDescriptor::default()
+        },
     }
 }
 
@@ -238,39 +290,58 @@ fn moment(mut line: impl FnMut() -> String) -> Vec<String> {
     }
 }
 
-/// A moment of each; they must be the same.
-fn step(source: &mut Source, rust: &mut Printer, c: &mut OtherProcess, lines: &mut Vec<String>) {
-    // Nobody's clock may have a part in what is said.
-    source.bell().heartbeat(1);
-    let said = moment(|| rust.line());
-    let beside = moment(|| {
-        c.say("\n");
-        c.line()
-    });
-    assert_eq!(said, beside, "after:\n{}", lines.join("\n"));
-    lines.extend(said);
+/// Both readers of a stream.
+struct Readers {
+    rust: Printer,
+    c: OtherProcess,
+    said: Vec<String>,
+}
+
+impl Readers {
+    fn open(source: &Source, program: &Path, (start, word): (Start, &str)) -> Self {
+        let path = source.directory.path();
+        let mut reader = StreamReader::open(path, start, None).unwrap();
+        reader.verify_checksums(true);
+        let words = ["stream".as_ref(), path.as_os_str(), word.as_ref(), "verify".as_ref(), "step".as_ref()];
+        let mut c = OtherProcess::start(Command::new(program).args(words).arg("timeout=0"));
+        assert_eq!(c.line(), "ready");
+        let rust = Printer { reader, configurations: Vec::new(), added: BTreeSet::new() };
+        Self { rust, c, said: Vec::new() }
+    }
+
+    /// A moment of each; they must be the same.
+    fn step(&mut self, source: &mut Source) {
+        // Nobody's clock may have a part in what is said.
+        source.bell().heartbeat(1);
+        let said = moment(|| self.rust.line());
+        let beside = moment(|| {
+            self.c.say("\n");
+            self.c.line()
+        });
+        assert_eq!(said, beside, "after:\n{}", self.said.join("\n"));
+        self.said.extend(said);
+    }
+
+    /// All that there is to be said now.
+    fn drain(&mut self, source: &mut Source) -> Vec<String> {
+        let before = self.said.len();
+        while self.said[before..].last().is_none_or(|line| line != "stream nothing came in time") {
+            self.step(source);
+        }
+        self.said[before..self.said.len() - 1].to_vec()
+    }
 }
 
 fn read_beside(program: &Path, seed: u64, start: (Start, &str)) -> Vec<String> {
     let mut source = Source::new(seed);
-    let mut lines = Vec::new();
     for _ in 0..source.draw(12) {
         source.happen();
     }
-    let path = source.directory.path().to_owned();
-    let mut rust = Printer {
-        reader: StreamReader::open(&path, start.0, None).unwrap(),
-        configurations: Vec::new(),
-        added: BTreeSet::new(),
-    };
-    rust.reader.verify_checksums(true);
-    let words = ["stream".as_ref(), path.as_os_str(), start.1.as_ref(), "verify".as_ref(), "step".as_ref()];
-    let mut c = OtherProcess::start(Command::new(program).args(words).arg("timeout=0"));
-    assert_eq!(c.line(), "ready");
+    let mut readers = Readers::open(&source, program, start);
     for _ in 0..60 {
         source.happen();
         for _ in 0..=source.draw(9) {
-            step(&mut source, &mut rust, &mut c, &mut lines);
+            readers.step(&mut source);
         }
     }
     for (.., writer) in &mut source.tracks {
@@ -278,10 +349,10 @@ fn read_beside(program: &Path, seed: u64, start: (Start, &str)) -> Vec<String> {
     }
     source.bell().tracks_changed();
     source.bell().set_state(State::Ended);
-    while lines.last().is_none_or(|line| line != "stream ended") {
-        step(&mut source, &mut rust, &mut c, &mut lines);
+    while readers.said.last().is_none_or(|line| line != "stream ended") {
+        readers.step(&mut source);
     }
-    lines
+    readers.said
 }
 
 #[test]
@@ -317,4 +388,79 @@ fn whatever_happens_to_a_stream_both_readers_say_the_same() {
         assert!(all.iter().any(|line| line.contains(words)), "{words}");
     }
     println!("{} lines", all.len());
+}
+
+const KEY: (Start, &str) = (Start::Key, "key");
+const OLDEST_KEY: (Start, &str) = (Start::OldestKey, "oldest-key");
+const LIVE: (Start, &str) = (Start::Live, "live");
+
+/// What is said in short: the numbers of frames, and events without the words between.
+fn brief(said: &[String]) -> Vec<String> {
+    let short = |line: &String| match line.strip_prefix("video0 frame ") {
+        Some(frame) => frame.split(' ').next().unwrap().to_owned(),
+        None => line
+            .replace("video0 frames passed over on the way to a random access point", "passed over")
+            .replace("video0 overtaken by the writer", "lapped")
+            .replace("video0 a new track", "added"),
+    };
+    said.iter().map(short).collect()
+}
+
+/// The writer stores the head first and then which frame is the newest key. It may be killed, or looked at, between the two.
+#[test]
+fn no_reader_passes_over_a_key_that_its_writer_has_not_told_of() {
+    for program in READERS.iter() {
+        let mut source = Source::of_video(1);
+        let mut waits = Readers::open(&source, program, KEY);
+        let mut sleeps = Readers::open(&source, program, LIVE);
+        assert_eq!(brief(&sleeps.drain(&mut source)), ["added"]);
+        source.write((0..5).map(|_| access(false, false)));
+        assert_eq!(brief(&waits.drain(&mut source)), ["added"]);
+        source.write([access(false, false), access(true, false)]);
+        source.untell_key(0, NONE);
+        assert_eq!(brief(&waits.drain(&mut source)), ["passed over: 6, on to 6", "6"]);
+        // Nor does who begins, or was overtaken.
+        source.write((7..27).map(|seq| access(seq == 22, false)));
+        source.untell_key(0, 6);
+        let rest = ["22", "23", "24", "25", "26"];
+        assert_eq!(brief(&sleeps.drain(&mut source)), [&["lapped: 22, on to 22"], &rest[..]].concat());
+        let mut begins = Readers::open(&source, program, KEY);
+        assert_eq!(brief(&begins.drain(&mut source)), [&["added"], &rest[..]].concat());
+    }
+}
+
+#[test]
+fn a_stream_with_gradual_refresh_is_begun_and_gone_on_with_at_recovery_points() {
+    for program in READERS.iter() {
+        let mut source = Source::of_video(1);
+        let mut sleeps = Readers::open(&source, program, LIVE);
+        assert_eq!(brief(&sleeps.drain(&mut source)), ["added"]);
+        source.write([access(true, false)]);
+        source.write((1..38).map(|seq| access(seq % 5 == 0, true)));
+        for (start, first) in [(KEY, "35"), (OLDEST_KEY, "25")] {
+            let said = brief(&Readers::open(&source, program, start).drain(&mut source));
+            assert_eq!(said[..2], ["added", first]);
+        }
+        assert_eq!(brief(&sleeps.drain(&mut source)), ["lapped: 35, on to 35", "35", "36", "37"]);
+    }
+}
+
+#[test]
+fn a_key_is_preferred_to_recovery_points_as_long_as_the_ring_holds_one() {
+    for program in READERS.iter() {
+        let mut source = Source::of_video(1);
+        let mut sleeps = Readers::open(&source, program, LIVE);
+        assert_eq!(brief(&sleeps.drain(&mut source)), ["added"]);
+        source.write((0..40).map(|seq| access(seq % 5 == 0 || seq == 26, seq != 26)));
+        for start in [KEY, OLDEST_KEY] {
+            let said = brief(&Readers::open(&source, program, start).drain(&mut source));
+            assert_eq!(said[..2], ["added", "26"]);
+        }
+        // That key will soon be overwritten, so that the next is waited for; and when there is none any more, for less.
+        assert_eq!(brief(&sleeps.drain(&mut source)), ["lapped: 40, on to 40"]);
+        source.write([access(true, true)]);
+        assert_eq!(brief(&sleeps.drain(&mut source)), [""; 0]);
+        source.write([access(false, true), access(true, true), access(false, true)]);
+        assert_eq!(brief(&sleeps.drain(&mut source)), ["passed over: 2, on to 42", "42", "43"]);
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use common::broker::serve;
 use common::c_compiler::{READERS, SANITIZERS, WARNINGS, compile, is_there, source};
 use common::other_process::{OtherProcess, fnv};
 use common::{directory, golden_ring, length, payload, spec, take_up, write, write_across_a_restart};
@@ -307,12 +308,15 @@ fn a_superseded_stream_is_gone_on_with_under_its_name() {
     drop(sound);
     builder::publish(&temporary, &stream).unwrap();
     let said = reader.end();
-    // That the sound has ended is told when the reader next looks at which tracks there are: before or between the frames.
-    let lines: Vec<&str> = said.lines().skip(3).filter(|line| *line != "audio0 a track has ended").collect();
+    let lines: Vec<&str> = said.lines().skip(3).collect();
     assert!(lines[0].starts_with(&frame_line("video0", 0, b"old")), "{said}");
-    assert_eq!(lines[1], "video0 replaced by another, which has been opened", "{said}");
+    assert_eq!(
+        lines[1..3],
+        ["audio0 a track has ended", "video0 replaced by another, which has been opened"],
+        "{said}"
+    );
     for n in 0..4 {
-        assert!(lines[2 + n].starts_with(&frame_line("video0", n as u64, &payload(n as u64, 100))), "{said}");
+        assert!(lines[3 + n].starts_with(&frame_line("video0", n as u64, &payload(n as u64, 100))), "{said}");
     }
 }
 
@@ -485,6 +489,79 @@ fn changed_configurations_and_damage_are_said_with_the_frame() {
     assert_eq!(said.matches("damaged 1").count(), 1);
 }
 
+/// Nobody has had the frame that changed it.
+#[test]
+fn a_changed_configuration_is_said_again_after_a_frame_that_was_damaged_or_overtaken() {
+    use std::os::unix::fs::FileExt;
+    for program in READERS.iter() {
+        let dir = directory();
+        let ring = dir.path().join("v");
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        let mut writer = builder::create(&ring, &spec()).unwrap();
+        for (seq, configuration) in [b"one", b"two", b"two"].into_iter().enumerate() {
+            writer.set_configuration(configuration).unwrap();
+            write(&mut writer, &mut bell, &payload(seq as u64, 1000), true);
+        }
+        let data = fs::OpenOptions::new().write(true).open(ring.join("data")).unwrap();
+        data.write_all_at(&[!payload(1, 1000)[500]], 1024 + 500).unwrap();
+        let said = read(program, &["ring", ring.to_str().unwrap(), "oldest", "verify", "timeout=0"]);
+        let lines: Vec<&str> = said.lines().skip(1).collect();
+        assert!(lines[0].ends_with("changed 1") && lines[2].ends_with("changed 1"), "{said}");
+        assert_eq!(lines[1], "ring the checksum of a frame does not match: 1, on to 2");
+
+        let words = ["ring", ring.to_str().unwrap(), "oldest", "borrow", "hold", "stop-after=8"];
+        let mut reader = start(program, &words);
+        reader.say("\n");
+        reader.hear("changed 1\nring held 1\n");
+        for seq in 3..9 {
+            write(&mut writer, &mut bell, &payload(seq, 60_000), seq == 8);
+        }
+        reader.say("\n\n");
+        let said = reader.end();
+        assert!(said.contains("ring torn 1\n") && said.ends_with("damaged 0 changed 1\n"), "{said}");
+        // Once it has been had, it is not said again.
+        let said = read(program, &["ring", ring.to_str().unwrap(), "sequence=7", "borrow", "timeout=0"]);
+        let changed: Vec<_> =
+            said.lines().filter(|l| l.contains(" frame ")).map(|l| l.ends_with("changed 1")).collect();
+        assert_eq!(changed, [true, false], "{said}");
+    }
+}
+
+/// Whoever asks on after the end finds the source when it returns: to its rings, or much later in others.
+#[test]
+fn an_end_is_said_once_and_a_source_that_returns_is_found() {
+    let root = directory();
+    let stream = root.path().join("cam1");
+    let make = || {
+        fs::create_dir(&stream).unwrap();
+        let bell = BellWriter::create(&stream).unwrap();
+        (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
+    };
+    let (mut bell, mut writer) = make();
+    let mut reader = start(reader(), &["stream", stream.to_str().unwrap(), "oldest", "on", "stop-after=2"]);
+    assert_eq!(reader.line(), "ready");
+    for seq in 0..2 {
+        writer.set_state(State::Live);
+        bell.set_state(State::Live);
+        bell.tracks_changed();
+        write(&mut writer, &mut bell, &payload(seq, 100), true);
+        writer.set_state(State::Ended);
+        bell.set_state(State::Ended);
+        bell.wake_target().wake();
+        assert_eq!(reader.line(), "video0 a new track");
+        assert!(reader.line().starts_with(&frame_line("video0", seq, &payload(seq, 100))));
+        assert_eq!([reader.line(), reader.line()], ["video0 a track has ended", "stream ended"]);
+    }
+    fs::remove_dir_all(&stream).unwrap();
+    let (mut bell, mut writer) = make();
+    for seq in 0..3 {
+        write(&mut writer, &mut bell, &payload(seq, 100), true);
+    }
+    assert_eq!(reader.line(), "video0 replaced by another, which has been opened");
+    assert!(reader.line().starts_with(&frame_line("video0", 0, &payload(0, 100))));
+    assert_eq!(reader.end().matches("stream ended").count(), 2);
+}
+
 #[test]
 fn names_and_descriptions_are_those_of_rust() {
     let root = directory();
@@ -507,7 +584,6 @@ fn names_and_descriptions_are_those_of_rust() {
     let said = read(reader(), &["streams", root.path().to_str().unwrap()]);
     assert_eq!(said, names.join("\n") + "\n");
 
-    let dir = directory();
     let descriptor = StreamDescriptor {
         name: "cam1/über".into(),
         generation: 3,
@@ -537,7 +613,6 @@ fn names_and_descriptions_are_those_of_rust() {
             },
         ],
     };
-    descriptor.write(dir.path()).unwrap();
     let expected = "\
 cam1/über 3 1700000000000000000
 programme 1 256 [One] []
@@ -545,8 +620,15 @@ programme 1 256 [One] []
 track video0 1 1 [avc1] 256 90000 [] 255 1920x1080 30000/1001 0 0 0
 track audio0 0 0 [] 0 0 [deu] -1 0x0 0/0 48000 2 1
 ";
+    let stream = root.path().join("cam1");
+    descriptor.write(&stream).unwrap();
+    let socket = serve(root.path());
+    let socket = socket.to_str().unwrap();
     for program in READERS.iter() {
-        assert_eq!(read(program, &["describe", dir.path().to_str().unwrap()]), expected);
+        assert_eq!(read(program, &["describe", stream.to_str().unwrap()]), expected);
+        assert_eq!(read(program, &["describe", socket, "cam1"]), expected);
+        let refused = "error describe: the operating system said no\n";
+        assert_eq!(read(program, &["describe", socket, "~x_y-z"]), refused);
     }
 }
 

@@ -387,3 +387,58 @@ fn every_frame_below_stream_head_is_visible() {
     explore_order(true);
     assert!(finds_a_fault(|| explore_order(false)), "the head before the bell");
 }
+
+/// Frame 1 of two is a key, of which the writer tells after the head, or dies before. A reader that waits for a key looks before, while
+/// and after: none of its looks passes over the key.
+fn explore_key(looks_at_the_slots: bool, writer_tells: bool) {
+    const KEY: u64 = 1;
+    loom::model(move || {
+        // lock and whether it is a key
+        let slots: Vec<_> = (0..2).map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect();
+        let words = Arc::new((AtomicU64::new(0), AtomicU64::new(BUSY), slots));
+        let writing = {
+            let words = Arc::clone(&words);
+            loom::thread::spawn(move || {
+                let (head, last_key, slots) = &*words;
+                for (seq, (lock, is_key)) in slots.iter().enumerate() {
+                    let seq = seq as u64;
+                    is_key.store(u64::from(seq == KEY), Relaxed);
+                    lock.store(seq + 1, Release);
+                    head.store(seq + 1, Release);
+                    if seq == KEY && writer_tells {
+                        last_key.store(seq, Release);
+                    }
+                }
+            })
+        };
+        let (head, last_key, slots) = &*words;
+        let is_key = |seq: &u64| {
+            let (lock, is_key) = &slots[*seq as usize];
+            load_acquire(lock) == seq + 1 && is_key.load(Relaxed) == 1
+        };
+        let (mut next, mut found) = (0, None);
+        let mut look = || {
+            let passed = next..load_acquire(head);
+            found = found.or_else(|| {
+                if looks_at_the_slots {
+                    passed.clone().rev().find(is_key)
+                } else {
+                    Some(load_acquire(last_key)).filter(|key| passed.contains(key))
+                }
+            });
+            next = passed.end;
+        };
+        look();
+        look();
+        writing.join().unwrap();
+        look();
+        assert_eq!(found, Some(KEY), "the key was passed over");
+    });
+}
+
+#[test]
+fn no_key_is_passed_over() {
+    explore_key(true, true);
+    explore_key(true, false);
+    assert!(finds_a_fault(|| explore_key(false, true)), "the looks at the slots");
+}

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::broker::serve;
 use common::other_process::OtherProcess;
 use common::{directory, payload, python, spec, write};
 use headworks_frame_ring::bell::BellWriter;
@@ -73,6 +74,7 @@ fn write_finished(root: &Path) {
 fn the_tests_of_the_package_pass() {
     let root = directory();
     write_finished(root.path());
+    serve(root.path());
     // `live`: 200 frames a second as long as the tests run; `waits`: nothing at all.
     let (mut bell, mut tracks) = create(root.path(), "live", &[("video0", TrackKind::Video)]);
     let _waits = create(root.path(), "waits", &[("video0", TrackKind::Video)]);

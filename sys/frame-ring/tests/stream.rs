@@ -226,7 +226,7 @@ fn a_replaced_stream_says_so_and_a_replaced_track_is_opened_again() {
     let (mut bell, mut ring) = build();
     write(&mut ring, &mut bell, b"another stream", true);
     assert_eq!(reader.next(Duration::from_secs(9)), StreamNext::Event(StreamEvent::Superseded));
-    assert_eq!(drain(&mut reader), ["TrackAdded { track: 3 }", "3: another stream"]);
+    assert_eq!(drain(&mut reader), ["TrackAdded { track: 3 }", "TrackEnded { track: 1 }", "3: another stream"]);
     write(&mut ring, &mut bell, b"goes on", true);
     assert_eq!(drain(&mut reader), ["3: goes on"]);
     assert_eq!(reader.bell().stream_head(), 2);

@@ -121,7 +121,11 @@ impl Reading<'_> {
     fn read(&mut self) -> Stop {
         let mut start = self.settings.start.into();
         loop {
-            if let Err(stop) = self.open(start).and_then(|opened| self.follow(opened)) {
+            let followed = self.open(start).and_then(|opened| {
+                self.end_absent(&opened.reader)?;
+                self.follow(opened)
+            });
+            if let Err(stop) = followed {
                 return stop;
             }
             start = match self.settings.start.into() {
@@ -132,6 +136,18 @@ impl Reading<'_> {
                 output.discontinuous = true;
             }
         }
+    }
+
+    /// Ends the pads of tracks that went while nobody read.
+    fn end_absent(&mut self, reader: &StreamReader) -> Result<(), Stop> {
+        let is_there = |name: &str| (0..).map_while(|track| reader.track(track)).any(|track| track.name() == name);
+        for output in self.outputs.iter_mut().filter(|output| !is_there(&output.name)) {
+            if !self.settings.track.is_empty() {
+                return Err(Stop::End);
+            }
+            output.end();
+        }
+        Ok(())
     }
 
     /// Why there is nothing to read.
@@ -243,25 +259,44 @@ impl Reading<'_> {
     /// Reads until the pipeline was paused; what came meanwhile is left out.
     fn follow(&mut self, mut opened: Opened) -> Result<(), Stop> {
         loop {
-            let next = opened.reader.next(POLL);
+            let next = match opened.reader.next_borrowed(POLL) {
+                StreamNext::Frame { track, frame } => {
+                    let payload = frame.to_vec();
+                    Ok((track, *frame.descriptor(), frame.is_intact().then_some(payload)))
+                }
+                StreamNext::Event(event) => Err(event),
+            };
             if self.paused()? {
                 return Ok(());
             }
-            let (track, frame, payload) = match next {
-                StreamNext::Frame { track, frame } => (track, frame.descriptor, frame.payload.to_vec()),
-                StreamNext::Event(event) => {
-                    self.take_event(&mut opened, event)?;
-                    continue;
+            match next {
+                Ok((track, frame, Some(payload))) => self.take_frame(&mut opened, track, &frame, payload)?,
+                // Of this frame alone; what else is lost is told next.
+                Ok((track, frame, None)) => {
+                    let (lost, resume_at) = (1, frame.seq + 1);
+                    self.take_event(&mut opened, StreamEvent::Lapped { track, lost, resume_at })?;
                 }
-            };
-            self.last_frame = Instant::now();
-            self.announce(&mut opened);
-            let place = self.place_of(&mut opened, track, &frame, &payload);
-            self.describe(&mut opened);
-            if let Some(place) = place {
-                self.push(place, &frame, payload)?;
+                Err(event) => self.take_event(&mut opened, event)?,
             }
         }
+    }
+
+    fn take_frame(
+        &mut self,
+        opened: &mut Opened,
+        track: usize,
+        frame: &FrameDescriptor,
+        payload: Vec<u8>,
+    ) -> Result<(), Stop> {
+        self.announce(opened);
+        let place = self.place_of(opened, track, frame, &payload);
+        self.describe(opened);
+        if let Some(place) = place {
+            self.push(place, frame, payload)?;
+        }
+        // As long as it was held up there was no lack of frames.
+        self.last_frame = Instant::now();
+        Ok(())
     }
 
     fn take_event(&mut self, opened: &mut Opened, event: StreamEvent) -> Result<(), Stop> {
@@ -299,9 +334,12 @@ impl Reading<'_> {
                     self.outputs[place].end();
                 }
             }
-            StreamEvent::Stalled => self.tell(opened, "stalled", None, 0),
+            StreamEvent::Stalled => {
+                self.tell(opened, "stalled", None, 0);
+                return self.check_timeout();
+            }
             StreamEvent::WriterDead => self.tell(opened, "writer-dead", None, 0),
-            StreamEvent::Timeout => {}
+            StreamEvent::Timeout => return self.check_timeout(),
             StreamEvent::Superseded => {
                 opened.described = None;
                 for output in &mut self.outputs {
@@ -310,7 +348,7 @@ impl Reading<'_> {
             }
             StreamEvent::Ended => return Err(Stop::End),
         }
-        self.check_timeout()
+        Ok(())
     }
 
     /// Says on the bus what happened to the stream or to a track, whose next frame is then a discontinuity.

@@ -1,88 +1,24 @@
 //! The element in a pipeline, reading rings that the Rust writer writes.
 #![allow(missing_docs)]
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+#[path = "../../tests/common/broker.rs"]
+mod broker;
+mod common;
+
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use broker::serve;
+use common::{LONG, Rings, at, element, key, spec};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use headworks_frame_ring::bell::BellWriter;
-use headworks_frame_ring::broker;
-use headworks_frame_ring::builder::{self, RingSpec};
-use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor};
+use headworks_frame_ring::builder;
+use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
 use headworks_frame_ring::layout::{State, TrackKind};
 use headworks_frame_ring::stream_descriptor::{StreamDescriptor, Track};
-use headworks_frame_ring::writer::Writer;
-
-const MS: i64 = 1_000_000;
-/// The longest that anything here may take on a busy machine.
-const LONG: Duration = Duration::from_secs(20);
-
-fn spec(kind: TrackKind, codec: &[u8; 4]) -> RingSpec {
-    RingSpec {
-        kind,
-        codec: *codec,
-        clock_rate: 90_000,
-        data_capacity: 1 << 16,
-        slot_count: 16,
-        frame_size_max: 4_096,
-        numa_node: None,
-        crc: false,
-    }
-}
-
-/// A root with the stream `cam1`.
-struct Rings {
-    root: tempfile::TempDir,
-    bell: BellWriter,
-}
-
-impl Rings {
-    fn new() -> Self {
-        let root = tempfile::tempdir_in("/dev/shm").unwrap();
-        std::fs::create_dir(root.path().join("cam1")).unwrap();
-        let bell = BellWriter::create(&root.path().join("cam1")).unwrap();
-        Self { root, bell }
-    }
-
-    fn track(&mut self, name: &str, kind: TrackKind, codec: &[u8; 4]) -> Writer {
-        let (temporary, target) = (self.root.path().join("cam1/.tmp-1"), self.root.path().join("cam1").join(name));
-        let writer = builder::create(&temporary, &spec(kind, codec)).unwrap();
-        builder::publish(&temporary, &target).unwrap();
-        self.bell.tracks_changed();
-        writer
-    }
-
-    fn video(&mut self) -> Writer {
-        self.track("video0", TrackKind::Video, b"h264")
-    }
-
-    fn write(&mut self, writer: &mut Writer, payload: &str, frame: FrameDescriptor) {
-        writer.append(payload.as_bytes()).unwrap();
-        writer.commit(&frame, &mut self.bell);
-    }
-
-    fn end(&mut self, writers: &mut [&mut Writer]) {
-        for writer in writers {
-            writer.set_state(State::Ended);
-        }
-        self.bell.set_state(State::Ended);
-    }
-}
-
-/// Shown at `ms` of the timeline; decoded 40 ms before.
-fn at(ms: i64) -> FrameDescriptor {
-    let pts = 90 * (ms + 5_000);
-    FrameDescriptor { pts: Some(pts), dts: Some(pts - 3_600), timeline_ns: ms * MS, ..Default::default() }
-}
-
-fn key(ms: i64) -> FrameDescriptor {
-    FrameDescriptor { key: true, ..at(ms) }
-}
 
 /// A pipeline of `headworkssrc` and a sink for every pad, which keeps what comes.
 struct Player {
@@ -103,15 +39,7 @@ impl Player {
     }
 
     fn start_with(properties: &[(&str, &str)]) -> Self {
-        static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| {
-            gst::init().unwrap();
-            gstheadworks::plugin_register_static().unwrap();
-        });
-        let source = gst::ElementFactory::make("headworkssrc").build().unwrap();
-        for (name, value) in properties {
-            source.set_property_from_str(name, value);
-        }
+        let source = element(properties);
         let pipeline = gst::Pipeline::new();
         pipeline.add(&source).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -464,6 +392,87 @@ fn who_is_overtaken_is_told_how_many_frames_are_lost() {
     assert_eq!(player.buffers()[..4], expected);
 }
 
+/// Nobody looked for frames meanwhile.
+#[test]
+fn a_sink_that_holds_a_frame_for_longer_than_the_time_out_is_no_lack_of_frames() {
+    let mut rings = Rings::new();
+    let mut video = rings.video();
+    rings.write(&mut video, "0", key(1_000));
+    let player = Player::start(&rings, &[("timeout", "1000000000")]);
+    player.wait_for("\"0\"");
+    let held = player.hold.lock().unwrap();
+    rings.write(&mut video, "1", at(1_040));
+    while player.arrived.load(Relaxed) < 2 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(1_100));
+    for n in 2..40 {
+        rings.write(&mut video, &n.to_string(), FrameDescriptor { key: n == 36, ..at(1_000 + 40 * n) });
+    }
+    drop(held);
+    player.wait_for("\"39\"");
+    rings.end(&mut [&mut video]);
+    player.wait_for_end();
+}
+
+#[test]
+fn a_stream_with_gradual_refresh_is_begun_at_a_recovery_point() {
+    let mut rings = Rings::new();
+    let mut video = rings.video();
+    for n in 0..40 {
+        let random_access = if n % 5 == 0 { RandomAccess::RecoveryPoint } else { RandomAccess::None };
+        let frame = FrameDescriptor { key: n == 0, random_access, recovery_count: 25, ..at(1_000 + 40 * n) };
+        rings.write(&mut video, &n.to_string(), frame);
+    }
+    let player = Player::start(&rings, &[]);
+    player.wait_for("\"39\"");
+    assert_eq!(player.buffers()[0], "video_0 buffer \"35\" 2400 2360 - DISCONT|DELTA_UNIT");
+    rings.end(&mut [&mut video]);
+    player.wait_for_end();
+}
+
+/// Who joins the pads would wait for it for ever.
+#[test]
+fn the_pad_of_a_track_that_is_gone_after_a_pause_or_in_another_stream_of_the_name_ends() {
+    let mut rings = Rings::new();
+    let mut video = rings.video();
+    let mut first = rings.track("audio0", TrackKind::Audio, b"ac-3");
+    let mut second = rings.track("audio1", TrackKind::Audio, b"ac-3");
+    rings.write(&mut video, "v0", key(1_000));
+    rings.write(&mut first, "a0", key(1_000));
+    rings.write(&mut second, "b0", key(1_000));
+    let player = Player::start(&rings, &[]);
+    let only = Player::start(&rings, &[("track", "audio0")]);
+    player.wait_for("b0");
+    only.wait_for("a0");
+    for player in [&player, &only] {
+        player.pipeline.set_state(gst::State::Paused).unwrap();
+    }
+    let stream = rings.root.path().join("cam1");
+    drop(first);
+    std::fs::remove_dir_all(stream.join("audio0")).unwrap();
+    rings.bell.tracks_changed();
+    for player in [&player, &only] {
+        player.pipeline.set_state(gst::State::Playing).unwrap();
+    }
+    player.wait_for("audio_0 end");
+    only.wait_for_end();
+    rings.write(&mut video, "v1", key(1_040));
+    player.wait_for("v1");
+
+    let temporary = rings.root.path().join(".tmp-1-1");
+    std::fs::create_dir(&temporary).unwrap();
+    rings.bell = BellWriter::create(&temporary).unwrap();
+    let mut video = builder::create(&temporary.join("video0"), &spec(TrackKind::Video, b"h264")).unwrap();
+    builder::publish(&temporary, &stream).unwrap();
+    player.wait_for("audio_1 end");
+    rings.write(&mut video, "v2", key(1_080));
+    player.wait_for("v2");
+    assert!(!player.on("video_0").contains(&"end".to_owned()));
+    rings.end(&mut [&mut video]);
+    player.wait_for_end();
+}
+
 #[test]
 fn after_a_pause_it_goes_on_at_a_key_in_a_new_segment() {
     let mut rings = Rings::new();
@@ -505,31 +514,6 @@ fn an_end_that_is_asked_for_comes() {
     player.wait_for("\"0\"");
     player.pipeline.send_event(gst::event::Eos::new());
     player.wait_for_end();
-}
-
-/// A broker of the streams below `root`, of which `cam1` may be read.
-fn serve(root: &Path) -> PathBuf {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, socket_with};
-    let path = root.join(".broker");
-    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-    bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-    listen(&listener, 8).unwrap();
-    let root = root.to_owned();
-    // It ends with the process.
-    std::thread::spawn(move || {
-        while let Ok(connection) = accept(&listener) {
-            let request = loop {
-                match broker::receive_request(connection.as_fd()) {
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::thread::yield_now(),
-                    request => break request,
-                }
-            };
-            if let Ok(request) = request {
-                let _ = broker::answer(&root, &request, |stream| stream == "cam1").send(connection.as_fd());
-            }
-        }
-    });
-    path
 }
 
 #[test]

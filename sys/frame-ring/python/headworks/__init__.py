@@ -65,7 +65,7 @@ class Status(enum.IntEnum):
     WRITER_DEAD = 6
     """The writer's heartbeat stopped; said once. Another may go on with the same rings: go on asking."""
     ENDED = 7
-    """All frames have been delivered and none will come, unless the source returns."""
+    """All frames have been delivered and none will come, unless the source returns; said once: whoever asks on waits for that."""
     SUPERSEDED = 8
     """Another stream is to have this one's name, and cannot be opened yet."""
     REOPENED = 9
@@ -388,9 +388,10 @@ def streams(root: str = ROOT) -> list[str]:
     return _headworks.streams(root)
 
 
-def describe(name: str, *, root: str = ROOT) -> Description:
-    """What is known about a stream: programmes, tracks, languages, sizes."""
-    name, generation, created, programmes, tracks = _headworks.describe(_headworks.directory(root, name))
+def describe(name: str, *, root: str = ROOT, broker: str | os.PathLike[str] | None = None) -> Description:
+    """What is known about a stream: programmes, tracks, languages, sizes. `broker` as for `open`."""
+    place = name if broker is not None else _headworks.directory(root, name)
+    name, generation, created, programmes, tracks = _headworks.describe(place, broker)
     return Description(
         name,
         generation,

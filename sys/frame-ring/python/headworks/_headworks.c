@@ -492,18 +492,33 @@ static PyObject *streams(PyObject *module, PyObject *argument) {
     return list;
 }
 
-static PyObject *describe(PyObject *module, PyObject *argument) {
-    const char *path = PyUnicode_AsUTF8(argument);
+static PyObject *describe(PyObject *module, PyObject *arguments) {
+    const char *name;
     headworks_description *d;
     headworks_status status;
-    PyObject *programmes, *tracks, *one;
+    PyObject *broker, *programmes, *tracks, *one;
     size_t i;
     (void)module;
-    if (!path)
+    if (!PyArg_ParseTuple(arguments, "sO", &name, &broker))
         return NULL;
-    status = headworks_description_read(&d, path);
-    if (status != HEADWORKS_OK)
-        return fail(status, path);
+    if (broker == Py_None) {
+        status = headworks_description_read(&d, name);
+        if (status != HEADWORKS_OK)
+            return fail(status, name);
+    } else {
+        const char *place;
+        if (!PyUnicode_FSConverter(broker, &broker))
+            return NULL;
+        place = PyBytes_AS_STRING(broker);
+        Py_BEGIN_ALLOW_THREADS
+        status = headworks_description_read_through(&d, place, name);
+        Py_END_ALLOW_THREADS
+        if (status != HEADWORKS_OK)
+            fail(status, place);
+        Py_DECREF(broker);
+        if (status != HEADWORKS_OK)
+            return NULL;
+    }
     programmes = PyList_New(0);
     tracks = PyList_New(0);
     for (i = 0; programmes && i < d->programme_count; i++) {
@@ -542,7 +557,7 @@ static PyObject *status_text(PyObject *module, PyObject *argument) {
 static PyMethodDef functions[] = {
     {"directory", directory, METH_VARARGS, NULL},
     {"streams", streams, METH_O, NULL},
-    {"describe", describe, METH_O, NULL},
+    {"describe", describe, METH_VARARGS, NULL},
     {"status_text", status_text, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -12,6 +12,8 @@ import headworks
 from headworks import Discontinuity, Event, Frame, Kind, State, Status
 
 ROOT = os.environ["HEADWORKS_TEST_ROOT"]
+# Hands out "cam1" alone.
+BROKER = ROOT + "/.broker"
 HEADER = Path(__file__).parents[2] / "include" / "headworks.h"
 
 
@@ -94,6 +96,10 @@ class FinishedStream(unittest.TestCase):
         (track,) = description.tracks
         self.assertEqual((track.name, track.codec, track.language), ("audio0", "aac ", "deu"))
         self.assertEqual((track.sample_rate, track.component_tag, track.ended), (48_000, -1, False))
+        self.assertEqual(headworks.describe("cam1", broker=BROKER), description)
+        with self.assertRaises(PermissionError) as raised:
+            headworks.describe("live", broker=BROKER)
+        self.assertEqual(raised.exception.filename, BROKER)
 
     def test_what_is_not_there(self) -> None:
         with self.assertRaises(FileNotFoundError) as raised:

@@ -178,6 +178,10 @@ int main(int argc, char **argv) {
             status = borrow ? headworks_ring_borrow(ring, timeout_ms, &next) : headworks_ring_next(ring, timeout_ms, &next);
             if (status == HEADWORKS_FRAME && has(argc, argv, "all"))
                 print_all(&next.frame);
+            if (status == HEADWORKS_FRAME && has(argc, argv, "hold")) {
+                printf("ring held %" PRIu64 "\n", next.frame.seq);
+                (void)!getchar();
+            }
             if (print_next("ring", &next, stop_after) || status == HEADWORKS_TIMEOUT)
                 break;
         }
@@ -195,14 +199,17 @@ int main(int argc, char **argv) {
                 break;
             status = borrow ? headworks_stream_borrow(stream, timeout_ms, &next) : headworks_stream_next(stream, timeout_ms, &next);
             track = headworks_stream_track_name(stream, next.track);
-            if (print_next(track ? track : "stream", &next, stop_after) || (status == HEADWORKS_TIMEOUT && !step))
+            if (print_next(track ? track : "stream", &next, stop_after) && !(status == HEADWORKS_ENDED && has(argc, argv, "on")))
+                break;
+            if (status == HEADWORKS_TIMEOUT && !step)
                 break;
         }
         headworks_stream_close(stream);
     } else if (strcmp(argv[1], "describe") == 0) {
         headworks_description *d;
         size_t i;
-        status = headworks_description_read(&d, argv[2]);
+        /* A directory, or a broker and a name. */
+        status = argc == 4 ? headworks_description_read_through(&d, argv[2], argv[3]) : headworks_description_read(&d, argv[2]);
         if (status != HEADWORKS_OK)
             fail("describe", status);
         printf("%s %" PRIu32 " %" PRId64 "\n", d->name, d->generation, d->created_utc_ns);

@@ -9,6 +9,7 @@ use headworks_frame_ring::descriptor::FrameDescriptor;
 use headworks_frame_ring::layout::{self, TrackKind};
 use headworks_frame_ring::writer::Writer;
 
+pub mod broker;
 pub mod c_compiler;
 pub mod other_process;
 pub mod python;
