@@ -610,6 +610,8 @@ impl RingDirectory {
         let directory = self.stream_directory(stream);
         let directory = track.as_ref().map_or(directory.clone(), |track| directory.join(track));
         let track = track.as_deref().unwrap_or_default();
+        // A ring that no source came back for was never ended by a writer, and its readers wait.
+        builder::end(&directory);
         match placement::remove(&directory) {
             Ok(()) => tracing::info!(stream, track, "cleared away"),
             // With the whole stream, by now.

@@ -95,6 +95,36 @@ fn rings_of_an_earlier_run_count_and_go_when_their_memory_is_needed() {
 }
 
 #[test]
+fn the_readers_of_a_ring_that_no_source_came_back_for_are_told_that_it_has_ended() {
+    use headworks_frame_ring::layout::State;
+    use headworks_frame_ring::reader::{Reader, Start};
+
+    let root = root();
+    let earlier = directory(root.path(), 2);
+    let audio = TrackDescription { codec: Codec::Mp2, ..video() };
+    let stream = earlier.open_stream("cam1", 0).unwrap();
+    for (track, description) in [("audio0", &audio), ("audio1", &audio), ("video0", &video())] {
+        earlier.open_track("cam1", track, description, None).unwrap();
+    }
+    drop((stream, earlier));
+    let states = |readers: &[Reader]| readers.iter().map(Reader::state).collect::<Vec<_>>();
+    let readers = ["audio0", "audio1", "video0"]
+        .map(|track| Reader::open(&root.path().join("cam1").join(track), Start::Live).unwrap());
+    let mut directory = directory(root.path(), 2);
+    directory.options.retention = Duration::ZERO;
+    let stream = directory.open_stream("cam1", 0).unwrap();
+    let _written = directory.open_track("cam1", "audio0", &audio, None).unwrap();
+    directory.tick();
+    assert_eq!(states(&readers), [State::Live, State::Ended, State::Ended]);
+    assert_eq!(names::list_tracks(&root.path().join("cam1")).unwrap(), ["audio0"]);
+    // A ring that is written is not ended, even when its whole stream goes.
+    directory.stream_ended("cam1");
+    directory.tick();
+    assert_eq!(states(&readers)[0], State::Live);
+    drop(stream);
+}
+
+#[test]
 fn more_has_never_ended_than_may_stand() {
     let root = root();
     let directory = directory(root.path(), 100);

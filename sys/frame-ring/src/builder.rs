@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use thiserror::Error;
@@ -355,23 +355,47 @@ pub fn publish(temporary: &Path, target: &Path) -> io::Result<()> {
 
 /// Tells the readers of the ring in `directory`, or of the rings of the stream there, to open again. What is no ring is left alone.
 pub fn supersede(directory: &Path) {
-    if directory.join("ctl").exists() {
-        let _ = supersede_ring(directory);
-    } else if let Ok(entries) = fs::read_dir(directory) {
+    if !directory.join("ctl").exists() {
         let _ = bell::supersede(directory);
-        for entry in entries.flatten().filter(|e| e.path().join("ctl").exists()) {
-            let _ = supersede_ring(&entry.path());
+    }
+    for ring in rings_of(directory) {
+        let _ = leave_state(&ring, State::Superseded);
+    }
+}
+
+/// Tells the readers of the ring in `directory`, or of the rings of the stream there, that no frame will come any more; of those alone
+/// that nobody writes. The stream's bell is left as it is.
+pub fn end(directory: &Path) {
+    for ring in rings_of(directory) {
+        if let Ok(Some(_lock)) = lock_file(&ring, false) {
+            let _ = leave_state(&ring, State::Ended);
         }
     }
 }
 
-fn supersede_ring(directory: &Path) -> Result<(), AttachError> {
-    let ctl_file = open_shared(&open_directory(directory)?, "ctl", true)?;
-    if ctl_file.metadata()?.len() < layout::CONFIG_OFFSET as u64 {
-        return Ok(());
+/// The directory itself if it is that of a ring, else the rings in it.
+fn rings_of(directory: &Path) -> Vec<PathBuf> {
+    let is_ring = |path: &PathBuf| path.join("ctl").exists();
+    let own = directory.to_owned();
+    if is_ring(&own) {
+        return vec![own];
+    }
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_ring).collect()
+}
+
+/// Stores the last word on a ring, in place of a writer that is gone or is about to be.
+fn leave_state(ring: &Path, state: State) -> Result<(), AttachError> {
+    let ctl_file = open_shared(&open_directory(ring)?, "ctl", true)?;
+    let mut page = [0; layout::HEADER_SIZE];
+    ctl_file.read_exact_at(&mut page, 0)?;
+    layout::judge_version(&page)?;
+    let size = ctl_file.metadata()?.len();
+    if size < layout::CONFIG_OFFSET as u64 {
+        return Err(LayoutError::Short(size).into());
     }
     let ctl = SharedWords::writable(&ctl_file, layout::CONFIG_OFFSET)?;
-    ctl.store_half(layout::STATE, State::Superseded as u32, Release);
+    ctl.store_half(layout::STATE, state as u32, Release);
     // Its own writer, if it still lives, stores its next value over this: readers look at the state anyway.
     ctl.store_half(layout::FUTEX, ctl.load_half(layout::FUTEX).wrapping_add(1), Release);
     wake::wake(&ctl, layout::FUTEX);

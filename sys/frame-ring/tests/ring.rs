@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{directory, length, payload, spec, write};
-use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::bell::{BellReader, BellWriter};
 use headworks_frame_ring::builder::{self, AttachError, RingSpec};
 use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor};
 use headworks_frame_ring::layout::{self, NONE, State};
@@ -224,6 +224,29 @@ fn states_are_values_and_come_after_the_last_frame() {
     writer.set_state(State::Ended);
     assert_eq!(frame(reader.next(ZERO).unwrap()).payload, b"last");
     assert_eq!(reader.next(Duration::from_secs(9)), Ok(Next::Ended));
+}
+
+#[test]
+fn the_last_word_on_a_ring_is_left_where_it_has_no_writer_and_is_of_this_layout() {
+    let dir = directory();
+    let rings = ["left", "written", "later"].map(|name| dir.path().join(name));
+    let _bell = BellWriter::create(dir.path()).unwrap();
+    let bell = BellReader::open(dir.path()).unwrap();
+    let [left, written, later] = rings.each_ref().map(|ring| builder::create(ring, &spec()).unwrap());
+    drop((left, later));
+    let mut readers = rings.each_ref().map(|ring| Reader::open(ring, Start::Live).unwrap());
+    // The last one is of a version that may have other words at these places.
+    let ctl = std::fs::OpenOptions::new().write(true).open(rings[2].join("ctl")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&ctl, &2_u16.to_le_bytes(), 8).unwrap();
+    let states = |readers: &[Reader]| readers.iter().map(Reader::state).collect::<Vec<_>>();
+    builder::end(dir.path());
+    assert_eq!(states(&readers), [State::Ended, State::Live, State::Live]);
+    assert_eq!(readers[0].next(ZERO), Ok(Next::Ended));
+    assert_eq!(bell.state(), State::Live);
+    builder::supersede(dir.path());
+    assert_eq!(states(&readers), [State::Superseded, State::Superseded, State::Live]);
+    assert_eq!(bell.state(), State::Superseded);
+    drop(written);
 }
 
 #[test]
