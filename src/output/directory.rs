@@ -239,6 +239,8 @@ pub struct StreamOutput {
     pub created_utc_ns: i64,
     /// The node its rings are to lie on.
     pub numa_node: Option<u32>,
+    /// How it was described before, if it was; its tracks have their names from there.
+    pub described: StreamDescriptor,
 }
 
 /// The root and the streams in it.
@@ -400,7 +402,15 @@ impl RingDirectory {
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let created_utc_ns = i64::try_from(since_1970.as_nanos()).unwrap_or(0);
         let numa_node = self.options.node_of(shard);
-        Ok(StreamOutput { name: name.to_owned(), bell, wake, created_utc_ns, numa_node })
+        let described = StreamDescriptor::read(directory).ok().filter(|described| described.name == name);
+        Ok(StreamOutput {
+            name: name.to_owned(),
+            bell,
+            wake,
+            created_utc_ns,
+            numa_node,
+            described: described.unwrap_or_default(),
+        })
     }
 
     /// Makes or takes up the ring of a track.

@@ -1,6 +1,5 @@
 //! The rings of one stream, as the shard that owns it writes them: pieces → the open frame in the ring → publish.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +14,7 @@ use headworks_frame_ring::writer::Writer;
 
 use super::directory::{RingDirectory, StreamOutput, TrackError};
 use super::housekeeping::{Housekeeping, Job};
+use super::track_names::{TrackKey, TrackNames};
 use super::waker::WakeFlag;
 use crate::base::Instant;
 use crate::media::{Format, PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
@@ -50,6 +50,7 @@ pub struct StreamRings {
     reply: Reply,
     /// At most [`TRACKS_MAX`], and one for all that are refused.
     tracks: Vec<TrackRing>,
+    names: TrackNames,
     tracks_ended: u64,
     tracks_refused: u64,
     /// What housekeeping had no room for: rings of tracks that have ended.
@@ -109,12 +110,13 @@ impl StreamRings {
             housekeeping,
             reply,
             tracks: Vec::new(),
+            names: TrackNames::new(output.described.tracks),
             tracks_ended: 0,
             tracks_refused: 0,
             unretired: Vec::new(),
             created_utc_ns: output.created_utc_ns,
             numa_node: output.numa_node,
-            description_generation: 0,
+            description_generation: output.described.generation,
             description_written: Arc::default(),
             undescribed: false,
             segment_base: 0,
@@ -237,7 +239,8 @@ impl StreamRings {
     pub fn describe(&mut self, programmes: &[(u16, Option<u16>)]) {
         self.undescribed = false;
         self.description_generation += 1;
-        let tracks = self.tracks().iter().map(TrackRing::describe).collect();
+        let gone = self.names.recorded().iter().map(|track| Track { ended: true, ..track.clone() });
+        let tracks = gone.chain(self.tracks().iter().map(TrackRing::describe)).collect();
         let descriptor = StreamDescriptor {
             name: self.name.clone(),
             generation: self.description_generation,
@@ -294,15 +297,16 @@ impl StreamRings {
         ended.min_by_key(|&(order, _)| order).map(|(_, index)| index)
     }
 
-    /// A name that no track at another place has: `video0` for the first video.
-    fn free_name(&self, index: SinkIndex, kind: TrackKind) -> String {
-        if let Some(before) = self.tracks.get(index.0).filter(|before| before.description.codec.kind() == kind) {
-            return before.name.clone();
-        }
-        let others = self.tracks.iter().enumerate().filter(|&(other, _)| other != index.0);
-        let taken: BTreeSet<&str> = others.map(|(_, track)| track.name.as_str()).collect();
-        let mut names = (0..).map(|number: u32| format!("{}{number}", kind.name()));
-        names.find(|name| !taken.contains(name.as_str())).expect("there are more numbers than tracks")
+    /// The place of a track that has ended and is the same.
+    fn place_of_ended(&self, description: &TrackDescription) -> Option<SinkIndex> {
+        let key = TrackKey::from(description);
+        let is_it = |track: &TrackRing| {
+            let has_ended = matches!(track.state, RingState::Ended(_));
+            // Another clock needs another ring, and the place is given away only when its ring is not awaited any more.
+            let fits = !track.is_awaited || track.description.clock_rate == description.clock_rate;
+            has_ended && fits && TrackKey::from(&track.description) == key
+        };
+        self.tracks().iter().position(is_it).map(SinkIndex)
     }
 
     fn put(&mut self, index: SinkIndex, track: TrackRing) {
@@ -379,14 +383,25 @@ impl StreamSink for StreamRings {
     type Track<'a> = OpenTrack<'a>;
 
     fn open(&mut self, description: &TrackDescription) -> SinkIndex {
-        let Some(index) = self.free_place() else { return self.refuse(description) };
-        let name = self.free_name(index, description.codec.kind());
+        let returned = self.place_of_ended(description);
+        let Some(index) = returned.or_else(|| self.free_place()) else { return self.refuse(description) };
+        let name = match returned {
+            Some(index) => self.tracks[index.0].name.clone(),
+            None => self.names.give(description.into(), description.codec.kind()),
+        };
+        let is_awaited = self.tracks.get(index.0).is_some_and(|track| track.is_awaited);
         let state = RingState::Opening { configuration: None, frame_open: false };
+        self.put(index, TrackRing { is_awaited: true, ..TrackRing::new(name.clone(), description.clone(), state) });
+        self.names.keep(TRACKS_MAX - self.tracks().len());
         self.opening += 1;
+        if is_awaited {
+            // It was back before its ring was there.
+            return index;
+        }
         let job = {
             let (directory, wake, reply) =
                 (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
-            let (stream, track, description) = (self.name.clone(), name.clone(), description.clone());
+            let (stream, track, description) = (self.name.clone(), name, description.clone());
             let node = self.numa_node;
             Box::new(move || {
                 let ring = directory.open_track(&stream, &track, &description, node).map(Box::new);
@@ -396,7 +411,6 @@ impl StreamSink for StreamRings {
                 reply(TrackReady { index, ring });
             })
         };
-        self.put(index, TrackRing { is_awaited: true, ..TrackRing::new(name, description.clone(), state) });
         if self.housekeeping.submit(job).is_err() {
             self.ready(TrackReady { index, ring: Err(TrackError::Busy) });
         }

@@ -20,6 +20,11 @@ struct Bench {
 
 impl Bench {
     fn new(retention: Duration) -> Self {
+        Self::with_room(1, retention)
+    }
+
+    /// Memory for so many times the rings of a planned stream.
+    fn with_room(times: u64, retention: Duration) -> Self {
         let root = tempfile::tempdir_in("/dev/shm").unwrap();
         let mut config = Config::default();
         config.output.root = root.path().to_owned();
@@ -30,7 +35,7 @@ impl Bench {
         options.pool_size = 0;
         // What a stream is planned to take, with a video ring that is smaller than another audio ring would be.
         options.video_ring_size = 0;
-        options.stream_memory_limit = options.planned_stream_size();
+        options.stream_memory_limit = times * options.planned_stream_size();
         let (waker, _) = Waker::start("test-waker");
         let directory = Arc::new(RingDirectory::prepare(options, waker).unwrap());
         let (housekeeping, _) = Housekeeping::start("test-house", || {});
@@ -43,9 +48,29 @@ impl Bench {
     }
 
     fn open(&mut self) -> SinkIndex {
-        let description =
-            TrackDescription { programme: 1, id: 256, codec: Codec::Mp2, clock_rate: 90_000, language: None };
-        self.rings.open(&description)
+        self.rings.open(&audio(256))
+    }
+
+    /// Opens a track and gives the name of its ring, once it is there.
+    fn name_of(&mut self, description: &TrackDescription) -> String {
+        let index = self.rings.open(description);
+        while self.rings.is_opening() {
+            self.rings.ready(self.ready.recv().unwrap());
+        }
+        let track = self.rings.track_ring(index).unwrap();
+        assert_eq!(track.error(), None);
+        track.name.clone()
+    }
+
+    /// The stream ends, and its source returns.
+    fn return_after(self, end: impl FnOnce(StreamRings)) -> Self {
+        let Self { root, directory, housekeeping, ready, rings } = self;
+        let reply = Arc::clone(&rings.reply);
+        end(rings);
+        settle(&housekeeping);
+        let output = directory.open_stream("cam1", 0).unwrap();
+        let rings = StreamRings::new(output, Arc::clone(&directory), housekeeping.clone(), reply);
+        Self { root, directory, housekeeping, ready, rings }
     }
 
     fn open_and_wait(&mut self) -> SinkIndex {
@@ -56,14 +81,22 @@ impl Bench {
 
     /// Waits until housekeeping has done what it was given so far.
     fn settle(&self) {
-        let (done, wait) = channel();
-        self.housekeeping.submit(Box::new(move || done.send(()).unwrap())).unwrap();
-        wait.recv().unwrap();
+        settle(&self.housekeeping);
     }
 
     fn path(&self, track: &str) -> std::path::PathBuf {
         self.root.path().join("cam1").join(track)
     }
+}
+
+fn settle(housekeeping: &Housekeeping) {
+    let (done, wait) = channel();
+    housekeeping.submit(Box::new(move || done.send(()).unwrap())).unwrap();
+    wait.recv().unwrap();
+}
+
+fn audio(id: u32) -> TrackDescription {
+    TrackDescription { programme: 1, id, codec: Codec::Mp2, clock_rate: 90_000, language: None }
 }
 
 #[test]
@@ -111,19 +144,55 @@ fn a_stream_that_returns_keeps_the_rings_that_it_takes_up_and_loses_the_others()
     let mut bench = Bench::new(Duration::from_millis(200));
     bench.open_and_wait();
     bench.open_and_wait();
-    let Bench { root, directory, housekeeping, ready, rings } = bench;
-    let reply = Arc::clone(&rings.reply);
-    rings.end();
-    let (done, wait) = channel();
-    housekeeping.submit(Box::new(move || done.send(()).unwrap())).unwrap();
-    wait.recv().unwrap();
-    let output = directory.open_stream("cam1", 0).unwrap();
-    let rings = StreamRings::new(output, Arc::clone(&directory), housekeeping.clone(), reply);
-    let mut bench = Bench { root, directory, housekeeping, ready, rings };
+    let mut bench = bench.return_after(StreamRings::end);
     bench.open_and_wait();
     std::thread::sleep(Duration::from_millis(250));
     bench.directory.tick();
     assert!(bench.path("audio0").exists() && !bench.path("audio1").exists());
+}
+
+#[test]
+fn a_track_has_its_name_for_ever_whatever_became_of_the_others_and_in_whatever_order_they_come() {
+    let mut bench = Bench::with_room(9, Duration::from_secs(60));
+    // A process that dies says nothing to its rings.
+    let restart = |bench: Bench| {
+        bench.settle();
+        bench.return_after(drop)
+    };
+    assert_eq!([256, 257].map(|id| bench.name_of(&audio(id))), ["audio0", "audio1"]);
+    StreamSink::end(&mut bench.rings, SinkIndex(0));
+    bench.rings.describe(&[]);
+    let mut bench = restart(bench);
+    assert_eq!(bench.name_of(&audio(257)), "audio1");
+    bench.rings.describe(&[]);
+    let mut bench = restart(bench);
+    assert_eq!([258, 257, 256].map(|id| bench.name_of(&audio(id))), ["audio2", "audio1", "audio0"]);
+    let other = TrackDescription { programme: 2, ..audio(257) };
+    assert_eq!(bench.name_of(&other), "audio3");
+    bench.rings.describe(&[]);
+    bench.settle();
+    let described = StreamDescriptor::read(&bench.path("")).unwrap();
+    assert_eq!(described.generation, 3, "it counts on");
+    let names: Vec<(&str, bool)> = described.tracks.iter().map(|it| (it.name.as_str(), it.ended)).collect();
+    assert_eq!(names, [("audio2", false), ("audio1", false), ("audio0", false), ("audio3", false)]);
+    // The same without a restart.
+    StreamSink::end(&mut bench.rings, SinkIndex(1));
+    assert_eq!([259, 257].map(|id| bench.name_of(&audio(id))), ["audio4", "audio1"]);
+    assert_eq!(bench.rings.tracks().len(), 5);
+}
+
+#[test]
+fn a_track_that_is_back_before_its_ring_was_there_gets_that_ring() {
+    let mut bench = Bench::new(Duration::from_secs(60));
+    let first = bench.open();
+    StreamSink::end(&mut bench.rings, first);
+    assert_eq!(bench.open_and_wait(), first);
+    assert_eq!((bench.rings.is_opening(), bench.rings.wake.targets()), (false, 2));
+    bench.settle();
+    assert!(bench.ready.try_recv().is_err(), "one ring was made");
+    bench.rings.track(first).append(b"sound").unwrap();
+    bench.rings.track(first).commit(Instant::from_millis(1), &Frame::default());
+    assert_eq!(Reader::open(&bench.path("audio0"), Start::Oldest).unwrap().head_seq(), 1);
 }
 
 #[test]
