@@ -33,6 +33,9 @@ const VIDEO_SLOTS: u32 = 2_048;
 /// Descriptors of any other ring: AAC at 48 kHz fills it in 21 seconds.
 const SMALL_SLOTS: u32 = 1_024;
 
+/// How long the rings of a stream that was taken up wait for its source to show what tracks it has: tables come ten times a second.
+const TAKE_UP_WITHIN: Duration = Duration::from_secs(2);
+
 /// Sizes and places of rings, from the configuration.
 #[derive(Clone, Debug)]
 pub struct OutputOptions {
@@ -263,6 +266,32 @@ struct Ended {
     stream: String,
     track: Option<String>,
     at: Instant,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its readers have their time.
+    Ended,
+    /// A ring of a stream that was just taken up: its source may have the track this time too.
+    Left,
+    /// It could not be removed.
+    Stuck,
+}
+
+impl Ended {
+    fn new(stream: &str, track: Option<&str>, standing: Standing) -> Self {
+        Self { stream: stream.to_owned(), track: track.map(str::to_owned), at: Instant::now(), standing }
+    }
+
+    /// Whether it may go before its time.
+    fn may_make_way(&self) -> bool {
+        match self.standing {
+            Standing::Ended => true,
+            Standing::Left => self.at.elapsed() >= TAKE_UP_WITHIN,
+            Standing::Stuck => false,
+        }
+    }
 }
 
 impl RingDirectory {
@@ -291,7 +320,7 @@ impl RingDirectory {
                     ["ctl", "data"].iter().filter_map(|file| Some(fs::metadata(ring.join(file)).ok()?.len())).sum();
                 memory.insert(ring, size);
             }
-            left.push(Ended { stream: entry.name, track: None, at: Instant::now() });
+            left.push(Ended::new(&entry.name, None, Standing::Ended));
         }
         Ok(Self {
             options,
@@ -384,8 +413,7 @@ impl RingDirectory {
             // The stream stays; of its tracks, those stay that its source has this time too.
             let mut ended = self.ended();
             ended.retain(|ended| ended.stream != name);
-            let at = Instant::now();
-            ended.extend(left.into_iter().map(|track| Ended { stream: name.to_owned(), track: Some(track), at }));
+            ended.extend(left.iter().map(|track| Ended::new(name, Some(track), Standing::Left)));
         }
         let bell = match BellWriter::attach(directory) {
             Ok(bell) => bell,
@@ -438,7 +466,7 @@ impl RingDirectory {
             Err(AttachError::Locked) => return Err(TrackError::Locked),
             Err(_) => {}
         }
-        self.make_room_for_ring(stream, &directory, spec.memory_size())?;
+        self.make_room_for_ring(stream, &target, spec.memory_size())?;
         let (temporary, made) = match self.take_spare(&spec) {
             Some((temporary, mut writer)) => {
                 builder::relabel(&mut writer, spec.kind, spec.codec, spec.clock_rate);
@@ -464,11 +492,14 @@ impl RingDirectory {
         made
     }
 
-    /// Judges a ring more for a stream; what has ended is cleared away before its time, if it has to be: for the limit of the stream
-    /// its own tracks that have ended, so that a source whose tracks come and go has rings for those that it has now.
-    fn make_room_for_ring(&self, stream: &str, directory: &Path, needed: u64) -> Result<(), TrackError> {
+    /// Judges a ring more for a stream, in place of the one at `target` if there is one; what has ended is cleared away before its
+    /// time, if it has to be: for the limit of the stream its own tracks that have ended, so that a source whose tracks come and go
+    /// has rings for those that it has now.
+    fn make_room_for_ring(&self, stream: &str, target: &Path, needed: u64) -> Result<(), TrackError> {
+        let directory = self.stream_directory(stream);
         loop {
-            let (taken, limit) = (self.memory().taken_by(directory), self.options.stream_memory_limit);
+            let limit = self.options.stream_memory_limit;
+            let taken = self.memory().taken_beside(&directory, target);
             if taken + needed <= limit {
                 break;
             }
@@ -477,8 +508,9 @@ impl RingDirectory {
             }
         }
         loop {
-            let growth = self.memory().growth(directory, needed);
-            let (taken, limit) = (self.memory().committed(), self.options.memory_limit);
+            let limit = self.options.memory_limit;
+            let growth = self.memory().growth(&directory, target, needed);
+            let taken = self.memory().committed();
             if taken + growth <= limit {
                 return Ok(());
             }
@@ -569,25 +601,30 @@ impl RingDirectory {
     pub fn stream_ended(&self, name: &str) {
         self.memory().release(&self.stream_directory(name));
         if !self.ended().iter().any(|ended| ended.stream == name && ended.track.is_none()) {
-            self.keep_for_readers(Ended { stream: name.to_owned(), track: None, at: Instant::now() });
+            self.keep_for_readers(Ended::new(name, None, Standing::Ended));
         }
     }
 
     /// The ring of one track is ended, and the stream goes on; the ring stays as long.
     pub fn track_ended(&self, stream: &str, track: &str) {
-        self.keep_for_readers(Ended { stream: stream.to_owned(), track: Some(track.to_owned()), at: Instant::now() });
+        self.keep_for_readers(Ended::new(stream, Some(track), Standing::Ended));
     }
 
     fn keep_for_readers(&self, ended: Ended) {
         let stream = ended.stream.clone();
         self.ended().push(ended);
-        while self.ended().len() > self.options.ended_max {
+        loop {
             let oldest = {
                 let mut all = self.ended();
+                let may_go: Vec<usize> = (0..all.len()).filter(|&place| all[place].may_make_way()).collect();
+                if may_go.len() <= self.options.ended_max {
+                    return;
+                }
                 // A stream whose tables change all the time costs itself its rings before it costs others theirs.
-                let mut own = all.iter().enumerate().filter(|(_, it)| it.stream == stream && it.track.is_some());
-                let place = own.next().filter(|_| own.next().is_some()).map_or(0, |(place, _)| place);
-                all.remove(place)
+                let is_own = |&&place: &&usize| all[place].stream == stream && all[place].track.is_some();
+                let mut own = may_go.iter().filter(is_own);
+                let place = own.next().filter(|_| own.next().is_some()).unwrap_or(&may_go[0]);
+                all.remove(*place)
             };
             self.clear(&oldest);
         }
@@ -601,14 +638,15 @@ impl RingDirectory {
 
     /// Removes streams and tracks whose readers had their time.
     fn clear_ended(&self) {
-        let retention = self.options.retention;
-        let over: Vec<Ended> = self.ended().extract_if(.., |ended| ended.at.elapsed() >= retention).collect();
+        let is_over =
+            |ended: &mut Ended| ended.standing == Standing::Stuck || ended.at.elapsed() >= self.options.retention;
+        let over: Vec<Ended> = self.ended().extract_if(.., is_over).collect();
         over.iter().for_each(|ended| self.clear(ended));
     }
 
     /// Removes what has been ended for longest of what may go, before its time. `false` if there is nothing.
     fn clear_oldest(&self, may_go: impl Fn(&Ended) -> bool) -> bool {
-        let oldest = self.ended().extract_if(.., |ended| may_go(ended)).next();
+        let oldest = self.ended().extract_if(.., |ended| ended.may_make_way() && may_go(ended)).next();
         if let Some(ended) = &oldest {
             tracing::info!(stream = ended.stream, "memory is needed");
             self.clear(ended);
@@ -616,17 +654,23 @@ impl RingDirectory {
         oldest.is_some()
     }
 
-    fn clear(&self, Ended { stream, track, .. }: &Ended) {
+    fn clear(&self, Ended { stream, track, standing, .. }: &Ended) {
         let directory = self.stream_directory(stream);
         let directory = track.as_ref().map_or(directory.clone(), |track| directory.join(track));
-        let track = track.as_deref().unwrap_or_default();
+        let name = track.as_deref().unwrap_or_default();
         // A ring that no source came back for was never ended by a writer, and its readers wait.
         builder::end(&directory);
         match placement::remove(&directory) {
-            Ok(()) => tracing::info!(stream, track, "cleared away"),
+            Ok(()) => tracing::info!(stream, track = name, "cleared away"),
             // With the whole stream, by now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return tracing::warn!(stream, track, "could not be cleared away: {error}"),
+            Err(error) => {
+                if *standing != Standing::Stuck {
+                    tracing::warn!(stream, track = name, "could not be cleared away, which is tried again: {error}");
+                }
+                // Its memory counts until it is gone.
+                return self.ended().push(Ended::new(stream, track.as_deref(), Standing::Stuck));
+            }
         }
         self.memory().remove(&directory);
     }

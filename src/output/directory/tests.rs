@@ -224,3 +224,67 @@ fn a_stream_whose_tracks_come_and_go_always_has_room_for_the_one_that_comes() {
     assert!(refused.to_string().starts_with("ingestion.memory.per_stream_limit leaves"), "{refused}");
     assert!(root.path().join("cam1/video10").exists());
 }
+
+/// What a run left: the rings of `cam1`, made by options that `differ`.
+fn left_by_an_earlier_run(root: &Path, tracks: &[(&str, Codec)], differ: impl Fn(&mut OutputOptions)) {
+    let mut earlier = directory(root, 3);
+    differ(&mut earlier.options);
+    let _stream = earlier.open_stream("cam1", 0).unwrap();
+    for &(track, codec) in tracks {
+        earlier.open_track("cam1", track, &TrackDescription { codec, ..video() }, None).unwrap();
+    }
+}
+
+#[test]
+fn rings_that_wait_to_be_taken_up_do_not_make_way_for_one_that_comes_before_them() {
+    let root = root();
+    let audio = TrackDescription { codec: Codec::Mp2, ..video() };
+    left_by_an_earlier_run(root.path(), &[("audio0", Codec::Mp2), ("video0", Codec::H264)], |_| {});
+    let mut directory = directory(root.path(), 3);
+    directory.options.ended_max = 0;
+    directory.options.stream_memory_limit = directory.options.planned_stream_size();
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    let _second = directory.open_track("cam1", "audio1", &audio, None).unwrap();
+    directory.open_track("cam1", "video1", &video(), None).unwrap_err();
+    directory.track_ended("cam1", "audio1");
+    let reader = |track: &str| names::list_tracks(&root.path().join("cam1")).unwrap().contains(&track.to_owned());
+    assert!(reader("video0") && reader("audio0"));
+    // The source does not have them this time.
+    std::thread::sleep(TAKE_UP_WITHIN);
+    directory.open_track("cam1", "video1", &video(), None).unwrap();
+    assert!(!reader("video0") && reader("video1"));
+}
+
+#[test]
+fn a_ring_of_another_shape_counts_once_with_the_one_that_it_replaces() {
+    let root = root();
+    left_by_an_earlier_run(root.path(), &[("video0", Codec::H264)], |options| options.crc = !options.crc);
+    let mut directory = directory(root.path(), 1);
+    directory.options.stream_memory_limit = directory.options.planned_stream_size();
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    let used = directory.memory_used();
+    assert!(2 * used > directory.options.stream_memory_limit);
+    let writer = directory.open_track("cam1", "video0", &video(), None).unwrap();
+    assert_eq!((writer.epoch(), directory.memory_used()), (1, used));
+}
+
+#[test]
+fn what_cannot_be_removed_counts_and_is_tried_again() {
+    let root = root();
+    let mut directory = directory(root.path(), 1);
+    directory.options.retention = Duration::ZERO;
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    drop(directory.open_track("cam1", "video0", &video(), None).unwrap());
+    let (ring, aside) = (root.path().join("cam1/video0"), root.path().join("aside"));
+    // What is no directory is not removed as one.
+    fs::rename(&ring, &aside).unwrap();
+    fs::write(&ring, b"x").unwrap();
+    directory.track_ended("cam1", "video0");
+    directory.tick();
+    assert!(directory.memory_used() > 0);
+    assert!(!directory.clear_oldest(|_| true), "nothing is won by it");
+    fs::remove_file(&ring).unwrap();
+    fs::rename(&aside, &ring).unwrap();
+    directory.tick();
+    assert_eq!((directory.memory_used(), ring.exists()), (0, false));
+}
