@@ -222,9 +222,6 @@ pub enum TrackError {
         /// What the ring takes.
         needed: u64,
     },
-    /// The housekeeping thread has too much to do.
-    #[error("too many housekeeping jobs are waiting")]
-    Busy,
     /// There is no place for it.
     #[error("a stream has {TRACKS_MAX} tracks at most")]
     TooMany,

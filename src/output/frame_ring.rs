@@ -1,7 +1,9 @@
 //! The rings of one stream, as the shard that owns it writes them: pieces → the open frame in the ring → publish.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use headworks_frame_ring::bell::{BellWriter, TimelineAnchor};
 use headworks_frame_ring::descriptor::{
@@ -26,6 +28,8 @@ use crate::pipeline::frame::{
 /// Tracks of a stream, those that have ended included: as many as its transport stream may have at once. One more takes the place of
 /// the one that ended first, so that a stream whose tables change for years goes on.
 pub const TRACKS_MAX: usize = 256;
+/// How long after its ring was refused a track asks for it again: what was in the way may be gone.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// The place that tracks share for which there is none.
 const REFUSED: SinkIndex = SinkIndex(TRACKS_MAX);
 
@@ -53,8 +57,9 @@ pub struct StreamRings {
     names: TrackNames,
     tracks_ended: u64,
     tracks_refused: u64,
-    /// What housekeeping had no room for: rings of tracks that have ended.
-    unretired: Vec<Job>,
+    /// What housekeeping had no room for, in the order in which it is to be done: two jobs for each place at most, to let go of the
+    /// ring of a track that has ended and to make that of the next.
+    unhoused: VecDeque<Job>,
     created_utc_ns: i64,
     numa_node: Option<u32>,
     /// Replacements of the stream's description so far, and whether the newest is in place but not yet rung for.
@@ -89,14 +94,25 @@ pub struct TrackRing {
 }
 
 enum RingState {
-    Opening {
-        configuration: Option<Vec<u8>>,
-        frame_open: bool,
-    },
+    Opening(Pending),
     Ready(Box<Writer>),
+    /// It is asked for again; when is settled by the next heartbeat.
+    Refused {
+        pending: Pending,
+        error: TrackError,
+        again: Option<Instant>,
+    },
+    /// For good.
     Failed(TrackError),
     /// As the nth of the stream.
     Ended(u64),
+}
+
+/// What a track was told while it had no ring.
+#[derive(Default)]
+struct Pending {
+    configuration: Option<Vec<u8>>,
+    frame_open: bool,
 }
 
 impl StreamRings {
@@ -113,7 +129,7 @@ impl StreamRings {
             names: TrackNames::new(output.described.tracks),
             tracks_ended: 0,
             tracks_refused: 0,
-            unretired: Vec::new(),
+            unhoused: VecDeque::new(),
             created_utc_ns: output.created_utc_ns,
             numa_node: output.numa_node,
             description_generation: output.described.generation,
@@ -154,27 +170,36 @@ impl StreamRings {
         is_new
     }
 
-    /// A ring has come, or will not come.
+    /// A ring has come, or does not come for now.
     pub fn ready(&mut self, ready: TrackReady) {
         let track = &mut self.tracks[ready.index.0];
         track.is_awaited = false;
-        let RingState::Opening { configuration, frame_open } = &mut track.state else {
-            // The track has left the tables before its ring was there.
-            if let Ok(writer) = ready.ring {
-                self.retire(ready.index, writer);
+        let (pending, was_refused) = match &mut track.state {
+            RingState::Opening(pending) => {
+                self.opening -= 1;
+                (std::mem::take(pending), false)
             }
-            return;
+            RingState::Refused { pending, .. } => (std::mem::take(pending), true),
+            RingState::Ready(_) | RingState::Failed(_) | RingState::Ended(_) => {
+                // The track has left the tables before its ring was there.
+                if let Ok(writer) = ready.ring {
+                    self.retire(ready.index, writer);
+                }
+                return;
+            }
         };
-        self.opening -= 1;
         match ready.ring {
             Ok(mut writer) => {
+                if was_refused {
+                    tracing::info!(stream = self.name, track = track.name, "the ring that was refused is there");
+                }
                 self.bell.advance_to(writer.stream_seq_after());
                 if let Some(last) = writer.last_frame() {
                     self.segment_base = self.segment_base.max(last.segment + 1);
                 }
-                track.open_is_partial = *frame_open;
-                if let Some(bytes) = configuration {
-                    configure(&mut writer, &track.name, bytes);
+                track.open_is_partial = pending.frame_open;
+                if let Some(bytes) = pending.configuration {
+                    configure(&mut writer, &track.name, &bytes);
                 }
                 writer.set_state(State::Live);
                 track.state = RingState::Ready(writer);
@@ -182,8 +207,10 @@ impl StreamRings {
                 self.undescribed = true;
             }
             Err(error) => {
-                tracing::warn!(stream = self.name, track = track.name, "no ring: {error}");
-                track.state = RingState::Failed(error);
+                if !was_refused {
+                    tracing::warn!(stream = self.name, track = track.name, "no ring, for now: {error}");
+                }
+                track.state = RingState::Refused { pending, error, again: None };
             }
         }
     }
@@ -199,9 +226,9 @@ impl StreamRings {
 
     /// Says that the writer lives. Every 100 ms.
     pub fn heartbeat(&mut self, now: Instant) {
-        while let Some(job) = self.unretired.pop() {
+        while let Some(job) = self.unhoused.pop_front() {
             if let Err(job) = self.housekeeping.offer(job) {
-                self.unretired.push(job);
+                self.unhoused.push_front(job);
                 break;
             }
         }
@@ -211,11 +238,40 @@ impl StreamRings {
             self.published = true;
         }
         self.bell.heartbeat(now.as_nanos());
-        for track in &mut self.tracks {
-            if let RingState::Ready(writer) = &mut track.state {
-                writer.heartbeat(now.as_nanos());
+        for index in 0..self.tracks.len() {
+            let track = &mut self.tracks[index];
+            match &mut track.state {
+                RingState::Ready(writer) => writer.heartbeat(now.as_nanos()),
+                RingState::Refused { again, .. } if !track.is_awaited => {
+                    if now >= *again.get_or_insert(now + ASK_AGAIN_AFTER) {
+                        self.ask_for_ring(SinkIndex(index));
+                    }
+                }
+                _ => {}
             }
         }
+    }
+
+    /// Has housekeeping make a track's ring, or take it up.
+    fn ask_for_ring(&mut self, index: SinkIndex) {
+        let place = &mut self.tracks[index.0];
+        place.is_awaited = true;
+        let (stream, track, description) = (self.name.clone(), place.name.clone(), place.description.clone());
+        let (directory, wake, reply) = (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
+        let node = self.numa_node;
+        self.hand_over(Box::new(move || {
+            let ring = directory.open_track(&stream, &track, &description, node).map(Box::new);
+            if let Ok(writer) = &ring {
+                wake.add(writer.wake_target());
+            }
+            reply(TrackReady { index, ring });
+        }));
+    }
+
+    /// Gives housekeeping a job that must be done one day, behind those that it had no room for.
+    fn hand_over(&mut self, job: Job) {
+        let refused = if self.unhoused.is_empty() { self.housekeeping.offer(job).err() } else { Some(job) };
+        self.unhoused.extend(refused);
     }
 
     /// Says whether the stream's source is there.
@@ -286,7 +342,7 @@ impl StreamRings {
         if self.tracks.len() < TRACKS_MAX {
             return Some(SinkIndex(self.tracks.len()));
         }
-        if !self.unretired.is_empty() {
+        if !self.unhoused.is_empty() {
             // What ended first may still hold its ring.
             return None;
         }
@@ -336,15 +392,11 @@ impl StreamRings {
         self.published = true;
         let (directory, wake) = (Arc::clone(&self.directory), Arc::clone(&self.wake));
         let (stream, track) = (self.name.clone(), self.tracks[index.0].name.clone());
-        let job = Box::new(move || {
+        self.hand_over(Box::new(move || {
             wake.remove(&writer.wake_target());
             drop(writer);
             directory.track_ended(&stream, &track);
-        });
-        if let Err(job) = self.housekeeping.offer(job) {
-            // At most one for each place: none is given anew meanwhile.
-            self.unretired.push(job);
-        }
+        }));
     }
 
     /// Says that the source is gone, so that another writer may take the rings up; readers go on.
@@ -390,29 +442,13 @@ impl StreamSink for StreamRings {
             None => self.names.give(description.into(), description.codec.kind()),
         };
         let is_awaited = self.tracks.get(index.0).is_some_and(|track| track.is_awaited);
-        let state = RingState::Opening { configuration: None, frame_open: false };
-        self.put(index, TrackRing { is_awaited: true, ..TrackRing::new(name.clone(), description.clone(), state) });
+        let state = RingState::Opening(Pending::default());
+        self.put(index, TrackRing { is_awaited, ..TrackRing::new(name, description.clone(), state) });
         self.names.keep(TRACKS_MAX - self.tracks().len());
         self.opening += 1;
-        if is_awaited {
-            // It was back before its ring was there.
-            return index;
-        }
-        let job = {
-            let (directory, wake, reply) =
-                (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
-            let (stream, track, description) = (self.name.clone(), name, description.clone());
-            let node = self.numa_node;
-            Box::new(move || {
-                let ring = directory.open_track(&stream, &track, &description, node).map(Box::new);
-                if let Ok(writer) = &ring {
-                    wake.add(writer.wake_target());
-                }
-                reply(TrackReady { index, ring });
-            })
-        };
-        if self.housekeeping.submit(job).is_err() {
-            self.ready(TrackReady { index, ring: Err(TrackError::Busy) });
+        // One that was back before its ring was there gets that one.
+        if !is_awaited {
+            self.ask_for_ring(index);
         }
         index
     }
@@ -438,8 +474,8 @@ impl StreamSink for StreamRings {
         self.tracks_ended += 1;
         match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended(self.tracks_ended)) {
             RingState::Ready(writer) => self.retire(index, writer),
-            RingState::Opening { .. } => self.opening -= 1,
-            RingState::Failed(_) | RingState::Ended(_) => {}
+            RingState::Opening(_) => self.opening -= 1,
+            RingState::Refused { .. } | RingState::Failed(_) | RingState::Ended(_) => {}
         }
     }
 }
@@ -492,11 +528,11 @@ impl TrackRing {
         track
     }
 
-    /// Why it has no ring, if it has none and will have none.
+    /// Why it has no ring, if it was refused one.
     pub fn error(&self) -> Option<String> {
         match &self.state {
-            RingState::Failed(error) => Some(error.to_string()),
-            RingState::Opening { .. } | RingState::Ready(_) | RingState::Ended(_) => None,
+            RingState::Refused { error, .. } | RingState::Failed(error) => Some(error.to_string()),
+            RingState::Opening(_) | RingState::Ready(_) | RingState::Ended(_) => None,
         }
     }
 }
@@ -514,8 +550,8 @@ impl FrameSink for OpenTrack<'_> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         match &mut self.ring.state {
             RingState::Ready(writer) => writer.append(bytes).map_err(|_| FrameTooLarge),
-            RingState::Opening { frame_open, .. } => {
-                *frame_open = true;
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => {
+                pending.frame_open = true;
                 Ok(())
             }
             RingState::Failed(_) | RingState::Ended(_) => Ok(()),
@@ -534,8 +570,8 @@ impl FrameSink for OpenTrack<'_> {
                 self.ring.head_seq = writer.commit(&descriptor, self.bell) + 1;
                 *self.published = true;
             }
-            RingState::Opening { frame_open, .. } => {
-                *frame_open = false;
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => {
+                pending.frame_open = false;
                 self.ring.frames_without_ring += 1;
             }
             RingState::Failed(_) | RingState::Ended(_) => self.ring.frames_without_ring += 1,
@@ -545,7 +581,7 @@ impl FrameSink for OpenTrack<'_> {
     fn abandon(&mut self) {
         match &mut self.ring.state {
             RingState::Ready(writer) => writer.abandon(),
-            RingState::Opening { frame_open, .. } => *frame_open = false,
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => pending.frame_open = false,
             RingState::Failed(_) | RingState::Ended(_) => {}
         }
         self.ring.open_is_partial = false;
@@ -554,7 +590,9 @@ impl FrameSink for OpenTrack<'_> {
     fn configure(&mut self, configuration: &TrackConfiguration) {
         match &mut self.ring.state {
             RingState::Ready(writer) => configure(writer, &self.ring.name, &configuration.bytes),
-            RingState::Opening { configuration: pending, .. } => *pending = Some(configuration.bytes.clone()),
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => {
+                pending.configuration = Some(configuration.bytes.clone());
+            }
             RingState::Failed(_) | RingState::Ended(_) => {}
         }
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::Config;
 use crate::media::{AudioFormat, Codec};
 use crate::output::reader::layout::State as ReaderState;
-use crate::output::reader::reader::{Reader, Start};
+use crate::output::reader::reader::{Next, Reader, Start};
 use crate::output::{OutputOptions, Waker};
 
 struct Bench {
@@ -60,6 +60,14 @@ impl Bench {
         let track = self.rings.track_ring(index).unwrap();
         assert_eq!(track.error(), None);
         track.name.clone()
+    }
+
+    /// Housekeeping has no room for any job until what this gives is dropped.
+    fn overrun(&self) -> std::sync::mpsc::Sender<()> {
+        let (hold, held) = channel::<()>();
+        self.housekeeping.submit(Box::new(move || held.recv().unwrap_or(()))).unwrap();
+        while self.housekeeping.submit(Box::new(|| ())).is_ok() {}
+        hold
     }
 
     /// The stream ends, and its source returns.
@@ -227,14 +235,12 @@ fn a_track_beyond_the_most_is_refused_and_counted_until_one_ends_whose_place_it_
 fn the_ring_of_an_ended_track_that_housekeeping_had_no_room_for_is_given_up_later() {
     let mut bench = Bench::new(Duration::ZERO);
     let first = bench.open_and_wait();
-    let (hold, held) = channel::<()>();
-    bench.housekeeping.submit(Box::new(move || held.recv().unwrap_or(()))).unwrap();
-    while bench.housekeeping.submit(Box::new(|| ())).is_ok() {}
+    let hold = bench.overrun();
     StreamSink::end(&mut bench.rings, first);
     bench.rings.heartbeat(Instant::from_millis(1));
-    assert_eq!((bench.rings.unretired.len(), bench.rings.wake.targets()), (1, 2));
+    assert_eq!((bench.rings.unhoused.len(), bench.rings.wake.targets()), (1, 2));
     drop(hold);
-    while !bench.rings.unretired.is_empty() {
+    while !bench.rings.unhoused.is_empty() {
         std::thread::sleep(Duration::from_millis(1));
         bench.rings.heartbeat(Instant::from_millis(2));
     }
@@ -242,6 +248,80 @@ fn the_ring_of_an_ended_track_that_housekeeping_had_no_room_for_is_given_up_late
     assert_eq!(bench.rings.wake.targets(), 1, "the bell");
     bench.directory.tick();
     assert_eq!(bench.directory.memory_used(), 0);
+}
+
+#[test]
+fn a_ring_that_housekeeping_had_no_room_to_make_is_made_later() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let hold = bench.overrun();
+    let first = bench.open();
+    assert!(bench.rings.is_opening());
+    bench.rings.heartbeat(Instant::from_millis(1));
+    assert_eq!(bench.rings.unhoused.len(), 1);
+    // It leaves and returns under the same name, and the ring that it left is let go of before it is taken up.
+    drop(hold);
+    while !bench.rings.unhoused.is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+        bench.rings.heartbeat(Instant::from_millis(2));
+    }
+    bench.rings.ready(bench.ready.recv().unwrap());
+    let hold = bench.overrun();
+    StreamSink::end(&mut bench.rings, first);
+    assert_eq!((bench.open(), bench.rings.unhoused.len()), (first, 2));
+    drop(hold);
+    while !bench.rings.unhoused.is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+        bench.rings.heartbeat(Instant::from_millis(3));
+    }
+    bench.rings.ready(bench.ready.recv().unwrap());
+    assert_eq!((bench.rings.tracks[0].error(), bench.rings.is_opening()), (None, false));
+    bench.settle();
+    assert_eq!(bench.rings.wake.targets(), 2);
+}
+
+#[test]
+fn a_track_whose_ring_was_refused_asks_again_every_few_seconds_as_long_as_it_is_there() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let open: Vec<SinkIndex> = (256..260).map(|id| bench.rings.open(&audio(id))).collect();
+    for _ in &open {
+        bench.rings.ready(bench.ready.recv().unwrap());
+    }
+    let errors = |bench: &Bench| open.iter().map(|it| bench.rings.tracks[it.0].error().is_some()).collect::<Vec<_>>();
+    assert_eq!(errors(&bench), [false, false, true, true]);
+    assert!(!bench.rings.is_opening(), "no packet waits for it");
+    let configuration = TrackConfiguration { bytes: b"sets".to_vec(), ..TrackConfiguration::default() };
+    bench.rings.track(open[2]).configure(&configuration);
+    bench.rings.track(open[2]).append(b"its first half").unwrap();
+    let beat = |bench: &mut Bench, milliseconds: u64| {
+        bench.rings.heartbeat(Instant::from_millis(milliseconds));
+        bench.settle();
+        bench.ready.try_iter().collect::<Vec<_>>()
+    };
+    // One of the two leaves; the other is refused again.
+    StreamSink::end(&mut bench.rings, open[3]);
+    assert!(beat(&mut bench, 1_000).is_empty() && beat(&mut bench, 3_999).is_empty());
+    let mut asked = beat(&mut bench, 4_000);
+    assert!(asked.len() == 1 && beat(&mut bench, 9_000).is_empty(), "not while it waits for the answer");
+    bench.rings.ready(asked.remove(0));
+    assert_eq!(errors(&bench), [false, false, true, false]);
+    // There is room now.
+    StreamSink::end(&mut bench.rings, open[0]);
+    bench.settle();
+    bench.directory.tick();
+    assert!(beat(&mut bench, 9_100).is_empty());
+    let mut asked = beat(&mut bench, 12_100);
+    bench.rings.ready(asked.remove(0));
+    assert_eq!(errors(&bench), [false; 4]);
+    for bytes in [b" and the second", b"the whole frame"] {
+        bench.rings.track(open[2]).append(bytes).unwrap();
+        bench.rings.track(open[2]).commit(Instant::from_millis(1), &Frame::default());
+    }
+    let mut reader = Reader::open(&bench.path("audio2"), Start::Oldest).unwrap();
+    assert_eq!(reader.configuration(1).unwrap(), b"sets");
+    let Next::Frame(frame) = reader.next(Duration::ZERO).unwrap() else { panic!("a frame") };
+    assert_eq!(frame.payload, b"the whole frame");
+    assert_eq!(reader.head_seq(), 1);
+    assert!(beat(&mut bench, 20_000).is_empty() && beat(&mut bench, 30_000).is_empty());
 }
 
 /// A sender whose tables never stay the same: 100,000 versions of a PMT, with one or two tracks of any PID and codec each.
@@ -308,7 +388,7 @@ fn tables_that_change_for_ever_take_bounded_memory_and_the_stream_goes_on() {
             bench.directory.tick();
             let live = transport.tracks().count();
             assert!(live <= 2 && bench.rings.wake.targets() <= 1 + live, "{version}");
-            assert!(bench.rings.tracks.len() <= TRACKS_MAX + 1 && bench.rings.unretired.is_empty(), "{version}");
+            assert!(bench.rings.tracks.len() <= TRACKS_MAX + 1 && bench.rings.unhoused.is_empty(), "{version}");
             assert!(bench.directory.memory_used() <= limit, "{version}");
             let files = std::fs::read_dir(bench.root.path().join("cam1")).unwrap().count();
             assert!(files <= 3 + 2 * TRACKS_MAX, "{version}: {files}");
