@@ -1,6 +1,6 @@
 //! The directory that readers find rings by: made, filled, swept and cleared on the housekeeping thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -241,6 +241,10 @@ pub struct StreamOutput {
     pub numa_node: Option<u32>,
     /// How it was described before, if it was; its tracks have their names from there.
     pub described: StreamDescriptor,
+    /// Where the newest frame of each programme stands on its timeline, in nanoseconds.
+    pub newest_ns: BTreeMap<u32, i64>,
+    /// The first segment number that no frame in its rings has.
+    pub segment_base: u32,
 }
 
 /// The root and the streams in it.
@@ -412,7 +416,7 @@ impl RingDirectory {
             ended.retain(|ended| ended.stream != name);
             ended.extend(left.iter().map(|track| Ended::new(name, Some(track), Standing::Left)));
         }
-        let bell = match BellWriter::attach(directory) {
+        let mut bell = match BellWriter::attach(directory) {
             Ok(bell) => bell,
             Err(BellError::Locked) => return Err(BellError::Locked.into()),
             Err(_) => {
@@ -428,13 +432,28 @@ impl RingDirectory {
         let created_utc_ns = i64::try_from(since_1970.as_nanos()).unwrap_or(0);
         let numa_node = self.options.node_of(shard);
         let described = StreamDescriptor::read(directory).ok().filter(|described| described.name == name);
+        let described = described.unwrap_or_default();
+        let mut newest_ns = BTreeMap::new();
+        let mut segment_base = 0;
+        for track in left {
+            let Some(ring) = builder::look_at(&directory.join(&track)) else { continue };
+            // Also past rings whose tracks will not come back: readers have seen their numbers.
+            bell.advance_to(ring.stream_seq_after);
+            segment_base = ring.last_frame.map_or(0, |frame| frame.segment.saturating_add(1)).max(segment_base);
+            if let Some(known) = described.tracks.iter().find(|known| known.name == track) {
+                let newest = newest_ns.entry(known.programme).or_default();
+                *newest = ring.timeline_ns.max(*newest);
+            }
+        }
         Ok(StreamOutput {
             name: name.to_owned(),
             bell,
             wake,
             created_utc_ns,
             numa_node,
-            described: described.unwrap_or_default(),
+            described,
+            newest_ns,
+            segment_base,
         })
     }
 

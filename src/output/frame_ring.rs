@@ -1,6 +1,6 @@
 //! The rings of one stream, as the shard that owns it writes them: pieces → the open frame in the ring → publish.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::pipeline::Timeline;
 use crate::pipeline::frame::{
     Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription,
 };
+use crate::pipeline::timeline::Resume;
 
 /// Tracks of a stream, those that have ended included: as many as its transport stream may have at once. One more takes the place of
 /// the one that ended first, so that a stream whose tables change for years goes on.
@@ -69,6 +70,8 @@ pub struct StreamRings {
     undescribed: bool,
     /// Added to the pipeline's segment numbers: rings that are taken up again go on counting.
     segment_base: u32,
+    /// Where the newest frame of each programme stands on its timeline, in nanoseconds, those left out that are at a place now.
+    newest_ns: BTreeMap<u32, i64>,
     opening: usize,
     /// Frames were published since the last [`flush`](Self::flush).
     published: bool,
@@ -91,6 +94,8 @@ pub struct TrackRing {
     pub frames_without_ring: u64,
     /// Number of published frames, for people.
     pub head_seq: u64,
+    /// Where the newest frame published stands on its programme's timeline, in nanoseconds.
+    newest_ns: i64,
 }
 
 enum RingState {
@@ -135,7 +140,8 @@ impl StreamRings {
             description_generation: output.described.generation,
             description_written: Arc::default(),
             undescribed: false,
-            segment_base: 0,
+            segment_base: output.segment_base,
+            newest_ns: output.newest_ns,
             opening: 0,
             published: false,
         }
@@ -194,9 +200,6 @@ impl StreamRings {
                     tracing::info!(stream = self.name, track = track.name, "the ring that was refused is there");
                 }
                 self.bell.advance_to(writer.stream_seq_after());
-                if let Some(last) = writer.last_frame() {
-                    self.segment_base = self.segment_base.max(last.segment + 1);
-                }
                 track.open_is_partial = pending.frame_open;
                 if let Some(bytes) = pending.configuration {
                     configure(&mut writer, &track.name, &bytes);
@@ -366,10 +369,10 @@ impl StreamRings {
     }
 
     fn put(&mut self, index: SinkIndex, track: TrackRing) {
-        match self.tracks.get_mut(index.0) {
-            Some(place) => *place = track,
-            None => self.tracks.push(track),
-        }
+        let Some(place) = self.tracks.get_mut(index.0) else { return self.tracks.push(track) };
+        let before = std::mem::replace(place, track);
+        let newest_ns = self.newest_ns.entry(u32::from(before.description.programme)).or_default();
+        *newest_ns = before.newest_ns.max(*newest_ns);
     }
 
     /// There is no place: what comes for the track is dropped.
@@ -478,6 +481,16 @@ impl StreamSink for StreamRings {
             RingState::Refused { .. } | RingState::Failed(_) | RingState::Ended(_) => {}
         }
     }
+
+    fn resume(&self, programme: u16) -> Option<Resume> {
+        let number = u32::from(programme);
+        let is_its = |track: &&TrackRing| track.description.programme == programme;
+        let at_places = self.tracks.iter().filter(is_its).map(|track| track.newest_ns);
+        let newest_ns = at_places.chain(self.newest_ns.get(&number).copied()).max().unwrap_or(0);
+        let anchor = self.bell.anchors().find(|anchor| anchor.programme == number);
+        let anchor = anchor.map(|anchor| (anchor.timeline_ns, Instant::from_nanos(anchor.monotonic_ns)));
+        (anchor.is_some() || newest_ns != 0).then_some(Resume { anchor, newest_ns })
+    }
 }
 
 impl TrackRing {
@@ -491,6 +504,7 @@ impl TrackRing {
             open_is_partial: false,
             frames_without_ring: 0,
             head_seq: 0,
+            newest_ns: 0,
         }
     }
 
@@ -568,6 +582,7 @@ impl FrameSink for OpenTrack<'_> {
                 let mut descriptor = descriptor(now, frame);
                 descriptor.segment += self.segment_base;
                 self.ring.head_seq = writer.commit(&descriptor, self.bell) + 1;
+                self.ring.newest_ns = frame.timeline_ns.max(self.ring.newest_ns);
                 *self.published = true;
             }
             RingState::Opening(pending) | RingState::Refused { pending, .. } => {

@@ -73,7 +73,7 @@ impl ElementaryStream {
             encoding: format.encoding.clone(),
             depacketizer,
             access_unit_end: AccessUnitEnd::new(),
-            timeline: Timeline::new(format.clock_rate, ClockWidth::Rtp),
+            timeline: Timeline::new(format.clock_rate, ClockWidth::Rtp).resumed(sink.resume(description.programme)),
             track: Track {
                 assembler: Assembler::new(
                     AnyFramer::new(codec, FramerHints { is_cut_by_protocol: true, ..FramerHints::default() }),

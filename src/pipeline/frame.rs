@@ -2,6 +2,7 @@
 
 use std::ops::{BitOr, BitOrAssign};
 
+use super::timeline::Resume;
 use crate::base::Instant;
 use crate::media::{AccessUnitInfo, Codec, TrackConfiguration};
 
@@ -146,6 +147,10 @@ pub trait StreamSink {
     fn track(&mut self, index: SinkIndex) -> Self::Track<'_>;
     /// No more frames will come to the track.
     fn end(&mut self, index: SinkIndex);
+    /// Where the timeline of a programme stood, if the stream was written before.
+    fn resume(&self, _programme: u16) -> Option<Resume> {
+        None
+    }
 }
 
 /// A track within a [`StreamSink`].

@@ -41,6 +41,8 @@ pub struct Track {
 }
 
 struct Programme {
+    /// Its program_number.
+    number: u16,
     timeline: Timeline,
     /// The newest one.
     pcr_27mhz: Option<u64>,
@@ -215,14 +217,16 @@ impl TransportStream {
                 sink.end(track.sink);
             }
         }
-        for programme in self.demux.programmes() {
-            let index = programme.0.get();
+        for (index, programme) in self.demux.programmes() {
+            let index = index.get();
             while self.programmes.len() <= index {
-                let timeline = Timeline::new(CLOCK_RATE_90_KHZ, ClockWidth::Pes);
-                self.programmes.push(Programme { timeline, pcr_27mhz: None });
+                self.programmes.push(Programme::new(programme.number, sink));
+            }
+            if self.programmes[index].number != programme.number {
+                self.programmes[index] = Programme::new(programme.number, sink);
             }
             // Names are given in the order of the PMT, so that the first video of the first programme is video0.
-            for &listed_index in &programme.1.tracks {
+            for &listed_index in &programme.tracks {
                 let slot = listed_index.get();
                 if self.tracks.len() <= slot {
                     self.tracks.resize_with(slot + 1, || None);
@@ -258,6 +262,13 @@ impl TransportStream {
 impl Default for TransportStream {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Programme {
+    fn new<S: StreamSink>(number: u16, sink: &S) -> Self {
+        let timeline = Timeline::new(CLOCK_RATE_90_KHZ, ClockWidth::Pes).resumed(sink.resume(number));
+        Self { number, timeline, pcr_27mhz: None }
     }
 }
 

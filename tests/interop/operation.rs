@@ -337,6 +337,8 @@ fn a_restarted_appliance_takes_up_its_rings_and_the_reader_goes_on() {
         assert!(again.discontinuity.is_some(), "{track}: the first frame after the restart is marked");
         assert!(again.segment > 0, "{track}: a new segment");
     }
+    let newest = frames[..count].iter().map(|frame| frame.timeline_ns).max();
+    assert!(Some(after[0].timeline_ns) >= newest, "the timeline does not go back");
     clip.reference.compare_content("after", &after);
 }
 

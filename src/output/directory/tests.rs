@@ -288,3 +288,21 @@ fn what_cannot_be_removed_counts_and_is_tried_again() {
     directory.tick();
     assert_eq!((directory.memory_used(), ring.exists()), (0, false));
 }
+
+#[test]
+fn no_number_in_the_order_of_commits_is_given_twice_even_if_the_ring_that_had_it_is_not_taken_up() {
+    use headworks_frame_ring::descriptor::FrameDescriptor;
+
+    let root = root();
+    let earlier = directory(root.path(), 1);
+    let mut stream = earlier.open_stream("cam1", 0).unwrap();
+    let mut writer = earlier.open_track("cam1", "video0", &video(), None).unwrap();
+    for segment in 0..5 {
+        writer.commit(&FrameDescriptor { segment, ..FrameDescriptor::default() }, &mut stream.bell);
+    }
+    drop((earlier, stream, writer));
+    // The bell that stood over it is gone.
+    fs::remove_file(root.path().join("cam1/bell")).unwrap();
+    let stream = directory(root.path(), 1).open_stream("cam1", 0).unwrap();
+    assert_eq!((stream.bell.stream_head(), stream.segment_base), (5, 5));
+}

@@ -3,12 +3,16 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use headworks_packet::{PacketPool, PoolOptions};
+
 use super::*;
 use crate::config::Config;
-use crate::media::{AudioFormat, Codec};
+use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
+use crate::media::{AudioFormat, Codec, Payload};
 use crate::output::reader::layout::State as ReaderState;
 use crate::output::reader::reader::{Next, Reader, Start};
 use crate::output::{OutputOptions, Waker};
+use crate::pipeline::transport::TransportStream;
 
 struct Bench {
     root: tempfile::TempDir,
@@ -60,6 +64,31 @@ impl Bench {
         let track = self.rings.track_ring(index).unwrap();
         assert_eq!(track.error(), None);
         track.name.clone()
+    }
+
+    /// Takes transport packets that come in now; gives how many rings were made for them.
+    fn receive(&mut self, pool: &PacketPool, transport: &mut TransportStream, bytes: &[u8], now: Instant) -> u64 {
+        let mut opened = 0;
+        for datagram in bytes.chunks(7 * 188) {
+            let payload = Payload {
+                packet: pool.copy_from(datagram).unwrap(),
+                arrival: now,
+                due: now,
+                sequence: 0,
+                lost_before: 0,
+                recovered: false,
+                path_mask: 1,
+            };
+            let mut from = 0;
+            while let Some(taken) = transport.receive(now, &payload, from, &mut self.rings) {
+                from = taken;
+                while self.rings.is_opening() {
+                    self.rings.ready(self.ready.recv().unwrap());
+                    opened += 1;
+                }
+            }
+        }
+        opened
     }
 
     /// Housekeeping has no room for any job until what this gives is dropped.
@@ -203,6 +232,51 @@ fn a_track_that_is_back_before_its_ring_was_there_gets_that_ring() {
     assert_eq!(Reader::open(&bench.path("audio0"), Start::Oldest).unwrap().head_seq(), 1);
 }
 
+/// A source that sends a frame a millisecond, each of which lasts 40, and starts anew twice: its process has ended, then it has.
+#[test]
+fn the_timeline_of_a_stream_that_returns_goes_on_and_never_back() {
+    let pool = PacketPool::new(PoolOptions { slots: 64, ..PoolOptions::default() }).unwrap();
+    let mut bench = Bench::new(Duration::from_secs(60));
+    let send = |bench: &mut Bench, began: u64, anchored: u64| {
+        let mut transport = TransportStream::new();
+        let mut mux = Mux::new(MuxConfiguration::new(vec![MuxTrack::new(0x100, Codec::Klv)])).unwrap();
+        for number in 0..50 {
+            let (mut bytes, time) = (Vec::new(), 90_000 + number * 3_600);
+            let unit = AccessUnit { pts: time, dts: time, random_access: true, data: &[0x06, 0x0e, 0x2b, 0x34] };
+            mux.write(0, &unit, &mut bytes);
+            bench.receive(&pool, &mut transport, &bytes, Instant::from_millis(began + number));
+            if number == anchored {
+                let (programme, timeline) = transport.timelines().next().unwrap();
+                bench.rings.anchor(programme, timeline);
+            }
+        }
+        transport.finish(Instant::from_millis(began + 50), &mut bench.rings);
+    };
+    send(&mut bench, 10_000, 25);
+    bench.rings.describe(&[]);
+    bench.settle();
+    // An hour and a half later; and at once, from where the newest frame stands instead of where the last second stood.
+    let mut bench = bench.return_after(drop);
+    send(&mut bench, 5_410_000, 25);
+    let mut bench = bench.return_after(StreamRings::end);
+    send(&mut bench, 5_410_060, 25);
+    let mut reader = Reader::open(&bench.path("data0"), Start::Oldest).unwrap();
+    let mut frames = Vec::new();
+    while let Next::Frame(frame) = reader.next(Duration::ZERO).unwrap() {
+        let frame = frame.descriptor;
+        frames.push((frame.timeline_ns, frame.segment, frame.discontinuity));
+    }
+    assert_eq!(frames.len(), 150);
+    const MS: i64 = 1_000_000;
+    let places = [0, 1, 49, 50, 99, 100, 149].map(|number: usize| frames[number].0 / MS);
+    // The first packets are believed with the second, a millisecond later. Frame 25 came at 10,025 and stands at 11,001.
+    let second = 11_001 + (5_410_001 - 10_025);
+    let third = second + 49 * 40;
+    assert_eq!(places, [10_001, 10_041, 10_001 + 49 * 40, second, third, third, third + 49 * 40]);
+    assert!(frames.is_sorted_by_key(|&(place, segment, _)| (place, segment)));
+    assert_eq!([0, 50, 100].map(|number: usize| frames[number].1), [0, 1, 2]);
+}
+
 #[test]
 fn a_track_beyond_the_most_is_refused_and_counted_until_one_ends_whose_place_it_takes() {
     let mut bench = Bench::new(Duration::ZERO);
@@ -327,11 +401,6 @@ fn a_track_whose_ring_was_refused_asks_again_every_few_seconds_as_long_as_it_is_
 /// A sender whose tables never stay the same: 100,000 versions of a PMT, with one or two tracks of any PID and codec each.
 #[test]
 fn tables_that_change_for_ever_take_bounded_memory_and_the_stream_goes_on() {
-    use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
-    use crate::media::Payload;
-    use crate::pipeline::transport::TransportStream;
-    use headworks_packet::{PacketPool, PoolOptions};
-
     const VERSIONS: u64 = 10_000;
     const CODECS: [Codec; 6] = [Codec::H264, Codec::Hevc, Codec::Mp2, Codec::AacAdts, Codec::Ac3, Codec::Klv];
     let mut bench = Bench::new(Duration::ZERO);
@@ -349,26 +418,7 @@ fn tables_that_change_for_ever_take_bounded_memory_and_the_stream_goes_on() {
     let mut send = |bench: &mut Bench, mux: &mut Mux, transport: &mut TransportStream, version: u64| {
         let (mut bytes, time) = (Vec::new(), 90_000 + version * 3_600);
         mux.write(0, &AccessUnit { pts: time, dts: time, random_access: true, data: &[0x55; 100] }, &mut bytes);
-        for datagram in bytes.chunks(7 * 188) {
-            let now = Instant::from_millis(1_000 + version);
-            let payload = Payload {
-                packet: pool.copy_from(datagram).unwrap(),
-                arrival: now,
-                due: now,
-                sequence: version,
-                lost_before: 0,
-                recovered: false,
-                path_mask: 1,
-            };
-            let mut from = 0;
-            while let Some(taken) = transport.receive(now, &payload, from, &mut bench.rings) {
-                from = taken;
-                while bench.rings.is_opening() {
-                    bench.rings.ready(bench.ready.recv().unwrap());
-                    opened += 1;
-                }
-            }
-        }
+        opened += bench.receive(&pool, transport, &bytes, Instant::from_millis(1_000 + version));
         opened
     };
     let limit = bench.directory.options().stream_memory_limit;

@@ -550,6 +550,25 @@ fn the_wait_for_a_ring_ends_after_a_quarter_of_a_second() {
 }
 
 #[test]
+fn a_programme_that_takes_the_place_of_another_has_a_timeline_of_its_own() {
+    let mut bench = Bench::new();
+    let (first, _) = pictures(&mut mux(false), 0, 10, 3_000);
+    bench.send(&first, |_| true);
+    let tracks = || vec![MuxTrack::new(0x100, Codec::H264)];
+    let mut other = Mux::new(MuxConfiguration { programme: 2, ..MuxConfiguration::new(tracks()) }).unwrap();
+    // Tables of another version.
+    other.set_tracks(tracks()).unwrap();
+    let (second, _) = pictures(&mut other, 1_000_000, 10, 3_000);
+    bench.send(&second, |_| true);
+    bench.finish();
+    let marks = |track: usize| {
+        let (frame, _) = &bench.lists.tracks[track].frames[0];
+        (frame.segment, frame.discontinuity, frame.timeline_ns == frame.first_arrival.as_nanos() as i64)
+    };
+    assert_eq!([0, 1].map(marks), [(0, DiscontinuityCause::Start, true); 2]);
+}
+
+#[test]
 fn a_track_that_leaves_the_tables_ends_and_its_last_frame_is_published() {
     let mut bench = Bench::new();
     let mut mux = mux(false);

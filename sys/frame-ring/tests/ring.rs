@@ -179,6 +179,40 @@ fn the_next_writer_goes_on_where_the_last_one_died() {
 }
 
 #[test]
+fn a_ring_is_looked_at_without_being_taken_up() {
+    let dir = directory();
+    let ring = dir.path().join("v");
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut writer = builder::create(&ring, &spec()).unwrap();
+    assert_eq!(builder::look_at(&ring), Some(builder::Left::default()));
+    bell.advance_to(40);
+    for timeline_ns in [10, 30, 20] {
+        writer.commit(&FrameDescriptor { timeline_ns, ..FrameDescriptor::default() }, &mut bell);
+    }
+    let left = builder::look_at(&ring).unwrap();
+    assert_eq!((left.stream_seq_after, left.timeline_ns), (43, 30));
+    assert_eq!(left.last_frame.as_ref(), writer.last_frame());
+    assert_eq!(builder::look_at(dir.path()), None);
+    assert_eq!(Reader::open(&ring, Start::Live).unwrap().epoch(), 1);
+}
+
+#[test]
+fn a_frame_that_a_writer_did_not_live_to_count_is_counted_by_the_next() {
+    let dir = directory();
+    let ring = dir.path().join("v");
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut writer = builder::create(&ring, &spec()).unwrap();
+    for seq in 0..3 {
+        write(&mut writer, &mut bell, &payload(seq, 100), false);
+    }
+    drop(writer);
+    // Killed between head and totals.
+    let ctl = std::fs::OpenOptions::new().write(true).open(ring.join("ctl")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&ctl, &2_u64.to_le_bytes(), layout::TOTALS as u64).unwrap();
+    assert_eq!(builder::attach(&ring, &spec()).unwrap().totals().frames, 3);
+}
+
+#[test]
 fn the_last_key_is_found_again_after_a_restart() {
     let dir = directory();
     let mut bell = BellWriter::create(dir.path()).unwrap();
