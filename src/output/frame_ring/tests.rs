@@ -274,7 +274,9 @@ fn the_timeline_of_a_stream_that_returns_goes_on_and_never_back() {
     let third = second + 49 * 40;
     assert_eq!(places, [10_001, 10_041, 10_001 + 49 * 40, second, third, third, third + 49 * 40]);
     assert!(frames.is_sorted_by_key(|&(place, segment, _)| (place, segment)));
-    assert_eq!([0, 50, 100].map(|number: usize| frames[number].1), [0, 1, 2]);
+    let restart = Discontinuity::Restart;
+    let first = [0, 50, 100].map(|number: usize| (frames[number].1, frames[number].2));
+    assert_eq!(first, [(0, Discontinuity::Start), (1, restart), (2, restart)]);
 }
 
 #[test]

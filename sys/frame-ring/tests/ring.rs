@@ -179,6 +179,27 @@ fn the_next_writer_goes_on_where_the_last_one_died() {
 }
 
 #[test]
+fn the_first_frame_after_a_restart_says_so_unless_its_source_knows_better() {
+    for (told, said) in [
+        (Discontinuity::None, Discontinuity::Restart),
+        (Discontinuity::Start, Discontinuity::Restart),
+        (Discontinuity::Loss, Discontinuity::Loss),
+    ] {
+        let dir = directory();
+        let ring = dir.path().join("v");
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        drop(builder::create(&ring, &spec()).unwrap());
+        let mut writer = builder::attach(&ring, &spec()).unwrap();
+        for _ in 0..2 {
+            writer.commit(&FrameDescriptor { discontinuity: told, ..FrameDescriptor::default() }, &mut bell);
+        }
+        let mut reader = Reader::open(&ring, Start::Oldest).unwrap();
+        assert_eq!(frame(reader.next(ZERO).unwrap()).descriptor.discontinuity, said);
+        assert_eq!(frame(reader.next(ZERO).unwrap()).descriptor.discontinuity, told);
+    }
+}
+
+#[test]
 fn a_ring_is_looked_at_without_being_taken_up() {
     let dir = directory();
     let ring = dir.path().join("v");
