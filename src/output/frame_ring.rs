@@ -22,7 +22,7 @@ use crate::base::Instant;
 use crate::media::{Format, PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
 use crate::pipeline::Timeline;
 use crate::pipeline::frame::{
-    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription,
+    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, Origin, SinkIndex, StreamSink, TrackDescription,
 };
 use crate::pipeline::timeline::Resume;
 
@@ -629,13 +629,18 @@ fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
         RandomAccess::Intra if frame.info.picture_type == PictureType::Unknown => (RingAccess::Independent, 0),
         RandomAccess::Intra => (RingAccess::Intra, 0),
     };
+    let (origin_kind, origin) = match frame.origin {
+        Origin::None => (ClockOrigin::None, 0),
+        Origin::Pcr(pcr_27mhz) => (ClockOrigin::Pcr, pcr_27mhz),
+        Origin::Rtp(timestamp) => (ClockOrigin::Rtp, timestamp as u64),
+    };
     FrameDescriptor {
         pts: frame.pts,
         dts: frame.dts,
         duration: frame.duration,
         timeline_ns: frame.timeline_ns,
-        origin: frame.origin,
-        origin_kind: if frame.origin == 0 { ClockOrigin::None } else { ClockOrigin::Pcr },
+        origin,
+        origin_kind,
         first_arrival_ns: frame.first_arrival.as_nanos(),
         last_arrival_ns: frame.last_arrival.as_nanos(),
         due_ns: frame.due.as_nanos(),

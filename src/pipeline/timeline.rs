@@ -174,6 +174,11 @@ impl Timeline {
         self.anchor.map_or(0, |anchor| anchor.ns.saturating_add(self.ticks_to_ns(ticks.wrapping_sub(anchor.ticks))))
     }
 
+    /// Where the newest decoding time stands; 0 before the first frame.
+    pub fn place_of_newest(&self) -> i64 {
+        self.latest.map_or(0, |latest| self.place(latest.ticks))
+    }
+
     #[inline]
     fn ticks_to_ns(&self, ticks: i64) -> i64 {
         (i128::from(ticks) * 1_000_000_000 / i128::from(self.clock_rate)) as i64

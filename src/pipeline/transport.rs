@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::assembler::{Assembler, Carriage, DecodeTime};
-use super::frame::{Damage, SinkIndex, StreamSink, TrackDescription};
+use super::frame::{Damage, Origin, SinkIndex, StreamSink, TrackDescription};
 use super::timeline::{ClockWidth, Timeline};
 use crate::base::Instant;
 use crate::codec::framer::{AnyFramer, FramerHints};
@@ -74,7 +74,7 @@ impl TransportStream {
             due: payload.due,
             recovered: payload.recovered,
             path_mask: payload.path_mask,
-            origin: 0,
+            origin: Origin::None,
         };
         let bytes: &[u8] = &payload.packet;
         let mut taken = from;
@@ -85,7 +85,7 @@ impl TransportStream {
             match event {
                 Event::PesData { track, data } => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
-                        carriage.origin = programme.pcr_27mhz.unwrap_or(0);
+                        carriage.origin = programme.pcr_27mhz.map_or(Origin::None, Origin::Pcr);
                         let timeline = &mut programme.timeline;
                         track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
                     }
@@ -117,7 +117,7 @@ impl TransportStream {
                         // A section carries no time stamp: it is of the time when it comes, by its programme's clock.
                         if let Some(pcr_27mhz) = programme.pcr_27mhz {
                             track.assembler.mark(Some(pcr_27mhz / PCR_TICKS_PER_PTS_TICK), None);
-                            carriage.origin = pcr_27mhz;
+                            carriage.origin = Origin::Pcr(pcr_27mhz);
                         }
                         let timeline = &mut programme.timeline;
                         track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));

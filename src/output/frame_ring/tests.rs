@@ -280,6 +280,18 @@ fn the_timeline_of_a_stream_that_returns_goes_on_and_never_back() {
 }
 
 #[test]
+fn the_ring_names_the_clock_that_a_frame_had_its_time_from() {
+    let clock = |origin| {
+        let described = descriptor(Instant::ZERO, &Frame { origin, ..Frame::default() });
+        (described.origin_kind, described.origin)
+    };
+    assert_eq!(clock(Origin::None), (ClockOrigin::None, 0));
+    assert_eq!(clock(Origin::Pcr(0)), (ClockOrigin::Pcr, 0));
+    assert_eq!(clock(Origin::Rtp(0)), (ClockOrigin::Rtp, 0));
+    assert_eq!(clock(Origin::Rtp(1 << 32)), (ClockOrigin::Rtp, 1 << 32));
+}
+
+#[test]
 fn a_track_beyond_the_most_is_refused_and_counted_until_one_ends_whose_place_it_takes() {
     let mut bench = Bench::new(Duration::ZERO);
     let first = bench.open_and_wait();

@@ -8,7 +8,7 @@ use super::*;
 use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
 use crate::media::{Codec, TrackConfiguration};
 use crate::pipeline::frame::{
-    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, TrackDescription,
+    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, Origin, SinkIndex, TrackDescription,
 };
 use crate::protocol::rtp::raw_ts::RawOptions;
 
@@ -299,6 +299,8 @@ fn the_picture_after_one_that_lost_its_first_fragment_is_not_marked() {
         }
         bench.finish();
         assert_eq!(bench.frames().len(), 39, "picture {lost}");
+        assert_eq!(bench.frames()[0].0.origin, Origin::Rtp(0), "0 is a time stamp");
+        assert_eq!(bench.frames()[38].0.origin, Origin::Rtp(39 * FRAME_TICKS as i64));
         let frames = bench.frames().iter().enumerate();
         let marked: Vec<usize> = frames.filter(|(_, (frame, _))| frame.damage.any()).map(|(index, _)| index).collect();
         assert_eq!(marked, expected, "picture {lost}");
@@ -469,6 +471,30 @@ fn a_source_that_comes_back_goes_on_in_a_new_segment_on_the_same_track() {
     assert_eq!(frames[10].0.discontinuity, DiscontinuityCause::Restart);
     assert_eq!(frames[10].0.damage, Damage::NONE);
     assert!(frames.windows(2).all(|pair| pair[0].0.timeline_ns < pair[1].0.timeline_ns));
+}
+
+#[test]
+fn a_frame_that_nothing_times_stands_where_the_timeline_does() {
+    let mut mux = Mux::new(MuxConfiguration::new(vec![MuxTrack::new(0x101, Codec::AacAdts)])).unwrap();
+    let mut stream = Vec::new();
+    for packet in 0..4_u8 {
+        let time = 8_000_000_000 + u64::from(packet) * 12 * 1_920;
+        let data = adts_frames(packet * 12, 12, 400);
+        mux.write(0, &AccessUnit { pts: time, dts: time, random_access: true, data: &data }, &mut stream);
+    }
+    let mut bench = Bench::new();
+    bench.send(&stream, |_| true);
+    bench.finish();
+    bench.ingest.attach(raw());
+    // The source comes back amid a PES packet.
+    bench.send(&stream, |number| number > 0);
+    bench.finish();
+    let frames = &bench.frames()[48..];
+    let newest_ns = bench.frames()[47].0.timeline_ns;
+    let untimed = frames.iter().take_while(|(frame, _)| frame.pts.is_none() && frame.dts.is_none()).count();
+    assert!(untimed > 2, "{untimed}");
+    assert!(frames[..untimed].iter().all(|(frame, _)| frame.timeline_ns == newest_ns));
+    assert!(frames[untimed].0.timeline_ns > newest_ns);
 }
 
 #[test]
