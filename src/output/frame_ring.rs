@@ -42,6 +42,19 @@ pub struct TrackReady {
     pub ring: Result<Box<Writer>, TrackError>,
 }
 
+impl TrackReady {
+    /// Ends the ring, whose stream is gone. What is left to do is housekeeping's: to unmap it would hold a shard up.
+    #[must_use]
+    pub fn into_end(self) -> Option<Job> {
+        let mut writer = self.ring.ok()?;
+        writer.set_state(State::Ended);
+        Some(Box::new(move || {
+            writer.wake_target().wake();
+            drop(writer);
+        }))
+    }
+}
+
 /// How a ring that is ready finds its way back to the shard that asked for it.
 pub type Reply = Arc<dyn Fn(TrackReady) + Send + Sync>;
 

@@ -12,5 +12,5 @@ pub mod waker;
 pub use broker::{Broker, BrokerOptions};
 pub use directory::{OutputOptions, RingDirectory, StreamOutput};
 pub use frame_ring::{StreamRings, TrackReady};
-pub use housekeeping::Housekeeping;
+pub use housekeeping::{Housekeeping, Job};
 pub use waker::Waker;

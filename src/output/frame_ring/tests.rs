@@ -280,6 +280,26 @@ fn the_timeline_of_a_stream_that_returns_goes_on_and_never_back() {
 }
 
 #[test]
+fn a_ring_that_comes_after_its_stream_has_ended_is_ended_and_let_go_of_elsewhere() {
+    let mut bench = Bench::new(Duration::from_secs(60));
+    bench.open();
+    bench.settle();
+    let Bench { root, directory, housekeeping, ready, rings } = bench;
+    let ring = root.path().join("cam1/audio0");
+    rings.end();
+    settle(&housekeeping);
+    let reader = Reader::open(&ring, Start::Live).unwrap();
+    let job = ready.recv().unwrap().into_end().unwrap();
+    assert_eq!(reader.state(), ReaderState::Ended);
+    let again = || directory.open_track("cam1", "audio0", &audio(256), None);
+    assert!(matches!(again(), Err(TrackError::Locked)), "nothing is unmapped yet");
+    job();
+    again().unwrap();
+    let refused = TrackReady { index: SinkIndex(0), ring: Err(TrackError::Locked) };
+    assert!(refused.into_end().is_none());
+}
+
+#[test]
 fn the_ring_names_the_clock_that_a_frame_had_its_time_from() {
     let clock = |origin| {
         let described = descriptor(Instant::ZERO, &Frame { origin, ..Frame::default() });
