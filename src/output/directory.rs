@@ -15,6 +15,7 @@ use headworks_frame_ring::memory::HugePages;
 use headworks_frame_ring::placement::{self, Placement};
 use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
+use headworks_host::facts::{MemoryCgroup, Space, read_memory_cgroup, read_space};
 
 use super::frame_ring::{TRACKS_MAX, ring_kind};
 use super::memory::MemoryBook;
@@ -161,6 +162,20 @@ pub enum StreamError {
         /// The root.
         root: PathBuf,
     },
+    /// Its rings would not fit into a memory cgroup.
+    #[error(
+        "{} = {limit}: {needed} bytes of shared memory are needed, streams included that still wait for their rings, {free} are left", .file.display()
+    )]
+    NoCgroupMemory {
+        /// What it and the streams before it are planned to take, beyond what they have.
+        needed: u64,
+        /// What the cgroup leaves.
+        free: u64,
+        /// What it allows.
+        limit: u64,
+        /// Its `memory.max`.
+        file: PathBuf,
+    },
     /// Its rings would pass the limit on all rings.
     #[error(
         "ingestion.memory.global_limit leaves {limit} bytes for rings, {committed} are taken or promised, and a stream is planned to take {planned}"
@@ -191,7 +206,7 @@ impl StreamError {
     /// Bytes that others would have to give up for it; `None` if that would not help.
     pub fn missing(&self) -> Option<u64> {
         match self {
-            Self::NoMemory { needed, free, .. } => Some(needed - free),
+            Self::NoMemory { needed, free, .. } | Self::NoCgroupMemory { needed, free, .. } => Some(needed - free),
             Self::OverLimit { missing, .. } => Some(*missing),
             Self::Io(_) | Self::Bell(_) | Self::OverStreamLimit { .. } => None,
         }
@@ -260,6 +275,8 @@ pub struct RingDirectory {
     hugetlbfs: Option<PathBuf>,
     /// What was said of rings' memory, so that it is said once.
     told: Mutex<BTreeSet<String>>,
+    /// Where the host's facts are.
+    host: PathBuf,
 }
 
 /// What waits to be cleared away: a stream, or one track of a stream that goes on.
@@ -332,6 +349,7 @@ impl RingDirectory {
             spare_made: AtomicU64::new(0),
             hugetlbfs,
             told: Mutex::default(),
+            host: PathBuf::from("/"),
         })
     }
 
@@ -394,7 +412,10 @@ impl RingDirectory {
         // Rings that were made ahead are the first to go.
         let allowed = self.options.memory_limit.saturating_sub(committed) / spare_size;
         self.keep_spare(usize::try_from(allowed).unwrap_or(usize::MAX));
-        let free = free_bytes(&self.options.root)? + self.spare().len() as u64 * spare_size;
+        let spare = self.spare().len() as u64 * spare_size;
+        let free = free_bytes(&self.options.root)? + spare;
+        // What rings have taken already, the cgroup has counted.
+        let cgroup = read_memory_cgroup(&self.host).filter(|cgroup| outstanding > cgroup.free + spare);
         let planned = self.options.planned_stream_size();
         let limit = self.options.memory_limit;
         Ok(if committed > limit {
@@ -402,6 +423,8 @@ impl RingDirectory {
             Some(StreamError::OverLimit { limit, committed: committed.saturating_sub(planned), planned, missing })
         } else if outstanding > free {
             Some(StreamError::NoMemory { needed: outstanding, free, root: self.options.root.clone() })
+        } else if let Some(MemoryCgroup { file, limit, free }) = cgroup {
+            Some(StreamError::NoCgroupMemory { needed: outstanding, free: free + spare, limit, file })
         } else {
             None
         })
@@ -560,6 +583,13 @@ impl RingDirectory {
         Ok(writer)
     }
 
+    /// Whether half of the file system, and of a limit on memory, stays free.
+    fn leaves_half(&self, bytes: u64) -> bool {
+        let of_memory = |cgroup: MemoryCgroup| Space { total: cgroup.limit, free: cgroup.free };
+        let spaces = [read_space(&self.options.root), read_memory_cgroup(&self.host).map(of_memory)];
+        spaces[0].is_some() && spaces.iter().flatten().all(|space| space.free.saturating_sub(bytes) >= space.total / 2)
+    }
+
     /// One video ring more, up to the pool's size and as long as half of the file system stays free.
     fn make_spare(&self) {
         let spec = RingSpec { numa_node: self.scarcest_node(), ..self.spare_spec() };
@@ -567,7 +597,7 @@ impl RingDirectory {
         let wanted = self.options.pool_size.saturating_sub(in_use);
         let held = self.spare().len();
         let fits = self.memory().committed() + spec.memory_size() * (held as u64 + 1) <= self.options.memory_limit;
-        if held >= wanted || !fits || !leaves_half(&self.options.root, spec.memory_size()) {
+        if held >= wanted || !fits || !self.leaves_half(spec.memory_size()) {
             return;
         }
         let number = self.spare_made.fetch_add(1, Ordering::Relaxed);
@@ -767,13 +797,6 @@ fn describe_placement(placement: &Placement, node: Option<u32>) -> Vec<(bool, St
         (true, format!("rings are not bound to NUMA node {node} of their shard: {}", reason(errno)))
     }));
     texts
-}
-
-fn leaves_half(path: &Path, bytes: u64) -> bool {
-    rustix::fs::statvfs(path).is_ok_and(|facts| {
-        let (free, total) = (facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize);
-        free.saturating_sub(bytes) >= total / 2
-    })
 }
 
 fn free_bytes(path: &Path) -> io::Result<u64> {

@@ -306,3 +306,38 @@ fn no_number_in_the_order_of_commits_is_given_twice_even_if_the_ring_that_had_it
     let stream = directory(root.path(), 1).open_stream("cam1", 0).unwrap();
     assert_eq!((stream.bell.stream_head(), stream.segment_base), (5, 5));
 }
+
+#[test]
+fn a_stream_whose_rings_would_not_fit_into_the_memory_cgroup_is_refused_and_the_file_is_named() {
+    let (root, host) = (root(), tempfile::tempdir().unwrap());
+    let mut directory = directory(root.path(), 4);
+    directory.options.pool_size = 3;
+    let planned = directory.options.planned_stream_size();
+    let service = host.path().join("sys/fs/cgroup/system.slice/headworks.service");
+    fs::create_dir_all(&service).unwrap();
+    fs::create_dir_all(host.path().join("proc/self")).unwrap();
+    fs::write(host.path().join("proc/self/cgroup"), "0::/system.slice/headworks.service\n").unwrap();
+    let write = |file: &str, bytes: u64| fs::write(service.join(file), format!("{bytes}\n")).unwrap();
+    write("memory.max", 10 * planned);
+    write("memory.current", 8 * planned - 1);
+    directory.host = host.path().to_owned();
+    directory.make_spare();
+    assert!(directory.spare().is_empty(), "half of it would not stay free");
+    let _streams = ["a", "b"].map(|name| directory.open_stream(name, 0).unwrap());
+    let error = directory.open_stream("c", 0).map(|_| ()).unwrap_err();
+    assert_eq!(error.missing(), Some(planned - 1));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{} = {}: {} bytes of shared memory are needed, streams included that still wait for their rings, {} are left",
+            service.join("memory.max").display(),
+            10 * planned,
+            3 * planned,
+            2 * planned + 1
+        )
+    );
+    write("memory.current", 4 * planned);
+    directory.open_stream("c", 0).unwrap();
+    directory.make_spare();
+    assert_eq!(directory.spare().len(), 1);
+}
