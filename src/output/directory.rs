@@ -265,7 +265,8 @@ pub struct StreamOutput {
 /// The root and the streams in it.
 pub struct RingDirectory {
     options: OutputOptions,
-    waker: Waker,
+    /// By shard.
+    wakers: Vec<Waker>,
     ended: Mutex<Vec<Ended>>,
     memory: Mutex<MemoryBook>,
     /// Video rings made ahead of their need, with the directories they were made in: a new stream does not wait for them.
@@ -313,11 +314,11 @@ impl Ended {
 }
 
 impl RingDirectory {
-    /// Makes the root if it is not there, and judges it if it is.
+    /// Makes the root if it is not there, and judges it if it is. `wakers` are those of each shard, in a circle if there are fewer.
     ///
     /// # Errors
     /// [`DirectoryError`], which names the directory.
-    pub fn prepare(options: OutputOptions, waker: Waker) -> Result<Self, DirectoryError> {
+    pub fn prepare(options: OutputOptions, wakers: Vec<Waker>) -> Result<Self, DirectoryError> {
         let path = options.root.clone();
         if let Some(warning) = names::create_root(&path, &options.group)? {
             tracing::warn!("{}: {warning}", path.display());
@@ -342,7 +343,7 @@ impl RingDirectory {
         }
         Ok(Self {
             options,
-            waker,
+            wakers,
             ended: Mutex::new(left),
             memory: Mutex::new(memory),
             spare: Mutex::default(),
@@ -450,7 +451,7 @@ impl RingDirectory {
                 BellWriter::create(directory)?
             }
         };
-        let wake = Arc::new(self.waker.enter(bell.wake_target()));
+        let wake = Arc::new(self.wakers[shard % self.wakers.len()].enter(bell.wake_target()));
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let created_utc_ns = i64::try_from(since_1970.as_nanos()).unwrap_or(0);
         let numa_node = self.options.node_of(shard);

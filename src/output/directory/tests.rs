@@ -11,7 +11,7 @@ fn directory(root: &Path, streams: u64) -> RingDirectory {
     config.ingestion.srt.max_bandwidth = 1_000_000;
     let mut options = OutputOptions { pool_size: 0, ended_max: 3, ..OutputOptions::from_config(&config) };
     options.memory_limit = streams * options.planned_stream_size();
-    RingDirectory::prepare(options, Waker::start("test-waker").0).unwrap()
+    RingDirectory::prepare(options, vec![Waker::start("test-waker").0]).unwrap()
 }
 
 fn root() -> tempfile::TempDir {
@@ -168,7 +168,7 @@ fn a_place_that_is_no_hugetlbfs_is_not_used_and_rings_made_ahead_are_shared_out_
     options.group = "no-such-group".to_owned();
     options.shard_nodes = vec![None, Some(0)];
     let (waker, _) = Waker::start("test-waker");
-    let directory = RingDirectory::prepare(options, waker).unwrap();
+    let directory = RingDirectory::prepare(options, vec![waker]).unwrap();
     for _ in 0..4 {
         directory.make_spare();
     }

@@ -41,7 +41,7 @@ impl Bench {
         options.video_ring_size = 0;
         options.stream_memory_limit = times * options.planned_stream_size();
         let (waker, _) = Waker::start("test-waker");
-        let directory = Arc::new(RingDirectory::prepare(options, waker).unwrap());
+        let directory = Arc::new(RingDirectory::prepare(options, vec![waker]).unwrap());
         let (housekeeping, _) = Housekeeping::start("test-house", || {});
         let (sender, ready) = channel();
         let sender = std::sync::Mutex::new(sender);
