@@ -41,7 +41,7 @@
 //! # Threads
 //!
 //! One per shard (`hw-shard-N`), pinned; one for everything that may block (`hw-house`: files, rings, key derivation,
-//! admission); one that wakes readers (`hw-waker`); one that writes the log (`hw-log`), which nobody waits for; one for HTTP; and,
+//! admission); one per NUMA node of shards that wakes readers (`hw-waker`); one that writes the log (`hw-log`), which nobody waits for; one for HTTP; and,
 //! where it is configured, one that hands rings to readers without the right to the files (`hw-broker`). Shards share read-only configuration and nothing else; they are spoken to through
 //! [`shard::mailbox`].
 //!

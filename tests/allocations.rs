@@ -61,7 +61,7 @@ impl Bench {
         };
         let (waker, _) = Waker::start("waker");
         let (housekeeping, _) = Housekeeping::start("housekeeping", || {});
-        let directory = Arc::new(RingDirectory::prepare(options, waker).unwrap());
+        let directory = Arc::new(RingDirectory::prepare(options, vec![waker]).unwrap());
         let (sender, ready) = mpsc::channel();
         let output = directory.open_stream("cam1", 0).unwrap();
         let reply = Arc::new(move |ready| sender.send(ready).unwrap());

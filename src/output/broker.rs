@@ -56,6 +56,8 @@ pub struct Broker {
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
     socket: PathBuf,
+    /// Device and inode of the socket.
+    identity: (u64, u64),
 }
 
 impl BrokerOptions {
@@ -104,16 +106,16 @@ impl Broker {
     /// When the system has no thread left at start.
     pub fn start(options: BrokerOptions) -> Result<Self, BrokerError> {
         let socket = options.socket.clone();
-        let opened = || -> io::Result<(OwnedFd, OwnedFd)> {
+        let opened = || -> io::Result<(OwnedFd, (u64, u64), OwnedFd)> {
             let listener = open_listener(&socket)?;
-            Ok((listener, eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+            Ok((listener, identity(&socket)?, eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
         };
-        let (listener, stop) = opened().map_err(|source| BrokerError { path: socket.clone(), source })?;
+        let (listener, identity, stop) = opened().map_err(|source| BrokerError { path: socket.clone(), source })?;
         let stopped = stop.try_clone().map_err(|source| BrokerError { path: socket.clone(), source })?;
         tracing::info!("the broker listens on {}", socket.display());
         let desk = Desk { options, listener, stopped, waiting: Vec::new(), answered: Vec::new() };
         let thread = std::thread::Builder::new().name("hw-broker".to_owned()).spawn(move || desk.run());
-        Ok(Self { stop, thread: Some(thread.expect("a thread can be started")), socket })
+        Ok(Self { stop, thread: Some(thread.expect("a thread can be started")), socket, identity })
     }
 }
 
@@ -123,8 +125,16 @@ impl Drop for Broker {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.socket);
+        // Another process may have put its own in the place of one that was removed by hand.
+        if identity(&self.socket).is_ok_and(|found| found == self.identity) {
+            let _ = std::fs::remove_file(&self.socket);
+        }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let facts = std::fs::symlink_metadata(path)?;
+    Ok((facts.dev(), facts.ino()))
 }
 
 /// Everyone may connect: who it is decides what comes of it.

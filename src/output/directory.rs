@@ -1,6 +1,6 @@
 //! The directory that readers find rings by: made, filled, swept and cleared on the housekeeping thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use headworks_frame_ring::memory::HugePages;
 use headworks_frame_ring::placement::{self, Placement};
 use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
+use headworks_host::facts::{MemoryCgroup, Space, read_memory_cgroup, read_space};
 
 use super::frame_ring::{TRACKS_MAX, ring_kind};
 use super::memory::MemoryBook;
@@ -32,6 +33,9 @@ const SMALL_RING_SIZE: u64 = 1 << 20;
 const VIDEO_SLOTS: u32 = 2_048;
 /// Descriptors of any other ring: AAC at 48 kHz fills it in 21 seconds.
 const SMALL_SLOTS: u32 = 1_024;
+
+/// How long the rings of a stream that was taken up wait for its source to show what tracks it has: tables come ten times a second.
+const TAKE_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sizes and places of rings, from the configuration.
 #[derive(Clone, Debug)]
@@ -158,6 +162,20 @@ pub enum StreamError {
         /// The root.
         root: PathBuf,
     },
+    /// Its rings would not fit into a memory cgroup.
+    #[error(
+        "{} = {limit}: {needed} bytes of shared memory are needed, streams included that still wait for their rings, {free} are left", .file.display()
+    )]
+    NoCgroupMemory {
+        /// What it and the streams before it are planned to take, beyond what they have.
+        needed: u64,
+        /// What the cgroup leaves.
+        free: u64,
+        /// What it allows.
+        limit: u64,
+        /// Its `memory.max`.
+        file: PathBuf,
+    },
     /// Its rings would pass the limit on all rings.
     #[error(
         "ingestion.memory.global_limit leaves {limit} bytes for rings, {committed} are taken or promised, and a stream is planned to take {planned}"
@@ -188,7 +206,7 @@ impl StreamError {
     /// Bytes that others would have to give up for it; `None` if that would not help.
     pub fn missing(&self) -> Option<u64> {
         match self {
-            Self::NoMemory { needed, free, .. } => Some(needed - free),
+            Self::NoMemory { needed, free, .. } | Self::NoCgroupMemory { needed, free, .. } => Some(needed - free),
             Self::OverLimit { missing, .. } => Some(*missing),
             Self::Io(_) | Self::Bell(_) | Self::OverStreamLimit { .. } => None,
         }
@@ -219,9 +237,6 @@ pub enum TrackError {
         /// What the ring takes.
         needed: u64,
     },
-    /// The housekeeping thread has too much to do.
-    #[error("too many housekeeping jobs are waiting")]
-    Busy,
     /// There is no place for it.
     #[error("a stream has {TRACKS_MAX} tracks at most")]
     TooMany,
@@ -239,12 +254,19 @@ pub struct StreamOutput {
     pub created_utc_ns: i64,
     /// The node its rings are to lie on.
     pub numa_node: Option<u32>,
+    /// How it was described before, if it was; its tracks have their names from there.
+    pub described: StreamDescriptor,
+    /// Where the newest frame of each programme stands on its timeline, in nanoseconds.
+    pub newest_ns: BTreeMap<u32, i64>,
+    /// The first segment number that no frame in its rings has.
+    pub segment_base: u32,
 }
 
 /// The root and the streams in it.
 pub struct RingDirectory {
     options: OutputOptions,
-    waker: Waker,
+    /// By shard.
+    wakers: Vec<Waker>,
     ended: Mutex<Vec<Ended>>,
     memory: Mutex<MemoryBook>,
     /// Video rings made ahead of their need, with the directories they were made in: a new stream does not wait for them.
@@ -254,6 +276,8 @@ pub struct RingDirectory {
     hugetlbfs: Option<PathBuf>,
     /// What was said of rings' memory, so that it is said once.
     told: Mutex<BTreeSet<String>>,
+    /// Where the host's facts are.
+    host: PathBuf,
 }
 
 /// What waits to be cleared away: a stream, or one track of a stream that goes on.
@@ -261,14 +285,40 @@ struct Ended {
     stream: String,
     track: Option<String>,
     at: Instant,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its readers have their time.
+    Ended,
+    /// A ring of a stream that was just taken up: its source may have the track this time too.
+    Left,
+    /// It could not be removed.
+    Stuck,
+}
+
+impl Ended {
+    fn new(stream: &str, track: Option<&str>, standing: Standing) -> Self {
+        Self { stream: stream.to_owned(), track: track.map(str::to_owned), at: Instant::now(), standing }
+    }
+
+    /// Whether it may go before its time.
+    fn may_make_way(&self) -> bool {
+        match self.standing {
+            Standing::Ended => true,
+            Standing::Left => self.at.elapsed() >= TAKE_UP_WITHIN,
+            Standing::Stuck => false,
+        }
+    }
 }
 
 impl RingDirectory {
-    /// Makes the root if it is not there, and judges it if it is.
+    /// Makes the root if it is not there, and judges it if it is. `wakers` are those of each shard, in a circle if there are fewer.
     ///
     /// # Errors
     /// [`DirectoryError`], which names the directory.
-    pub fn prepare(options: OutputOptions, waker: Waker) -> Result<Self, DirectoryError> {
+    pub fn prepare(options: OutputOptions, wakers: Vec<Waker>) -> Result<Self, DirectoryError> {
         let path = options.root.clone();
         if let Some(warning) = names::create_root(&path, &options.group)? {
             tracing::warn!("{}: {warning}", path.display());
@@ -289,17 +339,18 @@ impl RingDirectory {
                     ["ctl", "data"].iter().filter_map(|file| Some(fs::metadata(ring.join(file)).ok()?.len())).sum();
                 memory.insert(ring, size);
             }
-            left.push(Ended { stream: entry.name, track: None, at: Instant::now() });
+            left.push(Ended::new(&entry.name, None, Standing::Ended));
         }
         Ok(Self {
             options,
-            waker,
+            wakers,
             ended: Mutex::new(left),
             memory: Mutex::new(memory),
             spare: Mutex::default(),
             spare_made: AtomicU64::new(0),
             hugetlbfs,
             told: Mutex::default(),
+            host: PathBuf::from("/"),
         })
     }
 
@@ -362,7 +413,10 @@ impl RingDirectory {
         // Rings that were made ahead are the first to go.
         let allowed = self.options.memory_limit.saturating_sub(committed) / spare_size;
         self.keep_spare(usize::try_from(allowed).unwrap_or(usize::MAX));
-        let free = free_bytes(&self.options.root)? + self.spare().len() as u64 * spare_size;
+        let spare = self.spare().len() as u64 * spare_size;
+        let free = free_bytes(&self.options.root)? + spare;
+        // What rings have taken already, the cgroup has counted.
+        let cgroup = read_memory_cgroup(&self.host).filter(|cgroup| outstanding > cgroup.free + spare);
         let planned = self.options.planned_stream_size();
         let limit = self.options.memory_limit;
         Ok(if committed > limit {
@@ -370,6 +424,8 @@ impl RingDirectory {
             Some(StreamError::OverLimit { limit, committed: committed.saturating_sub(planned), planned, missing })
         } else if outstanding > free {
             Some(StreamError::NoMemory { needed: outstanding, free, root: self.options.root.clone() })
+        } else if let Some(MemoryCgroup { file, limit, free }) = cgroup {
+            Some(StreamError::NoCgroupMemory { needed: outstanding, free: free + spare, limit, file })
         } else {
             None
         })
@@ -382,10 +438,9 @@ impl RingDirectory {
             // The stream stays; of its tracks, those stay that its source has this time too.
             let mut ended = self.ended();
             ended.retain(|ended| ended.stream != name);
-            let at = Instant::now();
-            ended.extend(left.into_iter().map(|track| Ended { stream: name.to_owned(), track: Some(track), at }));
+            ended.extend(left.iter().map(|track| Ended::new(name, Some(track), Standing::Left)));
         }
-        let bell = match BellWriter::attach(directory) {
+        let mut bell = match BellWriter::attach(directory) {
             Ok(bell) => bell,
             Err(BellError::Locked) => return Err(BellError::Locked.into()),
             Err(_) => {
@@ -396,11 +451,34 @@ impl RingDirectory {
                 BellWriter::create(directory)?
             }
         };
-        let wake = Arc::new(self.waker.enter(bell.wake_target()));
+        let wake = Arc::new(self.wakers[shard % self.wakers.len()].enter(bell.wake_target()));
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let created_utc_ns = i64::try_from(since_1970.as_nanos()).unwrap_or(0);
         let numa_node = self.options.node_of(shard);
-        Ok(StreamOutput { name: name.to_owned(), bell, wake, created_utc_ns, numa_node })
+        let described = StreamDescriptor::read(directory).ok().filter(|described| described.name == name);
+        let described = described.unwrap_or_default();
+        let mut newest_ns = BTreeMap::new();
+        let mut segment_base = 0;
+        for track in left {
+            let Some(ring) = builder::look_at(&directory.join(&track)) else { continue };
+            // Also past rings whose tracks will not come back: readers have seen their numbers.
+            bell.advance_to(ring.stream_seq_after);
+            segment_base = ring.last_frame.map_or(0, |frame| frame.segment.saturating_add(1)).max(segment_base);
+            if let Some(known) = described.tracks.iter().find(|known| known.name == track) {
+                let newest = newest_ns.entry(known.programme).or_default();
+                *newest = ring.timeline_ns.max(*newest);
+            }
+        }
+        Ok(StreamOutput {
+            name: name.to_owned(),
+            bell,
+            wake,
+            created_utc_ns,
+            numa_node,
+            described,
+            newest_ns,
+            segment_base,
+        })
     }
 
     /// Makes or takes up the ring of a track.
@@ -428,7 +506,7 @@ impl RingDirectory {
             Err(AttachError::Locked) => return Err(TrackError::Locked),
             Err(_) => {}
         }
-        self.make_room_for_ring(stream, &directory, spec.memory_size())?;
+        self.make_room_for_ring(stream, &target, spec.memory_size())?;
         let (temporary, made) = match self.take_spare(&spec) {
             Some((temporary, mut writer)) => {
                 builder::relabel(&mut writer, spec.kind, spec.codec, spec.clock_rate);
@@ -454,11 +532,14 @@ impl RingDirectory {
         made
     }
 
-    /// Judges a ring more for a stream; what has ended is cleared away before its time, if it has to be: for the limit of the stream
-    /// its own tracks that have ended, so that a source whose tracks come and go has rings for those that it has now.
-    fn make_room_for_ring(&self, stream: &str, directory: &Path, needed: u64) -> Result<(), TrackError> {
+    /// Judges a ring more for a stream, in place of the one at `target` if there is one; what has ended is cleared away before its
+    /// time, if it has to be: for the limit of the stream its own tracks that have ended, so that a source whose tracks come and go
+    /// has rings for those that it has now.
+    fn make_room_for_ring(&self, stream: &str, target: &Path, needed: u64) -> Result<(), TrackError> {
+        let directory = self.stream_directory(stream);
         loop {
-            let (taken, limit) = (self.memory().taken_by(directory), self.options.stream_memory_limit);
+            let limit = self.options.stream_memory_limit;
+            let taken = self.memory().taken_beside(&directory, target);
             if taken + needed <= limit {
                 break;
             }
@@ -467,8 +548,9 @@ impl RingDirectory {
             }
         }
         loop {
-            let growth = self.memory().growth(directory, needed);
-            let (taken, limit) = (self.memory().committed(), self.options.memory_limit);
+            let limit = self.options.memory_limit;
+            let growth = self.memory().growth(&directory, target, needed);
+            let taken = self.memory().committed();
             if taken + growth <= limit {
                 return Ok(());
             }
@@ -502,6 +584,13 @@ impl RingDirectory {
         Ok(writer)
     }
 
+    /// Whether half of the file system, and of a limit on memory, stays free.
+    fn leaves_half(&self, bytes: u64) -> bool {
+        let of_memory = |cgroup: MemoryCgroup| Space { total: cgroup.limit, free: cgroup.free };
+        let spaces = [read_space(&self.options.root), read_memory_cgroup(&self.host).map(of_memory)];
+        spaces[0].is_some() && spaces.iter().flatten().all(|space| space.free.saturating_sub(bytes) >= space.total / 2)
+    }
+
     /// One video ring more, up to the pool's size and as long as half of the file system stays free.
     fn make_spare(&self) {
         let spec = RingSpec { numa_node: self.scarcest_node(), ..self.spare_spec() };
@@ -509,7 +598,7 @@ impl RingDirectory {
         let wanted = self.options.pool_size.saturating_sub(in_use);
         let held = self.spare().len();
         let fits = self.memory().committed() + spec.memory_size() * (held as u64 + 1) <= self.options.memory_limit;
-        if held >= wanted || !fits || !leaves_half(&self.options.root, spec.memory_size()) {
+        if held >= wanted || !fits || !self.leaves_half(spec.memory_size()) {
             return;
         }
         let number = self.spare_made.fetch_add(1, Ordering::Relaxed);
@@ -559,25 +648,30 @@ impl RingDirectory {
     pub fn stream_ended(&self, name: &str) {
         self.memory().release(&self.stream_directory(name));
         if !self.ended().iter().any(|ended| ended.stream == name && ended.track.is_none()) {
-            self.keep_for_readers(Ended { stream: name.to_owned(), track: None, at: Instant::now() });
+            self.keep_for_readers(Ended::new(name, None, Standing::Ended));
         }
     }
 
     /// The ring of one track is ended, and the stream goes on; the ring stays as long.
     pub fn track_ended(&self, stream: &str, track: &str) {
-        self.keep_for_readers(Ended { stream: stream.to_owned(), track: Some(track.to_owned()), at: Instant::now() });
+        self.keep_for_readers(Ended::new(stream, Some(track), Standing::Ended));
     }
 
     fn keep_for_readers(&self, ended: Ended) {
         let stream = ended.stream.clone();
         self.ended().push(ended);
-        while self.ended().len() > self.options.ended_max {
+        loop {
             let oldest = {
                 let mut all = self.ended();
+                let may_go: Vec<usize> = (0..all.len()).filter(|&place| all[place].may_make_way()).collect();
+                if may_go.len() <= self.options.ended_max {
+                    return;
+                }
                 // A stream whose tables change all the time costs itself its rings before it costs others theirs.
-                let mut own = all.iter().enumerate().filter(|(_, it)| it.stream == stream && it.track.is_some());
-                let place = own.next().filter(|_| own.next().is_some()).map_or(0, |(place, _)| place);
-                all.remove(place)
+                let is_own = |&&place: &&usize| all[place].stream == stream && all[place].track.is_some();
+                let mut own = may_go.iter().filter(is_own);
+                let place = own.next().filter(|_| own.next().is_some()).unwrap_or(&may_go[0]);
+                all.remove(*place)
             };
             self.clear(&oldest);
         }
@@ -591,14 +685,15 @@ impl RingDirectory {
 
     /// Removes streams and tracks whose readers had their time.
     fn clear_ended(&self) {
-        let retention = self.options.retention;
-        let over: Vec<Ended> = self.ended().extract_if(.., |ended| ended.at.elapsed() >= retention).collect();
+        let is_over =
+            |ended: &mut Ended| ended.standing == Standing::Stuck || ended.at.elapsed() >= self.options.retention;
+        let over: Vec<Ended> = self.ended().extract_if(.., is_over).collect();
         over.iter().for_each(|ended| self.clear(ended));
     }
 
     /// Removes what has been ended for longest of what may go, before its time. `false` if there is nothing.
     fn clear_oldest(&self, may_go: impl Fn(&Ended) -> bool) -> bool {
-        let oldest = self.ended().extract_if(.., |ended| may_go(ended)).next();
+        let oldest = self.ended().extract_if(.., |ended| ended.may_make_way() && may_go(ended)).next();
         if let Some(ended) = &oldest {
             tracing::info!(stream = ended.stream, "memory is needed");
             self.clear(ended);
@@ -606,15 +701,23 @@ impl RingDirectory {
         oldest.is_some()
     }
 
-    fn clear(&self, Ended { stream, track, .. }: &Ended) {
+    fn clear(&self, Ended { stream, track, standing, .. }: &Ended) {
         let directory = self.stream_directory(stream);
         let directory = track.as_ref().map_or(directory.clone(), |track| directory.join(track));
-        let track = track.as_deref().unwrap_or_default();
+        let name = track.as_deref().unwrap_or_default();
+        // A ring that no source came back for was never ended by a writer, and its readers wait.
+        builder::end(&directory);
         match placement::remove(&directory) {
-            Ok(()) => tracing::info!(stream, track, "cleared away"),
+            Ok(()) => tracing::info!(stream, track = name, "cleared away"),
             // With the whole stream, by now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return tracing::warn!(stream, track, "could not be cleared away: {error}"),
+            Err(error) => {
+                if *standing != Standing::Stuck {
+                    tracing::warn!(stream, track = name, "could not be cleared away, which is tried again: {error}");
+                }
+                // Its memory counts until it is gone.
+                return self.ended().push(Ended::new(stream, track.as_deref(), Standing::Stuck));
+            }
         }
         self.memory().remove(&directory);
     }
@@ -695,13 +798,6 @@ fn describe_placement(placement: &Placement, node: Option<u32>) -> Vec<(bool, St
         (true, format!("rings are not bound to NUMA node {node} of their shard: {}", reason(errno)))
     }));
     texts
-}
-
-fn leaves_half(path: &Path, bytes: u64) -> bool {
-    rustix::fs::statvfs(path).is_ok_and(|facts| {
-        let (free, total) = (facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize);
-        free.saturating_sub(bytes) >= total / 2
-    })
 }
 
 fn free_bytes(path: &Path) -> io::Result<u64> {

@@ -1,8 +1,9 @@
 //! The rings of one stream, as the shard that owns it writes them: pieces → the open frame in the ring → publish.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use headworks_frame_ring::bell::{BellWriter, TimelineAnchor};
 use headworks_frame_ring::descriptor::{
@@ -15,17 +16,21 @@ use headworks_frame_ring::writer::Writer;
 
 use super::directory::{RingDirectory, StreamOutput, TrackError};
 use super::housekeeping::{Housekeeping, Job};
+use super::track_names::{TrackKey, TrackNames};
 use super::waker::WakeFlag;
 use crate::base::Instant;
 use crate::media::{Format, PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
 use crate::pipeline::Timeline;
 use crate::pipeline::frame::{
-    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription,
+    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, Origin, SinkIndex, StreamSink, TrackDescription,
 };
+use crate::pipeline::timeline::Resume;
 
 /// Tracks of a stream, those that have ended included: as many as its transport stream may have at once. One more takes the place of
 /// the one that ended first, so that a stream whose tables change for years goes on.
 pub const TRACKS_MAX: usize = 256;
+/// How long after its ring was refused a track asks for it again: what was in the way may be gone.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// The place that tracks share for which there is none.
 const REFUSED: SinkIndex = SinkIndex(TRACKS_MAX);
 
@@ -35,6 +40,19 @@ pub struct TrackReady {
     pub index: SinkIndex,
     /// Its ring.
     pub ring: Result<Box<Writer>, TrackError>,
+}
+
+impl TrackReady {
+    /// Ends the ring, whose stream is gone. What is left to do is housekeeping's: to unmap it would hold a shard up.
+    #[must_use]
+    pub fn into_end(self) -> Option<Job> {
+        let mut writer = self.ring.ok()?;
+        writer.set_state(State::Ended);
+        Some(Box::new(move || {
+            writer.wake_target().wake();
+            drop(writer);
+        }))
+    }
 }
 
 /// How a ring that is ready finds its way back to the shard that asked for it.
@@ -50,10 +68,12 @@ pub struct StreamRings {
     reply: Reply,
     /// At most [`TRACKS_MAX`], and one for all that are refused.
     tracks: Vec<TrackRing>,
+    names: TrackNames,
     tracks_ended: u64,
     tracks_refused: u64,
-    /// What housekeeping had no room for: rings of tracks that have ended.
-    unretired: Vec<Job>,
+    /// What housekeeping had no room for, in the order in which it is to be done: two jobs for each place at most, to let go of the
+    /// ring of a track that has ended and to make that of the next.
+    unhoused: VecDeque<Job>,
     created_utc_ns: i64,
     numa_node: Option<u32>,
     /// Replacements of the stream's description so far, and whether the newest is in place but not yet rung for.
@@ -63,6 +83,8 @@ pub struct StreamRings {
     undescribed: bool,
     /// Added to the pipeline's segment numbers: rings that are taken up again go on counting.
     segment_base: u32,
+    /// Where the newest frame of each programme stands on its timeline, in nanoseconds, those left out that are at a place now.
+    newest_ns: BTreeMap<u32, i64>,
     opening: usize,
     /// Frames were published since the last [`flush`](Self::flush).
     published: bool,
@@ -85,17 +107,30 @@ pub struct TrackRing {
     pub frames_without_ring: u64,
     /// Number of published frames, for people.
     pub head_seq: u64,
+    /// Where the newest frame published stands on its programme's timeline, in nanoseconds.
+    newest_ns: i64,
 }
 
 enum RingState {
-    Opening {
-        configuration: Option<Vec<u8>>,
-        frame_open: bool,
-    },
+    Opening(Pending),
     Ready(Box<Writer>),
+    /// It is asked for again; when is settled by the next heartbeat.
+    Refused {
+        pending: Pending,
+        error: TrackError,
+        again: Option<Instant>,
+    },
+    /// For good.
     Failed(TrackError),
     /// As the nth of the stream.
     Ended(u64),
+}
+
+/// What a track was told while it had no ring.
+#[derive(Default)]
+struct Pending {
+    configuration: Option<Vec<u8>>,
+    frame_open: bool,
 }
 
 impl StreamRings {
@@ -109,15 +144,17 @@ impl StreamRings {
             housekeeping,
             reply,
             tracks: Vec::new(),
+            names: TrackNames::new(output.described.tracks),
             tracks_ended: 0,
             tracks_refused: 0,
-            unretired: Vec::new(),
+            unhoused: VecDeque::new(),
             created_utc_ns: output.created_utc_ns,
             numa_node: output.numa_node,
-            description_generation: 0,
+            description_generation: output.described.generation,
             description_written: Arc::default(),
             undescribed: false,
-            segment_base: 0,
+            segment_base: output.segment_base,
+            newest_ns: output.newest_ns,
             opening: 0,
             published: false,
         }
@@ -152,27 +189,33 @@ impl StreamRings {
         is_new
     }
 
-    /// A ring has come, or will not come.
+    /// A ring has come, or does not come for now.
     pub fn ready(&mut self, ready: TrackReady) {
         let track = &mut self.tracks[ready.index.0];
         track.is_awaited = false;
-        let RingState::Opening { configuration, frame_open } = &mut track.state else {
-            // The track has left the tables before its ring was there.
-            if let Ok(writer) = ready.ring {
-                self.retire(ready.index, writer);
+        let (pending, was_refused) = match &mut track.state {
+            RingState::Opening(pending) => {
+                self.opening -= 1;
+                (std::mem::take(pending), false)
             }
-            return;
+            RingState::Refused { pending, .. } => (std::mem::take(pending), true),
+            RingState::Ready(_) | RingState::Failed(_) | RingState::Ended(_) => {
+                // The track has left the tables before its ring was there.
+                if let Ok(writer) = ready.ring {
+                    self.retire(ready.index, writer);
+                }
+                return;
+            }
         };
-        self.opening -= 1;
         match ready.ring {
             Ok(mut writer) => {
-                self.bell.advance_to(writer.stream_seq_after());
-                if let Some(last) = writer.last_frame() {
-                    self.segment_base = self.segment_base.max(last.segment + 1);
+                if was_refused {
+                    tracing::info!(stream = self.name, track = track.name, "the ring that was refused is there");
                 }
-                track.open_is_partial = *frame_open;
-                if let Some(bytes) = configuration {
-                    configure(&mut writer, &track.name, bytes);
+                self.bell.advance_to(writer.stream_seq_after());
+                track.open_is_partial = pending.frame_open;
+                if let Some(bytes) = pending.configuration {
+                    configure(&mut writer, &track.name, &bytes);
                 }
                 writer.set_state(State::Live);
                 track.state = RingState::Ready(writer);
@@ -180,8 +223,10 @@ impl StreamRings {
                 self.undescribed = true;
             }
             Err(error) => {
-                tracing::warn!(stream = self.name, track = track.name, "no ring: {error}");
-                track.state = RingState::Failed(error);
+                if !was_refused {
+                    tracing::warn!(stream = self.name, track = track.name, "no ring, for now: {error}");
+                }
+                track.state = RingState::Refused { pending, error, again: None };
             }
         }
     }
@@ -197,9 +242,9 @@ impl StreamRings {
 
     /// Says that the writer lives. Every 100 ms.
     pub fn heartbeat(&mut self, now: Instant) {
-        while let Some(job) = self.unretired.pop() {
+        while let Some(job) = self.unhoused.pop_front() {
             if let Err(job) = self.housekeeping.offer(job) {
-                self.unretired.push(job);
+                self.unhoused.push_front(job);
                 break;
             }
         }
@@ -209,11 +254,40 @@ impl StreamRings {
             self.published = true;
         }
         self.bell.heartbeat(now.as_nanos());
-        for track in &mut self.tracks {
-            if let RingState::Ready(writer) = &mut track.state {
-                writer.heartbeat(now.as_nanos());
+        for index in 0..self.tracks.len() {
+            let track = &mut self.tracks[index];
+            match &mut track.state {
+                RingState::Ready(writer) => writer.heartbeat(now.as_nanos()),
+                RingState::Refused { again, .. } if !track.is_awaited => {
+                    if now >= *again.get_or_insert(now + ASK_AGAIN_AFTER) {
+                        self.ask_for_ring(SinkIndex(index));
+                    }
+                }
+                _ => {}
             }
         }
+    }
+
+    /// Has housekeeping make a track's ring, or take it up.
+    fn ask_for_ring(&mut self, index: SinkIndex) {
+        let place = &mut self.tracks[index.0];
+        place.is_awaited = true;
+        let (stream, track, description) = (self.name.clone(), place.name.clone(), place.description.clone());
+        let (directory, wake, reply) = (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
+        let node = self.numa_node;
+        self.hand_over(Box::new(move || {
+            let ring = directory.open_track(&stream, &track, &description, node).map(Box::new);
+            if let Ok(writer) = &ring {
+                wake.add(writer.wake_target());
+            }
+            reply(TrackReady { index, ring });
+        }));
+    }
+
+    /// Gives housekeeping a job that must be done one day, behind those that it had no room for.
+    fn hand_over(&mut self, job: Job) {
+        let refused = if self.unhoused.is_empty() { self.housekeeping.offer(job).err() } else { Some(job) };
+        self.unhoused.extend(refused);
     }
 
     /// Says whether the stream's source is there.
@@ -237,7 +311,8 @@ impl StreamRings {
     pub fn describe(&mut self, programmes: &[(u16, Option<u16>)]) {
         self.undescribed = false;
         self.description_generation += 1;
-        let tracks = self.tracks().iter().map(TrackRing::describe).collect();
+        let gone = self.names.recorded().iter().map(|track| Track { ended: true, ..track.clone() });
+        let tracks = gone.chain(self.tracks().iter().map(TrackRing::describe)).collect();
         let descriptor = StreamDescriptor {
             name: self.name.clone(),
             generation: self.description_generation,
@@ -283,7 +358,7 @@ impl StreamRings {
         if self.tracks.len() < TRACKS_MAX {
             return Some(SinkIndex(self.tracks.len()));
         }
-        if !self.unretired.is_empty() {
+        if !self.unhoused.is_empty() {
             // What ended first may still hold its ring.
             return None;
         }
@@ -294,22 +369,23 @@ impl StreamRings {
         ended.min_by_key(|&(order, _)| order).map(|(_, index)| index)
     }
 
-    /// A name that no track at another place has: `video0` for the first video.
-    fn free_name(&self, index: SinkIndex, kind: TrackKind) -> String {
-        if let Some(before) = self.tracks.get(index.0).filter(|before| before.description.codec.kind() == kind) {
-            return before.name.clone();
-        }
-        let others = self.tracks.iter().enumerate().filter(|&(other, _)| other != index.0);
-        let taken: BTreeSet<&str> = others.map(|(_, track)| track.name.as_str()).collect();
-        let mut names = (0..).map(|number: u32| format!("{}{number}", kind.name()));
-        names.find(|name| !taken.contains(name.as_str())).expect("there are more numbers than tracks")
+    /// The place of a track that has ended and is the same.
+    fn place_of_ended(&self, description: &TrackDescription) -> Option<SinkIndex> {
+        let key = TrackKey::from(description);
+        let is_it = |track: &TrackRing| {
+            let has_ended = matches!(track.state, RingState::Ended(_));
+            // Another clock needs another ring, and the place is given away only when its ring is not awaited any more.
+            let fits = !track.is_awaited || track.description.clock_rate == description.clock_rate;
+            has_ended && fits && TrackKey::from(&track.description) == key
+        };
+        self.tracks().iter().position(is_it).map(SinkIndex)
     }
 
     fn put(&mut self, index: SinkIndex, track: TrackRing) {
-        match self.tracks.get_mut(index.0) {
-            Some(place) => *place = track,
-            None => self.tracks.push(track),
-        }
+        let Some(place) = self.tracks.get_mut(index.0) else { return self.tracks.push(track) };
+        let before = std::mem::replace(place, track);
+        let newest_ns = self.newest_ns.entry(u32::from(before.description.programme)).or_default();
+        *newest_ns = before.newest_ns.max(*newest_ns);
     }
 
     /// There is no place: what comes for the track is dropped.
@@ -332,15 +408,11 @@ impl StreamRings {
         self.published = true;
         let (directory, wake) = (Arc::clone(&self.directory), Arc::clone(&self.wake));
         let (stream, track) = (self.name.clone(), self.tracks[index.0].name.clone());
-        let job = Box::new(move || {
+        self.hand_over(Box::new(move || {
             wake.remove(&writer.wake_target());
             drop(writer);
             directory.track_ended(&stream, &track);
-        });
-        if let Err(job) = self.housekeeping.offer(job) {
-            // At most one for each place: none is given anew meanwhile.
-            self.unretired.push(job);
-        }
+        }));
     }
 
     /// Says that the source is gone, so that another writer may take the rings up; readers go on.
@@ -379,26 +451,20 @@ impl StreamSink for StreamRings {
     type Track<'a> = OpenTrack<'a>;
 
     fn open(&mut self, description: &TrackDescription) -> SinkIndex {
-        let Some(index) = self.free_place() else { return self.refuse(description) };
-        let name = self.free_name(index, description.codec.kind());
-        let state = RingState::Opening { configuration: None, frame_open: false };
-        self.opening += 1;
-        let job = {
-            let (directory, wake, reply) =
-                (Arc::clone(&self.directory), Arc::clone(&self.wake), Arc::clone(&self.reply));
-            let (stream, track, description) = (self.name.clone(), name.clone(), description.clone());
-            let node = self.numa_node;
-            Box::new(move || {
-                let ring = directory.open_track(&stream, &track, &description, node).map(Box::new);
-                if let Ok(writer) = &ring {
-                    wake.add(writer.wake_target());
-                }
-                reply(TrackReady { index, ring });
-            })
+        let returned = self.place_of_ended(description);
+        let Some(index) = returned.or_else(|| self.free_place()) else { return self.refuse(description) };
+        let name = match returned {
+            Some(index) => self.tracks[index.0].name.clone(),
+            None => self.names.give(description.into(), description.codec.kind()),
         };
-        self.put(index, TrackRing { is_awaited: true, ..TrackRing::new(name, description.clone(), state) });
-        if self.housekeeping.submit(job).is_err() {
-            self.ready(TrackReady { index, ring: Err(TrackError::Busy) });
+        let is_awaited = self.tracks.get(index.0).is_some_and(|track| track.is_awaited);
+        let state = RingState::Opening(Pending::default());
+        self.put(index, TrackRing { is_awaited, ..TrackRing::new(name, description.clone(), state) });
+        self.names.keep(TRACKS_MAX - self.tracks().len());
+        self.opening += 1;
+        // One that was back before its ring was there gets that one.
+        if !is_awaited {
+            self.ask_for_ring(index);
         }
         index
     }
@@ -424,9 +490,19 @@ impl StreamSink for StreamRings {
         self.tracks_ended += 1;
         match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended(self.tracks_ended)) {
             RingState::Ready(writer) => self.retire(index, writer),
-            RingState::Opening { .. } => self.opening -= 1,
-            RingState::Failed(_) | RingState::Ended(_) => {}
+            RingState::Opening(_) => self.opening -= 1,
+            RingState::Refused { .. } | RingState::Failed(_) | RingState::Ended(_) => {}
         }
+    }
+
+    fn resume(&self, programme: u16) -> Option<Resume> {
+        let number = u32::from(programme);
+        let is_its = |track: &&TrackRing| track.description.programme == programme;
+        let at_places = self.tracks.iter().filter(is_its).map(|track| track.newest_ns);
+        let newest_ns = at_places.chain(self.newest_ns.get(&number).copied()).max().unwrap_or(0);
+        let anchor = self.bell.anchors().find(|anchor| anchor.programme == number);
+        let anchor = anchor.map(|anchor| (anchor.timeline_ns, Instant::from_nanos(anchor.monotonic_ns)));
+        (anchor.is_some() || newest_ns != 0).then_some(Resume { anchor, newest_ns })
     }
 }
 
@@ -441,6 +517,7 @@ impl TrackRing {
             open_is_partial: false,
             frames_without_ring: 0,
             head_seq: 0,
+            newest_ns: 0,
         }
     }
 
@@ -478,11 +555,11 @@ impl TrackRing {
         track
     }
 
-    /// Why it has no ring, if it has none and will have none.
+    /// Why it has no ring, if it was refused one.
     pub fn error(&self) -> Option<String> {
         match &self.state {
-            RingState::Failed(error) => Some(error.to_string()),
-            RingState::Opening { .. } | RingState::Ready(_) | RingState::Ended(_) => None,
+            RingState::Refused { error, .. } | RingState::Failed(error) => Some(error.to_string()),
+            RingState::Opening(_) | RingState::Ready(_) | RingState::Ended(_) => None,
         }
     }
 }
@@ -500,8 +577,8 @@ impl FrameSink for OpenTrack<'_> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         match &mut self.ring.state {
             RingState::Ready(writer) => writer.append(bytes).map_err(|_| FrameTooLarge),
-            RingState::Opening { frame_open, .. } => {
-                *frame_open = true;
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => {
+                pending.frame_open = true;
                 Ok(())
             }
             RingState::Failed(_) | RingState::Ended(_) => Ok(()),
@@ -518,10 +595,11 @@ impl FrameSink for OpenTrack<'_> {
                 let mut descriptor = descriptor(now, frame);
                 descriptor.segment += self.segment_base;
                 self.ring.head_seq = writer.commit(&descriptor, self.bell) + 1;
+                self.ring.newest_ns = frame.timeline_ns.max(self.ring.newest_ns);
                 *self.published = true;
             }
-            RingState::Opening { frame_open, .. } => {
-                *frame_open = false;
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => {
+                pending.frame_open = false;
                 self.ring.frames_without_ring += 1;
             }
             RingState::Failed(_) | RingState::Ended(_) => self.ring.frames_without_ring += 1,
@@ -531,7 +609,7 @@ impl FrameSink for OpenTrack<'_> {
     fn abandon(&mut self) {
         match &mut self.ring.state {
             RingState::Ready(writer) => writer.abandon(),
-            RingState::Opening { frame_open, .. } => *frame_open = false,
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => pending.frame_open = false,
             RingState::Failed(_) | RingState::Ended(_) => {}
         }
         self.ring.open_is_partial = false;
@@ -540,7 +618,9 @@ impl FrameSink for OpenTrack<'_> {
     fn configure(&mut self, configuration: &TrackConfiguration) {
         match &mut self.ring.state {
             RingState::Ready(writer) => configure(writer, &self.ring.name, &configuration.bytes),
-            RingState::Opening { configuration: pending, .. } => *pending = Some(configuration.bytes.clone()),
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => {
+                pending.configuration = Some(configuration.bytes.clone());
+            }
             RingState::Failed(_) | RingState::Ended(_) => {}
         }
     }
@@ -562,13 +642,18 @@ fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
         RandomAccess::Intra if frame.info.picture_type == PictureType::Unknown => (RingAccess::Independent, 0),
         RandomAccess::Intra => (RingAccess::Intra, 0),
     };
+    let (origin_kind, origin) = match frame.origin {
+        Origin::None => (ClockOrigin::None, 0),
+        Origin::Pcr(pcr_27mhz) => (ClockOrigin::Pcr, pcr_27mhz),
+        Origin::Rtp(timestamp) => (ClockOrigin::Rtp, timestamp as u64),
+    };
     FrameDescriptor {
         pts: frame.pts,
         dts: frame.dts,
         duration: frame.duration,
         timeline_ns: frame.timeline_ns,
-        origin: frame.origin,
-        origin_kind: if frame.origin == 0 { ClockOrigin::None } else { ClockOrigin::Pcr },
+        origin,
+        origin_kind,
         first_arrival_ns: frame.first_arrival.as_nanos(),
         last_arrival_ns: frame.last_arrival.as_nanos(),
         due_ns: frame.due.as_nanos(),

@@ -47,6 +47,11 @@ impl MemoryBook {
             .sum()
     }
 
+    /// What the rings of a stream take, the one in `ring` left out.
+    pub fn taken_beside(&self, stream: &Path, ring: &Path) -> u64 {
+        self.taken_by(stream) - self.rings.get(ring).copied().unwrap_or(0)
+    }
+
     /// What a stream takes or was promised.
     pub fn held_by(&self, stream: &Path) -> u64 {
         self.taken_by(stream).max(self.promised.get(stream).copied().unwrap_or(0))
@@ -62,9 +67,9 @@ impl MemoryBook {
         self.taken() + self.outstanding()
     }
 
-    /// What one ring more of a stream adds to what is committed.
-    pub fn growth(&self, stream: &Path, ring: u64) -> u64 {
-        (self.taken_by(stream) + ring).saturating_sub(self.held_by(stream))
+    /// What a ring of this size adds to what is committed, in place of the one there if there is one.
+    pub fn growth(&self, stream: &Path, ring: &Path, size: u64) -> u64 {
+        (self.taken_beside(stream, ring) + size).saturating_sub(self.held_by(stream))
     }
 
     /// How many rings of a size there are.
@@ -84,17 +89,26 @@ mod tests {
         book.promise(one, 100);
         book.promise(two, 100);
         assert_eq!((book.taken(), book.outstanding(), book.committed()), (0, 200, 200));
-        assert_eq!((book.growth(one, 80), book.growth(one, 120)), (0, 20));
-        book.insert(one.join("video0"), 80);
+        let (video, audio) = (one.join("video0"), one.join("audio0"));
+        assert_eq!((book.growth(one, &video, 80), book.growth(one, &video, 120)), (0, 20));
+        book.insert(video.clone(), 80);
         assert_eq!((book.taken_by(one), book.taken_by(two)), (80, 0));
         assert_eq!((book.taken(), book.outstanding(), book.committed()), (80, 120, 200));
-        assert_eq!(book.growth(one, 40), 20);
-        book.insert(one.join("audio0"), 40);
+        assert_eq!(
+            (book.growth(one, &audio, 40), book.growth(one, &video, 100), book.growth(one, &video, 10)),
+            (20, 0, 0)
+        );
+        book.insert(audio, 40);
+        assert_eq!(
+            (book.taken_beside(one, &video), book.growth(one, &video, 81)),
+            (40, 1),
+            "in place of the one of 80"
+        );
         assert_eq!((book.held_by(one), book.committed()), (120, 220));
         book.release(one);
         book.release(two);
         assert_eq!(book.committed(), 120, "rings stay when their stream has ended");
-        book.remove(&one.join("video0"));
+        book.remove(&video);
         assert_eq!(book.taken(), 40);
         book.remove(one);
         assert_eq!(book.committed(), 0);

@@ -6,10 +6,11 @@ pub mod frame_ring;
 pub mod housekeeping;
 mod memory;
 pub mod reader;
+mod track_names;
 pub mod waker;
 
 pub use broker::{Broker, BrokerOptions};
 pub use directory::{OutputOptions, RingDirectory, StreamOutput};
 pub use frame_ring::{StreamRings, TrackReady};
-pub use housekeeping::Housekeeping;
+pub use housekeeping::{Housekeeping, Job};
 pub use waker::Waker;

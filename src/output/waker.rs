@@ -46,12 +46,13 @@ impl Waker {
         let run = {
             let shared = Arc::clone(&shared);
             move || {
+                let mut flagged = Vec::new();
                 // Pairs with the release store in `stop`.
                 while !shared.stop.load(Ordering::Acquire) {
-                    shared.wake_flagged();
+                    shared.wake_flagged(&mut flagged);
                     std::thread::park();
                 }
-                shared.wake_flagged();
+                shared.wake_flagged(&mut flagged);
             }
         };
         let handle = std::thread::Builder::new().name(name.to_owned()).spawn(run).expect("a thread can be started");
@@ -80,13 +81,15 @@ impl Waker {
 }
 
 impl Shared {
-    fn wake_flagged(&self) {
-        for entry in lock(&self.streams).iter() {
-            // Pairs with the release store in `WakeFlag::raise`: the futex words were bumped before.
-            if entry.flagged.swap(false, Ordering::Acquire) {
-                for target in lock(&entry.targets).iter() {
-                    target.wake();
-                }
+    /// `flagged` is room to work in. Streams come and go meanwhile: no lock on all of them is held while readers are woken, which
+    /// takes as long as there are many.
+    fn wake_flagged(&self, flagged: &mut Vec<Arc<Entry>>) {
+        // Pairs with the release store in `WakeFlag::raise`: the futex words were bumped before.
+        let is_flagged = |entry: &&Arc<Entry>| entry.flagged.swap(false, Ordering::Acquire);
+        flagged.extend(lock(&self.streams).iter().filter(is_flagged).cloned());
+        for entry in flagged.drain(..) {
+            for target in lock(&entry.targets).iter() {
+                target.wake();
             }
         }
     }
@@ -125,4 +128,50 @@ impl Drop for WakeFlag {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use headworks_frame_ring::bell::{BellReader, BellWriter};
+
+    use super::*;
+
+    #[test]
+    fn streams_come_while_the_readers_of_another_are_woken() {
+        let root = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut bell = BellWriter::create(root.path()).unwrap();
+        let (waker, thread) = Waker::start("test-waker");
+        let flag = waker.enter(bell.wake_target());
+        // As if the thread were at its readers, and needed long.
+        let busy = lock(&flag.entry.targets);
+        flag.raise();
+        waker.ring();
+        while flag.entry.flagged.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        drop(waker.enter(bell.wake_target()));
+        drop(busy);
+        let reader = BellReader::open(root.path()).unwrap();
+        let waiting = std::thread::spawn(move || {
+            let began = Instant::now();
+            let mut shortest = Duration::MAX;
+            while began.elapsed() < Duration::from_secs(20) && shortest > Duration::from_millis(90) {
+                let before = Instant::now();
+                reader.wait(reader.futex(), Duration::from_millis(100));
+                shortest = before.elapsed();
+            }
+            shortest
+        });
+        while !waiting.is_finished() {
+            std::thread::sleep(Duration::from_millis(130));
+            bell.tracks_changed();
+            flag.raise();
+            waker.ring();
+        }
+        assert!(waiting.join().unwrap() <= Duration::from_millis(90), "a reader was woken before its wait was over");
+        waker.stop();
+        thread.join().unwrap();
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::frame::{Damage, DiscontinuityCause, Frame, FrameSink};
+use super::frame::{Damage, DiscontinuityCause, Frame, FrameSink, Origin};
 use super::timeline::Timeline;
 use crate::base::Instant;
 use crate::codec::dts::DecodeTimeEstimator;
@@ -31,8 +31,8 @@ pub struct Carriage {
     pub recovered: bool,
     /// Bit n: came by path n.
     pub path_mask: u8,
-    /// The newest PCR of the programme (27 MHz) or the RTP time stamp.
-    pub origin: u64,
+    /// What the source's clock showed.
+    pub origin: Origin,
 }
 
 /// Where the decoding time comes from when the stream carries none.
@@ -438,7 +438,10 @@ impl Assembly {
             pts,
             dts,
             duration: u32::try_from(duration).unwrap_or(0),
-            timeline_ns: timeline.place(pts.or(dts).or(self.prediction.last_dts).unwrap_or(0)),
+            timeline_ns: pts
+                .or(dts)
+                .or(self.prediction.last_dts)
+                .map_or_else(|| timeline.place_of_newest(), |ticks| timeline.place(ticks)),
             segment: timeline.segment(),
             discontinuity,
             damage,

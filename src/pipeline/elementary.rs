@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::assembler::{Assembler, Carriage, DecodeTime};
-use super::frame::{Damage, SinkIndex, StreamSink, TrackDescription};
+use super::frame::{Damage, Origin, SinkIndex, StreamSink, TrackDescription};
 use super::timeline::{ClockWidth, Timeline};
 use crate::base::Instant;
 use crate::codec::dts::DecodeTimeEstimator;
@@ -73,7 +73,7 @@ impl ElementaryStream {
             encoding: format.encoding.clone(),
             depacketizer,
             access_unit_end: AccessUnitEnd::new(),
-            timeline: Timeline::new(format.clock_rate, ClockWidth::Rtp),
+            timeline: Timeline::new(format.clock_rate, ClockWidth::Rtp).resumed(sink.resume(description.programme)),
             track: Track {
                 assembler: Assembler::new(
                     AnyFramer::new(codec, FramerHints { is_cut_by_protocol: true, ..FramerHints::default() }),
@@ -107,7 +107,7 @@ impl ElementaryStream {
             due: payload.due,
             recovered: payload.recovered,
             path_mask: payload.path_mask,
-            origin: timestamp as u64,
+            origin: Origin::Rtp(timestamp),
         };
         let ends = self.access_unit_end.packet(timestamp, marker, payload.lost_before);
         if payload.lost_before > 0 {

@@ -2,6 +2,7 @@
 
 use std::ops::{BitOr, BitOrAssign};
 
+use super::timeline::Resume;
 use crate::base::Instant;
 use crate::media::{AccessUnitInfo, Codec, TrackConfiguration};
 
@@ -39,7 +40,8 @@ pub struct Frame {
     pub dts: Option<i64>,
     /// How long it lasts, in ticks of the track's clock; 0 when unknown.
     pub duration: u32,
-    /// Presentation time (decoding time if there is none) on the programme's continuous timeline, in nanoseconds.
+    /// Presentation time (decoding time if there is none) on the programme's continuous timeline, in nanoseconds. A frame without
+    /// times stands where the newest decoding time of its programme does; at 0 while there is none.
     pub timeline_ns: i64,
     /// Rises by one at each break of the timeline: restart of the source, failover, time-base jump.
     pub segment: u32,
@@ -57,10 +59,22 @@ pub struct Frame {
     pub last_arrival: Instant,
     /// When its last byte was due for delivery (TSBPD in SRT, else the arrival).
     pub due: Instant,
-    /// The newest PCR of its programme (27 MHz) or the RTP time stamp.
-    pub origin: u64,
+    /// The clock of its source when it came.
+    pub origin: Origin,
     /// Bit n is set when a packet of it came by path n.
     pub path_mask: u8,
+}
+
+/// What the clock of a source showed, as its packets said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// They have not said.
+    #[default]
+    None,
+    /// The newest PCR of the programme, 27 MHz.
+    Pcr(u64),
+    /// The RTP time stamp, unwrapped, in ticks of the track's clock.
+    Rtp(i64),
 }
 
 /// Why a frame does not follow from the one published before it.
@@ -146,6 +160,10 @@ pub trait StreamSink {
     fn track(&mut self, index: SinkIndex) -> Self::Track<'_>;
     /// No more frames will come to the track.
     fn end(&mut self, index: SinkIndex);
+    /// Where the timeline of a programme stood, if the stream was written before.
+    fn resume(&self, _programme: u16) -> Option<Resume> {
+        None
+    }
 }
 
 /// A track within a [`StreamSink`].

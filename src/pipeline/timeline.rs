@@ -16,8 +16,8 @@ const ANNOUNCED_JUMP: Duration = Duration::from_secs(1);
 
 /// The clock of one programme: unwraps its time stamps and places them on a timeline of nanoseconds that never jumps.
 ///
-/// The timeline starts at the arrival of the first frame on the host's monotonic clock. At a break it goes on from where
-/// the frames before it stood, moved by the time that passed between the two arrivals.
+/// The timeline starts at the arrival of the first frame on the host's monotonic clock, or goes on from where it stood when it was
+/// written down. At a break it goes on from where the frames before it stood, moved by the time that passed between the two arrivals.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     clock_rate: u32,
@@ -26,6 +26,25 @@ pub struct Timeline {
     latest: Option<Latest>,
     segment: u32,
     expected: Expected,
+    resume: Option<Resume>,
+}
+
+/// Where the timeline of a programme stood when its source was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// A place on it that was written down, in nanoseconds, and when a frame came in that stood there.
+    pub anchor: Option<(i64, Instant)>,
+    /// Where the last of its frames stands, in nanoseconds; 0 if none is known.
+    pub newest_ns: i64,
+}
+
+impl Resume {
+    /// Where a frame stands that comes in now: later by the time that has passed, and never before what is already there, which a
+    /// source that sends faster than its clock runs may have put far ahead.
+    fn place(&self, arrival: Instant) -> i64 {
+        let passed = |(ns, at): (i64, Instant)| ns.saturating_add(arrival.signed_nanos_since(at).max(0));
+        self.anchor.map_or(arrival.as_nanos() as i64, passed).max(self.newest_ns)
+    }
 }
 
 /// How wide the wire's time stamps are.
@@ -64,7 +83,20 @@ impl Timeline {
     /// A timeline without a first frame yet, for a clock of `clock_rate` ticks per second.
     pub fn new(clock_rate: u32, width: ClockWidth) -> Self {
         assert!(clock_rate > 0, "a clock ticks");
-        Self { clock_rate, width, anchor: None, latest: None, segment: 0, expected: Expected::Continuation }
+        Self {
+            clock_rate,
+            width,
+            anchor: None,
+            latest: None,
+            segment: 0,
+            expected: Expected::Continuation,
+            resume: None,
+        }
+    }
+
+    /// The same, going on from where it stood before.
+    pub fn resumed(self, resume: Option<Resume>) -> Self {
+        Self { resume, ..self }
     }
 
     /// Number of the current segment.
@@ -99,7 +131,8 @@ impl Timeline {
     pub fn follow(&mut self, ticks: i64, arrival: Instant) -> bool {
         let expected = std::mem::replace(&mut self.expected, Expected::Continuation);
         let Some(latest) = self.latest else {
-            self.anchor = Some(Anchor { ticks, ns: arrival.as_nanos() as i64 });
+            let resume = self.resume.unwrap_or(Resume { anchor: None, newest_ns: 0 });
+            self.anchor = Some(Anchor { ticks, ns: resume.place(arrival) });
             self.latest = Some(Latest { ticks, arrival });
             return false;
         };
@@ -141,6 +174,11 @@ impl Timeline {
         self.anchor.map_or(0, |anchor| anchor.ns.saturating_add(self.ticks_to_ns(ticks.wrapping_sub(anchor.ticks))))
     }
 
+    /// Where the newest decoding time stands; 0 before the first frame.
+    pub fn place_of_newest(&self) -> i64 {
+        self.latest.map_or(0, |latest| self.place(latest.ticks))
+    }
+
     #[inline]
     fn ticks_to_ns(&self, ticks: i64) -> i64 {
         (i128::from(ticks) * 1_000_000_000 / i128::from(self.clock_rate)) as i64
@@ -164,6 +202,22 @@ mod tests {
         assert_eq!(timeline.place(5 * SECOND), 1_000_000_000);
         assert_eq!(timeline.place(6 * SECOND), 2_000_000_000);
         assert_eq!(timeline.segment(), 0);
+    }
+
+    #[test]
+    fn a_timeline_that_was_written_down_goes_on_after_the_time_that_passed_and_never_before_its_newest_frame() {
+        let first = |anchor, newest_ns, arrival| {
+            let resume = Resume { anchor, newest_ns };
+            let mut timeline = Timeline::new(90_000, ClockWidth::Pes).resumed(Some(resume));
+            assert!(!timeline.follow(5 * SECOND, at(arrival)));
+            (timeline.place(5 * SECOND), timeline.place(6 * SECOND), timeline.segment())
+        };
+        // Of a source whose clock was slower than the host's by a second.
+        let anchor = Some((9_000_000_000, at(10_000)));
+        assert_eq!(first(anchor, 9_080_000_000, 13_000), (12_000_000_000, 13_000_000_000, 0));
+        assert_eq!(first(anchor, 20_000_000_000, 13_000), (20_000_000_000, 21_000_000_000, 0));
+        assert_eq!(first(anchor, 0, 9_000), (9_000_000_000, 10_000_000_000, 0));
+        assert_eq!(first(None, 5_000_000_000, 13_000), (13_000_000_000, 14_000_000_000, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::assembler::{Assembler, Carriage, DecodeTime};
-use super::frame::{Damage, SinkIndex, StreamSink, TrackDescription};
+use super::frame::{Damage, Origin, SinkIndex, StreamSink, TrackDescription};
 use super::timeline::{ClockWidth, Timeline};
 use crate::base::Instant;
 use crate::codec::framer::{AnyFramer, FramerHints};
@@ -41,6 +41,8 @@ pub struct Track {
 }
 
 struct Programme {
+    /// Its program_number.
+    number: u16,
     timeline: Timeline,
     /// The newest one.
     pcr_27mhz: Option<u64>,
@@ -72,7 +74,7 @@ impl TransportStream {
             due: payload.due,
             recovered: payload.recovered,
             path_mask: payload.path_mask,
-            origin: 0,
+            origin: Origin::None,
         };
         let bytes: &[u8] = &payload.packet;
         let mut taken = from;
@@ -83,7 +85,7 @@ impl TransportStream {
             match event {
                 Event::PesData { track, data } => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
-                        carriage.origin = programme.pcr_27mhz.unwrap_or(0);
+                        carriage.origin = programme.pcr_27mhz.map_or(Origin::None, Origin::Pcr);
                         let timeline = &mut programme.timeline;
                         track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
                     }
@@ -115,7 +117,7 @@ impl TransportStream {
                         // A section carries no time stamp: it is of the time when it comes, by its programme's clock.
                         if let Some(pcr_27mhz) = programme.pcr_27mhz {
                             track.assembler.mark(Some(pcr_27mhz / PCR_TICKS_PER_PTS_TICK), None);
-                            carriage.origin = pcr_27mhz;
+                            carriage.origin = Origin::Pcr(pcr_27mhz);
                         }
                         let timeline = &mut programme.timeline;
                         track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
@@ -215,14 +217,16 @@ impl TransportStream {
                 sink.end(track.sink);
             }
         }
-        for programme in self.demux.programmes() {
-            let index = programme.0.get();
+        for (index, programme) in self.demux.programmes() {
+            let index = index.get();
             while self.programmes.len() <= index {
-                let timeline = Timeline::new(CLOCK_RATE_90_KHZ, ClockWidth::Pes);
-                self.programmes.push(Programme { timeline, pcr_27mhz: None });
+                self.programmes.push(Programme::new(programme.number, sink));
+            }
+            if self.programmes[index].number != programme.number {
+                self.programmes[index] = Programme::new(programme.number, sink);
             }
             // Names are given in the order of the PMT, so that the first video of the first programme is video0.
-            for &listed_index in &programme.1.tracks {
+            for &listed_index in &programme.tracks {
                 let slot = listed_index.get();
                 if self.tracks.len() <= slot {
                     self.tracks.resize_with(slot + 1, || None);
@@ -258,6 +262,13 @@ impl TransportStream {
 impl Default for TransportStream {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Programme {
+    fn new<S: StreamSink>(number: u16, sink: &S) -> Self {
+        let timeline = Timeline::new(CLOCK_RATE_90_KHZ, ClockWidth::Pes).resumed(sink.resume(number));
+        Self { number, timeline, pcr_27mhz: None }
     }
 }
 

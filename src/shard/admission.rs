@@ -494,7 +494,7 @@ mod tests {
             config.ingestion.srt.max_bandwidth = 1_000_000;
             let mut options = OutputOptions::from_config(&config);
             options.memory_limit = streams * options.planned_stream_size();
-            let directory = Arc::new(RingDirectory::prepare(options, Waker::start("test-waker").0).unwrap());
+            let directory = Arc::new(RingDirectory::prepare(options, vec![Waker::start("test-waker").0]).unwrap());
             let (housekeeping, _) = Housekeeping::start("test-house", || {});
             let shards = Shards::new(2);
             let desk = Desk::new(Arc::new(config), shards.clone(), directory, housekeeping);

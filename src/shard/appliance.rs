@@ -1,6 +1,7 @@
 //! All shards of a host and the threads beside them: started in order, ended in order.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,8 +133,7 @@ pub struct Appliance {
     outcomes: Receiver<(usize, Result<(), ShardFailure>)>,
     /// Shards that have ended already.
     ended: Cell<usize>,
-    waker: Waker,
-    waker_thread: JoinHandle<()>,
+    wakers: Vec<(Waker, JoinHandle<()>)>,
     housekeeping_thread: JoinHandle<()>,
     desk: Arc<Desk>,
     _ports: PortSet,
@@ -171,13 +171,14 @@ impl Appliance {
         if let Some(fault) = plan.fault(&config) {
             return Err(StartError::Memory(fault));
         }
-        let (waker, waker_thread) = Waker::start("hw-waker");
+        let nodes = shard_nodes(&cores);
+        let (waker_of_shard, wakers) = start_wakers(&nodes);
         let output = OutputOptions {
             memory_limit: plan.left_for_rings(&config),
-            shard_nodes: shard_nodes(&cores),
+            shard_nodes: nodes,
             ..OutputOptions::from_config(&config)
         };
-        let directory = Arc::new(RingDirectory::prepare(output, waker.clone())?);
+        let directory = Arc::new(RingDirectory::prepare(output, waker_of_shard.clone())?);
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
         directory.sweep();
         let broker = BrokerOptions::from_config(&config).map(Broker::start).transpose()?;
@@ -223,7 +224,7 @@ impl Appliance {
                 sockets,
                 shards: shards.clone(),
                 desk: Arc::clone(&desk),
-                waker: waker.clone(),
+                waker: waker_of_shard[index].clone(),
                 payload_types: Arc::clone(&payload_types),
                 sources: Arc::clone(&sources),
                 cookie_secret,
@@ -260,8 +261,7 @@ impl Appliance {
             shells,
             outcomes,
             ended: Cell::new(0),
-            waker,
-            waker_thread,
+            wakers,
             housekeeping_thread,
             desk,
             _ports: ports,
@@ -315,8 +315,10 @@ impl Appliance {
                 tracing::error!("{error}");
             }
         }
-        self.waker.stop();
-        let _ = self.waker_thread.join();
+        for (waker, thread) in self.wakers {
+            waker.stop();
+            let _ = thread.join();
+        }
         self.desk.directory().drop_spare();
         drop((self.desk, self.shards));
         // Housekeeping ends when the last one that could give it a job is gone.
@@ -332,6 +334,15 @@ fn shard_nodes(cores: &[Option<usize>]) -> Vec<Option<u32>> {
     }
     let node = |core| read_numa_node(root, core).and_then(|node| u32::try_from(node).ok());
     cores.iter().map(|core| core.and_then(node)).collect()
+}
+
+/// A thread that wakes readers for each NUMA node that shards lie on: that of each shard, and all of them.
+fn start_wakers(nodes: &[Option<u32>]) -> (Vec<Waker>, Vec<(Waker, JoinHandle<()>)>) {
+    let mut started = BTreeMap::new();
+    let name = |node: Option<u32>| node.map_or_else(|| "hw-waker".to_owned(), |node| format!("hw-waker-{node}"));
+    let of_shard = |&node: &Option<u32>| started.entry(node).or_insert_with(|| Waker::start(&name(node))).0.clone();
+    let by_shard = nodes.iter().map(of_shard).collect();
+    (by_shard, started.into_values().collect())
 }
 
 pub(super) fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {
@@ -399,4 +410,26 @@ fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system has randomness");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_woken_by_one_thread_of_each_node_that_has_shards() {
+        let names = |nodes: &[Option<u32>]| {
+            let (by_shard, threads) = start_wakers(nodes);
+            assert_eq!(by_shard.len(), nodes.len());
+            let stop = |(waker, thread): (Waker, JoinHandle<()>)| {
+                let name = thread.thread().name().unwrap().to_owned();
+                waker.stop();
+                thread.join().unwrap();
+                name
+            };
+            threads.into_iter().map(stop).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[None, None]), ["hw-waker"], "a host with one node");
+        assert_eq!(names(&[Some(1), Some(0), Some(1)]), ["hw-waker-0", "hw-waker-1"]);
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use headworks_host::facts::{self, HostFacts, IoUringPolicy, Space, kernel_version};
+use headworks_host::facts::{self, HostFacts, IoUringPolicy, MemoryCgroup, Space, kernel_version};
 use headworks_host::{InstanceError, InstanceLock, probe_exclusive};
 
 /// For commands that bring their own threads.
@@ -111,6 +111,7 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     findings.push(judge_capabilities(&facts));
     let plan = MemoryPlan::new(config, shards);
     findings.push(judge_memory(config, &plan, memory_available()));
+    findings.extend(facts.memory_cgroup.as_ref().map(|cgroup| judge_memory_cgroup(&plan, cgroup)));
     findings.push(judge_shared_memory(config, space_of(&config.output.root)));
     findings.push(judge_root(&config.output.root));
     findings.extend(judge_ring_mount(config));
@@ -385,7 +386,7 @@ fn judge_capabilities(facts: &HostFacts) -> Finding {
 fn judge_memory(config: &Config, plan: &MemoryPlan, available: Option<u64>) -> Finding {
     let wanted = format!("{} for {} streams", bytes(plan.total()), plan.streams);
     let found = available.map_or("unknown".to_owned(), |available| format!("{} available", bytes(available)));
-    let at_start: u64 = plan.items.iter().filter(|item| item.taken == Taken::AtStart).map(|item| item.bytes).sum();
+    let at_start = plan.at_start();
     let cure = "lower ingestion.max_connections, ingestion.srt.max_bandwidth or shards.planned_latency".to_owned();
     let fault = match (plan.fault(config), available) {
         (Some(fault), _) => Some((Severity::Prevents, fault)),
@@ -394,6 +395,18 @@ fn judge_memory(config: &Config, plan: &MemoryPlan, available: Option<u64>) -> F
         _ => None,
     };
     Finding::new("memory", found, wanted, fault)
+}
+
+/// Whether what is planned fits below the nearest limit on memory: who passes it is killed, whatever the host has.
+fn judge_memory_cgroup(plan: &MemoryPlan, cgroup: &MemoryCgroup) -> Finding {
+    let wanted = format!("{} for {} streams", bytes(plan.total()), plan.streams);
+    let file = cgroup.file.display();
+    let found = format!("{} left of {} ({file})", bytes(cgroup.free), bytes(cgroup.limit));
+    let severity = if cgroup.free < plan.at_start() { Severity::Prevents } else { Severity::Degraded };
+    let needed = cgroup.limit - cgroup.free + plan.total();
+    let cure = format!("echo {needed} > {file} (systemd: MemoryMax={needed}), or lower ingestion.max_connections");
+    let fault = (cgroup.free < plan.total()).then_some((severity, cure));
+    Finding::new("memory cgroup", found, wanted, fault)
 }
 
 fn judge_shared_memory(config: &Config, space: Option<Space>) -> Finding {
@@ -479,6 +492,7 @@ mod tests {
             isolated_cores: vec![2, 3],
             capabilities: Some(Capabilities(0)),
             shared_memory: None,
+            memory_cgroup: None,
         }
     }
 
@@ -564,6 +578,24 @@ mod tests {
         assert_eq!(judge(one * 25), Severity::Good);
         assert_eq!(judge(one * 25 - 1), Severity::Degraded);
         assert_eq!(judge(one - 1), Severity::Prevents);
+    }
+
+    #[test]
+    fn a_limit_on_memory_is_judged_by_what_is_planned_below_it() {
+        let plan = MemoryPlan::new(&Config::default(), 2);
+        let judge = |free| {
+            let file = "/sys/fs/cgroup/a/memory.max".into();
+            judge_memory_cgroup(&plan, &MemoryCgroup { file, limit: plan.total() + 1_000, free })
+        };
+        assert_eq!(judge(plan.total()).severity, Severity::Good);
+        let short = judge(plan.total() - 1);
+        assert_eq!(short.severity, Severity::Degraded);
+        assert!(short.found.ends_with("(/sys/fs/cgroup/a/memory.max)"), "{}", short.found);
+        let needed = plan.total() + 1_001;
+        let cure = format!("echo {needed} > /sys/fs/cgroup/a/memory.max (systemd: MemoryMax={needed})");
+        assert!(short.cure.unwrap().starts_with(&cure));
+        assert_eq!(judge(plan.at_start()).severity, Severity::Degraded);
+        assert_eq!(judge(plan.at_start() - 1).severity, Severity::Prevents);
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl MemoryPlan {
         self.items.iter().map(|item| item.bytes).sum()
     }
 
+    /// Bytes without which there is no start.
+    pub fn at_start(&self) -> u64 {
+        self.items.iter().filter(|item| item.taken == Taken::AtStart).map(|item| item.bytes).sum()
+    }
+
     /// What `ingestion.memory.global_limit` leaves for rings, in bytes.
     pub fn left_for_rings(&self, config: &Config) -> u64 {
         let others = self.items.iter().filter(|item| !item.is_ring).map(|item| item.bytes).sum();

@@ -24,7 +24,7 @@ use super::strangers::{self, SourceKey, Strangers};
 use super::timers::Timers;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::config::Config;
-use crate::output::Waker;
+use crate::output::{Job, TrackReady, Waker};
 use crate::pipeline::ingest::Protocol;
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::sdp::SourceFilter;
@@ -108,6 +108,8 @@ pub struct Shard {
     has_urgent: bool,
     /// Streams that have ended and of which the desk could not be told.
     unreported: Vec<(String, u64)>,
+    /// Rings that came after their streams had ended, to be let go of by housekeeping.
+    unhoused: Vec<Job>,
     stopping: Option<Instant>,
 }
 
@@ -156,6 +158,7 @@ impl Shard {
             more: false,
             has_urgent: false,
             unreported: Vec::new(),
+            unhoused: Vec::new(),
             stopping: None,
         })
     }
@@ -383,14 +386,7 @@ impl Shard {
                 Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
                 Message::Evict(life, newcomer) => self.evict(now, life, newcomer),
-                Message::TrackReady(life, ready) => {
-                    if let Some(index) = self.sessions.by_life(life)
-                        && let Some(rings) = &mut self.sessions.get_mut(index).rings
-                    {
-                        rings.ready(ready);
-                        self.touched.push(index);
-                    }
-                }
+                Message::TrackReady(life, ready) => self.track_ready(life, ready),
             }
         }
         while let Some(ListenerEvent::Admission(request)) = self.door.listener.poll_event() {
@@ -400,6 +396,18 @@ impl Shard {
             } else {
                 self.desk.admit_srt(self.index, request);
             }
+        }
+    }
+
+    /// A ring is there, or is refused; its stream may have ended meanwhile.
+    fn track_ready(&mut self, life: u64, ready: TrackReady) {
+        if let Some(index) = self.sessions.by_life(life)
+            && let Some(rings) = &mut self.sessions.get_mut(index).rings
+        {
+            rings.ready(ready);
+            self.touched.push(index);
+        } else {
+            self.unhoused.extend(ready.into_end());
         }
     }
 
@@ -479,6 +487,12 @@ impl Shard {
         self.next_tick = now + TICK;
         let desk = &self.desk;
         self.unreported.retain(|(name, life)| !desk.stream_ended(name.clone(), *life));
+        while let Some(job) = self.unhoused.pop() {
+            if let Err(job) = desk.housekeeping().offer(job) {
+                self.unhoused.push(job);
+                break;
+            }
+        }
         self.door.listener.handle_timeout(now);
         self.door.strangers.handle_timeout(now);
         let assembly_timeout = self.config.ingestion.frame.assembly_timeout;

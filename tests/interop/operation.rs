@@ -334,9 +334,11 @@ fn a_restarted_appliance_takes_up_its_rings_and_the_reader_goes_on() {
         let mine: Vec<&Frame> = frames.iter().filter(|frame| frame.track == track).collect();
         assert!(mine.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "{track}: the numbers go on");
         let again = after.iter().find(|frame| frame.track == track).expect("frames after the restart");
-        assert!(again.discontinuity.is_some(), "{track}: the first frame after the restart is marked");
+        assert_eq!(again.discontinuity.as_deref(), Some("restart"), "{track}: its first frame says so");
         assert!(again.segment > 0, "{track}: a new segment");
     }
+    let newest = frames[..count].iter().map(|frame| frame.timeline_ns).max();
+    assert!(Some(after[0].timeline_ns) >= newest, "the timeline does not go back");
     clip.reference.compare_content("after", &after);
 }
 

@@ -147,6 +147,23 @@ fn what_makes_no_sense_is_answered_and_what_is_sent_along_is_dropped() {
 }
 
 #[test]
+fn a_broker_that_ends_leaves_the_socket_of_another_alone() {
+    let (root, _bell, broker) = broker(8);
+    let path = root.path().join(".broker");
+    std::fs::remove_file(&path).unwrap();
+    let _other = Broker::start(BrokerOptions {
+        socket: path.clone(),
+        root: root.path().to_owned(),
+        max_connections: 8,
+        readers: Readers::default(),
+        by_stream: BTreeMap::new(),
+    })
+    .unwrap();
+    drop(broker);
+    Client::new(&path, "cam1").bell().unwrap();
+}
+
+#[test]
 fn a_socket_left_behind_is_replaced_and_one_that_is_listened_on_is_not() {
     let (root, _bell, broker) = broker(8);
     let path = root.path().join(".broker");

@@ -11,7 +11,7 @@ fn directory(root: &Path, streams: u64) -> RingDirectory {
     config.ingestion.srt.max_bandwidth = 1_000_000;
     let mut options = OutputOptions { pool_size: 0, ended_max: 3, ..OutputOptions::from_config(&config) };
     options.memory_limit = streams * options.planned_stream_size();
-    RingDirectory::prepare(options, Waker::start("test-waker").0).unwrap()
+    RingDirectory::prepare(options, vec![Waker::start("test-waker").0]).unwrap()
 }
 
 fn root() -> tempfile::TempDir {
@@ -95,6 +95,36 @@ fn rings_of_an_earlier_run_count_and_go_when_their_memory_is_needed() {
 }
 
 #[test]
+fn the_readers_of_a_ring_that_no_source_came_back_for_are_told_that_it_has_ended() {
+    use headworks_frame_ring::layout::State;
+    use headworks_frame_ring::reader::{Reader, Start};
+
+    let root = root();
+    let earlier = directory(root.path(), 2);
+    let audio = TrackDescription { codec: Codec::Mp2, ..video() };
+    let stream = earlier.open_stream("cam1", 0).unwrap();
+    for (track, description) in [("audio0", &audio), ("audio1", &audio), ("video0", &video())] {
+        earlier.open_track("cam1", track, description, None).unwrap();
+    }
+    drop((stream, earlier));
+    let states = |readers: &[Reader]| readers.iter().map(Reader::state).collect::<Vec<_>>();
+    let readers = ["audio0", "audio1", "video0"]
+        .map(|track| Reader::open(&root.path().join("cam1").join(track), Start::Live).unwrap());
+    let mut directory = directory(root.path(), 2);
+    directory.options.retention = Duration::ZERO;
+    let stream = directory.open_stream("cam1", 0).unwrap();
+    let _written = directory.open_track("cam1", "audio0", &audio, None).unwrap();
+    directory.tick();
+    assert_eq!(states(&readers), [State::Live, State::Ended, State::Ended]);
+    assert_eq!(names::list_tracks(&root.path().join("cam1")).unwrap(), ["audio0"]);
+    // A ring that is written is not ended, even when its whole stream goes.
+    directory.stream_ended("cam1");
+    directory.tick();
+    assert_eq!(states(&readers)[0], State::Live);
+    drop(stream);
+}
+
+#[test]
 fn more_has_never_ended_than_may_stand() {
     let root = root();
     let directory = directory(root.path(), 100);
@@ -138,7 +168,7 @@ fn a_place_that_is_no_hugetlbfs_is_not_used_and_rings_made_ahead_are_shared_out_
     options.group = "no-such-group".to_owned();
     options.shard_nodes = vec![None, Some(0)];
     let (waker, _) = Waker::start("test-waker");
-    let directory = RingDirectory::prepare(options, waker).unwrap();
+    let directory = RingDirectory::prepare(options, vec![waker]).unwrap();
     for _ in 0..4 {
         directory.make_spare();
     }
@@ -193,4 +223,121 @@ fn a_stream_whose_tracks_come_and_go_always_has_room_for_the_one_that_comes() {
     let refused = directory.open_track("cam1", "video11", &video(), None).unwrap_err();
     assert!(refused.to_string().starts_with("ingestion.memory.per_stream_limit leaves"), "{refused}");
     assert!(root.path().join("cam1/video10").exists());
+}
+
+/// What a run left: the rings of `cam1`, made by options that `differ`.
+fn left_by_an_earlier_run(root: &Path, tracks: &[(&str, Codec)], differ: impl Fn(&mut OutputOptions)) {
+    let mut earlier = directory(root, 3);
+    differ(&mut earlier.options);
+    let _stream = earlier.open_stream("cam1", 0).unwrap();
+    for &(track, codec) in tracks {
+        earlier.open_track("cam1", track, &TrackDescription { codec, ..video() }, None).unwrap();
+    }
+}
+
+#[test]
+fn rings_that_wait_to_be_taken_up_do_not_make_way_for_one_that_comes_before_them() {
+    let root = root();
+    let audio = TrackDescription { codec: Codec::Mp2, ..video() };
+    left_by_an_earlier_run(root.path(), &[("audio0", Codec::Mp2), ("video0", Codec::H264)], |_| {});
+    let mut directory = directory(root.path(), 3);
+    directory.options.ended_max = 0;
+    directory.options.stream_memory_limit = directory.options.planned_stream_size();
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    let _second = directory.open_track("cam1", "audio1", &audio, None).unwrap();
+    directory.open_track("cam1", "video1", &video(), None).unwrap_err();
+    directory.track_ended("cam1", "audio1");
+    let reader = |track: &str| names::list_tracks(&root.path().join("cam1")).unwrap().contains(&track.to_owned());
+    assert!(reader("video0") && reader("audio0"));
+    // The source does not have them this time.
+    std::thread::sleep(TAKE_UP_WITHIN);
+    directory.open_track("cam1", "video1", &video(), None).unwrap();
+    assert!(!reader("video0") && reader("video1"));
+}
+
+#[test]
+fn a_ring_of_another_shape_counts_once_with_the_one_that_it_replaces() {
+    let root = root();
+    left_by_an_earlier_run(root.path(), &[("video0", Codec::H264)], |options| options.crc = !options.crc);
+    let mut directory = directory(root.path(), 1);
+    directory.options.stream_memory_limit = directory.options.planned_stream_size();
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    let used = directory.memory_used();
+    assert!(2 * used > directory.options.stream_memory_limit);
+    let writer = directory.open_track("cam1", "video0", &video(), None).unwrap();
+    assert_eq!((writer.epoch(), directory.memory_used()), (1, used));
+}
+
+#[test]
+fn what_cannot_be_removed_counts_and_is_tried_again() {
+    let root = root();
+    let mut directory = directory(root.path(), 1);
+    directory.options.retention = Duration::ZERO;
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    drop(directory.open_track("cam1", "video0", &video(), None).unwrap());
+    let (ring, aside) = (root.path().join("cam1/video0"), root.path().join("aside"));
+    // What is no directory is not removed as one.
+    fs::rename(&ring, &aside).unwrap();
+    fs::write(&ring, b"x").unwrap();
+    directory.track_ended("cam1", "video0");
+    directory.tick();
+    assert!(directory.memory_used() > 0);
+    assert!(!directory.clear_oldest(|_| true), "nothing is won by it");
+    fs::remove_file(&ring).unwrap();
+    fs::rename(&aside, &ring).unwrap();
+    directory.tick();
+    assert_eq!((directory.memory_used(), ring.exists()), (0, false));
+}
+
+#[test]
+fn no_number_in_the_order_of_commits_is_given_twice_even_if_the_ring_that_had_it_is_not_taken_up() {
+    use headworks_frame_ring::descriptor::FrameDescriptor;
+
+    let root = root();
+    let earlier = directory(root.path(), 1);
+    let mut stream = earlier.open_stream("cam1", 0).unwrap();
+    let mut writer = earlier.open_track("cam1", "video0", &video(), None).unwrap();
+    for segment in 0..5 {
+        writer.commit(&FrameDescriptor { segment, ..FrameDescriptor::default() }, &mut stream.bell);
+    }
+    drop((earlier, stream, writer));
+    // The bell that stood over it is gone.
+    fs::remove_file(root.path().join("cam1/bell")).unwrap();
+    let stream = directory(root.path(), 1).open_stream("cam1", 0).unwrap();
+    assert_eq!((stream.bell.stream_head(), stream.segment_base), (5, 5));
+}
+
+#[test]
+fn a_stream_whose_rings_would_not_fit_into_the_memory_cgroup_is_refused_and_the_file_is_named() {
+    let (root, host) = (root(), tempfile::tempdir().unwrap());
+    let mut directory = directory(root.path(), 4);
+    directory.options.pool_size = 3;
+    let planned = directory.options.planned_stream_size();
+    let service = host.path().join("sys/fs/cgroup/system.slice/headworks.service");
+    fs::create_dir_all(&service).unwrap();
+    fs::create_dir_all(host.path().join("proc/self")).unwrap();
+    fs::write(host.path().join("proc/self/cgroup"), "0::/system.slice/headworks.service\n").unwrap();
+    let write = |file: &str, bytes: u64| fs::write(service.join(file), format!("{bytes}\n")).unwrap();
+    write("memory.max", 10 * planned);
+    write("memory.current", 8 * planned - 1);
+    directory.host = host.path().to_owned();
+    directory.make_spare();
+    assert!(directory.spare().is_empty(), "half of it would not stay free");
+    let _streams = ["a", "b"].map(|name| directory.open_stream(name, 0).unwrap());
+    let error = directory.open_stream("c", 0).map(|_| ()).unwrap_err();
+    assert_eq!(error.missing(), Some(planned - 1));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{} = {}: {} bytes of shared memory are needed, streams included that still wait for their rings, {} are left",
+            service.join("memory.max").display(),
+            10 * planned,
+            3 * planned,
+            2 * planned + 1
+        )
+    );
+    write("memory.current", 4 * planned);
+    directory.open_stream("c", 0).unwrap();
+    directory.make_spare();
+    assert_eq!(directory.spare().len(), 1);
 }

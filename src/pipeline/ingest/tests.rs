@@ -8,7 +8,7 @@ use super::*;
 use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
 use crate::media::{Codec, TrackConfiguration};
 use crate::pipeline::frame::{
-    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, SinkIndex, TrackDescription,
+    Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, Origin, SinkIndex, TrackDescription,
 };
 use crate::protocol::rtp::raw_ts::RawOptions;
 
@@ -299,6 +299,8 @@ fn the_picture_after_one_that_lost_its_first_fragment_is_not_marked() {
         }
         bench.finish();
         assert_eq!(bench.frames().len(), 39, "picture {lost}");
+        assert_eq!(bench.frames()[0].0.origin, Origin::Rtp(0), "0 is a time stamp");
+        assert_eq!(bench.frames()[38].0.origin, Origin::Rtp(39 * FRAME_TICKS as i64));
         let frames = bench.frames().iter().enumerate();
         let marked: Vec<usize> = frames.filter(|(_, (frame, _))| frame.damage.any()).map(|(index, _)| index).collect();
         assert_eq!(marked, expected, "picture {lost}");
@@ -472,6 +474,30 @@ fn a_source_that_comes_back_goes_on_in_a_new_segment_on_the_same_track() {
 }
 
 #[test]
+fn a_frame_that_nothing_times_stands_where_the_timeline_does() {
+    let mut mux = Mux::new(MuxConfiguration::new(vec![MuxTrack::new(0x101, Codec::AacAdts)])).unwrap();
+    let mut stream = Vec::new();
+    for packet in 0..4_u8 {
+        let time = 8_000_000_000 + u64::from(packet) * 12 * 1_920;
+        let data = adts_frames(packet * 12, 12, 400);
+        mux.write(0, &AccessUnit { pts: time, dts: time, random_access: true, data: &data }, &mut stream);
+    }
+    let mut bench = Bench::new();
+    bench.send(&stream, |_| true);
+    bench.finish();
+    bench.ingest.attach(raw());
+    // The source comes back amid a PES packet.
+    bench.send(&stream, |number| number > 0);
+    bench.finish();
+    let frames = &bench.frames()[48..];
+    let newest_ns = bench.frames()[47].0.timeline_ns;
+    let untimed = frames.iter().take_while(|(frame, _)| frame.pts.is_none() && frame.dts.is_none()).count();
+    assert!(untimed > 2, "{untimed}");
+    assert!(frames[..untimed].iter().all(|(frame, _)| frame.timeline_ns == newest_ns));
+    assert!(frames[untimed].0.timeline_ns > newest_ns);
+}
+
+#[test]
 fn nothing_of_a_new_track_is_lost_while_its_ring_is_made() {
     let mut bench = Bench::new();
     bench.lists.opening = true;
@@ -547,6 +573,25 @@ fn the_wait_for_a_ring_ends_after_a_quarter_of_a_second() {
     bench.ingest.deliver(bench.now, &mut bench.lists);
     assert_eq!(bench.frames().len(), 19);
     assert_eq!(bench.ingest.held_packets(), 0);
+}
+
+#[test]
+fn a_programme_that_takes_the_place_of_another_has_a_timeline_of_its_own() {
+    let mut bench = Bench::new();
+    let (first, _) = pictures(&mut mux(false), 0, 10, 3_000);
+    bench.send(&first, |_| true);
+    let tracks = || vec![MuxTrack::new(0x100, Codec::H264)];
+    let mut other = Mux::new(MuxConfiguration { programme: 2, ..MuxConfiguration::new(tracks()) }).unwrap();
+    // Tables of another version.
+    other.set_tracks(tracks()).unwrap();
+    let (second, _) = pictures(&mut other, 1_000_000, 10, 3_000);
+    bench.send(&second, |_| true);
+    bench.finish();
+    let marks = |track: usize| {
+        let (frame, _) = &bench.lists.tracks[track].frames[0];
+        (frame.segment, frame.discontinuity, frame.timeline_ns == frame.first_arrival.as_nanos() as i64)
+    };
+    assert_eq!([0, 1].map(marks), [(0, DiscontinuityCause::Start, true); 2]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use thiserror::Error;
@@ -239,23 +239,8 @@ fn recover(ctl: &SharedWords, header: &Header) -> Result<Private, AttachError> {
     if ctl.load(layout::HEAD_POS) > reserve {
         return Err(AttachError::Damaged("frames beyond the reserve"));
     }
-    let mut last_key = NONE;
-    let mut last_frame = None;
-    let mut stream_seq_after = 0;
-    for seq in head_seq.saturating_sub(u64::from(header.slot_count))..head_seq {
-        let mut slot = [0; SLOT_WORDS];
-        ctl.copy_words(header.slot_at(seq), &mut slot);
-        // The oldest may be BUSY or already hold frame `head_seq`, whose head was not stored: it will be written again.
-        if slot[0] != seq + 1 {
-            continue;
-        }
-        if slot[3] as u32 & layout::FLAG_KEY != 0 {
-            last_key = seq;
-        }
-        stream_seq_after = slot[4].saturating_add(1).max(stream_seq_after);
-        last_frame = FrameDescriptor::decode(&slot).ok();
-    }
-    if stream_seq_after > u64::MAX / 2 {
+    let Slots { last_key, left } = read_slots(ctl, header, head_seq);
+    if left.stream_seq_after > u64::MAX / 2 {
         return Err(AttachError::Damaged("stream sequence out of range"));
     }
     ctl.store(layout::LAST_KEY_SEQ, last_key, Release);
@@ -271,11 +256,63 @@ fn recover(ctl: &SharedWords, header: &Header) -> Result<Private, AttachError> {
         epoch: ctl.load_half(layout::WRITER_EPOCH),
         config_generation,
         config: read_configuration(ctl, header, config_generation).unwrap_or_default(),
-        totals: Totals { frames: totals(0), bytes: totals(1), damaged: totals(2), discontinuities: totals(3) },
-        stream_seq_after,
-        last_frame,
+        // Died before it counted its last frame, it may be one short of what the ring's readers have seen.
+        totals: Totals { frames: head_seq, bytes: totals(1), damaged: totals(2), discontinuities: totals(3) },
+        stream_seq_after: left.stream_seq_after,
+        last_frame: left.last_frame,
         first_discontinuity: None,
     })
+}
+
+/// What a ring holds that nobody writes just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// One past the newest `stream_seq`.
+    pub stream_seq_after: u64,
+    /// The newest frame.
+    pub last_frame: Option<FrameDescriptor>,
+    /// The highest `timeline_ns`, which need not be that of the newest frame: pictures are committed in the order of decoding.
+    pub timeline_ns: i64,
+}
+
+/// Looks at the ring in `directory` without taking it up; `None` for what a writer of this boot could not take up either.
+#[must_use]
+pub fn look_at(directory: &Path) -> Option<Left> {
+    let handle = open_directory(directory).ok()?;
+    let ctl_file = open_shared(&handle, "ctl", false).ok()?;
+    let header = judge_files(&ctl_file, &open_shared(&handle, "data", false).ok()?).ok()?;
+    if header.boot_id != memory::boot_id().ok()? {
+        return None;
+    }
+    let ctl = SharedWords::read_only(&ctl_file, ctl_mapping(&header)).ok()?;
+    let head_seq = Some(ctl.load(layout::HEAD_SEQ)).filter(|seq| *seq <= u64::MAX / 2)?;
+    let left = read_slots(&ctl, &header, head_seq).left;
+    (left.stream_seq_after <= u64::MAX / 2).then_some(left)
+}
+
+struct Slots {
+    last_key: u64,
+    left: Left,
+}
+
+fn read_slots(ctl: &SharedWords, header: &Header, head_seq: u64) -> Slots {
+    let mut last_key = NONE;
+    let mut left = Left::default();
+    for seq in head_seq.saturating_sub(u64::from(header.slot_count))..head_seq {
+        let mut slot = [0; SLOT_WORDS];
+        ctl.copy_words(header.slot_at(seq), &mut slot);
+        // The oldest may be BUSY or already hold frame `head_seq`, whose head was not stored: it will be written again.
+        if slot[0] != seq + 1 {
+            continue;
+        }
+        if slot[3] as u32 & layout::FLAG_KEY != 0 {
+            last_key = seq;
+        }
+        left.stream_seq_after = slot[4].saturating_add(1).max(left.stream_seq_after);
+        left.last_frame = FrameDescriptor::decode(&slot).ok();
+        left.timeline_ns = left.last_frame.map_or(0, |frame| frame.timeline_ns).max(left.timeline_ns);
+    }
+    Slots { last_key, left }
 }
 
 /// The bytes of a configuration block, if it holds that generation whole.
@@ -355,23 +392,47 @@ pub fn publish(temporary: &Path, target: &Path) -> io::Result<()> {
 
 /// Tells the readers of the ring in `directory`, or of the rings of the stream there, to open again. What is no ring is left alone.
 pub fn supersede(directory: &Path) {
-    if directory.join("ctl").exists() {
-        let _ = supersede_ring(directory);
-    } else if let Ok(entries) = fs::read_dir(directory) {
+    if !directory.join("ctl").exists() {
         let _ = bell::supersede(directory);
-        for entry in entries.flatten().filter(|e| e.path().join("ctl").exists()) {
-            let _ = supersede_ring(&entry.path());
+    }
+    for ring in rings_of(directory) {
+        let _ = leave_state(&ring, State::Superseded);
+    }
+}
+
+/// Tells the readers of the ring in `directory`, or of the rings of the stream there, that no frame will come any more; of those alone
+/// that nobody writes. The stream's bell is left as it is.
+pub fn end(directory: &Path) {
+    for ring in rings_of(directory) {
+        if let Ok(Some(_lock)) = lock_file(&ring, false) {
+            let _ = leave_state(&ring, State::Ended);
         }
     }
 }
 
-fn supersede_ring(directory: &Path) -> Result<(), AttachError> {
-    let ctl_file = open_shared(&open_directory(directory)?, "ctl", true)?;
-    if ctl_file.metadata()?.len() < layout::CONFIG_OFFSET as u64 {
-        return Ok(());
+/// The directory itself if it is that of a ring, else the rings in it.
+fn rings_of(directory: &Path) -> Vec<PathBuf> {
+    let is_ring = |path: &PathBuf| path.join("ctl").exists();
+    let own = directory.to_owned();
+    if is_ring(&own) {
+        return vec![own];
+    }
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_ring).collect()
+}
+
+/// Stores the last word on a ring, in place of a writer that is gone or is about to be.
+fn leave_state(ring: &Path, state: State) -> Result<(), AttachError> {
+    let ctl_file = open_shared(&open_directory(ring)?, "ctl", true)?;
+    let mut page = [0; layout::HEADER_SIZE];
+    ctl_file.read_exact_at(&mut page, 0)?;
+    layout::judge_version(&page)?;
+    let size = ctl_file.metadata()?.len();
+    if size < layout::CONFIG_OFFSET as u64 {
+        return Err(LayoutError::Short(size).into());
     }
     let ctl = SharedWords::writable(&ctl_file, layout::CONFIG_OFFSET)?;
-    ctl.store_half(layout::STATE, State::Superseded as u32, Release);
+    ctl.store_half(layout::STATE, state as u32, Release);
     // Its own writer, if it still lives, stores its next value over this: readers look at the state anyway.
     ctl.store_half(layout::FUTEX, ctl.load_half(layout::FUTEX).wrapping_add(1), Release);
     wake::wake(&ctl, layout::FUTEX);

@@ -110,6 +110,17 @@ impl State {
     }
 }
 
+/// Whether a first page is that of a ring whose hot words lie where they do in this version.
+pub(crate) fn judge_version(page: &[u8]) -> Result<(), LayoutError> {
+    if page[..8] != MAGIC {
+        return Err(LayoutError::Magic);
+    }
+    match u16_at(page, 0x08) {
+        MAJOR => Ok(()),
+        major => Err(LayoutError::Major(major)),
+    }
+}
+
 /// The kind that the header's word stands for; what a later version may add is unknown.
 fn track_kind(word: u32) -> TrackKind {
     u16::try_from(word).ok().and_then(|word| TrackKind::try_from(word).ok()).unwrap_or(TrackKind::Unknown)
@@ -246,13 +257,7 @@ impl Header {
         if page.len() < HEADER_SIZE || ctl_size < CONFIG_OFFSET as u64 {
             return Err(LayoutError::Short(ctl_size));
         }
-        if page[..8] != MAGIC {
-            return Err(LayoutError::Magic);
-        }
-        let major = u16_at(page, 0x08);
-        if major != MAJOR {
-            return Err(LayoutError::Major(major));
-        }
+        judge_version(page)?;
         if u32_at(page, 0x0C) as usize != HEADER_SIZE {
             return Err(LayoutError::Geometry("header size"));
         }

@@ -210,7 +210,8 @@ impl Writer {
     }
 
     /// Closes the open frame (an empty one if nothing was appended) and makes it visible. Fills `seq`, `key_seq`,
-    /// `config_generation`, `crc32c` and the side data's place; after a restart a missing discontinuity cause too.
+    /// `config_generation`, `crc32c` and the side data's place; in the first frame of this writer a missing discontinuity cause too,
+    /// where `Start` counts as missing in a ring that was taken up.
     /// Returns the frame's sequence number. Wakes nobody: see [`Writer::wake_target`] and [`BellWriter::wake_target`].
     #[inline]
     pub fn commit(&mut self, frame: &FrameDescriptor, bell: &mut BellWriter) -> u64 {
@@ -232,8 +233,9 @@ impl Writer {
         } else {
             (d.side_data_offset, d.side_data_length) = (0, 0);
         }
+        // To a source that has just come every track is new, also in a ring that was taken up.
         if let Some(cause) = self.private.first_discontinuity.take()
-            && d.discontinuity == Discontinuity::None
+            && matches!(d.discontinuity, Discontinuity::None | Discontinuity::Start)
         {
             d.discontinuity = cause;
         }

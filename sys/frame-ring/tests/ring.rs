@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{directory, length, payload, spec, write};
-use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::bell::{BellReader, BellWriter};
 use headworks_frame_ring::builder::{self, AttachError, RingSpec};
 use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor};
 use headworks_frame_ring::layout::{self, NONE, State};
@@ -179,6 +179,61 @@ fn the_next_writer_goes_on_where_the_last_one_died() {
 }
 
 #[test]
+fn the_first_frame_after_a_restart_says_so_unless_its_source_knows_better() {
+    for (told, said) in [
+        (Discontinuity::None, Discontinuity::Restart),
+        (Discontinuity::Start, Discontinuity::Restart),
+        (Discontinuity::Loss, Discontinuity::Loss),
+    ] {
+        let dir = directory();
+        let ring = dir.path().join("v");
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        drop(builder::create(&ring, &spec()).unwrap());
+        let mut writer = builder::attach(&ring, &spec()).unwrap();
+        for _ in 0..2 {
+            writer.commit(&FrameDescriptor { discontinuity: told, ..FrameDescriptor::default() }, &mut bell);
+        }
+        let mut reader = Reader::open(&ring, Start::Oldest).unwrap();
+        assert_eq!(frame(reader.next(ZERO).unwrap()).descriptor.discontinuity, said);
+        assert_eq!(frame(reader.next(ZERO).unwrap()).descriptor.discontinuity, told);
+    }
+}
+
+#[test]
+fn a_ring_is_looked_at_without_being_taken_up() {
+    let dir = directory();
+    let ring = dir.path().join("v");
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut writer = builder::create(&ring, &spec()).unwrap();
+    assert_eq!(builder::look_at(&ring), Some(builder::Left::default()));
+    bell.advance_to(40);
+    for timeline_ns in [10, 30, 20] {
+        writer.commit(&FrameDescriptor { timeline_ns, ..FrameDescriptor::default() }, &mut bell);
+    }
+    let left = builder::look_at(&ring).unwrap();
+    assert_eq!((left.stream_seq_after, left.timeline_ns), (43, 30));
+    assert_eq!(left.last_frame.as_ref(), writer.last_frame());
+    assert_eq!(builder::look_at(dir.path()), None);
+    assert_eq!(Reader::open(&ring, Start::Live).unwrap().epoch(), 1);
+}
+
+#[test]
+fn a_frame_that_a_writer_did_not_live_to_count_is_counted_by_the_next() {
+    let dir = directory();
+    let ring = dir.path().join("v");
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let mut writer = builder::create(&ring, &spec()).unwrap();
+    for seq in 0..3 {
+        write(&mut writer, &mut bell, &payload(seq, 100), false);
+    }
+    drop(writer);
+    // Killed between head and totals.
+    let ctl = std::fs::OpenOptions::new().write(true).open(ring.join("ctl")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&ctl, &2_u64.to_le_bytes(), layout::TOTALS as u64).unwrap();
+    assert_eq!(builder::attach(&ring, &spec()).unwrap().totals().frames, 3);
+}
+
+#[test]
 fn the_last_key_is_found_again_after_a_restart() {
     let dir = directory();
     let mut bell = BellWriter::create(dir.path()).unwrap();
@@ -224,6 +279,29 @@ fn states_are_values_and_come_after_the_last_frame() {
     writer.set_state(State::Ended);
     assert_eq!(frame(reader.next(ZERO).unwrap()).payload, b"last");
     assert_eq!(reader.next(Duration::from_secs(9)), Ok(Next::Ended));
+}
+
+#[test]
+fn the_last_word_on_a_ring_is_left_where_it_has_no_writer_and_is_of_this_layout() {
+    let dir = directory();
+    let rings = ["left", "written", "later"].map(|name| dir.path().join(name));
+    let _bell = BellWriter::create(dir.path()).unwrap();
+    let bell = BellReader::open(dir.path()).unwrap();
+    let [left, written, later] = rings.each_ref().map(|ring| builder::create(ring, &spec()).unwrap());
+    drop((left, later));
+    let mut readers = rings.each_ref().map(|ring| Reader::open(ring, Start::Live).unwrap());
+    // The last one is of a version that may have other words at these places.
+    let ctl = std::fs::OpenOptions::new().write(true).open(rings[2].join("ctl")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&ctl, &2_u16.to_le_bytes(), 8).unwrap();
+    let states = |readers: &[Reader]| readers.iter().map(Reader::state).collect::<Vec<_>>();
+    builder::end(dir.path());
+    assert_eq!(states(&readers), [State::Ended, State::Live, State::Live]);
+    assert_eq!(readers[0].next(ZERO), Ok(Next::Ended));
+    assert_eq!(bell.state(), State::Live);
+    builder::supersede(dir.path());
+    assert_eq!(states(&readers), [State::Superseded, State::Superseded, State::Live]);
+    assert_eq!(bell.state(), State::Superseded);
+    drop(written);
 }
 
 #[test]

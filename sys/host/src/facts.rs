@@ -4,7 +4,7 @@
 //! is absent on some kernels and in some containers.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A resource limit. `u64::MAX` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,17 @@ pub struct Space {
     pub free: u64,
 }
 
+/// The limit on memory that leaves this process the least: that of its own cgroup, or of one above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryCgroup {
+    /// Its `memory.max`.
+    pub file: PathBuf,
+    /// What stands in it, bytes.
+    pub limit: u64,
+    /// What is left below it, bytes, together with what the kernel can take back from cached files.
+    pub free: u64,
+}
+
 /// All of it, see the functions of the same names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
@@ -110,6 +121,8 @@ pub struct HostFacts {
     pub capabilities: Option<Capabilities>,
     /// Shared memory, where the rings are.
     pub shared_memory: Option<Space>,
+    /// What a cgroup leaves of memory, if one has a limit.
+    pub memory_cgroup: Option<MemoryCgroup>,
 }
 
 impl HostFacts {
@@ -127,6 +140,7 @@ impl HostFacts {
             isolated_cores: read_isolated_cores(root),
             capabilities: read_capabilities(root),
             shared_memory: read_space(&root.join("dev/shm")),
+            memory_cgroup: read_memory_cgroup(root),
         }
     }
 }
@@ -280,6 +294,28 @@ pub fn read_space(path: &Path) -> Option<Space> {
     })
 }
 
+/// The memory cgroup (v2) that leaves this process the least; `None` where none has a limit, or none is to be seen.
+pub fn read_memory_cgroup(root: &Path) -> Option<MemoryCgroup> {
+    let own = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let path = Path::new(own.lines().find_map(|line| line.strip_prefix("0::/"))?);
+    // From within a namespace, a cgroup outside it has a path that leads out of what is to be seen.
+    let is_seen = path.components().all(|component| matches!(component, Component::Normal(_)));
+    let path = if is_seen { path } else { Path::new("") };
+    let read = |directory: PathBuf| {
+        let limit = read_number(&directory, "memory.max")?;
+        let used = read_number(&directory, "memory.current")?;
+        let statistics = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+        let of_files = ["active_file ", "inactive_file "].into_iter();
+        let cached: u64 = of_files
+            .filter_map(|name| statistics.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok()))
+            .fold(0, u64::saturating_add);
+        let free = limit.saturating_sub(used.saturating_sub(cached));
+        Some(MemoryCgroup { file: directory.join("memory.max"), limit, free })
+    };
+    let hierarchy = root.join("sys/fs/cgroup");
+    path.ancestors().filter_map(|above| read(hierarchy.join(above))).min_by_key(|cgroup| cgroup.free)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,8 +401,37 @@ mod tests {
                 isolated_cores: Vec::new(),
                 capabilities: None,
                 shared_memory: None,
+                memory_cgroup: None,
             }
         );
+    }
+
+    #[test]
+    fn the_memory_cgroup_that_leaves_the_least_is_found_wherever_it_is_above() {
+        let slice = "sys/fs/cgroup/system.slice";
+        let service = "sys/fs/cgroup/system.slice/headworks.service";
+        let root = tree(&[
+            ("proc/self/cgroup", "4:memory:/other\n0::/system.slice/headworks.service\n"),
+            ("sys/fs/cgroup/cgroup.controllers", "memory\n"),
+            (&format!("{slice}/memory.max"), "8000\n"),
+            (&format!("{slice}/memory.current"), "7000\n"),
+            (&format!("{slice}/memory.stat"), "anon 5000\nshmem 100\nactive_file 1000\ninactive_file 600\n"),
+            (&format!("{service}/memory.max"), "max\n"),
+            (&format!("{service}/memory.current"), "5000\n"),
+        ]);
+        let found = |root: &tempfile::TempDir| read_memory_cgroup(root.path()).map(|it| (it.limit, it.free, it.file));
+        let file = |path: &str| root.path().join(path).join("memory.max");
+        assert_eq!(found(&root), Some((8_000, 2_600, file(slice))));
+        fs::write(file(service), "6000\n").unwrap();
+        assert_eq!(found(&root), Some((6_000, 1_000, file(service))));
+        fs::write(file(service), "4000\n").unwrap();
+        assert_eq!(found(&root), Some((4_000, 0, file(service))));
+        // In a container that sees its own cgroup as the root.
+        let own = [("proc/self/cgroup", "0::/../../x\n"), ("sys/fs/cgroup/memory.max", "500\n")];
+        let root = tree(&[&own[..], &[("sys/fs/cgroup/memory.current", "100\n")]].concat());
+        assert_eq!(found(&root).map(|(limit, free, _)| (limit, free)), Some((500, 400)));
+        let unlimited = [("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")];
+        assert_eq!(found(&tree(&unlimited)), None);
     }
 
     #[test]
