@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hdrhistogram::Histogram;
 use headworks_frame_ring::bell::{BellWriter, TimelineAnchor};
 use headworks_frame_ring::descriptor::{
     ClockOrigin, Discontinuity, FrameDescriptor, PictureStructure as RingStructure, PictureType as RingPicture,
@@ -11,10 +12,11 @@ use headworks_frame_ring::descriptor::{
 };
 use headworks_frame_ring::layout::State;
 use headworks_frame_ring::stream_descriptor::{Programme, StreamDescriptor, Track};
-use headworks_frame_ring::writer::Writer;
+use headworks_frame_ring::writer::{Staged, Writer};
 
 use super::directory::{RingDirectory, StreamOutput, TrackError};
 use super::housekeeping::{Housekeeping, Job};
+use super::staging::{Staging, Waiting};
 use super::waker::WakeFlag;
 use crate::base::Instant;
 use crate::media::{Format, PictureStructure, PictureType, RandomAccess, TrackConfiguration, TrackKind};
@@ -64,6 +66,8 @@ pub struct StreamRings {
     /// Added to the pipeline's segment numbers: rings that are taken up again go on counting.
     segment_base: u32,
     opening: usize,
+    /// Frames that are not due yet.
+    staging: Staging,
     /// Frames were published since the last [`flush`](Self::flush).
     published: bool,
 }
@@ -85,6 +89,8 @@ pub struct TrackRing {
     pub frames_without_ring: u64,
     /// Number of published frames, for people.
     pub head_seq: u64,
+    /// How long after its last packet was due each frame was published, in microseconds.
+    pub delay_us: Histogram<u32>,
 }
 
 enum RingState {
@@ -119,6 +125,7 @@ impl StreamRings {
             undescribed: false,
             segment_base: 0,
             opening: 0,
+            staging: Staging::new(),
             published: false,
         }
     }
@@ -186,13 +193,38 @@ impl StreamRings {
         }
     }
 
-    /// Tells the waker thread if anything was published since the last time; `true` if so. Once per turn.
+    /// Publishes the frames that have become due, and tells the waker thread if anything was published since the last time; `true`
+    /// if so. Once per turn.
     #[inline]
-    pub fn flush(&mut self) -> bool {
+    pub fn flush(&mut self, now: Instant) -> bool {
+        self.publish_until(now, now);
         if self.published {
             self.wake.raise();
         }
         std::mem::take(&mut self.published)
+    }
+
+    /// When [`flush`](Self::flush) next has a frame to publish.
+    #[inline]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.staging.next_due()
+    }
+
+    /// Publishes what waits and is due at `due`.
+    #[inline]
+    fn publish_until(&mut self, now: Instant, due: Instant) {
+        let mut any = false;
+        while let Some(Waiting { index, frame, due }) = self.staging.pop_due(due) {
+            any = true;
+            match (frame, &mut self.tracks[index.0]) {
+                (Some(frame), track) => track.publish(now, due, frame, &mut self.bell),
+                (None, _) => self.end_track(index),
+            }
+            self.published = true;
+        }
+        if any {
+            self.staging.judge(self.tracks.iter().filter_map(TrackRing::writer));
+        }
     }
 
     /// Says that the writer lives. Every 100 ms.
@@ -345,14 +377,16 @@ impl StreamRings {
 
     /// Says that the source is gone, so that another writer may take the rings up; readers go on.
     #[must_use]
-    pub fn into_idle(mut self) -> Self {
+    pub fn into_idle(mut self, now: Instant) -> Self {
+        self.publish_all(now);
         self.set_stalled(true);
-        self.flush();
+        self.flush(now);
         self
     }
 
     /// Ends all rings and hands them to the housekeeping thread, which clears them away when readers had their time.
-    pub fn end(mut self) {
+    pub fn end(mut self, now: Instant) {
+        self.publish_all(now);
         for track in &mut self.tracks {
             if let RingState::Ready(writer) = &mut track.state {
                 writer.abandon();
@@ -411,16 +445,37 @@ impl StreamSink for StreamRings {
     fn track(&mut self, index: SinkIndex) -> OpenTrack<'_> {
         OpenTrack {
             ring: &mut self.tracks[index.0],
+            index,
             bell: &mut self.bell,
+            staging: &mut self.staging,
             segment_base: self.segment_base,
             published: &mut self.published,
         }
+    }
+
+    #[inline]
+    fn takes_early(&self) -> bool {
+        self.opening == 0 && self.staging.has_room()
+    }
+
+    fn publish_all(&mut self, now: Instant) {
+        self.publish_until(now, Instant::FAR_FUTURE);
     }
 
     fn end(&mut self, index: SinkIndex) {
         if index == REFUSED {
             return;
         }
+        if self.staging.holds(index) {
+            return self.staging.push_end(index);
+        }
+        self.end_track(index);
+    }
+}
+
+impl StreamRings {
+    /// Ends a track of which nothing waits.
+    fn end_track(&mut self, index: SinkIndex) {
         self.tracks_ended += 1;
         match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended(self.tracks_ended)) {
             RingState::Ready(writer) => self.retire(index, writer),
@@ -441,7 +496,27 @@ impl TrackRing {
             open_is_partial: false,
             frames_without_ring: 0,
             head_seq: 0,
+            delay_us: Histogram::new_with_max(60_000_000, 2).expect("the bounds are constant and valid"),
         }
+    }
+
+    fn writer(&self) -> Option<&Writer> {
+        match &self.state {
+            RingState::Ready(writer) => Some(writer),
+            RingState::Opening { .. } | RingState::Failed(_) | RingState::Ended(_) => None,
+        }
+    }
+
+    /// Makes a frame visible.
+    #[inline]
+    fn publish(&mut self, now: Instant, due: Instant, mut frame: Staged, bell: &mut BellWriter) {
+        let RingState::Ready(writer) = &mut self.state else {
+            unreachable!("a ring stays as long as frames of it wait")
+        };
+        frame.descriptor_mut().commit_ns = now.as_nanos();
+        self.head_seq = writer.publish(frame, bell) + 1;
+        let delay_us = now.saturating_since(due).as_micros();
+        self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
     }
 
     fn describe(&self) -> Track {
@@ -490,7 +565,9 @@ impl TrackRing {
 /// A track of [`StreamRings`] with the stream's bell at hand.
 pub struct OpenTrack<'a> {
     ring: &'a mut TrackRing,
+    index: SinkIndex,
     bell: &'a mut BellWriter,
+    staging: &'a mut Staging,
     segment_base: u32,
     published: &'a mut bool,
 }
@@ -515,9 +592,13 @@ impl FrameSink for OpenTrack<'_> {
                 self.ring.frames_without_ring += 1;
             }
             RingState::Ready(writer) => {
-                let mut descriptor = descriptor(now, frame);
+                let mut descriptor = descriptor(frame);
                 descriptor.segment += self.segment_base;
-                self.ring.head_seq = writer.commit(&descriptor, self.bell) + 1;
+                let staged = writer.stage(&descriptor);
+                if frame.due > now || !self.staging.is_empty() {
+                    return self.staging.push(self.index, frame.due, staged, writer);
+                }
+                self.ring.publish(now, frame.due, staged, self.bell);
                 *self.published = true;
             }
             RingState::Opening { frame_open, .. } => {
@@ -552,7 +633,7 @@ fn configure(writer: &mut Writer, track: &str, bytes: &[u8]) {
     }
 }
 
-fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
+fn descriptor(frame: &Frame) -> FrameDescriptor {
     let (random_access, recovery_count) = match frame.info.random_access {
         RandomAccess::None => (RingAccess::None, 0),
         RandomAccess::Idr => (RingAccess::Idr, 0),
@@ -572,7 +653,6 @@ fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
         first_arrival_ns: frame.first_arrival.as_nanos(),
         last_arrival_ns: frame.last_arrival.as_nanos(),
         due_ns: frame.due.as_nanos(),
-        commit_ns: now.as_nanos(),
         segment: frame.segment,
         packets_lost: frame.packets_lost,
         packets_recovered: frame.packets_recovered,

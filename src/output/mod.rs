@@ -6,6 +6,7 @@ pub mod frame_ring;
 pub mod housekeeping;
 mod memory;
 pub mod reader;
+mod staging;
 pub mod waker;
 
 pub use broker::{Broker, BrokerOptions};

@@ -113,7 +113,7 @@ fn a_stream_that_returns_keeps_the_rings_that_it_takes_up_and_loses_the_others()
     bench.open_and_wait();
     let Bench { root, directory, housekeeping, ready, rings } = bench;
     let reply = Arc::clone(&rings.reply);
-    rings.end();
+    rings.end(Instant::ZERO);
     let (done, wait) = channel();
     housekeeping.submit(Box::new(move || done.send(()).unwrap())).unwrap();
     wait.recv().unwrap();
