@@ -575,8 +575,13 @@ pub struct OpenTrack<'a> {
 impl FrameSink for OpenTrack<'_> {
     #[inline]
     fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
+        self.append_all(&[bytes])
+    }
+
+    #[inline]
+    fn append_all(&mut self, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
         match &mut self.ring.state {
-            RingState::Ready(writer) => writer.append(bytes).map_err(|_| FrameTooLarge),
+            RingState::Ready(writer) => writer.append_all(pieces).map_err(|_| FrameTooLarge),
             RingState::Opening { frame_open, .. } => {
                 *frame_open = true;
                 Ok(())

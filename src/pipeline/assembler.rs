@@ -166,6 +166,18 @@ impl<F: Framer> Assembler<F> {
         }
     }
 
+    /// Takes pieces that are the middle of the open access unit, as [`Framer::pass`] judges; `false` if they must be pushed.
+    #[inline]
+    pub fn pass<S: FrameSink>(&mut self, covering: &[u8], pieces: &[&[u8]], carriage: &Carriage, sink: &mut S) -> bool {
+        if !self.framer.pass(covering, pieces) {
+            return false;
+        }
+        self.unflushed_since = Some(carriage.due);
+        self.carrier_ended = false;
+        self.assembly.append_all(pieces, carriage, sink);
+        true
+    }
+
     /// The open access unit ends here for certain.
     pub fn flush<S: FrameSink>(&mut self, now: Instant, timeline: &mut Timeline, sink: &mut S) {
         let carriage = self.assembly.last_carriage;
@@ -368,15 +380,20 @@ impl Assembly {
 
     #[inline]
     fn append<S: FrameSink>(&mut self, bytes: &[u8], carriage: &Carriage, sink: &mut S) {
+        self.append_all(&[bytes], carriage, sink);
+    }
+
+    #[inline]
+    fn append_all<S: FrameSink>(&mut self, pieces: &[&[u8]], carriage: &Carriage, sink: &mut S) {
         let open = self.open.as_mut().expect("a framer appends between Begin and End");
         if open.too_large {
             return;
         }
-        if sink.append(bytes).is_err() {
+        if sink.append_all(pieces).is_err() {
             open.too_large = true;
             return;
         }
-        open.bytes += bytes.len() as u64;
+        open.bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         open.path_mask |= carriage.path_mask;
         if carriage.recovered && carriage.arrival != self.last_carriage.arrival {
             open.recovered += 1;

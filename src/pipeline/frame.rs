@@ -15,6 +15,14 @@ pub trait FrameSink {
     /// [`FrameTooLarge`] when the frame would pass the track's limit; the open frame is then worth nothing and must be
     /// abandoned.
     fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge>;
+    /// Adds pieces to the open frame, one after the other.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    #[inline]
+    fn append_all(&mut self, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
+        pieces.iter().try_for_each(|piece| self.append(piece))
+    }
     /// Publishes the open frame (which may be empty) with what is known of it: when it is due, if that is later than `now`.
     fn commit(&mut self, now: Instant, frame: &Frame);
     /// Gives up the open frame; its space is used again.

@@ -159,10 +159,22 @@ impl Writer {
     /// After [`Writer::append_side_data`] in the same frame.
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
+        self.append_all(&[bytes])
+    }
+
+    /// Appends pieces of payload to the open frame, one after the other.
+    ///
+    /// # Errors
+    /// As [`Writer::append`]: none of them was appended.
+    ///
+    /// # Panics
+    /// As [`Writer::append`].
+    #[inline]
+    pub fn append_all(&mut self, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
         assert!(self.payload_len.is_none(), "payload after side data");
-        self.append_bytes(self.open_len, bytes)?;
+        self.append_pieces(self.open_len, pieces)?;
         if let Some(crc) = &mut self.crc {
-            *crc = crc32c::crc32c_append(*crc, bytes);
+            *crc = pieces.iter().fold(*crc, |crc, piece| crc32c::crc32c_append(crc, piece));
         }
         Ok(())
     }
@@ -174,14 +186,14 @@ impl Writer {
     pub fn append_side_data(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         let payload_len = self.payload_len.unwrap_or(self.open_len);
         let at = if self.payload_len.is_some() { self.open_len } else { self.open_len.next_multiple_of(8) };
-        self.append_bytes(at, bytes)?;
+        self.append_pieces(at, &[bytes])?;
         self.payload_len = Some(payload_len);
         Ok(())
     }
 
     #[inline]
-    fn append_bytes(&mut self, at: usize, bytes: &[u8]) -> Result<(), FrameTooLarge> {
-        let end = at + bytes.len();
+    fn append_pieces(&mut self, at: usize, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
+        let end = at + pieces.iter().map(|piece| piece.len()).sum::<usize>();
         if end > self.header.frame_size_max as usize {
             return Err(FrameTooLarge { wanted: end, limit: self.header.frame_size_max as usize });
         }
@@ -189,7 +201,7 @@ impl Writer {
         if end_pos > self.private.reserve {
             self.grow(end_pos)?;
         }
-        self.data.write(self.open_pos, at, bytes);
+        self.data.write(self.open_pos, at, pieces);
         point(Step::Appended);
         self.open_len = end;
         Ok(())
