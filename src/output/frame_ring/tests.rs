@@ -255,3 +255,82 @@ fn tables_that_change_for_ever_take_bounded_memory_and_the_stream_goes_on() {
     let sink = transport.tracks().next().unwrap().sink;
     assert_eq!(bench.rings.track_ring(sink).unwrap().error(), None);
 }
+
+/// A frame that is due at so many ms.
+fn due(ms: u64) -> Frame {
+    Frame { due: Instant::from_millis(ms), ..Frame::default() }
+}
+
+impl Bench {
+    /// Writes a frame of `length` bytes at 1 ms that is due at `due_ms`.
+    fn commit(&mut self, index: SinkIndex, length: usize, due_ms: u64) {
+        let mut track = self.rings.track(index);
+        track.append(&vec![0x5a; length]).unwrap();
+        track.commit(Instant::from_millis(1), &due(due_ms));
+    }
+
+    fn heads(&self, readers: &[Reader]) -> Vec<u64> {
+        readers.iter().map(Reader::head_seq).collect()
+    }
+}
+
+#[test]
+fn frames_are_published_when_they_are_due_in_the_order_in_which_they_were_finished() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let tracks = [bench.open_and_wait(), bench.open_and_wait()];
+    let readers = ["audio0", "audio1"].map(|name| Reader::open(&bench.path(name), Start::Oldest).unwrap());
+    assert!(bench.rings.takes_early());
+    bench.commit(tracks[0], 10, 20);
+    bench.commit(tracks[1], 10, 30);
+    // Due before the one that was finished before it: it waits for that.
+    bench.commit(tracks[0], 10, 25);
+    assert!(!bench.rings.flush(Instant::from_millis(19)));
+    assert_eq!((bench.heads(&readers), bench.rings.next_due()), (vec![0, 0], Some(Instant::from_millis(20))));
+    assert!(bench.rings.flush(Instant::from_millis(20)));
+    assert_eq!(bench.heads(&readers), [1, 0]);
+    assert!(bench.rings.flush(Instant::from_millis(31)));
+    assert_eq!((bench.heads(&readers), bench.rings.next_due()), (vec![2, 1], None));
+    let mut first = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    let times = |reader: &mut Reader| match reader.next(Duration::ZERO) {
+        Ok(crate::output::reader::reader::Next::Frame(frame)) => {
+            (frame.stream_seq, frame.descriptor.due_ns / 1_000_000, frame.descriptor.commit_ns / 1_000_000)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([times(&mut first), times(&mut first)], [(0, 20, 20), (2, 25, 31)]);
+    assert_eq!(bench.rings.track_ring(tracks[0]).unwrap().delay_us.max() / 1_000, 6);
+    // One that is due needs no flush.
+    bench.commit(tracks[1], 10, 1);
+    assert_eq!(bench.heads(&readers), [2, 2]);
+}
+
+#[test]
+fn a_track_that_leaves_ends_behind_its_last_frame() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let track = bench.open_and_wait();
+    let reader = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    bench.commit(track, 10, 20);
+    StreamSink::end(&mut bench.rings, track);
+    assert_eq!((reader.head_seq(), reader.state()), (0, ReaderState::Live));
+    bench.rings.flush(Instant::from_millis(20));
+    assert_eq!((reader.head_seq(), reader.state()), (1, ReaderState::Ended));
+}
+
+#[test]
+fn frames_wait_in_a_quarter_of_their_ring_at_most_and_all_are_published_when_the_stream_ends() {
+    let mut bench = Bench::new(Duration::from_secs(60));
+    let track = bench.open_and_wait();
+    let reader = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    let capacity = reader.header().data_capacity;
+    let mut frames = 0;
+    while bench.rings.takes_early() {
+        bench.commit(track, 60_000, 20 + frames);
+        frames += 1;
+    }
+    assert_eq!(frames, capacity / 4 / 60_032 + 1);
+    bench.rings.flush(Instant::from_millis(20));
+    assert!(bench.rings.takes_early(), "there is room for one more");
+    bench.commit(track, 60_000, 100);
+    bench.rings.end(Instant::from_millis(30));
+    assert_eq!((reader.head_seq(), reader.state()), (frames + 1, ReaderState::Ended));
+}
