@@ -93,7 +93,7 @@ impl Bench {
         while self.ingest.poll_event().is_some() {}
         self.transmitted.clear();
         while self.ingest.poll_transmit(self.now, &mut self.transmitted).is_some() {}
-        self.rings.flush();
+        self.rings.flush(self.now);
         self.allocations += allocations() - before;
     }
 

@@ -451,6 +451,19 @@ impl<S: Syntax> Framer for StartCodeFramer<S> {
         self.step(input)
     }
 
+    #[inline]
+    fn pass(&mut self, covering: &[u8], pieces: &[&[u8]]) -> bool {
+        self.drop_given();
+        let is_amid = matches!(self.state, State::Pass) && self.held.is_empty() && self.open && !self.capturing;
+        // Zeros at the end of a piece may be the start of a start code.
+        let is_whole = || pieces.iter().all(|piece| piece.last().is_some_and(|&last| last != 0));
+        if !is_amid || !is_whole() || self.finder.find(covering).is_some() {
+            return false;
+        }
+        self.position += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        true
+    }
+
     fn flush(&mut self) -> Option<Step<'_>> {
         self.finish()
     }

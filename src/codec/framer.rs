@@ -98,6 +98,11 @@ impl Framer for AnyFramer {
     }
 
     #[inline]
+    fn pass(&mut self, covering: &[u8], pieces: &[&[u8]]) -> bool {
+        for_each!(self, framer => framer.pass(covering, pieces))
+    }
+
+    #[inline]
     fn flush(&mut self) -> Option<Step<'_>> {
         for_each!(self, framer => framer.flush())
     }

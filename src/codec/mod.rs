@@ -38,6 +38,12 @@ pub trait Framer {
     /// Takes bytes off the front of `input` and gives the next step; `None` when all of `input` has been taken.
     fn push<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Step<'a>>;
 
+    /// Takes pieces that lie in this order among `covering` bytes, between which stands nothing that could be part of a start code,
+    /// if all that they hold is the middle of the open access unit. `false`: nothing was taken, push them one by one.
+    fn pass(&mut self, _covering: &[u8], _pieces: &[&[u8]]) -> bool {
+        false
+    }
+
     /// The open access unit ends here, as the container or protocol knows (RTP marker or new time stamp, PES length of an
     /// aligned track, end of stream): gives the bytes held back and the [`Step::End`], then `None`. Nothing open: `None` at once.
     fn flush(&mut self) -> Option<Step<'_>>;

@@ -2,7 +2,7 @@
 
 use crate::base::{Instant, Packet};
 
-/// The media bytes of one datagram, in order and on time.
+/// The media bytes of one datagram, in order; on time, or before it with the time to wait for.
 #[derive(Debug)]
 pub struct Payload {
     /// The bytes, the protocol's header already cut off.

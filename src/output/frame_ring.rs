@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use headworks_frame_ring::bell::{BellWriter, TimelineAnchor};
 use headworks_frame_ring::descriptor::{
     ClockOrigin, Discontinuity, FrameDescriptor, PictureStructure as RingStructure, PictureType as RingPicture,
@@ -12,10 +13,11 @@ use headworks_frame_ring::descriptor::{
 };
 use headworks_frame_ring::layout::State;
 use headworks_frame_ring::stream_descriptor::{Programme, StreamDescriptor, Track};
-use headworks_frame_ring::writer::Writer;
+use headworks_frame_ring::writer::{Staged, Writer};
 
 use super::directory::{RingDirectory, StreamOutput, TrackError};
 use super::housekeeping::{Housekeeping, Job};
+use super::staging::{Staging, Waiting};
 use super::track_names::{TrackKey, TrackNames};
 use super::waker::WakeFlag;
 use crate::base::Instant;
@@ -86,6 +88,9 @@ pub struct StreamRings {
     /// Where the newest frame of each programme stands on its timeline, in nanoseconds, those left out that are at a place now.
     newest_ns: BTreeMap<u32, i64>,
     opening: usize,
+    /// Frames that are not due yet.
+    staging: Staging,
+    flushed_at: Instant,
     /// Frames were published since the last [`flush`](Self::flush).
     published: bool,
 }
@@ -107,8 +112,10 @@ pub struct TrackRing {
     pub frames_without_ring: u64,
     /// Number of published frames, for people.
     pub head_seq: u64,
-    /// Where the newest frame published stands on its programme's timeline, in nanoseconds.
+    /// Where the newest frame stands on its programme's timeline, published or not, in nanoseconds.
     newest_ns: i64,
+    /// How long after its last packet was due each frame was published, in microseconds.
+    pub delay_us: Histogram<u32>,
 }
 
 enum RingState {
@@ -156,6 +163,8 @@ impl StreamRings {
             segment_base: output.segment_base,
             newest_ns: output.newest_ns,
             opening: 0,
+            staging: Staging::new(),
+            flushed_at: Instant::ZERO,
             published: false,
         }
     }
@@ -231,13 +240,39 @@ impl StreamRings {
         }
     }
 
-    /// Tells the waker thread if anything was published since the last time; `true` if so. Once per turn.
+    /// Publishes the frames that have become due, and tells the waker thread if anything was published since the last time; `true`
+    /// if so. Once per turn.
     #[inline]
-    pub fn flush(&mut self) -> bool {
+    pub fn flush(&mut self, now: Instant) -> bool {
+        self.flushed_at = now;
+        self.publish_until(now, now);
         if self.published {
             self.wake.raise();
         }
         std::mem::take(&mut self.published)
+    }
+
+    /// When [`flush`](Self::flush) next has a frame to publish.
+    #[inline]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.staging.next_due()
+    }
+
+    /// Publishes what waits and is due at `due`.
+    #[inline]
+    fn publish_until(&mut self, now: Instant, due: Instant) {
+        let mut any = false;
+        while let Some(Waiting { index, frame, due }) = self.staging.pop_due(due) {
+            any = true;
+            match (frame, &mut self.tracks[index.0]) {
+                (Some(frame), track) => track.publish(now, due, frame, &mut self.bell),
+                (None, _) => self.end_track(index),
+            }
+            self.published = true;
+        }
+        if any {
+            self.staging.judge(self.tracks.iter().filter_map(TrackRing::writer));
+        }
     }
 
     /// Says that the writer lives. Every 100 ms.
@@ -256,14 +291,18 @@ impl StreamRings {
         self.bell.heartbeat(now.as_nanos());
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
-            match &mut track.state {
-                RingState::Ready(writer) => writer.heartbeat(now.as_nanos()),
-                RingState::Refused { again, .. } if !track.is_awaited => {
-                    if now >= *again.get_or_insert(now + ASK_AGAIN_AFTER) {
-                        self.ask_for_ring(SinkIndex(index));
-                    }
+            let asks = match &mut track.state {
+                RingState::Ready(writer) => {
+                    writer.heartbeat(now.as_nanos());
+                    false
                 }
-                _ => {}
+                RingState::Refused { again, .. } => {
+                    !track.is_awaited && now >= *again.get_or_insert(now + ASK_AGAIN_AFTER)
+                }
+                RingState::Opening(_) | RingState::Failed(_) | RingState::Ended(_) => false,
+            };
+            if asks {
+                self.ask_for_ring(SinkIndex(index));
             }
         }
     }
@@ -417,14 +456,16 @@ impl StreamRings {
 
     /// Says that the source is gone, so that another writer may take the rings up; readers go on.
     #[must_use]
-    pub fn into_idle(mut self) -> Self {
+    pub fn into_idle(mut self, now: Instant) -> Self {
+        self.publish_all(now);
         self.set_stalled(true);
-        self.flush();
+        self.flush(now);
         self
     }
 
     /// Ends all rings and hands them to the housekeeping thread, which clears them away when readers had their time.
-    pub fn end(mut self) {
+    pub fn end(mut self, now: Instant) {
+        self.publish_all(now);
         for track in &mut self.tracks {
             if let RingState::Ready(writer) = &mut track.state {
                 writer.abandon();
@@ -451,6 +492,11 @@ impl StreamSink for StreamRings {
     type Track<'a> = OpenTrack<'a>;
 
     fn open(&mut self, description: &TrackDescription) -> SinkIndex {
+        let key = TrackKey::from(description);
+        if self.staging.ends().any(|index| TrackKey::from(&self.tracks[index.0].description) == key) {
+            // It is back before its end was told: its last frames come early, or it could not have its place.
+            self.publish_all(self.flushed_at);
+        }
         let returned = self.place_of_ended(description);
         let Some(index) = returned.or_else(|| self.free_place()) else { return self.refuse(description) };
         let name = match returned {
@@ -477,22 +523,31 @@ impl StreamSink for StreamRings {
     fn track(&mut self, index: SinkIndex) -> OpenTrack<'_> {
         OpenTrack {
             ring: &mut self.tracks[index.0],
+            index,
             bell: &mut self.bell,
+            staging: &mut self.staging,
             segment_base: self.segment_base,
             published: &mut self.published,
         }
+    }
+
+    #[inline]
+    fn takes_early(&self) -> bool {
+        self.opening == 0 && self.staging.has_room()
+    }
+
+    fn publish_all(&mut self, now: Instant) {
+        self.publish_until(now, Instant::FAR_FUTURE);
     }
 
     fn end(&mut self, index: SinkIndex) {
         if index == REFUSED {
             return;
         }
-        self.tracks_ended += 1;
-        match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended(self.tracks_ended)) {
-            RingState::Ready(writer) => self.retire(index, writer),
-            RingState::Opening(_) => self.opening -= 1,
-            RingState::Refused { .. } | RingState::Failed(_) | RingState::Ended(_) => {}
+        if self.staging.holds(index) {
+            return self.staging.push_end(index);
         }
+        self.end_track(index);
     }
 
     fn resume(&self, programme: u16) -> Option<Resume> {
@@ -503,6 +558,18 @@ impl StreamSink for StreamRings {
         let anchor = self.bell.anchors().find(|anchor| anchor.programme == number);
         let anchor = anchor.map(|anchor| (anchor.timeline_ns, Instant::from_nanos(anchor.monotonic_ns)));
         (anchor.is_some() || newest_ns != 0).then_some(Resume { anchor, newest_ns })
+    }
+}
+
+impl StreamRings {
+    /// Ends a track of which nothing waits.
+    fn end_track(&mut self, index: SinkIndex) {
+        self.tracks_ended += 1;
+        match std::mem::replace(&mut self.tracks[index.0].state, RingState::Ended(self.tracks_ended)) {
+            RingState::Ready(writer) => self.retire(index, writer),
+            RingState::Opening(_) => self.opening -= 1,
+            RingState::Refused { .. } | RingState::Failed(_) | RingState::Ended(_) => {}
+        }
     }
 }
 
@@ -518,7 +585,27 @@ impl TrackRing {
             frames_without_ring: 0,
             head_seq: 0,
             newest_ns: 0,
+            delay_us: Histogram::new_with_max(60_000_000, 2).expect("the bounds are constant and valid"),
         }
+    }
+
+    fn writer(&self) -> Option<&Writer> {
+        match &self.state {
+            RingState::Ready(writer) => Some(writer),
+            RingState::Opening(_) | RingState::Refused { .. } | RingState::Failed(_) | RingState::Ended(_) => None,
+        }
+    }
+
+    /// Makes a frame visible.
+    #[inline]
+    fn publish(&mut self, now: Instant, due: Instant, mut frame: Staged, bell: &mut BellWriter) {
+        let RingState::Ready(writer) = &mut self.state else {
+            unreachable!("a ring stays as long as frames of it wait")
+        };
+        frame.descriptor_mut().commit_ns = now.as_nanos();
+        self.head_seq = writer.publish(frame, bell) + 1;
+        let delay_us = now.saturating_since(due).as_micros();
+        self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
     }
 
     fn describe(&self) -> Track {
@@ -567,7 +654,9 @@ impl TrackRing {
 /// A track of [`StreamRings`] with the stream's bell at hand.
 pub struct OpenTrack<'a> {
     ring: &'a mut TrackRing,
+    index: SinkIndex,
     bell: &'a mut BellWriter,
+    staging: &'a mut Staging,
     segment_base: u32,
     published: &'a mut bool,
 }
@@ -575,8 +664,13 @@ pub struct OpenTrack<'a> {
 impl FrameSink for OpenTrack<'_> {
     #[inline]
     fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
+        self.append_all(&[bytes])
+    }
+
+    #[inline]
+    fn append_all(&mut self, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
         match &mut self.ring.state {
-            RingState::Ready(writer) => writer.append(bytes).map_err(|_| FrameTooLarge),
+            RingState::Ready(writer) => writer.append_all(pieces).map_err(|_| FrameTooLarge),
             RingState::Opening(pending) | RingState::Refused { pending, .. } => {
                 pending.frame_open = true;
                 Ok(())
@@ -592,10 +686,14 @@ impl FrameSink for OpenTrack<'_> {
                 self.ring.frames_without_ring += 1;
             }
             RingState::Ready(writer) => {
-                let mut descriptor = descriptor(now, frame);
+                let mut descriptor = descriptor(frame);
                 descriptor.segment += self.segment_base;
-                self.ring.head_seq = writer.commit(&descriptor, self.bell) + 1;
+                let staged = writer.stage(&descriptor);
                 self.ring.newest_ns = frame.timeline_ns.max(self.ring.newest_ns);
+                if frame.due > now || !self.staging.is_empty() {
+                    return self.staging.push(self.index, frame.due, staged, writer);
+                }
+                self.ring.publish(now, frame.due, staged, self.bell);
                 *self.published = true;
             }
             RingState::Opening(pending) | RingState::Refused { pending, .. } => {
@@ -632,7 +730,7 @@ fn configure(writer: &mut Writer, track: &str, bytes: &[u8]) {
     }
 }
 
-fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
+fn descriptor(frame: &Frame) -> FrameDescriptor {
     let (random_access, recovery_count) = match frame.info.random_access {
         RandomAccess::None => (RingAccess::None, 0),
         RandomAccess::Idr => (RingAccess::Idr, 0),
@@ -657,7 +755,6 @@ fn descriptor(now: Instant, frame: &Frame) -> FrameDescriptor {
         first_arrival_ns: frame.first_arrival.as_nanos(),
         last_arrival_ns: frame.last_arrival.as_nanos(),
         due_ns: frame.due.as_nanos(),
-        commit_ns: now.as_nanos(),
         segment: frame.segment,
         packets_lost: frame.packets_lost,
         packets_recovered: frame.packets_recovered,

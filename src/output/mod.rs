@@ -6,6 +6,7 @@ pub mod frame_ring;
 pub mod housekeeping;
 mod memory;
 pub mod reader;
+mod staging;
 mod track_names;
 pub mod waker;
 

@@ -4,8 +4,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 use super::frame::{Damage, DiscontinuityCause, Frame, FrameSink, Origin};
 use super::timeline::Timeline;
 use crate::base::Instant;
@@ -121,7 +119,7 @@ pub struct TrackStatistics {
 pub struct Assembler<F> {
     framer: F,
     assembly: Assembly,
-    /// Arrival of the newest bytes, until the framer is flushed.
+    /// When the newest bytes are due, until the framer is flushed.
     unflushed_since: Option<Instant>,
     /// What carried the newest bytes ends with them.
     carrier_ended: bool,
@@ -150,7 +148,7 @@ impl<F: Framer> Assembler<F> {
         timeline: &mut Timeline,
         sink: &mut S,
     ) {
-        self.unflushed_since = Some(carriage.arrival);
+        self.unflushed_since = Some(carriage.due);
         self.carrier_ended = false;
         let mut taken = 0;
         loop {
@@ -160,12 +158,24 @@ impl<F: Framer> Assembler<F> {
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, carriage, sink),
                 Step::Begin { position } => {
-                    self.assembly.begin(now, position, self.framer.start_is_certain(), carriage);
+                    self.assembly.begin(position, self.framer.start_is_certain(), carriage);
                 }
                 Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
                 Step::Skipped { len } => self.assembly.skipped(len),
             }
         }
+    }
+
+    /// Takes pieces that are the middle of the open access unit, as [`Framer::pass`] judges; `false` if they must be pushed.
+    #[inline]
+    pub fn pass<S: FrameSink>(&mut self, covering: &[u8], pieces: &[&[u8]], carriage: &Carriage, sink: &mut S) -> bool {
+        if !self.framer.pass(covering, pieces) {
+            return false;
+        }
+        self.unflushed_since = Some(carriage.due);
+        self.carrier_ended = false;
+        self.assembly.append_all(pieces, carriage, sink);
+        true
     }
 
     /// The open access unit ends here for certain.
@@ -176,7 +186,7 @@ impl<F: Framer> Assembler<F> {
             match step {
                 Step::Append(bytes) => self.assembly.append(bytes, &carriage, sink),
                 Step::Begin { position } => {
-                    self.assembly.begin(now, position, self.framer.start_is_certain(), &carriage);
+                    self.assembly.begin(position, self.framer.start_is_certain(), &carriage);
                 }
                 Step::End(info) => self.assembly.end(now, info, self.framer.configuration(), timeline, sink),
                 Step::Skipped { len } => self.assembly.skipped(len),
@@ -266,11 +276,6 @@ impl<F: Framer> Assembler<F> {
         &self.assembly.statistics
     }
 
-    /// How long after its last packet was due each frame was published, in microseconds.
-    pub fn delay_us(&self) -> &Histogram<u32> {
-        &self.assembly.delay_us
-    }
-
     /// What a decoder must know first.
     pub fn configuration(&self) -> &TrackConfiguration {
         self.framer.configuration()
@@ -305,7 +310,6 @@ struct Assembly {
     gap: Option<Gap>,
     packets_lost: u32,
     statistics: TrackStatistics,
-    delay_us: Histogram<u32>,
 }
 
 impl Assembly {
@@ -326,7 +330,6 @@ impl Assembly {
             gap: None,
             packets_lost: 0,
             statistics: TrackStatistics::default(),
-            delay_us: Histogram::new_with_max(60_000_000, 2).expect("the bounds are constant and valid"),
         }
     }
 
@@ -338,7 +341,7 @@ impl Assembly {
         self.marks.push_back(mark);
     }
 
-    fn begin(&mut self, now: Instant, position: u64, start_is_certain: bool, carriage: &Carriage) {
+    fn begin(&mut self, position: u64, start_is_certain: bool, carriage: &Carriage) {
         let mut mark = None;
         let mut passed = 0;
         while let Some(front) = self.marks.front()
@@ -365,7 +368,7 @@ impl Assembly {
         self.open = Some(Open {
             cause: std::mem::take(&mut self.next_cause),
             mark,
-            opened: now,
+            opened: carriage.due,
             first_arrival: carriage.arrival,
             path_mask: 0,
             recovered: 0,
@@ -377,15 +380,20 @@ impl Assembly {
 
     #[inline]
     fn append<S: FrameSink>(&mut self, bytes: &[u8], carriage: &Carriage, sink: &mut S) {
+        self.append_all(&[bytes], carriage, sink);
+    }
+
+    #[inline]
+    fn append_all<S: FrameSink>(&mut self, pieces: &[&[u8]], carriage: &Carriage, sink: &mut S) {
         let open = self.open.as_mut().expect("a framer appends between Begin and End");
         if open.too_large {
             return;
         }
-        if sink.append(bytes).is_err() {
+        if sink.append_all(pieces).is_err() {
             open.too_large = true;
             return;
         }
-        open.bytes += bytes.len() as u64;
+        open.bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         open.path_mask |= carriage.path_mask;
         if carriage.recovered && carriage.arrival != self.last_carriage.arrival {
             open.recovered += 1;
@@ -455,8 +463,6 @@ impl Assembly {
         };
         self.prediction.remember(&frame, is_known, gap);
         self.count(&frame, open.bytes);
-        let delay_us = now.saturating_since(frame.due).as_micros();
-        self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
         sink.commit(now, &frame);
     }
 

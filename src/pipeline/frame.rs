@@ -16,7 +16,15 @@ pub trait FrameSink {
     /// [`FrameTooLarge`] when the frame would pass the track's limit; the open frame is then worth nothing and must be
     /// abandoned.
     fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge>;
-    /// Publishes the open frame (which may be empty) with what is known of it.
+    /// Adds pieces to the open frame, one after the other.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    #[inline]
+    fn append_all(&mut self, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
+        pieces.iter().try_for_each(|piece| self.append(piece))
+    }
+    /// Publishes the open frame (which may be empty) with what is known of it: when it is due, if that is later than `now`.
     fn commit(&mut self, now: Instant, frame: &Frame);
     /// Gives up the open frame; its space is used again.
     fn abandon(&mut self);
@@ -156,6 +164,12 @@ pub trait StreamSink {
     fn open(&mut self, track: &TrackDescription) -> SinkIndex;
     /// Whether any opened track still waits for its ring. The stream then holds its packets for a while.
     fn is_opening(&self) -> bool;
+    /// Whether there is room for frames that are not due yet.
+    fn takes_early(&self) -> bool {
+        false
+    }
+    /// Publishes frames that are not due yet: nobody waits for their time any more.
+    fn publish_all(&mut self, _now: Instant) {}
     /// The track.
     fn track(&mut self, index: SinkIndex) -> Self::Track<'_>;
     /// No more frames will come to the track.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! receive(datagram)        → the protocol: whose turn is it, what is missing, what is to be sent back
-//! deliver(sink)            payloads in order and on time
+//! deliver(sink)            payloads in order, as soon as none is missing before them
 //!                          → content: transport stream → tracks, or one elementary stream
-//!                          → assembler → the open frame in the ring
+//!                          → assembler → the open frame in the ring, which publishes it when it is due
 //! ```
 //!
 //! A session (one peer's connection) attaches to an ingest and can be replaced by another; the content, its tracks and its
@@ -241,7 +241,11 @@ impl Ingest {
         if self.hold_until.is_some() && !self.release(now, sink) {
             return self.hold_due(due);
         }
-        while let Some(mut delivery) = self.poll(due) {
+        loop {
+            if due > now && !sink.takes_early() {
+                sink.publish_all(now);
+            }
+            let Some(mut delivery) = self.poll(due, sink.takes_early()) else { break };
             if !self.take(now, &mut delivery, sink) {
                 // A new track: what comes now waits for its ring.
                 self.held.push_front(delivery);
@@ -330,7 +334,7 @@ impl Ingest {
     }
 
     fn hold_due(&mut self, due: Instant) {
-        while let Some(delivery) = self.poll(due) {
+        while let Some(delivery) = self.poll(due, false) {
             self.hold(delivery);
         }
     }
@@ -349,8 +353,8 @@ impl Ingest {
     }
 
     #[inline]
-    fn poll(&mut self, due: Instant) -> Option<Delivery> {
-        let mut delivery = poll(&mut self.protocol, due)?;
+    fn poll(&mut self, due: Instant, early: bool) -> Option<Delivery> {
+        let mut delivery = poll(&mut self.protocol, due, early)?;
         delivery.begins = std::mem::take(&mut self.begins);
         Some(delivery)
     }
@@ -495,10 +499,11 @@ impl Ingest {
 }
 
 #[inline]
-fn poll(protocol: &mut Option<Protocol>, now: Instant) -> Option<Delivery> {
+fn poll(protocol: &mut Option<Protocol>, now: Instant, early: bool) -> Option<Delivery> {
     match protocol {
         Some(Protocol::Srt(connection)) => {
-            connection.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
+            let payload = if early { connection.poll_payload_early(now) } else { connection.poll_payload(now) };
+            payload.map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
         }
         Some(Protocol::Rtp(source)) => source.poll_payload(now).map(|delivered| Delivery {
             rtp: Some(RtpFacts {

@@ -79,6 +79,15 @@ impl TransportStream {
         let bytes: &[u8] = &payload.packet;
         let mut taken = from;
         loop {
+            if let Some(run) = self.demux.plain_run(&bytes[taken..])
+                && let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, run.track)
+            {
+                carriage.origin = programme.pcr_27mhz.map_or(Origin::None, Origin::Pcr);
+                if track.assembler.pass(run.packets, &run.payloads, &carriage, &mut sink.track(track.sink)) {
+                    taken += self.demux.accept_run(&run);
+                    continue;
+                }
+            }
             let mut rest = &bytes[taken..];
             let event = self.demux.push(&mut rest)?;
             taken = bytes.len() - rest.len();

@@ -12,7 +12,7 @@ use crate::codec::framer::AnyFramer;
 use crate::media::Format;
 use crate::output::StreamRings;
 use crate::pipeline::assembler::Assembler;
-use crate::pipeline::frame::{SinkIndex, TrackDescription};
+use crate::pipeline::frame::{SinkIndex, StreamSink, TrackDescription};
 use crate::pipeline::ingest::{Content, Ingest, Protocol};
 
 /// Events kept of each stream, for people.
@@ -144,7 +144,23 @@ impl Session {
         self.detach(now);
         if let Some(rings) = &mut self.rings {
             self.ingest.conclude(now, rings);
+            rings.publish_all(now);
         }
+    }
+
+    /// When it next has something to do.
+    #[inline]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let due = self.rings.as_ref().and_then(StreamRings::next_due);
+        match (self.ingest.next_timeout(), due) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Whether frames wait for their time.
+    pub fn has_unpublished(&self) -> bool {
+        self.rings.as_ref().is_some_and(|rings| rings.next_due().is_some())
     }
 
     /// Who sends it, for people.
@@ -271,7 +287,7 @@ impl Session {
                     }
                     _ => (None, None),
                 };
-                let delay = assembler.delay_us();
+                let delay = &ring.delay_us;
                 tracks.push(TrackReport {
                     name: ring.name.clone(),
                     codec: description.codec,

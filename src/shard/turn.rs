@@ -455,7 +455,7 @@ impl Shard {
         let mut published = false;
         if let Some(rings) = &mut session.rings {
             session.ingest.deliver(now, rings);
-            published = rings.flush();
+            published = rings.flush(now);
         }
         self.transmit_buffer.clear();
         while let Some(transmit) = session.ingest.poll_transmit(now, &mut self.transmit_buffer) {
@@ -468,11 +468,11 @@ impl Shard {
         if session.detached == Some(now)
             && let Some(rings) = &mut session.rings
         {
-            published |= rings.flush();
+            published |= rings.flush(now);
         }
         // A source without a name stays to be found by the answer of the desk.
         let gone = session.peer.is_none() && session.life != 0;
-        let deadline = session.ingest.next_timeout().filter(|_| session.rings.is_some() || session.peer.is_some());
+        let deadline = session.next_timeout().filter(|_| session.rings.is_some() || session.peer.is_some());
         self.timers.set(index, deadline);
         if gone {
             self.sessions.clear_socket_id(index);
@@ -507,7 +507,7 @@ impl Shard {
             session.tick(now, STALL_AFTER);
             if let Some(rings) = &mut session.rings {
                 session.ingest.expire(now, assembly_timeout, rings);
-                published |= rings.flush();
+                published |= rings.flush(now);
             }
             let silence = session.detached.map(|at| now.saturating_since(at.max(session.last_datagram)));
             if session.life == 0 && session.detached.is_some_and(|at| now.saturating_since(at) >= NAMED_WITHIN) {
@@ -537,7 +537,7 @@ impl Shard {
         self.timers.set(index, None);
         session.tell(now, "ended".to_owned());
         if let Some(rings) = session.rings {
-            rings.end();
+            rings.end(now);
             self.waker.ring();
         }
         (session.name, session.life)
@@ -593,7 +593,7 @@ impl Shard {
     fn is_over(&self) -> bool {
         self.stopping.is_some_and(|since| {
             self.clock.turn().saturating_since(since) >= DRAIN
-                || self.sessions.iter().all(|session| session.ingest.held_packets() == 0)
+                || self.sessions.iter().all(|session| session.ingest.held_packets() == 0 && !session.has_unpublished())
         })
     }
 
@@ -606,7 +606,7 @@ impl Shard {
                 session.conclude(now);
                 if let Some(rings) = &mut session.rings {
                     rings.set_stalled(true);
-                    rings.flush();
+                    rings.flush(now);
                 }
             }
         }

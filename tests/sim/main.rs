@@ -51,6 +51,7 @@ fn random_script(seed: u64) -> Script {
     let handshake = random.per_million(250_000);
     Script {
         seed,
+        early: seed.is_multiple_of(2),
         handshake,
         there: Conditions { rate: random.pick(&[None, None, Some(100_000_000)]), queue: 50 * MS, ..there },
         back,

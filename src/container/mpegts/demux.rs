@@ -1,7 +1,11 @@
 //! The demultiplexer: transport stream bytes in, PES pieces, sections and PCRs out.
 //!
 //! Nearly all packets continue a PES packet and have nothing but payload: [`Demux::push`] hands those on straight from the
-//! input. All others are copied once (188 bytes) and worked off step by step, because one packet can tell several things.
+//! input, and [`Demux::plain_run`] shows several of them at a time. All others are copied once (188 bytes) and worked off step by step, because one packet can tell several things.
+
+mod run;
+
+pub use run::Run;
 
 use super::directory::{Applied, Directory, Limits, Programme, ProgrammeIndex, Track, TrackIndex};
 use super::event::{DiscontinuityCause, Event};

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! demux.rs         the one entry: the quick path, and what happens to every other packet
+//!   run.rs           several packets at one go
 //!   event.rs         what comes out
 //!   synchroniser.rs  bytes → packets of 188
 //!   packet.rs        header and adaptation field
@@ -32,7 +33,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use demux::Demux;
+pub use demux::{Demux, Run};
 pub use directory::{Limits, Programme, ProgrammeIndex, Track, TrackIndex, TrackKey};
 pub use event::{DiscontinuityCause, Event};
 pub use mux::{AccessUnit, Mux, MuxConfiguration, MuxError, MuxTrack};

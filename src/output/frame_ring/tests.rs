@@ -181,7 +181,7 @@ fn a_stream_that_returns_keeps_the_rings_that_it_takes_up_and_loses_the_others()
     let mut bench = Bench::new(Duration::from_millis(200));
     bench.open_and_wait();
     bench.open_and_wait();
-    let mut bench = bench.return_after(StreamRings::end);
+    let mut bench = bench.return_after(|rings| rings.end(Instant::ZERO));
     bench.open_and_wait();
     std::thread::sleep(Duration::from_millis(250));
     bench.directory.tick();
@@ -258,7 +258,7 @@ fn the_timeline_of_a_stream_that_returns_goes_on_and_never_back() {
     // An hour and a half later; and at once, from where the newest frame stands instead of where the last second stood.
     let mut bench = bench.return_after(drop);
     send(&mut bench, 5_410_000, 25);
-    let mut bench = bench.return_after(StreamRings::end);
+    let mut bench = bench.return_after(|rings| rings.end(Instant::ZERO));
     send(&mut bench, 5_410_060, 25);
     let mut reader = Reader::open(&bench.path("data0"), Start::Oldest).unwrap();
     let mut frames = Vec::new();
@@ -286,7 +286,7 @@ fn a_ring_that_comes_after_its_stream_has_ended_is_ended_and_let_go_of_elsewhere
     bench.settle();
     let Bench { root, directory, housekeeping, ready, rings } = bench;
     let ring = root.path().join("cam1/audio0");
-    rings.end();
+    rings.end(Instant::ZERO);
     settle(&housekeeping);
     let reader = Reader::open(&ring, Start::Live).unwrap();
     let job = ready.recv().unwrap().into_end().unwrap();
@@ -302,7 +302,7 @@ fn a_ring_that_comes_after_its_stream_has_ended_is_ended_and_let_go_of_elsewhere
 #[test]
 fn the_ring_names_the_clock_that_a_frame_had_its_time_from() {
     let clock = |origin| {
-        let described = descriptor(Instant::ZERO, &Frame { origin, ..Frame::default() });
+        let described = descriptor(&Frame { origin, ..Frame::default() });
         (described.origin_kind, described.origin)
     };
     assert_eq!(clock(Origin::None), (ClockOrigin::None, 0));
@@ -487,4 +487,97 @@ fn tables_that_change_for_ever_take_bounded_memory_and_the_stream_goes_on() {
     assert!(send(&mut bench, &mut mux, &mut transport, VERSIONS) > VERSIONS);
     let sink = transport.tracks().next().unwrap().sink;
     assert_eq!(bench.rings.track_ring(sink).unwrap().error(), None);
+}
+
+/// A frame that is due at so many ms.
+fn due(ms: u64) -> Frame {
+    Frame { due: Instant::from_millis(ms), ..Frame::default() }
+}
+
+impl Bench {
+    /// Writes a frame of `length` bytes at 1 ms that is due at `due_ms`.
+    fn commit(&mut self, index: SinkIndex, length: usize, due_ms: u64) {
+        let mut track = self.rings.track(index);
+        track.append(&vec![0x5a; length]).unwrap();
+        track.commit(Instant::from_millis(1), &due(due_ms));
+    }
+
+    fn heads(&self, readers: &[Reader]) -> Vec<u64> {
+        readers.iter().map(Reader::head_seq).collect()
+    }
+}
+
+#[test]
+fn frames_are_published_when_they_are_due_in_the_order_in_which_they_were_finished() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let tracks = [bench.open_and_wait(), bench.open_and_wait()];
+    let readers = ["audio0", "audio1"].map(|name| Reader::open(&bench.path(name), Start::Oldest).unwrap());
+    assert!(bench.rings.takes_early());
+    bench.commit(tracks[0], 10, 20);
+    bench.commit(tracks[1], 10, 30);
+    // Due before the one that was finished before it: it waits for that.
+    bench.commit(tracks[0], 10, 25);
+    assert!(!bench.rings.flush(Instant::from_millis(19)));
+    assert_eq!((bench.heads(&readers), bench.rings.next_due()), (vec![0, 0], Some(Instant::from_millis(20))));
+    assert!(bench.rings.flush(Instant::from_millis(20)));
+    assert_eq!(bench.heads(&readers), [1, 0]);
+    assert!(bench.rings.flush(Instant::from_millis(31)));
+    assert_eq!((bench.heads(&readers), bench.rings.next_due()), (vec![2, 1], None));
+    let mut first = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    let times = |reader: &mut Reader| match reader.next(Duration::ZERO) {
+        Ok(crate::output::reader::reader::Next::Frame(frame)) => {
+            (frame.stream_seq, frame.descriptor.due_ns / 1_000_000, frame.descriptor.commit_ns / 1_000_000)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([times(&mut first), times(&mut first)], [(0, 20, 20), (2, 25, 31)]);
+    assert_eq!(bench.rings.track_ring(tracks[0]).unwrap().delay_us.max() / 1_000, 6);
+    // One that is due needs no flush.
+    bench.commit(tracks[1], 10, 1);
+    assert_eq!(bench.heads(&readers), [2, 2]);
+}
+
+#[test]
+fn a_track_that_leaves_ends_behind_its_last_frame() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let track = bench.open_and_wait();
+    let reader = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    bench.commit(track, 10, 20);
+    StreamSink::end(&mut bench.rings, track);
+    assert_eq!((reader.head_seq(), reader.state()), (0, ReaderState::Live));
+    bench.rings.flush(Instant::from_millis(20));
+    assert_eq!((reader.head_seq(), reader.state()), (1, ReaderState::Ended));
+}
+
+#[test]
+fn a_track_that_is_back_before_its_end_was_told_has_its_place_and_loses_no_frame() {
+    let mut bench = Bench::new(Duration::from_secs(60));
+    let track = bench.open_and_wait();
+    let name = bench.rings.track_ring(track).unwrap().name.clone();
+    let reader = Reader::open(&bench.path(&name), Start::Oldest).unwrap();
+    bench.commit(track, 10, 20);
+    StreamSink::end(&mut bench.rings, track);
+    let description = bench.rings.track_ring(track).unwrap().description.clone();
+    let again = bench.rings.open(&description);
+    assert_eq!((again, reader.head_seq(), reader.state()), (track, 1, ReaderState::Ended));
+    assert_eq!(bench.rings.track_ring(again).unwrap().name, name);
+}
+
+#[test]
+fn frames_wait_in_a_quarter_of_their_ring_at_most_and_all_are_published_when_the_stream_ends() {
+    let mut bench = Bench::new(Duration::from_secs(60));
+    let track = bench.open_and_wait();
+    let reader = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    let capacity = reader.header().data_capacity;
+    let mut frames = 0;
+    while bench.rings.takes_early() {
+        bench.commit(track, 60_000, 20 + frames);
+        frames += 1;
+    }
+    assert_eq!(frames, capacity / 4 / 60_032 + 1);
+    bench.rings.flush(Instant::from_millis(20));
+    assert!(bench.rings.takes_early(), "there is room for one more");
+    bench.commit(track, 60_000, 100);
+    bench.rings.end(Instant::from_millis(30));
+    assert_eq!((reader.head_seq(), reader.state()), (frames + 1, ReaderState::Ended));
 }

@@ -105,7 +105,12 @@ impl Bench {
 
     /// Sends the datagrams of `bytes` for which `keep` holds, a millisecond apart.
     fn send(&mut self, bytes: &[u8], keep: impl Fn(usize) -> bool) {
-        for (number, datagram) in bytes.chunks(7 * 188).enumerate() {
+        self.send_in(bytes, 7 * 188, keep);
+    }
+
+    /// The same in datagrams of `length` bytes.
+    fn send_in(&mut self, bytes: &[u8], length: usize, keep: impl Fn(usize) -> bool) {
+        for (number, datagram) in bytes.chunks(length).enumerate() {
             self.now += Duration::from_millis(1);
             if keep(number) {
                 let packet = self.pool.copy_from(datagram).unwrap();
@@ -605,4 +610,35 @@ fn a_track_that_leaves_the_tables_ends_and_its_last_frame_is_published() {
     assert!(bench.lists.tracks[0].ended);
     assert_eq!(bench.frames().len(), 5);
     assert_eq!(bench.lists.tracks[1].codec, Some(Codec::Hevc));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    /// Runs of packets are taken at one go: start codes that lie across their borders, and lost packets, must come to the same.
+    #[test]
+    fn a_datagram_of_many_packets_is_as_good_as_each_packet_in_one_of_its_own(
+        bytes in proptest::collection::vec(proptest::prop_oneof![
+            8 => proptest::prelude::any::<u8>(), 4 => proptest::prelude::Just(0_u8), 2 => proptest::prelude::Just(1_u8)], 40_000),
+        length in 200_usize..9_000,
+        pes_length: bool,
+        lost in proptest::option::of(5_usize..20),
+    ) {
+        let mut mux = mux(pes_length);
+        let mut stream = Vec::new();
+        for (number, piece) in bytes.chunks(length).enumerate() {
+            let mut data = picture(number as u32, number.is_multiple_of(10), 40);
+            data.extend_from_slice(piece);
+            let time = 90_000 + number as u64 * FRAME_TICKS;
+            mux.write(0, &AccessUnit { pts: time, dts: time, random_access: false, data: &data }, &mut stream);
+        }
+        let frames = |packets: usize| {
+            let mut bench = Bench::new();
+            let lost = lost.map(|lost| lost * 7 / packets..(lost + 1) * 7 / packets);
+            bench.send_in(&stream, packets * 188, |number| !lost.as_ref().is_some_and(|lost| lost.contains(&number)));
+            bench.finish();
+            let all = bench.frames().iter();
+            all.map(|(frame, bytes)| (frame.pts, frame.damage, frame.discontinuity, bytes.clone())).collect::<Vec<_>>()
+        };
+        proptest::prop_assert_eq!(frames(7), frames(1));
+    }
 }

@@ -340,6 +340,19 @@ impl Connection {
     #[inline]
     pub fn poll_payload(&mut self, now: Instant) -> Option<Payload> {
         let payload = self.receiver.poll_payload(now, &mut self.statistics);
+        self.polled(payload)
+    }
+
+    /// The next payload in order, before it is due if none is missing before it: for one who keeps what is made of it until
+    /// [`Payload::due`]. Worked on at once a payload is still in the processor's cache, and its packet memory is free again.
+    #[inline]
+    pub fn poll_payload_early(&mut self, now: Instant) -> Option<Payload> {
+        let payload = self.receiver.poll_early(now, &mut self.statistics);
+        self.polled(payload)
+    }
+
+    #[inline]
+    fn polled(&mut self, payload: Option<Payload>) -> Option<Payload> {
         if payload.is_none() && self.state != State::Running {
             self.finish_draining();
         }
@@ -535,7 +548,7 @@ impl Connection {
     /// Brings the gauges of [`statistics`](Self::statistics) up to date; done by itself with each full acknowledgement.
     pub fn gauge(&mut self) {
         self.statistics.ms_rtt = f64::from(self.round_trip.smoothed_us()) / 1_000.0;
-        self.receiver.gauge(&mut self.statistics);
+        self.receiver.gauge(self.heard_at.max(self.sent_at), &mut self.statistics);
         if let Some(sender) = &self.sender {
             sender.gauge(&mut self.statistics);
         }

@@ -40,6 +40,10 @@ pub struct Receiver {
     time: DeliveryTime,
     /// One past the number delivered last.
     delivered: u64,
+    /// One past the highest number that was given up: what comes late from there on is there already.
+    given_up_end: u64,
+    /// When the newest payload that was handed up is due.
+    handed_up_due: Instant,
     /// One past the highest number that came, or that the sender has said not to send any more.
     expected: u64,
     by_timestamp: bool,
@@ -72,6 +76,8 @@ impl Receiver {
             buffer,
             time: DeliveryTime::new(base.timestamp_us, base.arrival, latency),
             delivered: first,
+            given_up_end: first,
+            handed_up_due: Instant::ZERO,
             expected: first,
             by_timestamp: parameters.features.receive_by_timestamp,
             retransmission_flag: parameters.features.retransmission_flag,
@@ -126,7 +132,11 @@ impl Receiver {
                 return Received::Done;
             }
             Place::Belated => {
-                self.belated(header, datagram.arrival, statistics);
+                if self.was_handed_up_early(header, offset, datagram.arrival) {
+                    statistics.pkt_rcv_duplicate += 1;
+                } else {
+                    self.belated(header, datagram.arrival, statistics);
+                }
                 return Received::Done;
             }
             Place::Beyond(sequence) => match self.beyond(sequence, retransmitted, statistics) {
@@ -187,6 +197,14 @@ impl Receiver {
         })
     }
 
+    /// Whether a number before the head is that of a packet which went up before its time, which has not come yet.
+    fn was_handed_up_early(&self, header: &DataHeader, offset: i64, arrival: Instant) -> bool {
+        let is_delivered =
+            self.buffer.head().checked_add_signed(offset).is_some_and(|number| number >= self.given_up_end);
+        let at = self.by_timestamp.then(|| self.time.unwrap(header.timestamp_us, arrival)).flatten();
+        is_delivered && at.is_some_and(|at| arrival < self.time.due(at))
+    }
+
     fn belated(&self, header: &DataHeader, arrival: Instant, statistics: &mut Statistics) {
         statistics.pkt_rcv_belated += 1;
         let late_ms = self
@@ -229,25 +247,38 @@ impl Receiver {
         statistics.pkt_rcv_drop += skipped;
         statistics.sequence_jumps += 1;
         self.buffer.skip_to(sequence);
+        self.given_up_end = sequence;
         self.expected = sequence;
     }
 
     /// The next payload that is due.
     #[inline]
     pub fn poll_payload(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
-        if now < self.next_due {
-            return None;
-        }
+        if now < self.next_due { None } else { self.take(statistics) }
+    }
+
+    /// The next payload, due or not, if none is missing before it; one behind a gap only when it is due, since what is missing may
+    /// still come.
+    #[inline]
+    pub fn poll_early(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
+        let is_next = self.buffer.first().is_some_and(|(first, _)| first == self.buffer.head());
+        if is_next { self.take(statistics) } else { self.poll_payload(now, statistics) }
+    }
+
+    #[inline]
+    fn take(&mut self, statistics: &mut Statistics) -> Option<Payload> {
         let head = self.buffer.head();
         let taken = self.buffer.take_first()?;
         if taken.skipped > 0 {
             statistics.pkt_rcv_drop += taken.skipped;
             self.losses.forget(head, taken.sequence);
+            self.given_up_end = taken.sequence;
         }
         let lost_before = taken.sequence - self.delivered;
         self.delivered = taken.sequence + 1;
         statistics.pkt_delivered += 1;
         let due = self.next_due;
+        self.handed_up_due = due;
         self.schedule();
         // Whether it is due now or in the next turn, its memory comes while this one is worked on.
         if let Some(next) = self.buffer.first_item() {
@@ -399,11 +430,11 @@ impl Receiver {
     }
 
     /// Brings the gauges up to date.
-    pub fn gauge(&self, statistics: &mut Statistics) {
-        let first = self.buffer.first().map_or(0, |(_, meta)| meta.timestamp_us);
-        let last = self.buffer.last().map_or(0, |meta| meta.timestamp_us);
+    pub fn gauge(&self, now: Instant, statistics: &mut Statistics) {
+        let held_due = self.buffer.last().map_or(Instant::ZERO, |meta| self.time.due(meta.timestamp_us));
+        let newest_due = held_due.max(self.handed_up_due);
         statistics.pkt_rcv_buf = self.buffer.len() as u64;
-        statistics.ms_rcv_buf = (last - first).max(0) as u64 / 1_000;
+        statistics.ms_rcv_buf = newest_due.saturating_since(now).as_millis() as u64;
         statistics.pkt_avail_rcv_buf = self.buffer.free() as u64;
         statistics.pkt_rcv_missing = self.losses.len() as u64;
         statistics.us_drift = self.time.drift_us();

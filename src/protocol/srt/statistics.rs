@@ -112,9 +112,9 @@ pub struct Statistics {
     // --- gauges
     /// Smoothed round trip time, in milliseconds.
     pub ms_rtt: f64,
-    /// Packets in the receive buffer.
+    /// Packets in the receive buffer; those that were handed up before their time are not.
     pub pkt_rcv_buf: u64,
-    /// From the first to the last packet in the receive buffer, in milliseconds.
+    /// Until the newest packet is due that was received, in milliseconds: how long a silence would not be noticed.
     pub ms_rcv_buf: u64,
     /// Free slots of the receive buffer.
     pub pkt_avail_rcv_buf: u64,

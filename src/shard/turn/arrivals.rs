@@ -154,7 +154,7 @@ impl Shard {
                 let Some(index) = self.sessions.by_source(&key) else {
                     // It has said goodbye meanwhile: what was prepared for it is given back.
                     if let Some(rings) = rings {
-                        rings.end();
+                        rings.end(now);
                         self.report_end(name, life);
                     }
                     return;
@@ -233,7 +233,7 @@ impl Shard {
         session.tell(now, format!("goes to shard {shard}, where {key} sends to"));
         let session = self.sessions.remove(index);
         self.timers.set(index, None);
-        let rings = session.rings.map(StreamRings::into_idle);
+        let rings = session.rings.map(|rings| rings.into_idle(now));
         self.waker.ring();
         if !self.desk.stream_vacated(session.name.clone(), life, rings, shard, key) {
             self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));

@@ -263,17 +263,21 @@ impl MirroredData {
         self.base.wrapping_add(position as usize & (self.capacity - 1))
     }
 
-    /// Copies bytes to a virtual position. The caller is the ring's single writer.
+    /// Copies pieces to a virtual position, one after the other. The caller is the ring's single writer.
     #[inline]
-    pub(crate) fn write(&self, position: u64, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write(&self, position: u64, offset: usize, pieces: &[&[u8]]) {
         assert!(self.writable, "a reader does not write");
-        let frame = self.at(position, offset + bytes.len());
-        // SAFETY: `frame .. + offset + len` lies in the two views (see `at`); `Writer` is the single writer
-        // and its `written` slices borrow it, so no reference exists during `&mut self` appends.
-        unsafe { copy::to_shared(frame.wrapping_add(offset), bytes) }
+        let length = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let frame = self.at(position, offset + length);
+        let mut to = frame.wrapping_add(offset);
+        for piece in pieces {
+            // SAFETY: `frame .. + offset + length` lies in the two views (see `at`); `Writer` is the single writer
+            // and its `written` slices borrow it, so no reference exists during `&mut self` appends.
+            unsafe { copy::to_shared(to, piece) }
+            to = to.wrapping_add(piece.len());
+        }
         // What comes next is like what came: packets of one size, up to 2 KiB ahead.
-        let lines = bytes.len().div_ceil(64).clamp(3, 32);
-        copy::prefetch_for_write(frame.wrapping_add(offset + bytes.len()), lines);
+        copy::prefetch_for_write(to, length.div_ceil(64).clamp(3, 32));
     }
 
     /// Copies bytes from a virtual position, racing.
@@ -475,7 +479,7 @@ mod tests {
         allocate(&file, 1 << 16).unwrap();
         let data = MirroredData::map(&file, 1 << 16, true).unwrap();
         assert!((data.base as usize).is_multiple_of(HUGE_PAGE));
-        data.write((1 << 16) - 3, 0, b"wrapped");
+        data.write((1 << 16) - 3, 0, &[b"wra", b"", b"pped"]);
         let mut start = [0; 4];
         data.read(0, &mut start);
         assert_eq!(&start, b"pped");
@@ -489,7 +493,7 @@ mod tests {
         let file = tempfile::tempfile_in("/dev/shm").unwrap();
         allocate(&file, 4 << 20).unwrap();
         let data = MirroredData::map(&file, 4 << 20, true).unwrap();
-        data.write(12345, 0, b"still here");
+        data.write(12345, 0, &[b"still here"]);
         let _ = data.bind(0);
         data.prefault();
         assert_ne!(data.collapse(), HugePages::TooSmall);

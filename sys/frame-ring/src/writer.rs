@@ -30,6 +30,23 @@ pub struct FrameTooLarge {
     pub limit: usize,
 }
 
+/// A closed frame that readers do not see yet. Its bytes stay as they are until it is given to [`Writer::publish`].
+#[derive(Debug)]
+pub struct Staged {
+    descriptor: FrameDescriptor,
+    position: u64,
+    extent: usize,
+    payload_len: usize,
+}
+
+impl Staged {
+    /// What is known of the frame, to be changed until it is published.
+    #[inline]
+    pub fn descriptor_mut(&mut self) -> &mut FrameDescriptor {
+        &mut self.descriptor
+    }
+}
+
 /// The configuration does not fit a block; the old one stays current.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("a configuration of {0} bytes does not fit a block")]
@@ -75,6 +92,8 @@ pub struct Writer {
     // Hot private state.
     open_pos: u64,
     open_len: usize,
+    /// Where the oldest frame that readers do not see yet begins, the open one included.
+    unpublished_pos: u64,
     /// Length of the payload once side data has begun.
     payload_len: Option<usize>,
     crc: Option<u32>,
@@ -108,6 +127,7 @@ impl Writer {
             ctl: Arc::new(ctl),
             data,
             open_pos: align(private.reserve),
+            unpublished_pos: align(private.reserve),
             open_len: 0,
             payload_len: None,
             crc: checksums.then_some(0),
@@ -139,10 +159,22 @@ impl Writer {
     /// After [`Writer::append_side_data`] in the same frame.
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
+        self.append_all(&[bytes])
+    }
+
+    /// Appends pieces of payload to the open frame, one after the other.
+    ///
+    /// # Errors
+    /// As [`Writer::append`]: none of them was appended.
+    ///
+    /// # Panics
+    /// As [`Writer::append`].
+    #[inline]
+    pub fn append_all(&mut self, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
         assert!(self.payload_len.is_none(), "payload after side data");
-        self.append_bytes(self.open_len, bytes)?;
+        self.append_pieces(self.open_len, pieces)?;
         if let Some(crc) = &mut self.crc {
-            *crc = crc32c::crc32c_append(*crc, bytes);
+            *crc = pieces.iter().fold(*crc, |crc, piece| crc32c::crc32c_append(crc, piece));
         }
         Ok(())
     }
@@ -154,22 +186,22 @@ impl Writer {
     pub fn append_side_data(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         let payload_len = self.payload_len.unwrap_or(self.open_len);
         let at = if self.payload_len.is_some() { self.open_len } else { self.open_len.next_multiple_of(8) };
-        self.append_bytes(at, bytes)?;
+        self.append_pieces(at, &[bytes])?;
         self.payload_len = Some(payload_len);
         Ok(())
     }
 
     #[inline]
-    fn append_bytes(&mut self, at: usize, bytes: &[u8]) -> Result<(), FrameTooLarge> {
-        let end = at + bytes.len();
+    fn append_pieces(&mut self, at: usize, pieces: &[&[u8]]) -> Result<(), FrameTooLarge> {
+        let end = at + pieces.iter().map(|piece| piece.len()).sum::<usize>();
         if end > self.header.frame_size_max as usize {
             return Err(FrameTooLarge { wanted: end, limit: self.header.frame_size_max as usize });
         }
         let end_pos = self.open_pos + end as u64;
         if end_pos > self.private.reserve {
-            self.grow(end_pos);
+            self.grow(end_pos)?;
         }
-        self.data.write(self.open_pos, at, bytes);
+        self.data.write(self.open_pos, at, pieces);
         point(Step::Appended);
         self.open_len = end;
         Ok(())
@@ -177,15 +209,21 @@ impl Writer {
 
     /// 1. Says which bytes are about to be written, before any of them is.
     #[cold]
-    fn grow(&mut self, end_pos: u64) {
+    fn grow(&mut self, end_pos: u64) -> Result<(), FrameTooLarge> {
         let reserve = end_pos.next_multiple_of(self.step);
         assert!(reserve > self.private.reserve, "reserve is never lowered");
+        if reserve - self.unpublished_pos > self.header.data_capacity {
+            // Frames that wait to be published would be overwritten.
+            let limit = self.header.data_capacity.saturating_sub(self.open_pos - self.unpublished_pos);
+            return Err(FrameTooLarge { wanted: (end_pos - self.open_pos) as usize, limit: limit as usize });
+        }
         self.private.reserve = reserve;
         // Pairs with the acquire fence after the copy in `Reader`: a reader that copied a byte written after this
         // fence finds at least this value when it validates.
         self.ctl.store(layout::DATA_RESERVE, reserve, Relaxed);
         fence(Release);
         point(Step::ReserveGrown);
+        Ok(())
     }
 
     /// Bytes in the open frame, 0 when none is open.
@@ -209,21 +247,21 @@ impl Writer {
         &frame[range.start..]
     }
 
-    /// Closes the open frame (an empty one if nothing was appended) and makes it visible. Fills `seq`, `key_seq`,
-    /// `config_generation`, `crc32c` and the side data's place; in the first frame of this writer a missing discontinuity cause too,
-    /// where `Start` counts as missing in a ring that was taken up.
-    /// Returns the frame's sequence number. Wakes nobody: see [`Writer::wake_target`] and [`BellWriter::wake_target`].
+    /// Closes the open frame (an empty one if nothing was appended) and makes it visible: [`Writer::stage`] and
+    /// [`Writer::publish`] in one.
     #[inline]
     pub fn commit(&mut self, frame: &FrameDescriptor, bell: &mut BellWriter) -> u64 {
-        let seq = self.private.head_seq;
-        let slot = self.header.slot_at(seq);
-        self.ctl.prefetch_for_write(slot, layout::SLOT_SIZE / 64);
+        self.ctl.prefetch_for_write(self.header.slot_at(self.private.head_seq), layout::SLOT_SIZE / 64);
+        let staged = self.stage(frame);
+        self.publish(staged, bell)
+    }
+
+    /// Closes the open frame (an empty one if nothing was appended) for a later [`Writer::publish`]; another may be opened meanwhile.
+    /// Fills `config_generation`, `crc32c` and the side data's place. All frames that wait take of the ring's room what its history
+    /// would have: [`Writer::unpublished`] says how much.
+    #[inline]
+    pub fn stage(&mut self, frame: &FrameDescriptor) -> Staged {
         let mut d = *frame;
-        d.seq = seq;
-        if d.key {
-            self.key_seq = seq;
-        }
-        d.key_seq = self.key_seq;
         d.config_generation = self.private.config_generation;
         d.crc32c = self.crc;
         let payload_len = self.payload_len.unwrap_or(self.open_len);
@@ -233,6 +271,36 @@ impl Writer {
         } else {
             (d.side_data_offset, d.side_data_length) = (0, 0);
         }
+        let staged = Staged { descriptor: d, position: self.open_pos, extent: self.open_len, payload_len };
+        self.open_pos = align(self.open_pos + self.open_len as u64);
+        self.reset_frame();
+        staged
+    }
+
+    /// Bytes of the ring that hold frames which readers do not see yet, the open one included.
+    #[inline]
+    #[must_use]
+    pub fn unpublished(&self) -> u64 {
+        self.open_pos + self.open_len as u64 - self.unpublished_pos
+    }
+
+    /// Makes a staged frame visible; in the order in which they were staged. Fills `seq` and `key_seq`; in the first frame of this
+    /// writer a missing discontinuity cause too, where `Start` counts as missing in a ring that was taken up. Returns the frame's
+    /// sequence number. Wakes nobody: see [`Writer::wake_target`] and [`BellWriter::wake_target`].
+    ///
+    /// # Panics
+    /// If the frame is not of this ring's oldest that wait.
+    #[inline]
+    pub fn publish(&mut self, staged: Staged, bell: &mut BellWriter) -> u64 {
+        let Staged { descriptor: mut d, position, extent, payload_len } = staged;
+        assert_eq!(position, self.unpublished_pos, "frames are published in the order in which they were staged");
+        let seq = self.private.head_seq;
+        let slot = self.header.slot_at(seq);
+        d.seq = seq;
+        if d.key {
+            self.key_seq = seq;
+        }
+        d.key_seq = self.key_seq;
         // To a source that has just come every track is new, also in a ring that was taken up.
         if let Some(cause) = self.private.first_discontinuity.take()
             && matches!(d.discontinuity, Discontinuity::None | Discontinuity::Start)
@@ -247,8 +315,8 @@ impl Writer {
             | if discontinuity { layout::FLAG_DISCONTINUITY } else { 0 };
 
         let mut image = [0u64; SLOT_WORDS];
-        image[1] = self.open_pos;
-        image[2] = self.open_len as u64 | (payload_len as u64) << 32;
+        image[1] = position;
+        image[2] = extent as u64 | (payload_len as u64) << 32;
         image[3] = u64::from(flags);
         image[4] = stream_seq;
         d.encode(&mut image);
@@ -267,10 +335,10 @@ impl Writer {
         // 3. The heads.
         let totals = &mut self.private.totals;
         totals.frames += 1;
-        totals.bytes += self.open_len as u64;
+        totals.bytes += extent as u64;
         totals.damaged += u64::from(d.damaged);
         totals.discontinuities += u64::from(discontinuity);
-        let head_pos = self.open_pos + self.open_len as u64;
+        let head_pos = position + extent as u64;
         self.ctl.store(layout::HEAD_POS, head_pos, Relaxed);
         point(Step::HeadPos);
         // Pairs with the load of head_seq in `Reader::poll`: slot and payload are visible to who sees it.
@@ -294,8 +362,7 @@ impl Writer {
 
         self.private.head_seq = seq + 1;
         self.private.last_frame = Some(d);
-        self.open_pos = align(head_pos);
-        self.reset_frame();
+        self.unpublished_pos = align(head_pos);
         seq
     }
 

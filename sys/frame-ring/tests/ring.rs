@@ -24,6 +24,48 @@ fn frame<'a>(next: Next<Frame<'a>>) -> Frame<'a> {
 }
 
 #[test]
+fn staged_frames_are_seen_when_they_are_published_and_nothing_overwrites_them_before() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let ring = dir.path().join("video0");
+    let mut writer = builder::create(&ring, &spec()).unwrap();
+    let mut reader = Reader::open(&ring, Start::Live).unwrap();
+    let frames: Vec<Vec<u8>> = (0..3).map(|seq| payload(seq, 60_000)).collect();
+    let mut staged = Vec::new();
+    writer.set_configuration(b"first").unwrap();
+    for (seq, bytes) in frames.iter().enumerate() {
+        writer.append(bytes).unwrap();
+        staged.push(writer.stage(&FrameDescriptor { key: seq == 1, ..Default::default() }));
+        writer.set_configuration(b"second").unwrap();
+    }
+    assert_eq!(reader.next(ZERO), Ok(Next::Timeout));
+    // 256 KiB hold the three, and of a fourth only a part.
+    assert!((180_000..190_000).contains(&writer.unpublished()), "{}", writer.unpublished());
+    writer.append(&[0; 10_000]).unwrap();
+    writer.append(&[0; 50_000]).unwrap();
+    writer.abandon();
+    let mut staged = staged.into_iter();
+    for (seq, bytes) in frames.iter().enumerate() {
+        assert_eq!(writer.publish(staged.next().unwrap(), &mut bell), seq as u64);
+        let got = frame(reader.next(ZERO).unwrap());
+        assert_eq!(got.payload, bytes);
+        let expected = (seq as u64, if seq == 0 { NONE } else { 1 }, if seq == 0 { 1 } else { 2 });
+        assert_eq!((got.descriptor.seq, got.descriptor.key_seq, got.descriptor.config_generation), expected);
+    }
+    assert_eq!((writer.unpublished(), reader.totals()), (0, writer.totals()));
+    // A writer that goes on staging is stopped by its own frames, and by nothing else.
+    let mut waiting = Vec::new();
+    while writer.append(&[7; 60_000]).is_ok() {
+        waiting.push(writer.stage(&FrameDescriptor::default()));
+    }
+    assert_eq!((waiting.len(), writer.append(&[7; 60_000])), (4, Err(FrameTooLarge { wanted: 60_000, limit: 22_016 })));
+    for (place, frame) in waiting.into_iter().enumerate() {
+        assert_eq!(writer.publish(frame, &mut bell), 3 + place as u64);
+    }
+    writer.append(&[7; 60_000]).unwrap();
+}
+
+#[test]
 fn a_frame_comes_out_as_it_went_in() {
     let dir = directory();
     let mut bell = BellWriter::create(dir.path()).unwrap();

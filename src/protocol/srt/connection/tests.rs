@@ -206,6 +206,36 @@ fn a_payload_comes_out_a_latency_after_its_time_stamp_without_its_header() {
 }
 
 #[test]
+fn payloads_go_up_before_they_are_due_as_long_as_none_is_missing_before_them() {
+    let mut bench = bench();
+    let early = |bench: &mut Bench, now| -> Vec<(u64, Instant)> {
+        let all = std::iter::from_fn(|| bench.connection.poll_payload_early(now));
+        all.map(|payload| (payload.sequence - FIRST, payload.due)).collect()
+    };
+    for index in [0, 1, 3, 4] {
+        bench.put_data(at(index), &data(index, index), &[]);
+    }
+    assert_eq!(early(&mut bench, at(5)), [(0, at(LATENCY_MS)), (1, at(LATENCY_MS + 1))]);
+    bench.connection.gauge();
+    assert_eq!((bench.count().pkt_rcv_buf, bench.count().ms_rcv_buf), (2, LATENCY_MS));
+    // Behind the gap they wait for what is missing, or for their time.
+    bench.put_data(at(6), &data(1, 1), &[]);
+    assert_eq!((bench.count().pkt_rcv_duplicate, bench.count().pkt_rcv_belated), (1, 0));
+    bench.put_data(at(30), &DataHeader { retransmitted: true, ..data(2, 2) }, &[]);
+    let indices: Vec<u64> = early(&mut bench, at(30)).into_iter().map(|(index, _)| index).collect();
+    assert_eq!(indices, [2, 3, 4]);
+    bench.put_data(at(40), &data(6, 6), &[]);
+    assert_eq!(early(&mut bench, at(LATENCY_MS + 5)), []);
+    assert_eq!(early(&mut bench, at(LATENCY_MS + 6)), [(6, at(LATENCY_MS + 6))]);
+    let count = bench.count();
+    assert_eq!((count.pkt_rcv_drop, count.pkt_rcv_recovered, count.pkt_delivered), (1, 1, 6));
+    // What was given up comes too late, and so does what was played out already.
+    bench.put_data(at(LATENCY_MS + 7), &DataHeader { retransmitted: true, ..data(5, 5) }, &[]);
+    bench.put_data(at(LATENCY_MS + 7), &data(4, 4), &[]);
+    assert_eq!((bench.count().pkt_rcv_duplicate, bench.count().pkt_rcv_belated), (1, 2));
+}
+
+#[test]
 fn what_is_missing_when_the_next_is_due_is_given_up_and_told() {
     let mut bench = bench();
     for index in [0, 1, 4, 5] {

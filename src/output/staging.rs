@@ -1,0 +1,104 @@
+//! Frames that are whole before they are due: they lie in their rings, where no reader sees them, until their time has come.
+//!
+//! A frame is due with its last packet, a latency after that was sent (draft-sharabayko-srt §4.5). Packets that wait for so long leave
+//! the processor's caches, and each byte of them is fetched from memory again; so payloads are made frames of as they come, and what
+//! waits is the frame. All tracks of a stream share one queue, in the order in which their frames were finished: it is the order in
+//! which readers are promised them.
+
+use std::collections::VecDeque;
+
+use headworks_frame_ring::writer::{Staged, Writer};
+
+use crate::base::Instant;
+use crate::pipeline::frame::SinkIndex;
+
+/// Frames that may wait, however small they are: 8 s of a picture and some audio tracks.
+const WAITING_MAX: usize = 4_096;
+/// Places made at first: a quarter of a second of the same.
+const WAITING_USUAL: usize = 128;
+/// The part of a ring's room that frames may wait in; the rest is history, and room for those that are due.
+const SHARE: u64 = 4;
+
+/// The queue of one stream.
+#[derive(Debug)]
+pub(super) struct Staging {
+    waiting: VecDeque<Waiting>,
+    /// A ring's share is full.
+    crowded: bool,
+}
+
+/// What waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// The track it is of.
+    pub index: SinkIndex,
+    /// Its time.
+    pub due: Instant,
+    /// A frame, or `None` for the end of the track.
+    pub frame: Option<Staged>,
+}
+
+impl Staging {
+    pub fn new() -> Self {
+        Self { waiting: VecDeque::with_capacity(WAITING_USUAL), crowded: false }
+    }
+
+    /// Whether more may wait.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        !self.crowded && self.waiting.len() < WAITING_MAX
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether anything of a track waits.
+    pub fn holds(&self, index: SinkIndex) -> bool {
+        self.waiting.iter().any(|waiting| waiting.index == index)
+    }
+
+    /// A frame of a track waits from now on; `writer` is its ring's.
+    #[inline]
+    pub fn push(&mut self, index: SinkIndex, due: Instant, frame: Staged, writer: &Writer) {
+        self.crowded |= is_crowded(writer);
+        self.waiting.push_back(Waiting { index, due, frame: Some(frame) });
+    }
+
+    /// A track ends when its last frame has been published.
+    pub fn push_end(&mut self, index: SinkIndex) {
+        let due = self.waiting.back().map_or(Instant::ZERO, |last| last.due);
+        self.waiting.push_back(Waiting { index, due, frame: None });
+    }
+
+    /// The tracks whose end waits.
+    pub fn ends(&self) -> impl Iterator<Item = SinkIndex> + '_ {
+        self.waiting.iter().filter(|waiting| waiting.frame.is_none()).map(|waiting| waiting.index)
+    }
+
+    /// When the first is due.
+    #[inline]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.waiting.front().map(|first| first.due)
+    }
+
+    /// Takes the first out if it is due.
+    #[inline]
+    pub fn pop_due(&mut self, now: Instant) -> Option<Waiting> {
+        if self.next_due()? <= now { self.waiting.pop_front() } else { None }
+    }
+
+    /// Looks again whether a ring's share is full.
+    #[inline]
+    pub fn judge<'a>(&mut self, mut writers: impl Iterator<Item = &'a Writer>) {
+        if self.crowded {
+            self.crowded = writers.any(is_crowded);
+        }
+    }
+}
+
+#[inline]
+fn is_crowded(writer: &Writer) -> bool {
+    writer.unpublished() > writer.header().data_capacity / SHARE
+}
