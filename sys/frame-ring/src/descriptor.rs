@@ -172,6 +172,8 @@ const SEGMENT_WORDS: usize = SLOT_WORDS - SLOT_HEAD_WORDS;
 
 /// 64-bit words of the struct's data section.
 const DATA_WORDS: usize = 19;
+/// To a struct that begins with the next word and has no pointers.
+const POINTER: u64 = (DATA_WORDS as u64) << 32;
 
 impl FrameDescriptor {
     /// Writes the Cap'n Proto form behind the head of a slot image.
@@ -198,8 +200,7 @@ impl FrameDescriptor {
         let flags = flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u64::from(flag));
         let bytes = [timecode.hours, timecode.minutes, timecode.seconds, timecode.frames, self.temporal_id, 0, 0, 0];
         let (pointer, data) = slot[SLOT_HEAD_WORDS..].split_first_mut().expect("a slot is longer than its head");
-        // A struct, beginning with the next word, without pointers.
-        *pointer = (DATA_WORDS as u64) << 32;
+        *pointer = POINTER;
         let (data, rest) = data.split_at_mut(DATA_WORDS);
         data.copy_from_slice(&[
             self.seq,
@@ -242,6 +243,62 @@ impl FrameDescriptor {
     /// [`DescriptorError`] if the struct pointer is none.
     #[inline]
     pub(crate) fn decode(slot: &SlotImage) -> Result<Self, DescriptorError> {
+        // As every writer of this version has it; what another one makes is for Cap'n Proto's own reader.
+        match slot[SLOT_HEAD_WORDS..].split_first() {
+            Some((&POINTER, words)) => Ok(Self::from_words(words.first_chunk().expect("a slot is longer than that"))),
+            _ => Self::decode_any(slot),
+        }
+    }
+
+    /// The same as [`FrameDescriptor::decode_any`], by whole words, in half the time.
+    #[inline]
+    fn from_words(words: &[u64; DATA_WORDS]) -> Self {
+        let low = |word: usize| words[word] as u32;
+        let high = |word: usize| (words[word] >> 32) as u32;
+        let quarter = |word: usize, place: u32| (words[word] >> (16 * place)) as u16;
+        let [hours, minutes, seconds, frames, temporal_id, flags, more_flags, _] = words[18].to_le_bytes();
+        let flag = |bit: u32| u16::from_le_bytes([flags, more_flags]) >> bit & 1 != 0;
+        Self {
+            seq: words[0],
+            key_seq: words[1],
+            pts: flag(0).then_some(words[2].cast_signed()),
+            dts: flag(1).then_some(words[3].cast_signed()),
+            timeline_ns: words[4].cast_signed(),
+            origin: words[5],
+            first_arrival_ns: words[6],
+            last_arrival_ns: words[7],
+            due_ns: words[8],
+            commit_ns: words[9],
+            wall_clock_ns: words[10].cast_signed(),
+            duration: low(11),
+            config_generation: high(11),
+            segment: low(12),
+            packets_lost: high(12),
+            packets_recovered: low(13),
+            path_mask: high(13),
+            damage_reasons: low(14),
+            crc32c: flag(2).then_some(high(14)),
+            side_data_offset: low(15),
+            side_data_length: high(15),
+            discontinuity: quarter(16, 0).try_into().unwrap_or(Discontinuity::Signalled),
+            origin_kind: quarter(16, 1).try_into().unwrap_or(ClockOrigin::None),
+            wall_clock: quarter(16, 2).try_into().unwrap_or(WallClock::None),
+            wall_clock_quality: quarter(16, 3).try_into().unwrap_or(WallClockQuality::Unknown),
+            picture_type: quarter(17, 0).try_into().unwrap_or(PictureType::Unknown),
+            picture_structure: quarter(17, 1).try_into().unwrap_or(PictureStructure::Unknown),
+            random_access: quarter(17, 2).try_into().unwrap_or(RandomAccess::None),
+            recovery_count: quarter(17, 3),
+            temporal_id,
+            timecode: flag(3).then(|| Timecode { hours, minutes, seconds, frames, drop_frame: flag(4) }),
+            damaged: flag(5),
+            key: flag(6),
+            pts_interpolated: flag(7),
+            dts_derived: flag(8),
+        }
+    }
+
+    /// By Cap'n Proto's reader.
+    fn decode_any(slot: &SlotImage) -> Result<Self, DescriptorError> {
         let words: &[u64; SEGMENT_WORDS] = slot[SLOT_HEAD_WORDS..].try_into().expect("the length is a constant");
         // SAFETY: u64 words seen as their bytes: same memory, same length, no invalid value, private to this process.
         let bytes = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), SEGMENT_WORDS * 8) };
@@ -454,6 +511,22 @@ mod tests {
         assert_eq!(data[128..130], 4u16.to_le_bytes());
         assert_eq!(data[142..152], [25, 0, 10, 59, 58, 24, 1, 0xFF, 1, 0]);
         assert!(data[152..].iter().all(|&b| b == 0));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whole_words_are_read_as_by_the_general_reader(words in proptest::array::uniform19(proptest::num::u64::ANY)) {
+            let mut slot = [0; SLOT_WORDS];
+            slot[SLOT_HEAD_WORDS] = POINTER;
+            slot[SLOT_HEAD_WORDS + 1..][..DATA_WORDS].copy_from_slice(&words);
+            // Half of them with enumerators that there are.
+            if words[0] % 2 == 0 {
+                for word in [16, 17] {
+                    slot[SLOT_HEAD_WORDS + 1 + word] &= 0xffff_0003_0003_0003;
+                }
+            }
+            proptest::prop_assert_eq!(FrameDescriptor::decode(&slot), FrameDescriptor::decode_any(&slot));
+        }
     }
 
     #[test]

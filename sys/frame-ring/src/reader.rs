@@ -91,7 +91,7 @@ pub struct Frame<'a> {
 pub struct Borrowed<'a> {
     ctl: &'a SharedWords,
     data: &'a MirroredData,
-    slot: Slot,
+    slot: &'a Slot,
 }
 
 /// Why a ring cannot be opened.
@@ -146,8 +146,8 @@ pub enum ConfigurationError {
     Damaged,
 }
 
-/// A judged copy of a slot.
-#[derive(Clone, Copy, Debug)]
+/// A judged copy of a slot. It is filled in place and lent out: moving it costs more than judging it.
+#[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     position: u64,
     extent: usize,
@@ -167,7 +167,7 @@ impl Slot {
     }
 }
 
-/// What [`Reader::look`] found; `Ready` means `pending` holds the next frame's slot.
+/// What [`Reader::look`] found; `Ready` means that the reader holds the next frame's slot.
 #[derive(Debug)]
 pub(crate) enum Look {
     Ready { stream_seq: u64 },
@@ -195,7 +195,9 @@ pub struct Reader {
     data: MirroredData,
     header: Header,
     next: u64,
-    pending: Option<Slot>,
+    /// The slot of the next frame while that is pending, of the last one then.
+    slot: Slot,
+    is_pending: bool,
     /// Only a random access point will do.
     awaiting_key: bool,
     skipped: u64,
@@ -258,7 +260,8 @@ impl Reader {
             data: MirroredData::map(data, header.data_capacity, false)?,
             header,
             next: 0,
-            pending: None,
+            slot: Slot::default(),
+            is_pending: false,
             awaiting_key: false,
             skipped: 0,
             verify: false,
@@ -273,7 +276,7 @@ impl Reader {
     /// Goes elsewhere in the ring. What is passed over is not reported.
     pub fn seek(&mut self, start: Start) {
         let head = self.head();
-        self.pending = None;
+        self.is_pending = false;
         self.skipped = 0;
         self.awaiting_key = false;
         self.next = match start {
@@ -302,7 +305,7 @@ impl Reader {
 
     /// Gives the payloads' memory back, which is held as long as it is mapped. The ring is read no more.
     pub(crate) fn let_go(&mut self) {
-        self.pending = None;
+        self.is_pending = false;
         self.data = MirroredData::nothing();
     }
 
@@ -409,8 +412,8 @@ impl Reader {
 
     /// One look, no wait.
     pub(crate) fn look(&mut self) -> Result<Look, ReadError> {
-        if let Some(slot) = &self.pending {
-            return Ok(Look::Ready { stream_seq: slot.stream_seq });
+        if self.is_pending {
+            return Ok(Look::Ready { stream_seq: self.slot.stream_seq });
         }
         let head = self.head();
         if self.next > head {
@@ -434,10 +437,10 @@ impl Reader {
         if self.next < self.oldest_seq(head) {
             return Ok(self.resume_after_lapping());
         }
-        match self.copy_slot(self.next) {
-            Ok(slot) => {
-                self.pending = Some(slot);
-                Ok(Look::Ready { stream_seq: slot.stream_seq })
+        match judge_slot(&self.ctl, &self.header, self.next, &mut self.slot) {
+            Ok(()) => {
+                self.is_pending = true;
+                Ok(Look::Ready { stream_seq: self.slot.stream_seq })
             }
             Err(Miss::Lapped) => Ok(self.resume_after_lapping()),
             Err(Miss::Error(error)) => {
@@ -447,78 +450,35 @@ impl Reader {
         }
     }
 
-    /// Copies a slot and judges the copy.
+    /// A judged copy of a slot that may be any.
     fn copy_slot(&self, seq: u64) -> Result<Slot, Miss> {
-        let at = self.header.slot_at(seq);
-        // Pairs with the release store of the lock at the end of step 2 in `Writer::commit`.
-        if self.ctl.load_acquire(at) != seq + 1 {
-            return Err(Miss::Lapped);
-        }
-        let mut image = [0u64; SLOT_WORDS];
-        self.ctl.copy_words(at, &mut image);
-        // Pairs with the release fence after `lock = BUSY` in `Writer::commit`: if any word above is of a later frame, the
-        // lock below is no longer ours.
-        fence(Acquire);
-        if self.ctl.load(at) != seq + 1 {
-            return Err(Miss::Lapped);
-        }
-        let bad = |what| Miss::Error(ReadError::Bounds { seq, what });
-        let descriptor = FrameDescriptor::decode(&image).map_err(|_| ReadError::Descriptor(seq))?;
-        if descriptor.seq != seq {
-            return Err(ReadError::Descriptor(seq).into());
-        }
-        let slot = Slot {
-            position: image[1],
-            extent: image[2] as u32 as usize,
-            length: (image[2] >> 32) as usize,
-            flags: image[3] as u32,
-            stream_seq: image[4],
-            descriptor,
-        };
-        if slot.extent > self.header.frame_size_max as usize {
-            return Err(bad("extent"));
-        }
-        if slot.length > slot.extent {
-            return Err(bad("length"));
-        }
-        let side_end = u64::from(descriptor.side_data_offset) + u64::from(descriptor.side_data_length);
-        if side_end > slot.extent as u64 {
-            return Err(bad("side data"));
-        }
-        let end = slot.position.checked_add(slot.extent as u64).ok_or_else(|| bad("position"))?;
-        let reserve = self.ctl.load(layout::DATA_RESERVE);
-        if end > reserve {
-            return Err(bad("position"));
-        }
-        if reserve - slot.position > self.header.data_capacity {
-            return Err(Miss::Lapped);
-        }
-        Ok(slot)
+        let mut slot = Slot::default();
+        judge_slot(&self.ctl, &self.header, seq, &mut slot).map(|()| slot)
     }
 
     /// Copies the pending frame's bytes, then asks whether they were its own to the end.
     pub(crate) fn copy_pending(&mut self) -> Result<Result<PendingFrame, Look>, ReadError> {
-        let slot = self.pending.take().expect("ready means pending");
-        self.data.read_into(slot.position, slot.extent, &mut self.buffer);
-        if !intact(&self.ctl, slot.position, &self.data) {
+        assert!(std::mem::take(&mut self.is_pending), "ready means pending");
+        self.data.read_into(self.slot.position, self.slot.extent, &mut self.buffer);
+        if !intact(&self.ctl, self.slot.position, &self.data) {
             return Ok(Err(self.resume_after_lapping()));
         }
         let seq = self.next;
         self.next += 1;
-        if let Some(crc) = slot.descriptor.crc32c
+        if let Some(crc) = self.slot.descriptor.crc32c
             && self.verify
-            && crc32c::crc32c(&self.buffer[..slot.length]) != crc
+            && crc32c::crc32c(&self.buffer[..self.slot.length]) != crc
         {
             return Err(ReadError::Checksum(seq));
         }
-        Ok(Ok(PendingFrame(slot)))
+        Ok(Ok(PendingFrame(self.slot)))
     }
 
     /// The pending frame where it lies; the reader is past it.
     pub(crate) fn borrow_pending(&mut self) -> Borrowed<'_> {
-        let slot = self.pending.take().expect("ready means pending");
+        assert!(std::mem::take(&mut self.is_pending), "ready means pending");
         self.next += 1;
-        Borrowed { ctl: &self.ctl, data: &self.data, slot }
+        Borrowed { ctl: &self.ctl, data: &self.data, slot: &self.slot }
     }
 
     /// The frame last copied.
@@ -535,7 +495,7 @@ impl Reader {
 
     /// On to the newest random access point if a quarter of the ring is still ahead of the writer, else to the next one.
     fn resume_after_lapping(&mut self) -> Look {
-        self.pending = None;
+        self.is_pending = false;
         let old = self.next;
         // Always forward, so that no contradiction in the ring can hold us here.
         let head = self.head().max(old + 1);
@@ -675,6 +635,54 @@ impl Reader {
     pub fn header(&self) -> &Header {
         &self.header
     }
+}
+
+/// Copies a slot and judges the copy, of which nothing is to be believed before.
+#[inline]
+fn judge_slot(ctl: &SharedWords, header: &Header, seq: u64, slot: &mut Slot) -> Result<(), Miss> {
+    let at = header.slot_at(seq);
+    // Pairs with the release store of the lock at the end of step 2 in `Writer::commit`.
+    if ctl.load_acquire(at) != seq + 1 {
+        return Err(Miss::Lapped);
+    }
+    let mut image = [0u64; SLOT_WORDS];
+    ctl.copy_words(at, &mut image);
+    // Pairs with the release fence after `lock = BUSY` in `Writer::commit`: if any word above is of a later frame, the
+    // lock below is no longer ours.
+    fence(Acquire);
+    if ctl.load(at) != seq + 1 {
+        return Err(Miss::Lapped);
+    }
+    let bad = |what| Miss::Error(ReadError::Bounds { seq, what });
+    slot.position = image[1];
+    slot.extent = image[2] as u32 as usize;
+    slot.length = (image[2] >> 32) as usize;
+    slot.flags = image[3] as u32;
+    slot.stream_seq = image[4];
+    slot.descriptor = FrameDescriptor::decode(&image).map_err(|_| ReadError::Descriptor(seq))?;
+    let descriptor = &slot.descriptor;
+    if descriptor.seq != seq {
+        return Err(ReadError::Descriptor(seq).into());
+    }
+    if slot.extent > header.frame_size_max as usize {
+        return Err(bad("extent"));
+    }
+    if slot.length > slot.extent {
+        return Err(bad("length"));
+    }
+    let side_end = u64::from(descriptor.side_data_offset) + u64::from(descriptor.side_data_length);
+    if side_end > slot.extent as u64 {
+        return Err(bad("side data"));
+    }
+    let end = slot.position.checked_add(slot.extent as u64).ok_or_else(|| bad("position"))?;
+    let reserve = ctl.load(layout::DATA_RESERVE);
+    if end > reserve {
+        return Err(bad("position"));
+    }
+    if reserve - slot.position > header.data_capacity {
+        return Err(Miss::Lapped);
+    }
+    Ok(())
 }
 
 /// Proof that the reader's buffer holds this frame.
