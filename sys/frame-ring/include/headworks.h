@@ -2340,12 +2340,11 @@ static void headworks_judge_track(const headworks_stream *stream, headworks_trac
     is_same = is_there && memcmp(mapping.header.ring_uuid, track->ring->mapping.header.ring_uuid, 16) == 0;
     if (is_there)
         headworks_unmap(&mapping);
+    track->over = is_same ? HEADWORKS_LIVE : is_there ? HEADWORKS_STATE_SUPERSEDED : HEADWORKS_STATE_ENDED;
     track->left = 0;
     /* What a ring that was left behind still holds has its number in another stream. */
     if (left && !is_same)
         headworks_give_up(track, is_there ? HEADWORKS_REPLACED : HEADWORKS_GONE);
-    else
-        track->over = is_same ? HEADWORKS_LIVE : is_there ? HEADWORKS_STATE_SUPERSEDED : HEADWORKS_STATE_ENDED;
 }
 
 /* What is to be done with the ring that a name led to so far. */
@@ -2364,8 +2363,8 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
         track->standing = HEADWORKS_REPLACED;
     }
     /* Its source returned; it may have been replaced since, but what it wrote comes first. */
-    if (track->standing == HEADWORKS_DRAINED &&
-        (state == HEADWORKS_LIVE || state == HEADWORKS_STATE_STALLED || !headworks_is_drained(track->ring))) {
+    if (track->standing == HEADWORKS_DRAINED && track->over == HEADWORKS_LIVE &&
+        (headworks_is_written(track) || !headworks_is_drained(track->ring))) {
         track->standing = HEADWORKS_READ;
         track->announced = HEADWORKS_TRACK_ADDED;
         return;

@@ -399,7 +399,7 @@ impl StreamReader {
             // It cannot be told yet whether it is beside the new bell too.
             _ if track.left => return false,
             // Its source returned; it may have been replaced since, but what it wrote comes first.
-            Standing::Ended if !is_drained || matches!(state, State::Live | State::Stalled) => {
+            Standing::Ended if track.over.is_none() && (!is_drained || track.is_written()) => {
                 track.standing = Standing::Read;
                 self.events.push_back(StreamEvent::TrackAdded { track: index });
                 return false;
@@ -417,15 +417,15 @@ impl StreamReader {
         let track = &mut self.tracks[index];
         let Ok(there) = self.files.ring_uuid(&track.name) else { return };
         let is_same = there == Some(track.ring.header().ring_uuid);
-        if std::mem::take(&mut track.left) && !is_same {
-            // What it still holds has its number in another stream.
-            return self.give_up(index, if there.is_some() { Standing::Replaced } else { Standing::Gone });
-        }
         track.over = match there {
             Some(_) if is_same => None,
             Some(_) => Some(State::Superseded),
             None => Some(State::Ended),
         };
+        if std::mem::take(&mut track.left) && !is_same {
+            // What it still holds has its number in another stream.
+            self.give_up(index, if there.is_some() { Standing::Replaced } else { Standing::Gone });
+        }
     }
 
     /// A ring is read no more, and this is said of it, once.

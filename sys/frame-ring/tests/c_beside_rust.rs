@@ -277,7 +277,7 @@ fn moment(mut line: impl FnMut() -> String) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
         let line = line();
-        if line.contains(" frame ") || line.starts_with("stream ") {
+        if line.split(' ').nth(1) == Some("frame") || line.starts_with("stream ") {
             let new = lines.clone();
             lines.retain(|line: &String| {
                 line.split_once(" replaced").is_none_or(|(track, _)| !new.contains(&format!("{track} a new track")))

@@ -184,6 +184,21 @@ fn a_track_that_another_stream_of_the_name_has_not_is_told_to_have_ended_once() 
     assert_eq!(held(&source), 0);
 }
 
+/// Its numbers are those of another stream.
+#[test]
+fn what_a_ring_that_was_left_behind_still_holds_is_not_read_beside_another_bell() {
+    let mut source = Source::new(&["audio0", "video0"]);
+    let mut reader = StreamReader::open(&source.path(), Start::Oldest, None).unwrap();
+    source.tracks[0].1.set_state(State::Ended);
+    assert_eq!(drain(&mut reader), [added(0), added(1), ended(0)]);
+    source.tracks[0].1.set_state(State::Live);
+    source.write("audio0", "not told of");
+    source.replace(&["audio0", "video0"]);
+    source.write("audio0", "another");
+    let expected = ["Superseded".to_owned(), added(2), added(3), "2: another".to_owned()];
+    assert_eq!(drain(&mut reader), expected);
+}
+
 #[test]
 fn frames_passed_over_on_a_track_that_is_left_behind_are_told() {
     let mut source = Source::new(&["video0", "video1"]);

@@ -37,7 +37,10 @@ pub static READERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
         for (name, arguments) in [("plain", &["-O2"][..]), ("sanitized", &SANITIZERS)] {
             let to = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("read-{compiler}-{name}"));
             let arguments = [&["-std=c99"], &WARNINGS[..], arguments].concat();
-            compile(compiler, &arguments, &source("tests/c/read.c"), &to);
+            // Another process may be running it, or making it too.
+            let temporary = to.with_extension(std::process::id().to_string());
+            compile(compiler, &arguments, &source("tests/c/read.c"), &temporary);
+            std::fs::rename(temporary, &to).unwrap();
             readers.push(to);
         }
     }
