@@ -256,14 +256,18 @@ impl StreamRings {
         self.bell.heartbeat(now.as_nanos());
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
-            match &mut track.state {
-                RingState::Ready(writer) => writer.heartbeat(now.as_nanos()),
-                RingState::Refused { again, .. } if !track.is_awaited => {
-                    if now >= *again.get_or_insert(now + ASK_AGAIN_AFTER) {
-                        self.ask_for_ring(SinkIndex(index));
-                    }
+            let asks = match &mut track.state {
+                RingState::Ready(writer) => {
+                    writer.heartbeat(now.as_nanos());
+                    false
                 }
-                _ => {}
+                RingState::Refused { again, .. } => {
+                    !track.is_awaited && now >= *again.get_or_insert(now + ASK_AGAIN_AFTER)
+                }
+                RingState::Opening(_) | RingState::Failed(_) | RingState::Ended(_) => false,
+            };
+            if asks {
+                self.ask_for_ring(SinkIndex(index));
             }
         }
     }
