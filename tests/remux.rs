@@ -22,7 +22,8 @@ use std::process::{Command, Output, Stdio};
 use clips::{clip, run};
 use headworks::base::Instant;
 use headworks::codec::nal_syntax::write_with_lengths;
-use headworks::media::TrackConfiguration;
+use headworks::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack, crc32};
+use headworks::media::{Codec, TrackConfiguration};
 use headworks::pipeline::frame::{Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
@@ -37,8 +38,8 @@ const TONE: &str = "sine=sample_rate=48000:duration=2";
 
 /// A frame that went into a ring.
 struct Written {
-    pts: i64,
-    dts: i64,
+    pts: Option<i64>,
+    dts: Option<i64>,
     key: bool,
     damaged: bool,
     payload: Vec<u8>,
@@ -176,9 +177,8 @@ impl FrameSink for RingSink<'_> {
             ..FrameDescriptor::default()
         };
         self.ring.writer.commit(&descriptor, self.bell);
-        let (pts, dts) = (frame.pts.unwrap(), frame.dts.unwrap());
         let (damaged, payload) = (frame.damage.any(), std::mem::take(&mut self.ring.open));
-        self.ring.written.push(Written { pts, dts, key, damaged, payload });
+        self.ring.written.push(Written { pts: frame.pts, dts: frame.dts, key, damaged, payload });
     }
 
     fn abandon(&mut self) {
@@ -209,14 +209,13 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
     for (ring, track) in rings.tracks.iter().zip(&written.tracks) {
         assert_eq!(ring.name, track.name);
         for (frame, packet) in expected(ring, track.packets.len()).iter().zip(&track.packets) {
-            let at = format!("{name}, {} at {}", ring.name, frame.pts);
+            let at = format!("{name}, {} at {:?}", ring.name, frame.pts);
             assert_eq!((packet.len, packet.sha256.clone()), hashed(&frame.payload), "{at}");
-            let wrapped = |ticks: i64| Some(ticks.rem_euclid(1 << 33));
-            let of_packet = |ticks: Option<i64>| ticks.and_then(wrapped);
-            assert_eq!(of_packet(packet.pts), wrapped(frame.pts), "{at}");
+            let wrapped = |ticks: Option<i64>| ticks.expect("a time").rem_euclid(1 << 33);
+            assert_eq!(wrapped(packet.pts), wrapped(frame.pts), "{at}");
             // Where a PES packet has a PTS alone, ffprobe guesses (rule T4).
             if frame.dts != frame.pts {
-                assert_eq!(of_packet(packet.dts), wrapped(frame.dts), "{at}");
+                assert_eq!(wrapped(packet.dts), wrapped(frame.dts), "{at}");
             }
             assert!(packet.key || !frame.key, "{at}");
         }
@@ -228,7 +227,7 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
     for (index, ring) in rings.tracks.iter().enumerate() {
         let packets = &packets[&index];
         for (frame, packet) in expected(ring, packets.len()).iter().zip(packets) {
-            let at = format!("{name}, {} at {} in Matroska", ring.name, frame.pts);
+            let at = format!("{name}, {} at {:?} in Matroska", ring.name, frame.pts);
             let mut payload = Vec::new();
             match &ring.codec {
                 b"h264" | b"hevc" => write_with_lengths(&frame.payload, &mut payload),
@@ -237,7 +236,7 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
             assert_eq!(packet.hash, hashed(&payload).1, "{at}");
             assert!(packet.key || !frame.key, "{at}");
             // Of 10 µs, from which the tick of 90 kHz can be told.
-            origins.push(frame.pts - (packet.pts * 9 + 5).div_euclid(10));
+            origins.push(frame.pts.expect("a time") - (packet.pts * 9 + 5).div_euclid(10));
         }
     }
     assert!(origins.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {origins:?}");
@@ -309,6 +308,85 @@ fn hevc_ac3_and_opus() {
 fn mpeg2_and_eac3_over_the_wrap_of_their_clock() {
     // 2^33 ticks are 95,443.7 s.
     check("remux-mpeg2", &[VIDEO, TONE], "-c:v mpeg2video -bf 2 -g 12 -c:a eac3 -output_ts_offset 95441");
+}
+
+/// A transport stream of MPEG audio and every kind of data, in units of its own: with a time, without one, and in sections.
+fn of_sound_and_data() -> Vec<u8> {
+    const FRAME: usize = 384;
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", TONE, "-c:a", "mp2", "-b:a", "128k", "-f", "mp2", "-"]);
+    let sound = ffmpeg.output().unwrap().stdout;
+    let codecs = [Codec::Mp2, Codec::Klv, Codec::Klv, Codec::Scte35, Codec::Teletext, Codec::DvbSubtitle];
+    let tracks = (0x100..).zip(codecs).map(|(pid, codec)| MuxTrack::new(pid, codec)).collect();
+    let mut mux = Mux::new(MuxConfiguration::new(tracks)).unwrap();
+    let mut bytes = Vec::new();
+    for (number, frame) in (0_u8..).zip(sound.chunks_exact(FRAME)) {
+        let time = 900_000 + 2_160 * u64::from(number);
+        let unit = |data| AccessUnit { pts: time, dts: time, random_access: false, data };
+        mux.write(0, &unit(frame), &mut bytes);
+        // SMPTE ST 336: a universal label, a length, a value.
+        let klv = [&b"\x06\x0e\x2b\x34\x02\x0b\x01\x01\x0e\x01\x03\x01\x01\0\0\0\x03"[..], &[number; 3]].concat();
+        // EN 300 472: a data identifier, and lines of 46 bytes up to a whole number of packets.
+        let line = [&[0x03, 0x2c, 0xe4 | number & 3, 0xe4][..], &[number; 42]].concat();
+        let teletext = [&[0x10], &line[..], &line, &line].concat();
+        match number % 10 {
+            1 => mux.write(1, &unit(&klv), &mut bytes),
+            2 => mux.write_untimed(2, time, &klv, &mut bytes),
+            3 => mux.write_section(3, time, &splice_null(0), &mut bytes),
+            4 => mux.write(4, &unit(&teletext), &mut bytes),
+            5 => mux.write_untimed(4, time, &teletext, &mut bytes),
+            // EN 300 743: an end of display set.
+            6 => mux.write(5, &unit(&[0x20, 0, 0x0f, 0x80, 0, 1, 0, 0, 0xff]), &mut bytes),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+/// SCTE 35 §9.7.1, with this `pts_adjustment`.
+fn splice_null(pts_adjustment: u64) -> Vec<u8> {
+    let mut section = vec![0xfc, 0x30, 0x11, 0, (pts_adjustment >> 32) as u8];
+    section.extend((pts_adjustment as u32).to_be_bytes());
+    section.extend([0, 0xff, 0xf0, 0, 0, 0, 0]);
+    section.extend(crc32(&section).to_be_bytes());
+    section
+}
+
+#[test]
+fn data_with_and_without_time_comes_through_a_transport_stream() {
+    let bytes = of_sound_and_data();
+    let rings = Rings::of(&bytes);
+    let names: Vec<&str> = rings.tracks.iter().map(|ring| ring.name.as_str()).collect();
+    assert_eq!(names, ["audio0", "data0", "data1", "data2", "data3", "data4"]);
+    let has_time = |ring: usize| rings.tracks[ring].written.iter().filter(|frame| frame.pts.is_some()).count();
+    assert_eq!((has_time(1), has_time(2), has_time(4)), (9, 0, 8));
+
+    // Our own reader finds in it what it found in the source,
+    let path = rings.container("mpegts");
+    let written = std::fs::read(&path).unwrap();
+    let again = Rings::of(&written);
+    for (source, ring) in rings.tracks.iter().zip(&again.tracks) {
+        assert_eq!((&source.name, source.codec), (&ring.name, ring.codec));
+        let frames = |ring: &Ring| -> Vec<(Option<i64>, Vec<u8>)> {
+            // A section has no time of its own.
+            let time = |frame: &Written| frame.pts.filter(|_| ring.codec != *b"sc35");
+            ring.written.iter().map(|frame| (time(frame), frame.payload.clone())).collect()
+        };
+        assert_eq!(frames(ring), frames(source), "{}", ring.name);
+        assert!(ring.written.len() >= 8, "{}", ring.name);
+    }
+    // and so does ffprobe.
+    let source = rings.root.path().join("source.ts");
+    std::fs::write(&source, &bytes).unwrap();
+    let [before, after] = [(source, bytes), (path, written)].map(|(path, bytes)| Reference::of(&path, &bytes));
+    for (before, after) in before.tracks.iter().zip(&after.tracks) {
+        let packets = |packets: &[reference::Packet]| -> Vec<_> {
+            let time = |packet: &reference::Packet| packet.pts.filter(|_| before.name != "data2");
+            packets.iter().map(|packet| (time(packet), packet.sha256.clone())).collect()
+        };
+        assert_eq!((&before.name, before.pid), (&after.name, after.pid));
+        assert_eq!(packets(&before.packets), packets(&after.packets), "{}", before.name);
+    }
 }
 
 #[test]

@@ -21,6 +21,9 @@ const KEY_WAIT_NS: u64 = 10_000_000_000;
 const FIRST_PID: u16 = 0x100;
 /// How long before its decoding time a frame is written, by the clock of the transport stream: as much as sources interleave.
 const LEAD_MS: u32 = 1_000;
+/// Ticks of 90 kHz in a millisecond.
+const TICKS_PER_MS: i64 = 90;
+const NS_PER_SECOND: u32 = 1_000_000_000;
 /// One turn of the 33 bits, so that no time stamp is negative.
 const TURN: i64 = 1 << 33;
 /// Time stamps beyond it, to both sides, are those of no clock: 400 years.
@@ -61,6 +64,8 @@ pub struct Remux {
     stage: Stage,
     /// When the first frame of any track was published.
     began_ns: Option<u64>,
+    /// Decoding time of the newest frame that has one, ticks of 90 kHz.
+    newest_dts: Option<i64>,
     notices: Vec<String>,
 }
 
@@ -110,8 +115,8 @@ struct Held {
 /// A frame on the output's clock.
 #[derive(Clone, Debug)]
 struct Unit {
-    /// Ticks of 90 kHz.
-    pts: i64,
+    /// Ticks of 90 kHz; `None` for asynchronous data, whose `dts` is but its place among the others.
+    pts: Option<i64>,
     dts: i64,
     key: bool,
     damaged: bool,
@@ -130,6 +135,7 @@ impl Remux {
             clock: OutputClock::default(),
             stage: Stage::Holding(Held::default()),
             began_ns: None,
+            newest_dts: None,
             notices: Vec::new(),
         }
     }
@@ -245,8 +251,31 @@ impl Remux {
         videos.peek().is_some() && videos.all(|video| video.awaiting_key)
     }
 
-    /// A frame's times on the output's clock; `None` when it has none and none can be told.
+    /// A frame's times on the output's clock; `None` when it has none and must have some.
     fn unit(&mut self, index: usize, descriptor: &FrameDescriptor, key: bool, payload: &[u8]) -> Option<Unit> {
+        let (pts, dts) = if descriptor.pts.is_none() && self.tracks[index].is_data() {
+            // Where nothing has a time yet, the clock is that of the publication, and begins at 0.
+            let since_ns = descriptor.commit_ns.saturating_sub(self.began_ns.unwrap_or(0));
+            let published = || ticks_of(since_ns.cast_signed(), NS_PER_SECOND) + i64::from(LEAD_MS) * TICKS_PER_MS;
+            (None, self.newest_dts.unwrap_or_else(published))
+        } else {
+            let (pts, dts) = self.times(index, descriptor)?;
+            self.newest_dts = Some(dts);
+            (Some(pts), dts)
+        };
+        Some(Unit {
+            pts,
+            dts,
+            key,
+            damaged: descriptor.damaged,
+            structure: descriptor.picture_structure,
+            samples: self.tracks[index].samples(descriptor.duration),
+            payload: payload.to_vec(),
+        })
+    }
+
+    /// Presentation and decoding time on the output's clock: told, or counted on.
+    fn times(&mut self, index: usize, descriptor: &FrameDescriptor) -> Option<(i64, i64)> {
         let track = &mut self.tracks[index];
         let rate = track.source.clock_rate;
         let own = descriptor.pts.or(descriptor.dts).map(|ticks| {
@@ -265,15 +294,7 @@ impl Remux {
             return None;
         }
         track.next_dts = Some(dts + ticks_of(i64::from(descriptor.duration), rate));
-        Some(Unit {
-            pts,
-            dts,
-            key,
-            damaged: descriptor.damaged,
-            structure: descriptor.picture_structure,
-            samples: track.samples(descriptor.duration),
-            payload: payload.to_vec(),
-        })
+        Some((pts, dts))
     }
 
     /// It is known what the stream consists of: writes the header and what was held.
@@ -281,7 +302,12 @@ impl Remux {
         let Stage::Holding(held) = std::mem::replace(&mut self.stage, Stage::Holding(Held::default())) else {
             unreachable!("it begins once");
         };
-        let held = held.units;
+        let mut held = held.units;
+        // What came before the first time there is belongs beside it.
+        if let Some(first) = held.iter().position(|(_, unit)| unit.pts.is_some()) {
+            let dts = held[first].1.dts;
+            held[..first].iter_mut().for_each(|(_, unit)| unit.dts = dts);
+        }
         match self.container {
             Container::MpegTs => self.begin_mpegts(),
             Container::Matroska => {
@@ -300,7 +326,8 @@ impl Remux {
                 }
                 let mux = MatroskaMux::new(entries);
                 mux.write_header(out);
-                let origin = held.iter().map(|(_, unit)| unit.dts).min().unwrap_or(0);
+                let written = held.iter().filter(|(index, _)| matches!(self.tracks[*index].place, Place::Number(_)));
+                let origin = written.map(|(_, unit)| unit.dts).min().unwrap_or(0);
                 self.stage = Stage::Matroska { mux, origin };
             }
         }
@@ -353,12 +380,15 @@ impl Remux {
                     return;
                 };
                 let at = out.len();
-                if codec == Codec::Scte35 {
-                    mux.write_section(number, (unit.dts + TURN) as u64, &data, out);
-                } else {
-                    let (pts, dts) = ((unit.pts + TURN) as u64, (unit.dts + TURN) as u64);
-                    let random_access = unit.key && codec.kind() == TrackKind::Video;
-                    mux.write(number, &AccessUnit { pts, dts, random_access, data: &data }, out);
+                let dts = (unit.dts + TURN) as u64;
+                match unit.pts {
+                    _ if codec == Codec::Scte35 => mux.write_section(number, dts, &data, out),
+                    None => mux.write_untimed(number, dts, &data, out),
+                    Some(pts) => {
+                        let random_access = unit.key && codec.kind() == TrackKind::Video;
+                        let pts = (pts + TURN) as u64;
+                        mux.write(number, &AccessUnit { pts, dts, random_access, data: &data }, out);
+                    }
                 }
                 if unit.damaged {
                     mark_damaged(&mut out[at..], tracks[number].pid);
@@ -367,7 +397,7 @@ impl Remux {
             Stage::Matroska { mux, origin } => {
                 let data = carriage::matroska_frame(codec, &unit.payload);
                 let time = |ticks: i64| matroska_time(ticks - *origin);
-                mux.write(number, time(unit.pts), time(unit.dts), unit.key, &data, out);
+                mux.write(number, time(unit.pts.unwrap_or(unit.dts)), time(unit.dts), unit.key, &data, out);
             }
         }
     }
@@ -432,6 +462,10 @@ impl Remux {
 impl Track {
     fn is_video(&self) -> bool {
         self.codec.is_some_and(|codec| codec.kind() == TrackKind::Video)
+    }
+
+    fn is_data(&self) -> bool {
+        self.codec.is_some_and(|codec| codec.kind() == TrackKind::Data)
     }
 
     /// Its entry in a PMT.

@@ -190,12 +190,36 @@ impl Mux {
     /// # Panics
     /// When there is no track of this number, or it is carried in sections.
     pub fn write(&mut self, track: usize, unit: &AccessUnit<'_>, out: &mut Vec<u8>) {
+        self.advance_to(unit.dts, out);
+        let dts = Some(unit.dts).filter(|dts| *dts != unit.pts);
+        self.put_pes(track, (Some(unit.pts), dts), unit.random_access, unit.data, out);
+        self.late_units += u64::from(self.clock.is_some_and(|clock| clock > unit.dts as i64 * 300));
+    }
+
+    /// Appends a PES packet without time stamps to `out`, as asynchronous data has it (`PTS_DTS_flags` 00, H.222.0 §2.4.3.7). `time`
+    /// is when it is due, in ticks of 90 kHz.
+    ///
+    /// # Panics
+    /// As [`Mux::write`].
+    pub fn write_untimed(&mut self, track: usize, time: u64, data: &[u8], out: &mut Vec<u8>) {
+        self.advance_to(time, out);
+        self.put_pes(track, (None, None), false, data, out);
+    }
+
+    /// `time_stamps`: PTS, and DTS where it is another.
+    fn put_pes(
+        &mut self,
+        track: usize,
+        time_stamps: (Option<u64>, Option<u64>),
+        random_access: bool,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let MuxTrack { pid, codec, pes_length, .. } = self.configuration.tracks[track];
         assert!(carriage(stream_type(codec), codec) == Carriage::Pes, "{codec} is carried in sections");
-        self.advance_to(unit.dts, out);
-        let (header, header_len) = pes_header(codec, unit, pes_length);
+        let (header, header_len) = pes_header(codec, time_stamps, data.len(), pes_length);
         let mut header = &header[..header_len];
-        let mut data = unit.data;
+        let mut data = data;
         let mut start = true;
         while start || !header.is_empty() || !data.is_empty() {
             self.put_tables_when_due(out);
@@ -203,7 +227,7 @@ impl Mux {
                 self.put_pcr_when_due(out);
             }
             let mut field = Field::default();
-            if start && unit.random_access {
+            if start && random_access {
                 field.flags |= 0x40;
             }
             if start && pid == self.configuration.pcr_pid {
@@ -212,7 +236,6 @@ impl Mux {
             self.put(pid, start, field, &mut [&mut header, &mut data], out);
             start = false;
         }
-        self.late_units += u64::from(self.clock.is_some_and(|clock| clock > unit.dts as i64 * 300));
     }
 
     /// Appends a private section to `out`, in packets of its own. `time` is when it is due, in ticks of 90 kHz.
@@ -481,22 +504,30 @@ fn descriptors(track: &MuxTrack) -> Vec<u8> {
 }
 
 /// The header of a PES packet and its length.
-fn pes_header(codec: Codec, unit: &AccessUnit<'_>, with_length: bool) -> ([u8; 19], usize) {
+fn pes_header(
+    codec: Codec,
+    (pts, dts): (Option<u64>, Option<u64>),
+    data_len: usize,
+    with_length: bool,
+) -> ([u8; 19], usize) {
     let stream_id = match codec {
         Codec::H264 | Codec::Hevc | Codec::Mpeg2Video => 0xe0,
         Codec::AacAdts | Codec::AacLatm | Codec::Mp2 => 0xc0,
         _ => 0xbd,
     };
-    let both = unit.dts != unit.pts;
-    let len = if both { 19 } else { 14 };
-    let length = u16::try_from(len - 6 + unit.data.len()).ok().filter(|_| with_length).unwrap_or(0);
+    let (flags, len) = match (pts, dts) {
+        (None, _) => (0x00, 9),
+        (Some(_), None) => (0x80, 14),
+        (Some(_), Some(_)) => (0xc0, 19),
+    };
+    let length = u16::try_from(len - 6 + data_len).ok().filter(|_| with_length).unwrap_or(0);
     let mut header = [0; 19];
     header[..4].copy_from_slice(&[0, 0, 1, stream_id]);
     header[4..6].copy_from_slice(&length.to_be_bytes());
-    header[6..9].copy_from_slice(&[0x84, if both { 0xc0 } else { 0x80 }, len as u8 - 9]);
-    header[9..14].copy_from_slice(&time_stamp(if both { 0x30 } else { 0x20 }, unit.pts));
-    if both {
-        header[14..].copy_from_slice(&time_stamp(0x10, unit.dts));
+    header[6..9].copy_from_slice(&[0x84, flags, len as u8 - 9]);
+    if let Some(pts) = pts {
+        header[9..14].copy_from_slice(&time_stamp(if dts.is_some() { 0x30 } else { 0x20 }, pts));
+        header[14..].copy_from_slice(&dts.map_or([0; 5], |dts| time_stamp(0x10, dts)));
     }
     (header, len)
 }

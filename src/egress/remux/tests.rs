@@ -1,5 +1,5 @@
 use super::*;
-use crate::container::mpegts::{Demux, Event, Limits};
+use crate::container::mpegts::{Demux, Event, Limits, crc32};
 
 const AAC: &[u8] = &[0x11, 0x90];
 const MS: u64 = 1_000_000;
@@ -107,6 +107,93 @@ fn frames_without_time_follow_those_that_have_one() {
     assert_eq!(written, [900_000, 902_160, 904_320]);
 }
 
+/// PES packets and sections: PID, PTS, bytes.
+fn carried(bytes: &[u8]) -> Vec<(u16, Option<u64>, Vec<u8>)> {
+    let mut demux = Demux::new(Limits::default());
+    let mut input = bytes;
+    let mut found = Vec::new();
+    while let Some(event) = demux.push(&mut input) {
+        match event {
+            Event::PesStart { track, pts, .. } => found.push((track, pts, Vec::new())),
+            Event::Section { track, data } => found.push((track, None, data.to_vec())),
+            Event::PesData { track, data } => {
+                found.iter_mut().rfind(|(of, ..)| *of == track).unwrap().2.extend_from_slice(data);
+            }
+            _ => {}
+        }
+    }
+    found.into_iter().map(|(track, pts, data)| (demux.track(track).unwrap().key.pid, pts, data)).collect()
+}
+
+/// A splice_null() with this `pts_adjustment`.
+fn splice_null(pts_adjustment: u64) -> Vec<u8> {
+    let mut section = vec![0xfc, 0x30, 0x11, 0, (pts_adjustment >> 32) as u8];
+    section.extend((pts_adjustment as u32).to_be_bytes());
+    section.extend([0, 0xff, 0xf0, 0, 0, 0, 0]);
+    section.extend(crc32(&section).to_be_bytes());
+    section
+}
+
+#[test]
+fn data_without_time_is_carried_without_one_where_it_came() {
+    let mut remux = Remux::new(Container::MpegTs);
+    for (name, codec) in [("audio0", b"mp2 "), ("data0", b"klv "), ("data1", b"ttxt"), ("data2", b"sc35")] {
+        remux.add_track(source(name, codec));
+    }
+    // Decoding times of untimed frames are counted on from the last that had one, and mean nothing.
+    let untimed = FrameDescriptor { pts: None, dts: Some(450_000), ..at(0, true) };
+    let section = splice_null(0);
+    let mut out = Vec::new();
+    remux.frame(1, &FrameDescriptor { dts: None, ..untimed }, b"first", &mut out);
+    assert_eq!(out.len(), 0, "sound is awaited");
+    remux.frame(0, &at(0, true), b"sound", &mut out);
+    remux.frame(1, &untimed, b"second", &mut out);
+    remux.frame(1, &at(10, true), b"timed", &mut out);
+    remux.frame(2, &FrameDescriptor { dts: None, ..untimed }, &[7; 300], &mut out);
+    remux.frame(3, &FrameDescriptor { dts: None, ..untimed }, &section, &mut out);
+    remux.frame(0, &at(24, true), b"sound", &mut out);
+    remux.finish(&mut out);
+    let expected = [
+        (0x101, None, b"first".to_vec()),
+        (0x100, Some(900_000), b"sound".to_vec()),
+        (0x101, None, b"second".to_vec()),
+        (0x101, Some(900_900), b"timed".to_vec()),
+        (0x102, None, vec![7; 300]),
+        (0x103, None, section.clone()),
+        (0x100, Some(902_160), b"sound".to_vec()),
+    ];
+    assert_eq!(carried(&out), expected);
+    // No header has room for a time stamp: '10' and flags, no time stamps, no header data.
+    let untimed = |packet: &&[u8]| {
+        packet.windows(9).any(|header| header.starts_with(&[0, 0, 1, 0xbd]) && header[6..] == [0x84, 0, 0])
+    };
+    assert_eq!(out.chunks(188).filter(untimed).count(), 3);
+    // The clock never left the sound's.
+    let pcrs = out.chunks(188).filter(|packet| packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x90 == 0x90);
+    assert_eq!((pcrs.count(), remux.take_notices()), (0, Vec::new()));
+}
+
+#[test]
+fn data_alone_without_time_goes_by_the_time_of_its_publication() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("data0", b"klv "));
+    let mut out = Vec::new();
+    for ms in [0, 500, 1_000] {
+        remux.frame(0, &FrameDescriptor { pts: None, dts: None, ..at(ms, true) }, b"key", &mut out);
+    }
+    assert_eq!(carried(&out), vec![(0x100, None, b"key".to_vec()); 3]);
+    let mut demux = Demux::new(Limits::default());
+    let mut input = &out[..];
+    let mut pcrs = Vec::new();
+    while let Some(event) = demux.push(&mut input) {
+        if let Event::Pcr { pcr_27mhz, discontinuity, .. } = event {
+            pcrs.push(pcr_27mhz);
+            assert!(!discontinuity);
+        }
+    }
+    assert_eq!(pcrs.last().unwrap() - pcrs[0], 27_000_000);
+}
+
 #[test]
 fn damaged_frames_are_marked_where_the_container_can() {
     let mut remux = Remux::new(Container::MpegTs);
@@ -126,10 +213,13 @@ fn what_cannot_be_carried_is_said_once() {
         remux.add_track(source(name, codec));
     }
     remux.configure(0, AAC.to_vec());
+    remux.add_track(source("data2", b"klv "));
     let mut out = Vec::new();
     for ms in [0, 21, 42] {
+        remux.frame(4, &FrameDescriptor { pts: None, dts: None, ..at(ms, true) }, b"asynchronous", &mut out);
         remux.frame(0, &at(ms, true), b"sound", &mut out);
-        remux.frame(1, &at(ms, true), b"splice", &mut out);
+        // By its programme's clock, which is behind decoding times.
+        remux.frame(1, &FrameDescriptor { pts: Some(837_000), ..at(ms, true) }, b"splice", &mut out);
         remux.frame(3, &at(ms, true), b"sound", &mut out);
     }
     assert_eq!(
@@ -138,14 +228,17 @@ fn what_cannot_be_carried_is_said_once() {
             "data1 (priv) is left out: its codec is not known here",
             "audio1 (AAC) is left out: its parameters are not known yet",
             "data0 (SCTE-35) is left out: Matroska has no place for it",
+            "data2 (KLV) is left out: Matroska has no place for it",
         ]
     );
     assert_eq!(out.windows(7).filter(|bytes| bytes.ends_with(b"sound") && bytes[1] == 0x80).count(), 3);
+    // The file counts from the first frame in it.
+    assert!(out.windows(9).any(|bytes| bytes == b"\x81\0\0\x80sound"));
     remux.configure(0, vec![0x12, 0x10]);
     assert_eq!(remux.take_notices().len(), 1, "Matroska cannot say so");
     remux.add_track(source("audio2", b"mp2 "));
-    remux.frame(4, &at(50, true), b"sound", &mut out);
-    remux.frame(4, &at(60, true), b"sound", &mut out);
+    remux.frame(5, &at(50, true), b"sound", &mut out);
+    remux.frame(5, &at(60, true), b"sound", &mut out);
     assert_eq!(remux.take_notices(), ["audio2 (MP2) is left out: it came after the file had begun"]);
 }
 
