@@ -22,7 +22,7 @@ use std::process::{Command, Output, Stdio};
 use clips::{clip, run};
 use headworks::base::Instant;
 use headworks::codec::nal_syntax::write_with_lengths;
-use headworks::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack, crc32};
+use headworks::container::mpegts::{AccessUnit, Demux, Limits, Mux, MuxConfiguration, MuxTrack, crc32};
 use headworks::media::{Codec, TrackConfiguration};
 use headworks::pipeline::frame::{Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription};
 use headworks_frame_ring::bell::BellWriter;
@@ -317,7 +317,10 @@ fn of_sound_and_data() -> Vec<u8> {
     ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", TONE, "-c:a", "mp2", "-b:a", "128k", "-f", "mp2", "-"]);
     let sound = ffmpeg.output().unwrap().stdout;
     let codecs = [Codec::Mp2, Codec::Klv, Codec::Klv, Codec::Scte35, Codec::Teletext, Codec::DvbSubtitle];
-    let tracks = (0x100..).zip(codecs).map(|(pid, codec)| MuxTrack::new(pid, codec)).collect();
+    let mut tracks: Vec<MuxTrack> = (0x100..).zip(codecs).map(|(pid, codec)| MuxTrack::new(pid, codec)).collect();
+    // EN 300 468 §6.2: page 150 of teletext, pages 2 and 3 of subtitles.
+    tracks[4].descriptors = b"\x56\x05deu\x11\x50".to_vec();
+    tracks[5].descriptors = b"\x59\x08nor\x10\0\x02\0\x03".to_vec();
     let mut mux = Mux::new(MuxConfiguration::new(tracks)).unwrap();
     let mut bytes = Vec::new();
     for (number, frame) in (0_u8..).zip(sound.chunks_exact(FRAME)) {
@@ -352,6 +355,13 @@ fn splice_null(pts_adjustment: u64) -> Vec<u8> {
     section
 }
 
+/// What the PMT says of each PID.
+fn descriptors(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let mut demux = Demux::new(Limits::default());
+    while demux.push(&mut bytes).is_some() {}
+    demux.tracks().map(|(_, track)| (track.key.pid, track.descriptors.clone())).collect()
+}
+
 #[test]
 fn data_with_and_without_time_comes_through_a_transport_stream() {
     let bytes = of_sound_and_data();
@@ -364,6 +374,8 @@ fn data_with_and_without_time_comes_through_a_transport_stream() {
     // Our own reader finds in it what it found in the source,
     let path = rings.container("mpegts");
     let written = std::fs::read(&path).unwrap();
+    assert_eq!(descriptors(&written), descriptors(&bytes));
+    assert!(descriptors(&written).contains(&(0x105, b"\x59\x08nor\x10\0\x02\0\x03".to_vec())));
     let again = Rings::of(&written);
     for (source, ring) in rings.tracks.iter().zip(&again.tracks) {
         assert_eq!((&source.name, source.codec), (&ring.name, ring.codec));

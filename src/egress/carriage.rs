@@ -10,7 +10,7 @@ use crate::codec::nal_syntax::{units, write_with_lengths};
 use crate::codec::{Framer, h264, hevc, opus};
 use crate::container::matroska::{Details, MatroskaTrack};
 use crate::container::mpegts::MuxTrack;
-use crate::media::{Codec, Format, TrackConfiguration};
+use crate::media::{Codec, Format, TrackConfiguration, TrackKind};
 
 /// A delimiter that allows for slices of any type (H.264 §7.3.2.4, H.265 §7.3.2.5), with its start code.
 const H264_DELIMITER: [u8; 6] = [0, 0, 0, 1, 0x09, 0xf0];
@@ -20,6 +20,10 @@ const HEVC_DELIMITER: [u8; 7] = [0, 0, 0, 1, 0x46, 0x01, 0x50];
 pub fn mpegts_track(pid: u16, codec: Codec, language: Option<[u8; 3]>, configuration: &[u8]) -> MuxTrack {
     // What came in LATM is raw in the ring, and ADTS is what every receiver knows.
     let codec = if codec == Codec::AacLatm { Codec::AacAdts } else { codec };
+    if codec.kind() == TrackKind::Data && !configuration.is_empty() {
+        // The descriptors as the source had them: pages and languages stand in them.
+        return MuxTrack { descriptors: configuration.to_vec(), ..MuxTrack::new(pid, codec) };
+    }
     let channels = opus::channel_configuration(configuration);
     MuxTrack { language, opus_channel_configuration: channels.unwrap_or(2), ..MuxTrack::new(pid, codec) }
 }

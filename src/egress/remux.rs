@@ -175,8 +175,8 @@ impl Remux {
     ///
     /// # Panics
     /// When there is no track of this number.
-    pub fn configure(&mut self, track: usize, configuration: Vec<u8>) {
-        let track = &mut self.tracks[track];
+    pub fn configure(&mut self, index: usize, configuration: Vec<u8>) {
+        let track = &mut self.tracks[index];
         let is_sound = track.codec.is_some_and(|codec| codec.kind() == TrackKind::Audio);
         let is_written = matches!(track.place, Place::Number(_)) && self.container == Container::Matroska;
         if is_sound && is_written && !track.configuration.is_empty() && track.configuration != configuration {
@@ -186,6 +186,7 @@ impl Remux {
             ));
         }
         track.configuration = configuration;
+        self.describe_anew(index);
     }
 
     /// No frame will come any more: nobody waits for the track.
@@ -442,6 +443,17 @@ impl Remux {
             }
         };
         self.stage = Stage::MpegTs { mux: Box::new(mux), tracks };
+    }
+
+    /// Follows a configuration that the PMT tells of. Where the table has no room for it, what it told before stands.
+    fn describe_anew(&mut self, index: usize) {
+        let track = &self.tracks[index];
+        let (Place::Number(number), Some(codec)) = (track.place, track.codec) else { return };
+        let Stage::MpegTs { mux, tracks } = &mut self.stage else { return };
+        let described = std::mem::replace(&mut tracks[number], track.in_mpegts(codec, number));
+        if described != tracks[number] && mux.set_tracks(tracks.clone()).is_err() {
+            tracks[number] = described;
+        }
     }
 
     /// Gives a track that came later its PID, and the PMT a new version.

@@ -6,7 +6,7 @@
 use super::Carriage;
 use super::packet::{FIRST_FREE_PID, NULL_PID, PACKET_LEN, PAT_PID, SYNC_BYTE};
 use super::section::{CRC_LEN, STUFFING, crc32};
-use super::tables::{OPUS_TAG_EXTENSION, carriage, tag};
+use super::tables::{Descriptors, OPUS_TAG_EXTENSION, carriage, tag};
 use crate::media::{Codec, TrackKind};
 
 /// Ticks of 27 MHz in a millisecond.
@@ -464,7 +464,9 @@ const fn stream_type(codec: Codec) -> u8 {
     }
 }
 
+/// What the codec needs to be known by, the language, and the track's own; these go before others of their kind.
 fn descriptors(track: &MuxTrack) -> Vec<u8> {
+    let own = Descriptors(&track.descriptors);
     let registration: &[u8] = match track.codec {
         Codec::Ac3 => b"AC-3",
         Codec::Eac3 => b"EAC3",
@@ -475,26 +477,26 @@ fn descriptors(track: &MuxTrack) -> Vec<u8> {
         _ => b"",
     };
     let mut descriptors = Vec::new();
-    if !registration.is_empty() {
+    if !registration.is_empty() && own.registration().as_ref().map(|own| &own[..]) != Some(registration) {
         descriptors.extend([tag::REGISTRATION, 4]);
         descriptors.extend(registration);
     }
     let language = track.language.unwrap_or(*b"und");
     match track.codec {
         Codec::Opus => descriptors.extend([tag::EXTENSION, 2, OPUS_TAG_EXTENSION, track.opus_channel_configuration]),
-        Codec::Teletext => {
+        Codec::Teletext if !own.has(tag::TELETEXT) => {
             descriptors.extend([tag::TELETEXT, 5]);
             descriptors.extend(language);
             descriptors.extend([1 << 3 | 1, 0]);
         }
-        Codec::DvbSubtitle => {
+        Codec::DvbSubtitle if !own.has(tag::SUBTITLING) => {
             descriptors.extend([tag::SUBTITLING, 8]);
             descriptors.extend(language);
             descriptors.extend([0x10, 0, 1, 0, 1]);
         }
         _ => {}
     }
-    if let Some(language) = track.language {
+    if let Some(language) = track.language.filter(|_| !own.has(tag::ISO_639_LANGUAGE)) {
         descriptors.extend([tag::ISO_639_LANGUAGE, 4]);
         descriptors.extend(language);
         descriptors.push(0);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::container::mpegts::{Demux, Event, Limits, crc32};
+use crate::container::mpegts::{Demux, Event, Limits, SYNC_BYTE, crc32};
 
 const AAC: &[u8] = &[0x11, 0x90];
 const MS: u64 = 1_000_000;
@@ -171,6 +171,58 @@ fn data_without_time_is_carried_without_one_where_it_came() {
     // The clock never left the sound's.
     let pcrs = out.chunks(188).filter(|packet| packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x90 == 0x90);
     assert_eq!((pcrs.count(), remux.take_notices()), (0, Vec::new()));
+}
+
+/// Descriptors of the track on a PID, as the newest PMT has them.
+fn descriptors(bytes: &[u8], pid: u16) -> Vec<u8> {
+    let mut demux = Demux::new(Limits::default());
+    // It believes in packets when it has seen a few.
+    let null = [&[SYNC_BYTE, 0x1f, 0xff, 0x10][..], &[0xff; 184]].concat();
+    let bytes = [bytes, &null.repeat(5)].concat();
+    let mut input = &bytes[..];
+    while demux.push(&mut input).is_some() {}
+    let track = demux.tracks().find(|(_, track)| track.key.pid == pid).expect("a track");
+    track.1.descriptors.clone()
+}
+
+#[test]
+fn pages_and_languages_of_data_are_those_of_the_source() {
+    // EN 300 468 §6.2.43: German, subtitles, magazine 1, page 50; a component tag before it.
+    const TELETEXT: &[u8] = b"\x52\x01\x2a\x56\x05deu\x11\x50";
+    // §6.2.41: Norwegian, of page 2, with an ancillary page 3.
+    const SUBTITLES: &[u8] = b"\x59\x08nor\x10\0\x02\0\x03";
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    remux.add_track(SourceTrack { language: Some(*b"deu"), ..source("data0", b"ttxt") });
+    remux.add_track(SourceTrack { language: Some(*b"nor"), ..source("data1", b"dvbs") });
+    remux.add_track(source("data2", b"klv "));
+    remux.configure(1, TELETEXT.to_vec());
+    remux.configure(2, SUBTITLES.to_vec());
+    // As a metadata descriptor tells, without a registration.
+    remux.configure(3, b"\x52\x01\x07".to_vec());
+    let mut out = Vec::new();
+    remux.frame(0, &at(0, true), b"sound", &mut out);
+    assert_eq!(descriptors(&out, 0x101), TELETEXT);
+    assert_eq!(descriptors(&out, 0x102), SUBTITLES);
+    assert_eq!(descriptors(&out, 0x103), b"\x05\x04KLVA\x52\x01\x07");
+
+    // Other pages from now on.
+    let other = b"\x59\x08nor\x10\0\x04\0\x05";
+    remux.configure(2, other.to_vec());
+    remux.frame(0, &at(24, true), b"sound", &mut out);
+    assert_eq!(descriptors(&out, 0x102), other);
+    // More than a PMT holds: what it says stays as it is, for all tracks.
+    remux.configure(1, [0x56, 0xff].into_iter().chain([7; 255]).collect::<Vec<u8>>().repeat(4));
+    remux.frame(0, &at(48, true), b"sound", &mut out);
+    assert_eq!(descriptors(&out, 0x101), TELETEXT);
+    assert_eq!(times(&out).len(), 3);
+
+    // A ring of which nothing is known: first page of the first magazine, as before there were any.
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(SourceTrack { language: Some(*b"deu"), ..source("data0", b"ttxt") });
+    out.clear();
+    remux.frame(0, &at(0, true), b"page", &mut out);
+    assert_eq!(descriptors(&out, 0x100), b"\x56\x05deu\x09\0\x0a\x04deu\0");
 }
 
 #[test]
