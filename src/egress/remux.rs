@@ -3,7 +3,7 @@
 //! Frames go in as a reader of the stream gets them, in the order of their publication; bytes come out as soon as it is known what
 //! the stream consists of. No frame is decoded, reordered or held longer than that.
 
-use crate::container::matroska::{MatroskaMux, TICK_NS};
+use crate::container::matroska::{MatroskaMux, TICK_NS, TRACKS_MAX};
 use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack, NULL_PID, PACKET_LEN};
 use crate::media::{Codec, TrackKind};
 use crate::output::reader::descriptor::{FrameDescriptor, PictureStructure, RandomAccess};
@@ -32,6 +32,7 @@ const TICKS_MAX: u64 = 1 << 50;
 const TRANSPORT_ERROR: u8 = 0x80;
 
 const TABLE_FULL: &str = "the table of the transport stream is full";
+const FILE_FULL: &str = "a Matroska file has 126 tracks at most";
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,6 +319,7 @@ impl Remux {
                     let Some(codec) = track.codec else { continue };
                     let first = held.iter().find(|(of, _)| *of == index).map_or(&[][..], |(_, unit)| &unit.payload);
                     match carriage::matroska_track(codec, track.source.language, &track.configuration, first) {
+                        Ok(_) if entries.len() == TRACKS_MAX => self.notices.push(track.left_out(FILE_FULL)),
                         Ok(entry) => {
                             track.place = Place::Number(entries.len());
                             entries.push(entry);

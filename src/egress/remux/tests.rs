@@ -295,6 +295,25 @@ fn what_cannot_be_carried_is_said_once() {
 }
 
 #[test]
+fn tracks_past_those_that_a_file_can_number_are_left_out() {
+    let mut remux = Remux::new(Container::Matroska);
+    let mut out = Vec::new();
+    for number in 0..130 {
+        remux.add_track(source(&format!("audio{number}"), b"opus"));
+    }
+    for number in 0..130 {
+        remux.frame(number, &at(0, true), format!("sound {number:03}").as_bytes(), &mut out);
+    }
+    remux.finish(&mut out);
+    let expected =
+        (126..130).map(|number| format!("audio{number} (Opus) is left out: a Matroska file has 126 tracks at most"));
+    assert_eq!(remux.take_notices(), expected.collect::<Vec<_>>());
+    let blocks = out.windows(14).filter(|bytes| bytes.starts_with(&[0xa3, 0x8d]) && bytes[6..].starts_with(b"sound"));
+    let numbers: Vec<u8> = blocks.map(|block| block[2]).collect();
+    assert_eq!(numbers, (0x81..=0xfe).collect::<Vec<u8>>());
+}
+
+#[test]
 fn a_transport_stream_takes_tracks_that_come_later() {
     let mut remux = Remux::new(Container::MpegTs);
     remux.add_track(source("audio0", b"mp2 "));
