@@ -65,8 +65,8 @@ pub struct Remux {
     stage: Stage,
     /// When the first frame of any track was published.
     began_ns: Option<u64>,
-    /// Decoding time of the newest frame that has one, ticks of 90 kHz.
-    newest_dts: Option<i64>,
+    /// Decoding time of the newest frame that has one, and what was added to it, ticks of 90 kHz.
+    newest: Option<(i64, i64)>,
     notices: Vec<String>,
 }
 
@@ -119,6 +119,8 @@ struct Unit {
     /// Ticks of 90 kHz; `None` for asynchronous data, whose `dts` is but its place among the others.
     pts: Option<i64>,
     dts: i64,
+    /// What was added to its time stamps.
+    offset: i64,
     key: bool,
     damaged: bool,
     structure: PictureStructure,
@@ -136,7 +138,7 @@ impl Remux {
             clock: OutputClock::default(),
             stage: Stage::Holding(Held::default()),
             began_ns: None,
-            newest_dts: None,
+            newest: None,
             notices: Vec::new(),
         }
     }
@@ -255,19 +257,21 @@ impl Remux {
 
     /// A frame's times on the output's clock; `None` when it has none and must have some.
     fn unit(&mut self, index: usize, descriptor: &FrameDescriptor, key: bool, payload: &[u8]) -> Option<Unit> {
-        let (pts, dts) = if descriptor.pts.is_none() && self.tracks[index].is_data() {
+        let (pts, dts, offset) = if descriptor.pts.is_none() && self.tracks[index].is_data() {
             // Where nothing has a time yet, the clock is that of the publication, and begins at 0.
             let since_ns = descriptor.commit_ns.saturating_sub(self.began_ns.unwrap_or(0));
             let published = || ticks_of(since_ns.cast_signed(), NS_PER_SECOND) + i64::from(LEAD_MS) * TICKS_PER_MS;
-            (None, self.newest_dts.unwrap_or_else(published))
+            let (dts, offset) = self.newest.unwrap_or_else(|| (published(), 0));
+            (None, dts, offset)
         } else {
-            let (pts, dts) = self.times(index, descriptor)?;
-            self.newest_dts = Some(dts);
-            (Some(pts), dts)
+            let (pts, dts, offset) = self.times(index, descriptor)?;
+            self.newest = Some((dts, offset));
+            (Some(pts), dts, offset)
         };
         Some(Unit {
             pts,
             dts,
+            offset,
             key,
             damaged: descriptor.damaged,
             structure: descriptor.picture_structure,
@@ -276,8 +280,8 @@ impl Remux {
         })
     }
 
-    /// Presentation and decoding time on the output's clock: told, or counted on.
-    fn times(&mut self, index: usize, descriptor: &FrameDescriptor) -> Option<(i64, i64)> {
+    /// Presentation and decoding time on the output's clock, told or counted on, and what was added to those told.
+    fn times(&mut self, index: usize, descriptor: &FrameDescriptor) -> Option<(i64, i64, i64)> {
         let track = &mut self.tracks[index];
         let rate = track.source.clock_rate;
         let own = descriptor.pts.or(descriptor.dts).map(|ticks| {
@@ -296,7 +300,7 @@ impl Remux {
             return None;
         }
         track.next_dts = Some(dts + ticks_of(i64::from(descriptor.duration), rate));
-        Some((pts, dts))
+        Some((pts, dts, own.unwrap_or(0)))
     }
 
     /// It is known what the stream consists of: writes the header and what was held.
@@ -385,7 +389,9 @@ impl Remux {
                 let at = out.len();
                 let dts = (unit.dts + TURN) as u64;
                 match unit.pts {
-                    _ if codec == Codec::Scte35 => mux.write_section(number, dts, &data, out),
+                    _ if codec == Codec::Scte35 => {
+                        mux.write_section(number, dts, &carriage::splice_section(&data, unit.offset), out);
+                    }
                     None => mux.write_untimed(number, dts, &data, out),
                     Some(pts) => {
                         let random_access = unit.key && codec.kind() == TrackKind::Video;

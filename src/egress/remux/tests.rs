@@ -91,6 +91,29 @@ fn a_new_time_base_goes_on_where_the_old_one_ended() {
 }
 
 #[test]
+fn splice_commands_of_a_new_time_base_say_how_far_it_was_moved() {
+    let mut remux = Remux::new(Container::MpegTs);
+    remux.add_track(source("audio0", b"mp2 "));
+    remux.add_track(source("data0", b"sc35"));
+    let mut out = Vec::new();
+    let section = |remux: &mut Remux, descriptor: FrameDescriptor, out: &mut Vec<u8>| {
+        remux.frame(1, &descriptor, &splice_null(5), out);
+    };
+    remux.frame(0, &at(0, true), b"sound", &mut out);
+    section(&mut remux, at(0, true), &mut out);
+    // 24 ms later the source counts from 17: the time of the first is 902,160 on the output's clock.
+    let anew = FrameDescriptor { pts: Some(17), dts: None, segment: 1, ..at(24, true) };
+    remux.frame(0, &anew, b"sound", &mut out);
+    section(&mut remux, anew, &mut out);
+    // One that knows no time of its own is of the same clock.
+    section(&mut remux, FrameDescriptor { pts: None, ..anew }, &mut out);
+    remux.frame(0, &at(48, true), b"sound", &mut out);
+    let sections: Vec<Vec<u8>> = carried(&out).into_iter().filter(|it| it.0 == 0x101).map(|it| it.2).collect();
+    let moved = 5 + 902_160 - 17;
+    assert_eq!(sections, [splice_null(5), splice_null(moved), splice_null(moved)]);
+}
+
+#[test]
 fn frames_without_time_follow_those_that_have_one() {
     let mut remux = Remux::new(Container::MpegTs);
     remux.add_track(source("audio0", b"mp2 "));
