@@ -16,13 +16,16 @@ mod reference;
 mod tap;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use clips::{clip, run};
 use headworks::base::Instant;
 use headworks::codec::nal_syntax::write_with_lengths;
-use headworks::container::mpegts::{AccessUnit, Demux, Limits, Mux, MuxConfiguration, MuxTrack, crc32};
+use headworks::container::mpegts::{
+    AccessUnit, Demux, DiscontinuityCause, Event, Limits, Mux, MuxConfiguration, MuxTrack, crc32,
+};
 use headworks::media::{Codec, TrackConfiguration};
 use headworks::pipeline::frame::{Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription};
 use headworks_frame_ring::bell::BellWriter;
@@ -426,4 +429,60 @@ fn damaged_pictures_are_marked_in_a_transport_stream() {
     // Decoders conceal what is missing.
     let output = rings.piped("matroska", &["-i", "-", "-f", "null", "-"]);
     assert!(output.status.success());
+}
+
+#[test]
+fn frames_that_tap_was_too_slow_for_are_a_discontinuity_in_a_transport_stream() {
+    const BYTES: usize = 16 << 10;
+    let root = tempfile::tempdir_in("/dev/shm").unwrap();
+    let directory = root.path().join("clip");
+    std::fs::create_dir(&directory).unwrap();
+    let mut bell = BellWriter::create(&directory).unwrap();
+    let spec = RingSpec {
+        kind: TrackKind::Video,
+        codec: *b"mpg2",
+        clock_rate: 90_000,
+        data_capacity: 1 << 18,
+        slot_count: 64,
+        frame_size_max: BYTES as u32,
+        numa_node: None,
+        crc: true,
+    };
+    let mut writer = builder::create(&directory.join("video0"), &spec).unwrap();
+    let mut write = |bell: &mut BellWriter, n: i64, key: bool| {
+        writer.append(&[7; BYTES]).unwrap();
+        let time = Some(900_000 + n * 3_600);
+        writer.commit(&FrameDescriptor { pts: time, dts: time, key, ..FrameDescriptor::default() }, bell);
+    };
+    (0..8).for_each(|n| write(&mut bell, n, n == 0));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headworks"));
+    command.args(["tap", "clip", "--from", "oldest", "--format", "mpegts", "--out", "-", "--root"]).arg(root.path());
+    let mut tap = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // With the first packet here tap is at work, and a pipe holds no more than the next few frames.
+    let mut bytes = vec![0; 188];
+    let mut stdout = tap.stdout.take().unwrap();
+    stdout.read_exact(&mut bytes).unwrap();
+    (8..208).for_each(|n| write(&mut bell, n, n == 195));
+    writer.set_state(State::Ended);
+    bell.set_state(State::Ended);
+    stdout.read_to_end(&mut bytes).unwrap();
+    assert!(tap.wait().unwrap().success());
+
+    let mut demux = Demux::new(Limits::default());
+    let mut input = &bytes[..];
+    let (mut times, mut marked) = (Vec::new(), Vec::new());
+    while let Some(event) = demux.push(&mut input) {
+        match event {
+            Event::PesStart { pts: Some(pts), .. } => times.push((pts - 900_000) / 3_600),
+            Event::Discontinuity { cause, .. } => {
+                assert_eq!(cause, DiscontinuityCause::Signalled);
+                marked.push(times.len());
+            }
+            _ => {}
+        }
+    }
+    let gaps: Vec<usize> = (1..times.len()).filter(|&at| times[at] != times[at - 1] + 1).collect();
+    assert_eq!((times[0], times[times.len() - 1]), (0, 207));
+    assert!(!gaps.is_empty());
+    assert_eq!(marked, gaps);
 }

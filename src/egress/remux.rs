@@ -81,6 +81,8 @@ struct Track {
     awaiting_key: bool,
     /// A frame of it has been taken.
     seen: bool,
+    /// Frames are missing before the next one.
+    after_loss: bool,
     ended: bool,
     /// Rings that the track has had before this one.
     ring: u32,
@@ -123,6 +125,8 @@ struct Unit {
     offset: i64,
     key: bool,
     damaged: bool,
+    /// Frames are missing between the one before and this one.
+    after_loss: bool,
     structure: PictureStructure,
     /// Samples per channel; 0 unknown.
     samples: u32,
@@ -162,6 +166,7 @@ impl Remux {
             place: Place::Undecided,
             awaiting_key: codec.is_some_and(|codec| codec.kind() == TrackKind::Video),
             seen: false,
+            after_loss: false,
             ended: false,
             ring: 0,
             next_dts: None,
@@ -198,6 +203,15 @@ impl Remux {
     /// When there is no track of this number.
     pub fn end_track(&mut self, track: usize) {
         self.tracks[track].ended = true;
+    }
+
+    /// Frames are missing before the track's next one. A transport stream says so; Matroska has no word for it.
+    ///
+    /// # Panics
+    /// When there is no track of this number.
+    pub fn lose(&mut self, track: usize) {
+        let track = &mut self.tracks[track];
+        track.after_loss = track.seen;
     }
 
     /// Takes a frame and appends what can be written to `out`.
@@ -274,6 +288,7 @@ impl Remux {
             offset,
             key,
             damaged: descriptor.damaged,
+            after_loss: std::mem::take(&mut self.tracks[index].after_loss),
             structure: descriptor.picture_structure,
             samples: self.tracks[index].samples(descriptor.duration),
             payload: payload.to_vec(),
@@ -386,6 +401,9 @@ impl Remux {
                     self.notices.push(notice);
                     return;
                 };
+                if unit.after_loss {
+                    mux.mark_loss(number);
+                }
                 let at = out.len();
                 let dts = (unit.dts + TURN) as u64;
                 match unit.pts {

@@ -19,6 +19,8 @@ const PCR_EVERY: i64 = 40 * MS;
 const LARGEST_STEP: i64 = 10_000 * MS;
 /// Bits of a packet × ticks of a second: what a packet lasts, times the rate.
 const PACKET_BIT_TICKS: i128 = PACKET_LEN as i128 * 8 * 27_000_000;
+/// `discontinuity_indicator`, among the flags of an adaptation field.
+const DISCONTINUITY: u8 = 0x80;
 /// Where PCRs start again.
 const PCR_WRAP: i64 = (1 << 33) * 300;
 
@@ -131,6 +133,8 @@ pub struct Mux {
     tables_due: i64,
     pcr_due: i64,
     discontinuity: bool,
+    /// PIDs on which bytes are missing before the next ones.
+    lossy: Vec<u16>,
     late_units: u64,
 }
 
@@ -151,6 +155,7 @@ impl Mux {
             tables_due: 0,
             pcr_due: 0,
             discontinuity: false,
+            lossy: Vec::new(),
             late_units: 0,
             configuration,
         };
@@ -173,6 +178,19 @@ impl Mux {
         }
         self.tables_due = i64::MIN;
         Ok(())
+    }
+
+    /// Units of a track are missing before the next one. Its first packet says so, as H.222.0 §2.4.3.5 has it: with
+    /// `discontinuity_indicator`, and a value of the continuity counter is passed over. On the PID of the PCRs that is a new time base
+    /// too, whose first PCR is in that packet.
+    ///
+    /// # Panics
+    /// When there is no track of this number.
+    pub fn mark_loss(&mut self, track: usize) {
+        let pid = self.configuration.tracks[track].pid;
+        if !self.lossy.contains(&pid) {
+            self.lossy.push(pid);
+        }
     }
 
     /// The stream's time, 27 MHz, not wrapped: when the next packet is due. `None` before the first unit.
@@ -302,7 +320,7 @@ impl Mux {
         let clock = self.now();
         let pcr = clock.rem_euclid(PCR_WRAP) as u64;
         let bits = (pcr / 300) << 15 | 0x3f << 9 | (pcr % 300);
-        field.flags |= 0x10 | if self.discontinuity { 0x80 } else { 0 };
+        field.flags |= 0x10 | if self.discontinuity { DISCONTINUITY } else { 0 };
         field.pcr.copy_from_slice(&bits.to_be_bytes()[2..]);
         self.discontinuity = false;
         self.pcr_due = clock + PCR_EVERY;
@@ -331,6 +349,15 @@ impl Mux {
     fn put(&mut self, pid: u16, start: bool, field: Field, parts: &mut [&mut &[u8]], out: &mut Vec<u8>) {
         let at = out.len();
         let available: usize = parts.iter().map(|part| part.len()).sum();
+        let mut field = field;
+        if available > 0
+            && let Some(lossy) = self.lossy.iter().position(|lossy| *lossy == pid)
+        {
+            self.lossy.swap_remove(lossy);
+            field.flags |= DISCONTINUITY;
+            let next = &mut self.counters[usize::from(pid)];
+            *next = (*next + 1) & 0x0f;
+        }
         let room = PACKET_LEN - 4 - field.len();
         let stuffing = room.saturating_sub(available);
         let with_field = field.len() + stuffing > 0;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::container::mpegts::{Demux, Event, Limits, SYNC_BYTE, crc32};
+use crate::container::mpegts::{Demux, DiscontinuityCause, Event, Limits, SYNC_BYTE, crc32};
 
 const AAC: &[u8] = &[0x11, 0x90];
 const MS: u64 = 1_000_000;
@@ -279,6 +279,55 @@ fn damaged_frames_are_marked_where_the_container_can() {
     remux.frame(0, &FrameDescriptor { damaged: true, ..at(24, true) }, &[7; 300], &mut out);
     let marked = |bytes: &[u8]| bytes.chunks(188).filter(|packet| packet[1] & 0x80 != 0).count();
     assert_eq!((marked(&out[..sound]), marked(&out[sound..])), (0, 2));
+}
+
+#[test]
+fn frames_that_are_missing_are_a_discontinuity_of_their_track_alone() {
+    let mut remux = Remux::new(Container::MpegTs);
+    for (name, codec) in [("audio0", b"mp2 "), ("audio1", b"mp2 "), ("data0", b"sc35")] {
+        remux.add_track(source(name, codec));
+    }
+    let mut out = Vec::new();
+    // Of a track that has not begun nothing can be missing.
+    remux.lose(1);
+    let mut frames = |ms, remux: &mut Remux| {
+        let at_start = out.len();
+        remux.frame(0, &at(ms, true), &[1; 400], &mut out);
+        remux.frame(1, &at(ms, true), b"sound", &mut out);
+        remux.frame(2, &at(ms, true), &splice_null(0), &mut out);
+        out[at_start..].to_vec()
+    };
+    // PID, counter, whether it has a payload, flags of the adaptation field.
+    let packets = |bytes: &[u8]| -> Vec<(u16, u8, bool, u8)> {
+        let flags = |packet: &[u8]| if packet[3] & 0x20 != 0 && packet[4] > 0 { packet[5] } else { 0 };
+        let pid = |packet: &[u8]| u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
+        let told = bytes.chunks(188).map(|it| (pid(it), it[3] & 0x0f, it[3] & 0x10 != 0, flags(it)));
+        told.filter(|it| (0x100..0x103).contains(&it.0)).collect()
+    };
+    let before = packets(&frames(0, &mut remux));
+    let whole = |pid, counter| (pid, counter, true, 0);
+    assert_eq!(before[..3], [(0x100, 0, true, 0x10), whole(0x100, 1), whole(0x100, 2)]);
+    assert_eq!(before[3..], [whole(0x101, 0), whole(0x102, 0)]);
+    // The PCRs are on the first, where it takes one to say so.
+    (0..3).for_each(|track| remux.lose(track));
+    let after = packets(&frames(24, &mut remux));
+    assert_eq!(after[..3], [(0x100, 4, true, 0x90), whole(0x100, 5), whole(0x100, 6)]);
+    assert_eq!(after[3..], [(0x101, 2, true, 0x80), (0x102, 2, true, 0x80)]);
+    let later = packets(&frames(48, &mut remux));
+    assert_eq!(later[..3], [(0x100, 7, true, 0x10), whole(0x100, 8), whole(0x100, 9)]);
+    assert_eq!(later[3..], [whole(0x101, 3), whole(0x102, 3)]);
+
+    // As our own reader takes it: announced, and nothing of what came is given up.
+    let mut demux = Demux::new(Limits::default());
+    let mut input = &out[..];
+    let mut causes = Vec::new();
+    while let Some(event) = demux.push(&mut input) {
+        if let Event::Discontinuity { track, cause } = event {
+            causes.push((track.0, cause));
+        }
+    }
+    assert_eq!(causes, [0, 1, 2].map(|track| (track, DiscontinuityCause::Signalled)));
+    assert_eq!(carried(&out).len(), 9);
 }
 
 #[test]
