@@ -642,6 +642,123 @@ fn slots_are_dumped_with_their_payloads() {
     assert_eq!(run(root.path(), &["ring", "dump", "cam1", "--payload", "-"]).status.code(), Some(2));
 }
 
+#[test]
+fn a_dump_leaves_out_what_is_wrong_and_says_so() {
+    use std::os::unix::fs::FileExt;
+    let root = root();
+    let (feed, video, _audio) = two_rings(root.path());
+    let file = |name: &str| {
+        std::fs::OpenOptions::new().read(true).write(true).open(feed.directory.join("video0").join(name)).unwrap()
+    };
+    let slots = run(root.path(), &["ring", "dump", "cam1/video0", "--json"]);
+    let slot_20 = objects(&slots).into_iter().find(|slot| slot["seq"] == 20).unwrap();
+    file("data").write_all_at(&[0xff], slot_20["position"].as_u64().unwrap() + 7).unwrap();
+    file("ctl").write_all_at(&[9; 8], video.header().slot_at(30) as u64).unwrap();
+
+    let payload = root.path().join("payload");
+    let to_file = |more: &[&str]| {
+        let arguments = ["ring", "dump", "cam1/video0", "--payload", payload.to_str().unwrap()];
+        run(root.path(), &[&arguments, more].concat())
+    };
+    let lock = "cam1/video0: frame 30: its lock is 0x909090909090909, not 0x1f\n";
+    let checksum = "cam1/video0: frame 20: checksum does not match\n";
+    let one = to_file(&["--seq", "20", "--json"]);
+    assert_eq!((one.status.code(), text(&one.stdout), text(&one.stderr)), (Some(1), "", checksum));
+    assert!(!payload.exists(), "no payload, no file");
+    let one = to_file(&["--seq", "30", "--json"]);
+    assert_eq!((one.status.code(), text(&one.stdout), text(&one.stderr)), (Some(1), "", lock));
+
+    let all = to_file(&["--json"]);
+    assert_eq!((all.status.code(), text(&all.stderr)), (Some(1), &[checksum, lock].concat()[..]));
+    let seqs: Vec<u64> = objects(&all).iter().map(|slot| slot["seq"].as_u64().unwrap()).collect();
+    let whole = || (17..80).filter(|seq| ![20, 30].contains(seq));
+    assert_eq!(seqs, whole().collect::<Vec<u64>>());
+    let payloads: Vec<u8> = whole().flat_map(|seq| picture_bytes(seq as i64)).collect();
+    assert_eq!(std::fs::read(&payload).unwrap(), payloads);
+    // Without payloads nobody looks at them.
+    let lines = run(root.path(), &["ring", "dump", "cam1/video0", "--seq", "20"]);
+    assert_eq!((lines.status.code(), text(&lines.stderr)), (Some(0), ""));
+    let lines = run(root.path(), &["ring", "dump", "cam1"]);
+    assert_eq!((lines.status.code(), text(&lines.stderr)), (Some(1), lock));
+}
+
+#[test]
+fn a_dump_tells_what_the_clocks_of_a_frame_are() {
+    use headworks_frame_ring::descriptor::{ClockOrigin, WallClock, WallClockQuality};
+    let root = root();
+    let mut feed = Feed::new(root.path(), "cam1");
+    let mut video = feed.track("video0", TrackKind::Video, *b"h264");
+    let clocks = FrameDescriptor {
+        origin: 27_000_000,
+        origin_kind: ClockOrigin::Pcr,
+        wall_clock_ns: 5,
+        wall_clock: WallClock::Tai,
+        wall_clock_quality: WallClockQuality::SenderReport,
+        ..FrameDescriptor::default()
+    };
+    feed.frame(&mut video, b"with clocks", &clocks);
+    feed.frame(&mut video, b"without", &FrameDescriptor::default());
+    let frames = objects(&run(root.path(), &["ring", "dump", "cam1", "--json"]));
+    let fields = ["origin", "origin_kind", "wall_clock_ns", "wall_clock", "wall_clock_quality"];
+    let told = |frame: usize| serde_json::to_string(&fields.map(|field| &frames[frame][field])).unwrap();
+    assert_eq!(told(0), r#"[27000000,"pcr",5,"tai","sender_report"]"#);
+    assert_eq!(told(1), r#"[0,null,0,null,"unknown"]"#);
+}
+
+#[test]
+fn a_ring_that_cannot_be_opened_is_named_beside_the_others() {
+    let root = root();
+    let (mut feed, _video, _audio) = two_rings(root.path());
+    let ctl = std::fs::OpenOptions::new().write(true).open(feed.directory.join("audio0/ctl")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&ctl, b"X", 0).unwrap();
+    feed.bell.heartbeat(monotonic_ns());
+    let reason = "bad magic";
+    let json = |arguments: &[&str]| {
+        let output = run(root.path(), &[arguments, &["--json"]].concat());
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), ""), "{arguments:?}");
+        objects(&output).remove(0)
+    };
+    let people = |arguments: &[&str]| {
+        let output = run(root.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        text(&output.stdout).to_owned()
+    };
+    let [info, verified] = ["info", "verify"].map(|command| json(&["ring", command, "cam1"]));
+    for report in [&info, &verified] {
+        let errors: Vec<&Value> = report["rings"].as_array().unwrap().iter().map(|ring| &ring["error"]).collect();
+        assert_eq!(errors, [&Value::from(reason), &Value::Null]);
+    }
+    assert_eq!((&info["rings"][0]["header"], &info["rings"][1]["reader"]["frames"]), (&Value::Null, &63.into()));
+    assert_eq!((&verified["sound"], &verified["rings"][1]["checksums"]), (&false.into(), &63.into()));
+    assert!(
+        people(&["ring", "info", "cam1"]).contains(&format!("\ncam1/audio0\n  error    {reason}\n\ncam1/video0\n"))
+    );
+    let said = people(&["ring", "verify", "cam1"]);
+    assert!(said.starts_with(&format!("cam1/audio0: CANNOT BE OPENED: {reason}\ncam1/video0: sound; ")), "{said}");
+    let dumped = run(root.path(), &["ring", "dump", "cam1", "--json"]);
+    assert_eq!((dumped.status.code(), objects(&dumped).len()), (Some(1), 63));
+    assert_eq!(text(&dumped.stderr), format!("cam1/audio0: {reason}\n"));
+
+    let listing = json(&["streams"]);
+    let tracks = &listing["streams"][0]["tracks"];
+    assert_eq!(listing["streams"][0]["state"], "live");
+    assert_eq!((&tracks[0]["state"], &tracks[0]["error"]), (&"unreadable".into(), &reason.into()));
+    assert_eq!((&tracks[1]["state"], &tracks[1]["error"]), (&"live".into(), &Value::Null));
+    assert_eq!(tracks[1]["frames"], 80);
+    let table = people(&["streams"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[1].starts_with("cam1    unreadable  audio0  -           -      -  "), "{table}");
+    assert!(lines[2].starts_with("cam1    live        video0  h264       80 "), "{table}");
+    assert_eq!(lines[3..], [format!("cam1/audio0: {reason}")]);
+    // A stream whose bell is none.
+    std::fs::create_dir(root.path().join("cam2")).unwrap();
+    std::fs::write(root.path().join("cam2/bell"), b"x").unwrap();
+    let listing = json(&["streams"]);
+    assert_eq!(listing["streams"][1]["state"], "unreadable");
+    let why = listing["streams"][1]["error"].as_str().unwrap();
+    assert!(why.starts_with("bell: "), "{why}");
+}
+
 /// A root that members of `nogroup` can read, and the directory that holds it, which everybody can; `None` for who is not root.
 fn root_of_a_group() -> Option<(tempfile::TempDir, std::path::PathBuf)> {
     if !rustix::process::geteuid().is_root() {

@@ -16,13 +16,17 @@ mod reference;
 mod tap;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use clips::{clip, run};
 use headworks::base::Instant;
 use headworks::codec::nal_syntax::write_with_lengths;
-use headworks::media::TrackConfiguration;
+use headworks::container::mpegts::{
+    AccessUnit, Demux, DiscontinuityCause, Event, Limits, Mux, MuxConfiguration, MuxTrack, crc32,
+};
+use headworks::media::{Codec, TrackConfiguration};
 use headworks::pipeline::frame::{Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
@@ -37,8 +41,8 @@ const TONE: &str = "sine=sample_rate=48000:duration=2";
 
 /// A frame that went into a ring.
 struct Written {
-    pts: i64,
-    dts: i64,
+    pts: Option<i64>,
+    dts: Option<i64>,
     key: bool,
     damaged: bool,
     payload: Vec<u8>,
@@ -176,9 +180,8 @@ impl FrameSink for RingSink<'_> {
             ..FrameDescriptor::default()
         };
         self.ring.writer.commit(&descriptor, self.bell);
-        let (pts, dts) = (frame.pts.unwrap(), frame.dts.unwrap());
         let (damaged, payload) = (frame.damage.any(), std::mem::take(&mut self.ring.open));
-        self.ring.written.push(Written { pts, dts, key, damaged, payload });
+        self.ring.written.push(Written { pts: frame.pts, dts: frame.dts, key, damaged, payload });
     }
 
     fn abandon(&mut self) {
@@ -209,14 +212,13 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
     for (ring, track) in rings.tracks.iter().zip(&written.tracks) {
         assert_eq!(ring.name, track.name);
         for (frame, packet) in expected(ring, track.packets.len()).iter().zip(&track.packets) {
-            let at = format!("{name}, {} at {}", ring.name, frame.pts);
+            let at = format!("{name}, {} at {:?}", ring.name, frame.pts);
             assert_eq!((packet.len, packet.sha256.clone()), hashed(&frame.payload), "{at}");
-            let wrapped = |ticks: i64| Some(ticks.rem_euclid(1 << 33));
-            let of_packet = |ticks: Option<i64>| ticks.and_then(wrapped);
-            assert_eq!(of_packet(packet.pts), wrapped(frame.pts), "{at}");
+            let wrapped = |ticks: Option<i64>| ticks.expect("a time").rem_euclid(1 << 33);
+            assert_eq!(wrapped(packet.pts), wrapped(frame.pts), "{at}");
             // Where a PES packet has a PTS alone, ffprobe guesses (rule T4).
             if frame.dts != frame.pts {
-                assert_eq!(of_packet(packet.dts), wrapped(frame.dts), "{at}");
+                assert_eq!(wrapped(packet.dts), wrapped(frame.dts), "{at}");
             }
             assert!(packet.key || !frame.key, "{at}");
         }
@@ -228,7 +230,7 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
     for (index, ring) in rings.tracks.iter().enumerate() {
         let packets = &packets[&index];
         for (frame, packet) in expected(ring, packets.len()).iter().zip(packets) {
-            let at = format!("{name}, {} at {} in Matroska", ring.name, frame.pts);
+            let at = format!("{name}, {} at {:?} in Matroska", ring.name, frame.pts);
             let mut payload = Vec::new();
             match &ring.codec {
                 b"h264" | b"hevc" => write_with_lengths(&frame.payload, &mut payload),
@@ -237,7 +239,7 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
             assert_eq!(packet.hash, hashed(&payload).1, "{at}");
             assert!(packet.key || !frame.key, "{at}");
             // Of 10 µs, from which the tick of 90 kHz can be told.
-            origins.push(frame.pts - (packet.pts * 9 + 5).div_euclid(10));
+            origins.push(frame.pts.expect("a time") - (packet.pts * 9 + 5).div_euclid(10));
         }
     }
     assert!(origins.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {origins:?}");
@@ -311,6 +313,97 @@ fn mpeg2_and_eac3_over_the_wrap_of_their_clock() {
     check("remux-mpeg2", &[VIDEO, TONE], "-c:v mpeg2video -bf 2 -g 12 -c:a eac3 -output_ts_offset 95441");
 }
 
+/// A transport stream of MPEG audio and every kind of data, in units of its own: with a time, without one, and in sections.
+fn of_sound_and_data() -> Vec<u8> {
+    const FRAME: usize = 384;
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", TONE, "-c:a", "mp2", "-b:a", "128k", "-f", "mp2", "-"]);
+    let sound = ffmpeg.output().unwrap().stdout;
+    let codecs = [Codec::Mp2, Codec::Klv, Codec::Klv, Codec::Scte35, Codec::Teletext, Codec::DvbSubtitle];
+    let mut tracks: Vec<MuxTrack> = (0x100..).zip(codecs).map(|(pid, codec)| MuxTrack::new(pid, codec)).collect();
+    // EN 300 468 §6.2: page 150 of teletext, pages 2 and 3 of subtitles.
+    tracks[4].descriptors = b"\x56\x05deu\x11\x50".to_vec();
+    tracks[5].descriptors = b"\x59\x08nor\x10\0\x02\0\x03".to_vec();
+    let mut mux = Mux::new(MuxConfiguration::new(tracks)).unwrap();
+    let mut bytes = Vec::new();
+    for (number, frame) in (0_u8..).zip(sound.chunks_exact(FRAME)) {
+        let time = 900_000 + 2_160 * u64::from(number);
+        let unit = |data| AccessUnit { pts: time, dts: time, random_access: false, data };
+        mux.write(0, &unit(frame), &mut bytes);
+        // SMPTE ST 336: a universal label, a length, a value.
+        let klv = [&b"\x06\x0e\x2b\x34\x02\x0b\x01\x01\x0e\x01\x03\x01\x01\0\0\0\x03"[..], &[number; 3]].concat();
+        // EN 300 472: a data identifier, and lines of 46 bytes up to a whole number of packets.
+        let line = [&[0x03, 0x2c, 0xe4 | number & 3, 0xe4][..], &[number; 42]].concat();
+        let teletext = [&[0x10], &line[..], &line, &line].concat();
+        match number % 10 {
+            1 => mux.write(1, &unit(&klv), &mut bytes),
+            2 => mux.write_untimed(2, time, &klv, &mut bytes),
+            3 => mux.write_section(3, time, &splice_null(0), &mut bytes),
+            4 => mux.write(4, &unit(&teletext), &mut bytes),
+            5 => mux.write_untimed(4, time, &teletext, &mut bytes),
+            // EN 300 743: an end of display set.
+            6 => mux.write(5, &unit(&[0x20, 0, 0x0f, 0x80, 0, 1, 0, 0, 0xff]), &mut bytes),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+/// SCTE 35 §9.7.1, with this `pts_adjustment`.
+fn splice_null(pts_adjustment: u64) -> Vec<u8> {
+    let mut section = vec![0xfc, 0x30, 0x11, 0, (pts_adjustment >> 32) as u8];
+    section.extend((pts_adjustment as u32).to_be_bytes());
+    section.extend([0, 0xff, 0xf0, 0, 0, 0, 0]);
+    section.extend(crc32(&section).to_be_bytes());
+    section
+}
+
+/// What the PMT says of each PID.
+fn descriptors(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let mut demux = Demux::new(Limits::default());
+    while demux.push(&mut bytes).is_some() {}
+    demux.tracks().map(|(_, track)| (track.key.pid, track.descriptors.clone())).collect()
+}
+
+#[test]
+fn data_with_and_without_time_comes_through_a_transport_stream() {
+    let bytes = of_sound_and_data();
+    let rings = Rings::of(&bytes);
+    let names: Vec<&str> = rings.tracks.iter().map(|ring| ring.name.as_str()).collect();
+    assert_eq!(names, ["audio0", "data0", "data1", "data2", "data3", "data4"]);
+    let has_time = |ring: usize| rings.tracks[ring].written.iter().filter(|frame| frame.pts.is_some()).count();
+    assert_eq!((has_time(1), has_time(2), has_time(4)), (9, 0, 8));
+
+    // Our own reader finds in it what it found in the source,
+    let path = rings.container("mpegts");
+    let written = std::fs::read(&path).unwrap();
+    assert_eq!(descriptors(&written), descriptors(&bytes));
+    assert!(descriptors(&written).contains(&(0x105, b"\x59\x08nor\x10\0\x02\0\x03".to_vec())));
+    let again = Rings::of(&written);
+    for (source, ring) in rings.tracks.iter().zip(&again.tracks) {
+        assert_eq!((&source.name, source.codec), (&ring.name, ring.codec));
+        let frames = |ring: &Ring| -> Vec<(Option<i64>, Vec<u8>)> {
+            // A section has no time of its own.
+            let time = |frame: &Written| frame.pts.filter(|_| ring.codec != *b"sc35");
+            ring.written.iter().map(|frame| (time(frame), frame.payload.clone())).collect()
+        };
+        assert_eq!(frames(ring), frames(source), "{}", ring.name);
+        assert!(ring.written.len() >= 8, "{}", ring.name);
+    }
+    // and so does ffprobe.
+    let source = rings.root.path().join("source.ts");
+    std::fs::write(&source, &bytes).unwrap();
+    let [before, after] = [(source, bytes), (path, written)].map(|(path, bytes)| Reference::of(&path, &bytes));
+    for (before, after) in before.tracks.iter().zip(&after.tracks) {
+        let packets = |packets: &[reference::Packet]| -> Vec<_> {
+            let time = |packet: &reference::Packet| packet.pts.filter(|_| before.name != "data2");
+            packets.iter().map(|packet| (time(packet), packet.sha256.clone())).collect()
+        };
+        assert_eq!((&before.name, before.pid), (&after.name, after.pid));
+        assert_eq!(packets(&before.packets), packets(&after.packets), "{}", before.name);
+    }
+}
+
 #[test]
 fn damaged_pictures_are_marked_in_a_transport_stream() {
     let clip = clip("remux-damage", &[VIDEO], "-c:v libx264 -preset ultrafast -g 10 -bf 0");
@@ -336,4 +429,60 @@ fn damaged_pictures_are_marked_in_a_transport_stream() {
     // Decoders conceal what is missing.
     let output = rings.piped("matroska", &["-i", "-", "-f", "null", "-"]);
     assert!(output.status.success());
+}
+
+#[test]
+fn frames_that_tap_was_too_slow_for_are_a_discontinuity_in_a_transport_stream() {
+    const BYTES: usize = 16 << 10;
+    let root = tempfile::tempdir_in("/dev/shm").unwrap();
+    let directory = root.path().join("clip");
+    std::fs::create_dir(&directory).unwrap();
+    let mut bell = BellWriter::create(&directory).unwrap();
+    let spec = RingSpec {
+        kind: TrackKind::Video,
+        codec: *b"mpg2",
+        clock_rate: 90_000,
+        data_capacity: 1 << 18,
+        slot_count: 64,
+        frame_size_max: BYTES as u32,
+        numa_node: None,
+        crc: true,
+    };
+    let mut writer = builder::create(&directory.join("video0"), &spec).unwrap();
+    let mut write = |bell: &mut BellWriter, n: i64, key: bool| {
+        writer.append(&[7; BYTES]).unwrap();
+        let time = Some(900_000 + n * 3_600);
+        writer.commit(&FrameDescriptor { pts: time, dts: time, key, ..FrameDescriptor::default() }, bell);
+    };
+    (0..8).for_each(|n| write(&mut bell, n, n == 0));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headworks"));
+    command.args(["tap", "clip", "--from", "oldest", "--format", "mpegts", "--out", "-", "--root"]).arg(root.path());
+    let mut tap = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // With the first packet here tap is at work, and a pipe holds no more than the next few frames.
+    let mut bytes = vec![0; 188];
+    let mut stdout = tap.stdout.take().unwrap();
+    stdout.read_exact(&mut bytes).unwrap();
+    (8..208).for_each(|n| write(&mut bell, n, n == 195));
+    writer.set_state(State::Ended);
+    bell.set_state(State::Ended);
+    stdout.read_to_end(&mut bytes).unwrap();
+    assert!(tap.wait().unwrap().success());
+
+    let mut demux = Demux::new(Limits::default());
+    let mut input = &bytes[..];
+    let (mut times, mut marked) = (Vec::new(), Vec::new());
+    while let Some(event) = demux.push(&mut input) {
+        match event {
+            Event::PesStart { pts: Some(pts), .. } => times.push((pts - 900_000) / 3_600),
+            Event::Discontinuity { cause, .. } => {
+                assert_eq!(cause, DiscontinuityCause::Signalled);
+                marked.push(times.len());
+            }
+            _ => {}
+        }
+    }
+    let gaps: Vec<usize> = (1..times.len()).filter(|&at| times[at] != times[at - 1] + 1).collect();
+    assert_eq!((times[0], times[times.len() - 1]), (0, 207));
+    assert!(!gaps.is_empty());
+    assert_eq!(marked, gaps);
 }

@@ -53,6 +53,11 @@ impl ContainerOutput {
         self.remux.end_track(self.tracks[index].0);
     }
 
+    /// Frames of the track are missing before its next one.
+    pub(super) fn lose(&mut self, index: usize) {
+        self.remux.lose(self.tracks[index].0);
+    }
+
     /// Keeps a frame: while it is borrowed, its reader cannot be asked for the configuration.
     pub(super) fn hold(&mut self, frame: &Frame<'_>) {
         self.descriptor = frame.descriptor;

@@ -21,7 +21,9 @@ Examples:
   headworks ring dump cam1/video0                a line per frame still there
   headworks ring dump cam1/video0 --seq 1200 --payload frame.h264
 
-Exit codes: 0 done, 1 error, or a ring that contradicts itself; 2 usage";
+A ring that cannot be opened is named with its reason (error), and the others are shown all the same.
+
+Exit codes: 0 done, 1 error, or a ring that contradicts itself or cannot be opened; 2 usage";
 
 const INFO_HELP: &str = "\
 What is shown of each ring:
@@ -31,6 +33,7 @@ What is shown of each ring:
   hot         reserve (bytes below it may be being written), head, last key, futex, totals
   reader      frames still there, their media time, oldest and newest sequence number, the last key
   config      configuration blocks still kept: generation, bytes, CRC32C
+  error       of a ring that cannot be opened: why, and nothing else
 
 Examples:
   headworks ring info cam1/video0
@@ -56,11 +59,14 @@ const DUMP_HELP: &str = "\
 A line per frame, oldest first: sequence number, stream_seq, position in the ring, bytes, pts and dts in ticks, segment, \
 configuration, checksum, flags (K key, D damaged, X discontinuity).
 --json: an object per frame with every field of its descriptor.
+A slot that contradicts the ring, and with --payload a payload that does not match its checksum, is named on standard error and left out.
 
 Examples:
   headworks ring dump cam1/video0
   headworks ring dump cam1/video0 --seq 1200 --json
-  headworks ring dump cam1/audio0 --payload - | xxd | head";
+  headworks ring dump cam1/audio0 --payload - | xxd | head
+
+Exit codes: 0 done, 1 a frame was left out as wrong, the one asked for is not there, or an error; 2 usage";
 
 /// Look into the rings of a stream: shape, state, every slot
 ///
@@ -105,7 +111,7 @@ struct DumpArguments {
     /// Only the frame with this sequence number; names one track
     #[arg(long, value_name = "N")]
     seq: Option<u64>,
-    /// Write the payloads to a file, or to standard output instead of the lines; names one track
+    /// Write the payloads to a file, or to standard output instead of the lines; names one track. No payload, no file
     #[arg(long, value_name = "FILE|-")]
     payload: Option<PathBuf>,
 }
@@ -136,14 +142,6 @@ pub enum RingError {
         /// Those it has.
         tracks: String,
     },
-    /// A ring cannot be opened.
-    #[error("{path}: {source}")]
-    Open {
-        /// Its directory.
-        path: PathBuf,
-        /// Why.
-        source: OpenError,
-    },
     /// The frame asked for is not in the ring.
     #[error("{track} holds the frames {oldest} to {newest}, not {seq}")]
     NoFrame {
@@ -153,6 +151,14 @@ pub enum RingError {
         oldest: u64,
         /// The newest.
         newest: u64,
+        /// The one asked for.
+        seq: u64,
+    },
+    /// The frame asked for was still in the ring when it was looked for.
+    #[error("{track}: the writer has just overtaken frame {seq}")]
+    Overtaken {
+        /// Stream and track.
+        track: String,
         /// The one asked for.
         seq: u64,
     },
@@ -173,7 +179,8 @@ pub enum RingError {
 struct Rings {
     stream: String,
     directory: PathBuf,
-    rings: Vec<(String, Reader)>,
+    /// By the names of their tracks. One that cannot be opened is no reason to say nothing of the others.
+    rings: Vec<(String, Result<Reader, OpenError>)>,
 }
 
 /// Does one of the three.
@@ -209,14 +216,11 @@ impl Target {
                 tracks: tracks.join(", "),
             });
         }
-        let mut rings = Vec::new();
-        for name in tracks.into_iter().filter(|name| only.is_none_or(|only| only == name)) {
-            let path = directory.join(&name);
-            match Reader::open(&path, Start::Live) {
-                Ok(ring) => rings.push((name, ring)),
-                Err(source) => return Err(RingError::Open { path, source }),
-            }
-        }
+        let rings = tracks.into_iter().filter(|name| only.is_none_or(|only| only == name)).map(|name| {
+            let ring = Reader::open(&directory.join(&name), Start::Live);
+            (name, ring)
+        });
+        let rings = rings.collect();
         Ok(Rings { stream: stream.to_owned(), directory, rings })
     }
 

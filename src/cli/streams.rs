@@ -18,14 +18,18 @@ use crate::shard::clock::Clock;
 
 const HELP: &str = "\
 A line per track. The state is live, stalled (the source is silent), ended, superseded (another ring took its place), dead (the \
-writer has died) or unreadable; last pts is in seconds; heartbeat is how long ago the writer was last alive.
+writer has died) or unreadable (the reason follows the table, and is error in JSON); last pts is in seconds; heartbeat is how long ago \
+the writer was last alive.
 
 Examples:
   headworks streams
   watch -n 1 headworks streams
   headworks streams --json | jq '.streams[] | {stream, state}'
 
-Exit codes: 0 done (no streams at all included), 1 error, 2 usage";
+Exit codes: 0 done (no streams at all included), 1 something could not be read, the rest is listed all the same, 2 usage";
+
+/// Of a stream or a track that is there and cannot be read.
+const UNREADABLE: &str = "unreadable";
 
 /// List the streams in shared memory
 ///
@@ -70,14 +74,24 @@ struct Stream {
     stream_seq: u64,
     epoch: u32,
     directory: PathBuf,
+    /// Why the stream itself cannot be read.
+    error: Option<String>,
     tracks: Vec<Track>,
 }
 
 #[derive(Debug, Serialize)]
 struct Track {
     track: String,
-    codec: String,
     state: &'static str,
+    /// Why its ring cannot be opened; nothing else is known of it then.
+    error: Option<String>,
+    #[serde(flatten)]
+    facts: Option<Facts>,
+}
+
+#[derive(Debug, Serialize)]
+struct Facts {
+    codec: String,
     clock_rate: u32,
     frames: u64,
     bytes: u64,
@@ -105,6 +119,7 @@ pub fn run(arguments: &StreamsArguments) -> Result<Exit, StreamsError> {
     let now_ns = Clock::now().as_nanos();
     let streams = entries.iter().map(|entry| look_at(entry, now_ns)).collect();
     let listing = Listing { root: root.clone(), streams };
+    let exit = if listing.errors().next().is_none() { Exit::Done } else { Exit::Failed };
     let text = if arguments.json {
         serde_json::to_string(&listing).map_err(io::Error::from)? + "\n"
     } else {
@@ -112,37 +127,49 @@ pub fn run(arguments: &StreamsArguments) -> Result<Exit, StreamsError> {
     };
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        other => Ok(other.map(|()| Exit::Done)?),
+        other => Ok(other.map(|()| exit)?),
     }
 }
 
 /// What one stream looks like just now. What cannot be read is told as such, not left out.
 fn look_at(entry: &StreamEntry, now_ns: u64) -> Stream {
-    let tracks = list_tracks(&entry.path).unwrap_or_default();
+    let (tracks, error) = match list_tracks(&entry.path) {
+        Ok(tracks) => (tracks, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
     let mut stream = Stream {
         stream: entry.name.clone(),
-        state: "unreadable",
+        state: UNREADABLE,
         heartbeat_age_ms: None,
         stream_seq: 0,
         epoch: 0,
         directory: entry.path.clone(),
-        tracks: tracks.into_iter().filter_map(|name| look_at_track(entry, name)).collect(),
+        error,
+        tracks: tracks.into_iter().map(|name| look_at_track(entry, name)).collect(),
     };
-    if let Ok(bell) = BellReader::open(&entry.path) {
-        let age = heartbeat_age(bell.heartbeat_monotonic_ns(), now_ns);
-        stream.state = match bell.state() {
-            State::Live | State::Stalled if age.is_none_or(|age| age >= DEAD_AFTER) => "dead",
-            state => state_name(state),
-        };
-        stream.heartbeat_age_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        stream.stream_seq = bell.stream_head();
-        stream.epoch = bell.epoch();
+    match BellReader::open(&entry.path) {
+        Ok(bell) => {
+            let age = heartbeat_age(bell.heartbeat_monotonic_ns(), now_ns);
+            stream.state = match bell.state() {
+                State::Live | State::Stalled if age.is_none_or(|age| age >= DEAD_AFTER) => "dead",
+                state => state_name(state),
+            };
+            stream.heartbeat_age_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            stream.stream_seq = bell.stream_head();
+            stream.epoch = bell.epoch();
+        }
+        Err(reason) => {
+            stream.error.get_or_insert_with(|| reason.to_string());
+        }
     }
     stream
 }
 
-fn look_at_track(entry: &StreamEntry, name: String) -> Option<Track> {
-    let mut ring = Reader::open(&entry.path.join(&name), Start::Live).ok()?;
+fn look_at_track(entry: &StreamEntry, track: String) -> Track {
+    let mut ring = match Reader::open(&entry.path.join(&track), Start::Live) {
+        Ok(ring) => ring,
+        Err(error) => return Track { track, state: UNREADABLE, error: Some(error.to_string()), facts: None },
+    };
     let head = ring.head_seq();
     let mut last = None;
     if head > 0 {
@@ -153,10 +180,8 @@ fn look_at_track(entry: &StreamEntry, name: String) -> Option<Track> {
     }
     let totals = ring.totals();
     let header = ring.header();
-    Some(Track {
-        track: name,
+    let facts = Facts {
         codec: codec_name(header.codec),
-        state: state_name(ring.state()),
         clock_rate: header.clock_rate,
         frames: totals.frames,
         bytes: totals.bytes,
@@ -168,7 +193,8 @@ fn look_at_track(entry: &StreamEntry, name: String) -> Option<Track> {
         dts: last.and_then(|last| last.dts),
         capacity: header.data_capacity,
         slots: header.slot_count,
-    })
+    };
+    Track { track, state: state_name(ring.state()), error: None, facts: Some(facts) }
 }
 
 /// `None` before the first heartbeat, and for one of the future: it is of another boot.
@@ -200,22 +226,45 @@ fn for_people(listing: &Listing) -> String {
         }
         for track in &stream.tracks {
             // A track can end while its stream goes on.
-            let state = if stream.state == "live" { track.state } else { stream.state };
-            let pts_s = track.pts.map(|pts| pts as f64 / f64::from(track.clock_rate.max(1)));
-            table.row(vec![
-                printable(&stream.stream),
-                state.to_owned(),
-                track.track.clone(),
-                printable(&track.codec),
-                track.frames.to_string(),
-                track.bytes.to_string(),
-                track.damaged.to_string(),
-                pts_s.map_or("-".to_owned(), |pts| format!("{pts:.3} s")),
-                age.clone(),
-            ]);
+            let is_own = stream.state == "live" || track.facts.is_none();
+            let state = if is_own { track.state } else { stream.state };
+            let head = [printable(&stream.stream), state.to_owned(), track.track.clone()];
+            let cells = match &track.facts {
+                Some(facts) => facts.cells(),
+                None => std::array::from_fn(|_| "-".to_owned()),
+            };
+            table.row(head.into_iter().chain(cells).chain([age.clone()]).collect());
         }
     }
-    table.render()
+    let errors: String = listing.errors().map(|error| printable(&error) + "\n").collect();
+    table.render() + &errors
+}
+
+impl Listing {
+    /// What could not be read, and why.
+    fn errors(&self) -> impl Iterator<Item = String> {
+        self.streams.iter().flat_map(|stream| {
+            let own = stream.error.as_ref().map(|error| format!("{}: {error}", stream.stream));
+            let of_tracks = stream.tracks.iter().filter_map(|track| {
+                track.error.as_ref().map(|error| format!("{}/{}: {error}", stream.stream, track.track))
+            });
+            own.into_iter().chain(of_tracks)
+        })
+    }
+}
+
+impl Facts {
+    /// As they stand in the table.
+    fn cells(&self) -> [String; 5] {
+        let pts_s = self.pts.map(|pts| pts as f64 / f64::from(self.clock_rate.max(1)));
+        [
+            printable(&self.codec),
+            self.frames.to_string(),
+            self.bytes.to_string(),
+            self.damaged.to_string(),
+            pts_s.map_or("-".to_owned(), |pts| format!("{pts:.3} s")),
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +287,7 @@ mod tests {
             stream_seq: 0,
             epoch: 1,
             directory: "/x".into(),
+            error: None,
             tracks: Vec::new(),
         };
         let listing = Listing { root: "/x".into(), streams: vec![stream] };

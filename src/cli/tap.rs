@@ -56,8 +56,9 @@ Examples:
   headworks tap cam1 --frames 250 --timeout 20 --json --hash sha256
 
 --format writes all tracks, or the one named, from a picture on that decoding can start at. Time stamps are the source's until it \
-starts anew, and go on without a jump then. mpegts has data too, marks damaged frames (transport_error_indicator), and takes \
-tracks that come later; matroska has pictures and sound, and counts from 0.
+starts anew, and go on without a jump then. mpegts has data too, marks damaged frames (transport_error_indicator) and places where this \
+reader was too slow and frames are missing (discontinuity_indicator), and takes tracks that come later; matroska has pictures and sound, \
+counts from 0, and has no word for damage or for frames that are missing: standard error tells of these.
 
 --broker is for users whom the modes of the files keep out: the appliance hands them the rings that output.broker.readers or \
 streams.NAME.readers allow.
@@ -431,6 +432,7 @@ impl Tap {
                 StreamEvent::TrackAdded { track } => self.track_added(reader, track, start)?,
                 StreamEvent::Lapped { track, lost, .. } => {
                     self.tracks[track].lapped += lost;
+                    self.lose(track);
                     eprintln!("{}: lapped, {lost} frames lost", self.track_name(track));
                 }
                 StreamEvent::Skipped { track, count } => {
@@ -442,6 +444,7 @@ impl Tap {
                 }
                 StreamEvent::TrackFailed { track, error } => {
                     self.failed = true;
+                    self.lose(track);
                     eprintln!("{}: {error}", self.track_name(track));
                 }
                 StreamEvent::TrackEnded { track } => {
@@ -503,6 +506,13 @@ impl Tap {
             });
         }
         Ok(())
+    }
+
+    /// A container says that frames are missing.
+    fn lose(&mut self, track: usize) {
+        if let Some(container) = &mut self.container {
+            container.lose(track);
+        }
     }
 
     /// `false` when it is not wanted.

@@ -9,17 +9,25 @@ use crate::codec::framer::{AnyFramer, FramerHints};
 use crate::codec::nal_syntax::{units, write_with_lengths};
 use crate::codec::{Framer, h264, hevc, opus};
 use crate::container::matroska::{Details, MatroskaTrack};
-use crate::container::mpegts::MuxTrack;
-use crate::media::{Codec, Format, TrackConfiguration};
+use crate::container::mpegts::{MuxTrack, crc32};
+use crate::media::{Codec, Format, TrackConfiguration, TrackKind};
 
 /// A delimiter that allows for slices of any type (H.264 §7.3.2.4, H.265 §7.3.2.5), with its start code.
 const H264_DELIMITER: [u8; 6] = [0, 0, 0, 1, 0x09, 0xf0];
 const HEVC_DELIMITER: [u8; 7] = [0, 0, 0, 1, 0x46, 0x01, 0x50];
+/// The 33 bits of a time stamp.
+const PTS_MASK: u64 = (1 << 33) - 1;
+/// Bytes of the CRC at a section's end.
+const CRC_LEN: usize = 4;
 
 /// The track of a PMT. `configuration` is the ring's block, if there is one yet.
 pub fn mpegts_track(pid: u16, codec: Codec, language: Option<[u8; 3]>, configuration: &[u8]) -> MuxTrack {
     // What came in LATM is raw in the ring, and ADTS is what every receiver knows.
     let codec = if codec == Codec::AacLatm { Codec::AacAdts } else { codec };
+    if codec.kind() == TrackKind::Data && !configuration.is_empty() {
+        // The descriptors as the source had them: pages and languages stand in them.
+        return MuxTrack { descriptors: configuration.to_vec(), ..MuxTrack::new(pid, codec) };
+    }
     let channels = opus::channel_configuration(configuration);
     MuxTrack { language, opus_channel_configuration: channels.unwrap_or(2), ..MuxTrack::new(pid, codec) }
 }
@@ -64,6 +72,32 @@ pub fn mpegts_frame<'a>(
         }
         _ => Some(Cow::Borrowed(frame)),
     }
+}
+
+/// A splice information section whose stream's time stamps are moved by `offset` ticks of 90 kHz: `pts_adjustment` says so to whoever
+/// reads the times in it (SCTE 35 §9.6.1).
+///
+/// It stands in the clear in encrypted sections too, and CRC_32 is that of the section as it is sent, so that both can be written anew
+/// without the key. What is no such section, or not whole, stays as it is.
+pub fn splice_section(section: &[u8], offset: i64) -> Cow<'_, [u8]> {
+    const TABLE_ID: u8 = 0xfc;
+    const ADJUSTMENT: std::ops::Range<usize> = 4..9;
+    let ticks = offset.rem_euclid(1 << 33) as u64;
+    let is_whole = section.len() >= ADJUSTMENT.end + CRC_LEN && section[0] == TABLE_ID && crc32(section) == 0;
+    if ticks == 0 || !is_whole {
+        return Cow::Borrowed(section);
+    }
+    let mut section = section.to_vec();
+    // Its 33 bits begin behind those of `encrypted_packet` and `encryption_algorithm`.
+    let mut word = [0; 8];
+    word[3..].copy_from_slice(&section[ADJUSTMENT]);
+    let fields = u64::from_be_bytes(word);
+    let adjustment = (fields + ticks) & PTS_MASK;
+    section[ADJUSTMENT].copy_from_slice(&(fields & !PTS_MASK | adjustment).to_be_bytes()[3..]);
+    let crc_at = section.len() - CRC_LEN;
+    let crc = crc32(&section[..crc_at]);
+    section[crc_at..].copy_from_slice(&crc.to_be_bytes());
+    Cow::Owned(section)
 }
 
 /// The missing units go behind the delimiter, if there is one.
@@ -206,6 +240,33 @@ mod tests {
         let opus = mpegts_frame(Codec::Opus, &[], true, 960, &[0xfc, 1]).unwrap();
         assert_eq!(opus[..], [0x7f, 0xe0, 2, 0xfc, 1]);
         assert_eq!(mpegts_frame(Codec::Ac3, &[], true, 0, &[1]), Some(Cow::Borrowed(&[1][..])));
+    }
+
+    #[test]
+    fn a_splice_section_tells_by_how_much_its_times_are_moved() {
+        let sealed = |bytes: &[u8]| [bytes, &crc32(bytes).to_be_bytes()].concat();
+        // splice_null(), encrypted by algorithm 0x15 in the second, of which all but the command stands in the clear.
+        let clear = |adjustment: [u8; 5]| {
+            sealed(&[&[0xfc, 0x30, 0x11, 0][..], &adjustment, &[0, 0xff, 0xf0, 0, 0, 0, 0]].concat())
+        };
+        for (before, offset, after) in [
+            ([0, 0, 0, 0, 0], 90_000, [0, 0, 1, 0x5f, 0x90]),
+            ([0, 0, 0, 0, 1], -2, [1, 0xff, 0xff, 0xff, 0xff]),
+            ([1, 0xff, 0xff, 0xff, 0xff], 3, [0, 0, 0, 0, 2]),
+            ([0xaa, 0, 0, 0, 5], 1 << 32 | 1 << 40, [0xab, 0, 0, 0, 5]),
+            ([0xab, 0xff, 0xff, 0xff, 0xff], 1, [0xaa, 0, 0, 0, 0]),
+            ([0, 0, 0, 0, 7], 5 << 33, [0, 0, 0, 0, 7]),
+        ] {
+            let section = splice_section(&clear(before), offset).into_owned();
+            assert_eq!(section, clear(after), "{before:02x?} by {offset}");
+            assert_eq!(crc32(&section), 0);
+        }
+        // Another table, a wrong CRC, and one that ends early.
+        let mut wrong = clear([0; 5]);
+        wrong[10] ^= 1;
+        for section in [sealed(&[0xc0; 17]), wrong, sealed(&[0xfc, 0x30, 9, 0, 0, 0, 0, 0]), Vec::new()] {
+            assert_eq!(splice_section(&section, 90_000), section);
+        }
     }
 
     #[test]

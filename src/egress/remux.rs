@@ -3,7 +3,7 @@
 //! Frames go in as a reader of the stream gets them, in the order of their publication; bytes come out as soon as it is known what
 //! the stream consists of. No frame is decoded, reordered or held longer than that.
 
-use crate::container::matroska::{MatroskaMux, TICK_NS};
+use crate::container::matroska::{MatroskaMux, TICK_NS, TRACKS_MAX};
 use crate::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack, NULL_PID, PACKET_LEN};
 use crate::media::{Codec, TrackKind};
 use crate::output::reader::descriptor::{FrameDescriptor, PictureStructure, RandomAccess};
@@ -21,6 +21,9 @@ const KEY_WAIT_NS: u64 = 10_000_000_000;
 const FIRST_PID: u16 = 0x100;
 /// How long before its decoding time a frame is written, by the clock of the transport stream: as much as sources interleave.
 const LEAD_MS: u32 = 1_000;
+/// Ticks of 90 kHz in a millisecond.
+const TICKS_PER_MS: i64 = 90;
+const NS_PER_SECOND: u32 = 1_000_000_000;
 /// One turn of the 33 bits, so that no time stamp is negative.
 const TURN: i64 = 1 << 33;
 /// Time stamps beyond it, to both sides, are those of no clock: 400 years.
@@ -29,6 +32,7 @@ const TICKS_MAX: u64 = 1 << 50;
 const TRANSPORT_ERROR: u8 = 0x80;
 
 const TABLE_FULL: &str = "the table of the transport stream is full";
+const FILE_FULL: &str = "a Matroska file has 126 tracks at most";
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct Remux {
     stage: Stage,
     /// When the first frame of any track was published.
     began_ns: Option<u64>,
+    /// Decoding time of the newest frame that has one, and what was added to it, ticks of 90 kHz.
+    newest: Option<(i64, i64)>,
     notices: Vec<String>,
 }
 
@@ -75,6 +81,8 @@ struct Track {
     awaiting_key: bool,
     /// A frame of it has been taken.
     seen: bool,
+    /// Frames are missing before the next one.
+    after_loss: bool,
     ended: bool,
     /// Rings that the track has had before this one.
     ring: u32,
@@ -110,11 +118,15 @@ struct Held {
 /// A frame on the output's clock.
 #[derive(Clone, Debug)]
 struct Unit {
-    /// Ticks of 90 kHz.
-    pts: i64,
+    /// Ticks of 90 kHz; `None` for asynchronous data, whose `dts` is but its place among the others.
+    pts: Option<i64>,
     dts: i64,
+    /// What was added to its time stamps.
+    offset: i64,
     key: bool,
     damaged: bool,
+    /// Frames are missing between the one before and this one.
+    after_loss: bool,
     structure: PictureStructure,
     /// Samples per channel; 0 unknown.
     samples: u32,
@@ -130,6 +142,7 @@ impl Remux {
             clock: OutputClock::default(),
             stage: Stage::Holding(Held::default()),
             began_ns: None,
+            newest: None,
             notices: Vec::new(),
         }
     }
@@ -153,6 +166,7 @@ impl Remux {
             place: Place::Undecided,
             awaiting_key: codec.is_some_and(|codec| codec.kind() == TrackKind::Video),
             seen: false,
+            after_loss: false,
             ended: false,
             ring: 0,
             next_dts: None,
@@ -169,8 +183,8 @@ impl Remux {
     ///
     /// # Panics
     /// When there is no track of this number.
-    pub fn configure(&mut self, track: usize, configuration: Vec<u8>) {
-        let track = &mut self.tracks[track];
+    pub fn configure(&mut self, index: usize, configuration: Vec<u8>) {
+        let track = &mut self.tracks[index];
         let is_sound = track.codec.is_some_and(|codec| codec.kind() == TrackKind::Audio);
         let is_written = matches!(track.place, Place::Number(_)) && self.container == Container::Matroska;
         if is_sound && is_written && !track.configuration.is_empty() && track.configuration != configuration {
@@ -180,6 +194,7 @@ impl Remux {
             ));
         }
         track.configuration = configuration;
+        self.describe_anew(index);
     }
 
     /// No frame will come any more: nobody waits for the track.
@@ -188,6 +203,15 @@ impl Remux {
     /// When there is no track of this number.
     pub fn end_track(&mut self, track: usize) {
         self.tracks[track].ended = true;
+    }
+
+    /// Frames are missing before the track's next one. A transport stream says so; Matroska has no word for it.
+    ///
+    /// # Panics
+    /// When there is no track of this number.
+    pub fn lose(&mut self, track: usize) {
+        let track = &mut self.tracks[track];
+        track.after_loss = track.seen;
     }
 
     /// Takes a frame and appends what can be written to `out`.
@@ -245,8 +269,34 @@ impl Remux {
         videos.peek().is_some() && videos.all(|video| video.awaiting_key)
     }
 
-    /// A frame's times on the output's clock; `None` when it has none and none can be told.
+    /// A frame's times on the output's clock; `None` when it has none and must have some.
     fn unit(&mut self, index: usize, descriptor: &FrameDescriptor, key: bool, payload: &[u8]) -> Option<Unit> {
+        let (pts, dts, offset) = if descriptor.pts.is_none() && self.tracks[index].is_data() {
+            // Where nothing has a time yet, the clock is that of the publication, and begins at 0.
+            let since_ns = descriptor.commit_ns.saturating_sub(self.began_ns.unwrap_or(0));
+            let published = || ticks_of(since_ns.cast_signed(), NS_PER_SECOND) + i64::from(LEAD_MS) * TICKS_PER_MS;
+            let (dts, offset) = self.newest.unwrap_or_else(|| (published(), 0));
+            (None, dts, offset)
+        } else {
+            let (pts, dts, offset) = self.times(index, descriptor)?;
+            self.newest = Some((dts, offset));
+            (Some(pts), dts, offset)
+        };
+        Some(Unit {
+            pts,
+            dts,
+            offset,
+            key,
+            damaged: descriptor.damaged,
+            after_loss: std::mem::take(&mut self.tracks[index].after_loss),
+            structure: descriptor.picture_structure,
+            samples: self.tracks[index].samples(descriptor.duration),
+            payload: payload.to_vec(),
+        })
+    }
+
+    /// Presentation and decoding time on the output's clock, told or counted on, and what was added to those told.
+    fn times(&mut self, index: usize, descriptor: &FrameDescriptor) -> Option<(i64, i64, i64)> {
         let track = &mut self.tracks[index];
         let rate = track.source.clock_rate;
         let own = descriptor.pts.or(descriptor.dts).map(|ticks| {
@@ -265,15 +315,7 @@ impl Remux {
             return None;
         }
         track.next_dts = Some(dts + ticks_of(i64::from(descriptor.duration), rate));
-        Some(Unit {
-            pts,
-            dts,
-            key,
-            damaged: descriptor.damaged,
-            structure: descriptor.picture_structure,
-            samples: track.samples(descriptor.duration),
-            payload: payload.to_vec(),
-        })
+        Some((pts, dts, own.unwrap_or(0)))
     }
 
     /// It is known what the stream consists of: writes the header and what was held.
@@ -281,7 +323,12 @@ impl Remux {
         let Stage::Holding(held) = std::mem::replace(&mut self.stage, Stage::Holding(Held::default())) else {
             unreachable!("it begins once");
         };
-        let held = held.units;
+        let mut held = held.units;
+        // What came before the first time there is belongs beside it.
+        if let Some(first) = held.iter().position(|(_, unit)| unit.pts.is_some()) {
+            let dts = held[first].1.dts;
+            held[..first].iter_mut().for_each(|(_, unit)| unit.dts = dts);
+        }
         match self.container {
             Container::MpegTs => self.begin_mpegts(),
             Container::Matroska => {
@@ -291,6 +338,7 @@ impl Remux {
                     let Some(codec) = track.codec else { continue };
                     let first = held.iter().find(|(of, _)| *of == index).map_or(&[][..], |(_, unit)| &unit.payload);
                     match carriage::matroska_track(codec, track.source.language, &track.configuration, first) {
+                        Ok(_) if entries.len() == TRACKS_MAX => self.notices.push(track.left_out(FILE_FULL)),
                         Ok(entry) => {
                             track.place = Place::Number(entries.len());
                             entries.push(entry);
@@ -300,7 +348,8 @@ impl Remux {
                 }
                 let mux = MatroskaMux::new(entries);
                 mux.write_header(out);
-                let origin = held.iter().map(|(_, unit)| unit.dts).min().unwrap_or(0);
+                let written = held.iter().filter(|(index, _)| matches!(self.tracks[*index].place, Place::Number(_)));
+                let origin = written.map(|(_, unit)| unit.dts).min().unwrap_or(0);
                 self.stage = Stage::Matroska { mux, origin };
             }
         }
@@ -352,13 +401,21 @@ impl Remux {
                     self.notices.push(notice);
                     return;
                 };
+                if unit.after_loss {
+                    mux.mark_loss(number);
+                }
                 let at = out.len();
-                if codec == Codec::Scte35 {
-                    mux.write_section(number, (unit.dts + TURN) as u64, &data, out);
-                } else {
-                    let (pts, dts) = ((unit.pts + TURN) as u64, (unit.dts + TURN) as u64);
-                    let random_access = unit.key && codec.kind() == TrackKind::Video;
-                    mux.write(number, &AccessUnit { pts, dts, random_access, data: &data }, out);
+                let dts = (unit.dts + TURN) as u64;
+                match unit.pts {
+                    _ if codec == Codec::Scte35 => {
+                        mux.write_section(number, dts, &carriage::splice_section(&data, unit.offset), out);
+                    }
+                    None => mux.write_untimed(number, dts, &data, out),
+                    Some(pts) => {
+                        let random_access = unit.key && codec.kind() == TrackKind::Video;
+                        let pts = (pts + TURN) as u64;
+                        mux.write(number, &AccessUnit { pts, dts, random_access, data: &data }, out);
+                    }
                 }
                 if unit.damaged {
                     mark_damaged(&mut out[at..], tracks[number].pid);
@@ -367,7 +424,7 @@ impl Remux {
             Stage::Matroska { mux, origin } => {
                 let data = carriage::matroska_frame(codec, &unit.payload);
                 let time = |ticks: i64| matroska_time(ticks - *origin);
-                mux.write(number, time(unit.pts), time(unit.dts), unit.key, &data, out);
+                mux.write(number, time(unit.pts.unwrap_or(unit.dts)), time(unit.dts), unit.key, &data, out);
             }
         }
     }
@@ -414,6 +471,17 @@ impl Remux {
         self.stage = Stage::MpegTs { mux: Box::new(mux), tracks };
     }
 
+    /// Follows a configuration that the PMT tells of. Where the table has no room for it, what it told before stands.
+    fn describe_anew(&mut self, index: usize) {
+        let track = &self.tracks[index];
+        let (Place::Number(number), Some(codec)) = (track.place, track.codec) else { return };
+        let Stage::MpegTs { mux, tracks } = &mut self.stage else { return };
+        let described = std::mem::replace(&mut tracks[number], track.in_mpegts(codec, number));
+        if described != tracks[number] && mux.set_tracks(tracks.clone()).is_err() {
+            tracks[number] = described;
+        }
+    }
+
     /// Gives a track that came later its PID, and the PMT a new version.
     fn add_to_mpegts(&mut self, index: usize) {
         let Stage::MpegTs { mux, tracks } = &mut self.stage else { return };
@@ -432,6 +500,10 @@ impl Remux {
 impl Track {
     fn is_video(&self) -> bool {
         self.codec.is_some_and(|codec| codec.kind() == TrackKind::Video)
+    }
+
+    fn is_data(&self) -> bool {
+        self.codec.is_some_and(|codec| codec.kind() == TrackKind::Data)
     }
 
     /// Its entry in a PMT.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::assembler::{Assembler, Carriage, DecodeTime};
-use super::frame::{Damage, Origin, SinkIndex, StreamSink, TrackDescription};
+use super::frame::{Damage, FrameSink, Origin, SinkIndex, StreamSink, TrackDescription};
 use super::timeline::{ClockWidth, Timeline};
 use crate::base::Instant;
 use crate::codec::framer::{AnyFramer, FramerHints};
 use crate::container::mpegts::{self, Demux, DiscontinuityCause, Event, Limits, TrackIndex};
 use crate::media::timestamp::CLOCK_RATE_90_KHZ;
-use crate::media::{Codec, Payload};
+use crate::media::{Codec, Payload, TrackConfiguration, TrackKind};
 
 /// PCRs count 27 MHz, time stamps 90 kHz.
 const PCR_TICKS_PER_PTS_TICK: u64 = 300;
@@ -36,6 +36,8 @@ pub struct Track {
     /// Where its frames go.
     pub sink: SinkIndex,
     programme: usize,
+    /// Of a data track: its descriptors, as its sink was told of them.
+    descriptors: TrackConfiguration,
     /// The demultiplexer's number of the track: its index is used again, this is not.
     serial: u32,
 }
@@ -241,7 +243,8 @@ impl TransportStream {
                     self.tracks.resize_with(slot + 1, || None);
                 }
                 let Some(listed) = self.demux.track(listed_index) else { continue };
-                if self.tracks[slot].is_some() {
+                if let Some(track) = &mut self.tracks[slot] {
+                    track.publish_descriptors(&listed.descriptors, sink);
                     continue;
                 }
                 let description = TrackDescription {
@@ -255,13 +258,15 @@ impl TransportStream {
                     FramerHints { opus_channel_configuration: listed.opus_channel_config, ..FramerHints::default() };
                 is_any_new = true;
                 let framer = AnyFramer::new(listed.key.codec, hints);
-                self.tracks[slot] = Some(Track {
+                let track = self.tracks[slot].insert(Track {
                     assembler: Assembler::new(framer, DecodeTime::Presentation),
                     sink: sink.open(&description),
                     description,
                     programme: index,
+                    descriptors: TrackConfiguration::default(),
                     serial: listed.serial,
                 });
+                track.publish_descriptors(&listed.descriptors, sink);
             }
         }
         is_any_new
@@ -288,6 +293,15 @@ impl Track {
             self.description.codec,
             Codec::Klv | Codec::Teletext | Codec::DvbSubtitle | Codec::PrivateData(_) | Codec::Smpte302m
         )
+    }
+
+    /// The configuration of a data track is what its descriptors say, such as the pages of teletext: its own bytes tell nothing.
+    fn publish_descriptors<S: StreamSink>(&mut self, descriptors: &[u8], sink: &mut S) {
+        if self.description.codec.kind() == TrackKind::Data && self.descriptors.bytes != descriptors {
+            self.descriptors.generation += 1;
+            self.descriptors.bytes = descriptors.to_vec();
+            sink.track(self.sink).configure(&self.descriptors);
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! `headworks ring dump`.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -9,6 +11,7 @@ use super::{DumpArguments, RingError, is_standard_output};
 use crate::cli::arguments::Exit;
 use crate::cli::table::printable;
 use crate::cli::tap::{discontinuity_name, random_access_name};
+use crate::output::reader::descriptor::{ClockOrigin, WallClock, WallClockQuality};
 use crate::output::reader::layout::{FLAG_DAMAGED, FLAG_DISCONTINUITY, FLAG_KEY, NONE};
 use crate::output::reader::reader::inspection::{Inspection, SlotFacts};
 
@@ -34,11 +37,14 @@ struct Slot<'a> {
     dts_derived: bool,
     timeline_ns: i64,
     origin: u64,
+    origin_kind: Option<&'static str>,
     first_arrival_ns: u64,
     arrival_ns: u64,
     due_ns: u64,
     commit_ns: u64,
     wall_clock_ns: i64,
+    wall_clock: Option<&'static str>,
+    wall_clock_quality: &'static str,
     picture_type: String,
     picture_structure: String,
     random_access: Option<&'static str>,
@@ -65,14 +71,7 @@ pub(super) fn run(arguments: &DumpArguments) -> Result<Exit, RingError> {
     if (arguments.payload.is_some() || arguments.seq.is_some()) && opened.rings.len() != 1 {
         return Err(RingError::Usage("--payload and --seq are about one track: name it, such as cam1/video0"));
     }
-    let mut payloads: Option<Box<dyn Write>> = match &arguments.payload {
-        None => None,
-        Some(_) if standard_output => Some(Box::new(BufWriter::new(io::stdout()))),
-        Some(path) => {
-            let file = File::create(path).map_err(|source| RingError::Create { path: path.clone(), source })?;
-            Some(Box::new(BufWriter::new(file)))
-        }
-    };
+    let mut payloads = arguments.payload.as_deref().map(Payloads::new);
     let mut lines: Option<BufWriter<io::Stdout>> = (!standard_output).then(|| BufWriter::new(io::stdout()));
     if let Some(lines) = lines.as_mut().filter(|_| !arguments.target.json) {
         writeln!(
@@ -81,27 +80,53 @@ pub(super) fn run(arguments: &DumpArguments) -> Result<Exit, RingError> {
             "track", "seq", "stream_seq", "position", "bytes", "pts", "dts", "seg", "conf"
         )?;
     }
-    let mut found = false;
-    for (track, mut ring) in opened.rings {
+    let mut is_any_wrong = false;
+    for (track, ring) in opened.rings {
+        let name = printable(&format!("{}/{track}", opened.stream));
+        let mut wrong = |why: &dyn Display| {
+            is_any_wrong = true;
+            eprintln!("{name}: {}", printable(&why.to_string()));
+        };
+        let mut ring = match ring {
+            Ok(ring) => ring,
+            Err(error) => {
+                wrong(&error);
+                continue;
+            }
+        };
         let in_ring = ring.slots_in_ring();
         let wanted = arguments.seq.map_or(in_ring.clone(), |seq| seq..seq.saturating_add(1));
-        for seq in wanted.start.max(in_ring.start)..wanted.end.min(in_ring.end) {
+        if let Some(seq) = arguments.seq.filter(|seq| !in_ring.contains(seq)) {
+            let newest = in_ring.end.saturating_sub(1);
+            return Err(RingError::NoFrame { track: name, oldest: in_ring.start, newest, seq });
+        }
+        for seq in wanted {
+            let overtaken =
+                || arguments.seq.map_or(Ok(()), |seq| Err(RingError::Overtaken { track: name.clone(), seq }));
             let slot = match ring.inspect(seq) {
                 Inspection::Whole(slot) => slot,
-                Inspection::Overtaken => continue,
+                Inspection::Overtaken => {
+                    overtaken()?;
+                    continue;
+                }
                 Inspection::Wrong(fault) => {
-                    eprintln!("{}/{}: {fault}", printable(&opened.stream), printable(&track));
+                    wrong(&fault);
                     continue;
                 }
             };
             if let Some(payloads) = &mut payloads {
                 match ring.inspect_payload(&slot) {
-                    Ok(Some(payload)) => payloads.write_all(payload)?,
-                    Ok(None) => continue,
-                    Err(error) => eprintln!("{}/{}: {error}", printable(&opened.stream), printable(&track)),
+                    Ok(Some(payload)) => payloads.write(payload)?,
+                    Ok(None) => {
+                        overtaken()?;
+                        continue;
+                    }
+                    Err(error) => {
+                        wrong(&error);
+                        continue;
+                    }
                 }
             }
-            found = true;
             let Some(lines) = &mut lines else { continue };
             if arguments.target.json {
                 serde_json::to_writer(&mut *lines, &Slot::new(&opened.stream, &track, &slot))
@@ -111,16 +136,37 @@ pub(super) fn run(arguments: &DumpArguments) -> Result<Exit, RingError> {
                 write_for_people(lines, &track, &slot)?;
             }
         }
-        if let Some(seq) = arguments.seq.filter(|_| !found) {
-            let track = format!("{}/{track}", opened.stream);
-            let newest = in_ring.end.saturating_sub(1);
-            return Err(RingError::NoFrame { track, oldest: in_ring.start, newest, seq });
+    }
+    if let Some(payloads) = payloads {
+        payloads.finish()?;
+    }
+    lines.map_or(Ok(()), |mut lines| lines.flush())?;
+    Ok(if is_any_wrong { Exit::Failed } else { Exit::Done })
+}
+
+/// Where payloads go. A file is made for the first of them, so that none is there when none is written.
+struct Payloads<'a> {
+    path: &'a Path,
+    to: Option<Box<dyn Write>>,
+}
+
+impl<'a> Payloads<'a> {
+    fn new(path: &'a Path) -> Self {
+        let to = is_standard_output(Some(path)).then(|| Box::new(BufWriter::new(io::stdout())) as Box<dyn Write>);
+        Self { path, to }
+    }
+
+    fn write(&mut self, payload: &[u8]) -> Result<(), RingError> {
+        if self.to.is_none() {
+            let create = |source| RingError::Create { path: self.path.to_owned(), source };
+            self.to = Some(Box::new(BufWriter::new(File::create(self.path).map_err(create)?)));
         }
+        Ok(self.to.as_mut().map_or(Ok(()), |to| to.write_all(payload))?)
     }
-    for to in [payloads.as_mut().map(|to| to as &mut dyn Write), lines.as_mut().map(|to| to as &mut dyn Write)] {
-        to.map_or(Ok(()), Write::flush)?;
+
+    fn finish(self) -> io::Result<()> {
+        self.to.map_or(Ok(()), |mut to| to.flush())
     }
-    Ok(Exit::Done)
 }
 
 fn write_for_people(to: &mut impl Write, track: &str, slot: &SlotFacts) -> io::Result<()> {
@@ -169,11 +215,28 @@ impl<'a> Slot<'a> {
             dts_derived: descriptor.dts_derived,
             timeline_ns: descriptor.timeline_ns,
             origin: descriptor.origin,
+            origin_kind: match descriptor.origin_kind {
+                ClockOrigin::None => None,
+                ClockOrigin::Pcr => Some("pcr"),
+                ClockOrigin::Rtp => Some("rtp"),
+            },
             first_arrival_ns: descriptor.first_arrival_ns,
             arrival_ns: descriptor.last_arrival_ns,
             due_ns: descriptor.due_ns,
             commit_ns: descriptor.commit_ns,
             wall_clock_ns: descriptor.wall_clock_ns,
+            wall_clock: match descriptor.wall_clock {
+                WallClock::None => None,
+                WallClock::Utc => Some("utc"),
+                WallClock::Tai => Some("tai"),
+            },
+            wall_clock_quality: match descriptor.wall_clock_quality {
+                WallClockQuality::Unknown => "unknown",
+                WallClockQuality::Arrival => "arrival",
+                WallClockQuality::SenderReport => "sender_report",
+                WallClockQuality::Ptp => "ptp",
+                WallClockQuality::InBand => "in_band",
+            },
             picture_type: format!("{:?}", descriptor.picture_type).to_lowercase(),
             picture_structure: format!("{:?}", descriptor.picture_structure).to_lowercase(),
             random_access: random_access_name(descriptor.random_access),

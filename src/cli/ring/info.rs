@@ -13,7 +13,7 @@ use crate::cli::tap::codec_name;
 use crate::output::reader::bell::BellReader;
 use crate::output::reader::layout::{FEATURE_PAYLOAD_CRC, MAJOR};
 use crate::output::reader::reader::inspection::{HotWords, Inspection, SlotFacts};
-use crate::output::reader::reader::{DEAD_AFTER, Reader};
+use crate::output::reader::reader::{DEAD_AFTER, OpenError, Reader};
 use crate::shard::clock::Clock;
 
 #[derive(Serialize)]
@@ -36,6 +36,14 @@ struct Bell {
 #[derive(Serialize)]
 struct Ring {
     track: String,
+    /// Why it cannot be opened; nothing else is known of it then.
+    error: Option<String>,
+    #[serde(flatten)]
+    facts: Option<Facts>,
+}
+
+#[derive(Serialize)]
+struct Facts {
     header: Header,
     pages: Option<Pages>,
     writer: WriterView,
@@ -125,22 +133,26 @@ pub(super) fn run(target: &Target) -> Result<Exit, RingError> {
         tracks_generation: bell.tracks_generation(),
         heartbeat_age_ms: age_ms(bell.heartbeat_monotonic_ns(), now_ns),
     });
-    let rings = opened.rings.iter().map(|(track, ring)| look_at(track, ring, now_ns)).collect();
+    let look = |(track, ring): (String, Result<Reader, OpenError>)| match ring {
+        Ok(ring) => Ring { track, error: None, facts: Some(look_at(&ring, now_ns)) },
+        Err(error) => Ring { track, error: Some(error.to_string()), facts: None },
+    };
+    let rings: Vec<Ring> = opened.rings.into_iter().map(look).collect();
+    let all_opened = rings.iter().all(|ring| ring.error.is_none());
     let info = Info { stream: opened.stream, directory: opened.directory, bell, rings };
     target.print(&info, || for_people(&info))?;
-    Ok(Exit::Done)
+    Ok(if all_opened { Exit::Done } else { Exit::Failed })
 }
 
 fn age_ms(heartbeat_ns: u64, now_ns: u64) -> Option<u64> {
     heartbeat_age(heartbeat_ns, now_ns).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn look_at(track: &str, ring: &Reader, now_ns: u64) -> Ring {
+fn look_at(ring: &Reader, now_ns: u64) -> Facts {
     let header = ring.header();
     let hot = ring.hot_words();
     let heartbeat_age = heartbeat_age(hot.heartbeat_monotonic_ns, now_ns);
-    Ring {
-        track: track.to_owned(),
+    Facts {
         header: Header {
             version: format!("{MAJOR}.{}", header.minor),
             features_required: header.features_required,
@@ -238,8 +250,12 @@ fn for_people(info: &Info) -> String {
             age(bell.heartbeat_age_ms)
         );
     }
-    for Ring { track, header, pages, writer, hot, reader, configurations } in &info.rings {
+    for Ring { track, error, facts } in &info.rings {
         let _ = writeln!(text, "\n{}/{}", printable(&info.stream), printable(track));
+        if let Some(error) = error {
+            let _ = writeln!(text, "  {:<8} {}", "error", printable(error));
+        }
+        let Some(Facts { header, pages, writer, hot, reader, configurations }) = facts else { continue };
         let node = header.numa_node.map_or("any node".to_owned(), |node| format!("node {node}"));
         let crc = if header.crc { "CRC32C of every payload" } else { "no checksums" };
         let mut line = |name: &str, value: String| {

@@ -12,7 +12,7 @@ use crate::output::reader::layout::{
     FEATURE_PAYLOAD_CRC, FLAG_DAMAGED, FLAG_DISCONTINUITY, FLAG_KEY, FRAME_ALIGN, NONE,
 };
 use crate::output::reader::reader::inspection::{Inspection, SlotFacts};
-use crate::output::reader::reader::{ConfigurationError, Reader};
+use crate::output::reader::reader::{ConfigurationError, OpenError, Reader};
 
 /// A ring that is wrong through and through needs no thousand lines.
 const FAULTS_MAX: usize = 100;
@@ -27,6 +27,8 @@ struct Report {
 #[derive(Serialize)]
 struct RingReport {
     track: String,
+    /// Why it cannot be opened; nothing was checked then.
+    error: Option<String>,
     frames: u64,
     bytes: u64,
     crc: bool,
@@ -45,24 +47,20 @@ struct Fault {
 
 pub(super) fn run(target: &Target) -> Result<Exit, RingError> {
     let opened = target.open()?;
-    let rings: Vec<RingReport> = opened.rings.into_iter().map(|(track, ring)| verify(track, ring)).collect();
-    let sound = rings.iter().all(|ring| ring.faults.is_empty());
+    let look = |(track, ring): (String, Result<Reader, OpenError>)| match ring {
+        Ok(ring) => verify(track, ring),
+        Err(error) => RingReport { error: Some(error.to_string()), ..RingReport::new(track) },
+    };
+    let rings: Vec<RingReport> = opened.rings.into_iter().map(look).collect();
+    let sound = rings.iter().all(|ring| ring.error.is_none() && ring.faults.is_empty());
     let report = Report { stream: opened.stream, sound, rings };
     target.print(&report, || for_people(&report))?;
     Ok(if sound { Exit::Done } else { Exit::Failed })
 }
 
 fn verify(track: String, mut ring: Reader) -> RingReport {
-    let mut report = RingReport {
-        track,
-        frames: 0,
-        bytes: 0,
-        crc: ring.header().features_optional & FEATURE_PAYLOAD_CRC != 0,
-        checksums: 0,
-        overtaken: 0,
-        configurations: 0,
-        faults: Vec::new(),
-    };
+    let crc = ring.header().features_optional & FEATURE_PAYLOAD_CRC != 0;
+    let mut report = RingReport { crc, ..RingReport::new(track) };
     verify_configurations(&ring, &mut report);
     let mut before: Option<SlotFacts> = None;
     for seq in ring.slots_in_ring() {
@@ -173,6 +171,21 @@ fn verify_hot_words(ring: &Reader, report: &mut RingReport) {
 }
 
 impl RingReport {
+    /// Nothing has been looked at.
+    fn new(track: String) -> Self {
+        Self {
+            track,
+            error: None,
+            frames: 0,
+            bytes: 0,
+            crc: false,
+            checksums: 0,
+            overtaken: 0,
+            configurations: 0,
+            faults: Vec::new(),
+        }
+    }
+
     fn fault(&mut self, seq: Option<u64>, what: String) {
         if self.faults.len() < FAULTS_MAX {
             self.faults.push(Fault { seq, what });
@@ -184,6 +197,10 @@ fn for_people(report: &Report) -> String {
     let mut text = String::new();
     for ring in &report.rings {
         let name = format!("{}/{}", printable(&report.stream), printable(&ring.track));
+        if let Some(error) = &ring.error {
+            let _ = writeln!(text, "{name}: CANNOT BE OPENED: {}", printable(error));
+            continue;
+        }
         let checksums = if ring.crc {
             format!("{} checksums match", ring.checksums)
         } else {

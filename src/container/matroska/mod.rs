@@ -8,4 +8,4 @@
 mod ebml;
 mod mux;
 
-pub use mux::{Details, MatroskaMux, MatroskaTrack, TICK_NS};
+pub use mux::{Details, MatroskaMux, MatroskaTrack, TICK_NS, TRACKS_MAX};

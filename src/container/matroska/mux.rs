@@ -51,8 +51,8 @@ const TYPE_VIDEO: u64 = 1;
 const TYPE_AUDIO: u64 = 2;
 /// What an Opus decoder must be given before it is right again (RFC 7845 §4.6), ns.
 const OPUS_PRE_ROLL_NS: u64 = 80_000_000;
-/// Numbers of tracks that a block says in one byte.
-const TRACKS_MAX: usize = 126;
+/// The most tracks of a file: numbers that a block says in one byte.
+pub const TRACKS_MAX: usize = 126;
 /// Number of the track, relative time stamp, flags.
 const BLOCK_HEADER_LEN: usize = 4;
 
@@ -92,7 +92,7 @@ pub enum Details {
     },
 }
 
-/// Writes a stream of at most 126 tracks.
+/// Writes a stream of at most [`TRACKS_MAX`] tracks.
 #[derive(Debug)]
 pub struct MatroskaMux {
     tracks: Vec<MatroskaTrack>,
@@ -101,9 +101,12 @@ pub struct MatroskaMux {
 }
 
 impl MatroskaMux {
-    /// For these tracks, which stay the same to the end. Tracks past the 126th are left out.
-    pub fn new(mut tracks: Vec<MatroskaTrack>) -> Self {
-        tracks.truncate(TRACKS_MAX);
+    /// For these tracks, which stay the same to the end.
+    ///
+    /// # Panics
+    /// With more than [`TRACKS_MAX`] tracks.
+    pub fn new(tracks: Vec<MatroskaTrack>) -> Self {
+        assert!(tracks.len() <= TRACKS_MAX, "{} tracks do not fit a file", tracks.len());
         Self { tracks, cluster: None }
     }
 

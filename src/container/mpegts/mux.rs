@@ -6,7 +6,7 @@
 use super::Carriage;
 use super::packet::{FIRST_FREE_PID, NULL_PID, PACKET_LEN, PAT_PID, SYNC_BYTE};
 use super::section::{CRC_LEN, STUFFING, crc32};
-use super::tables::{OPUS_TAG_EXTENSION, carriage, tag};
+use super::tables::{Descriptors, OPUS_TAG_EXTENSION, carriage, tag};
 use crate::media::{Codec, TrackKind};
 
 /// Ticks of 27 MHz in a millisecond.
@@ -19,6 +19,8 @@ const PCR_EVERY: i64 = 40 * MS;
 const LARGEST_STEP: i64 = 10_000 * MS;
 /// Bits of a packet × ticks of a second: what a packet lasts, times the rate.
 const PACKET_BIT_TICKS: i128 = PACKET_LEN as i128 * 8 * 27_000_000;
+/// `discontinuity_indicator`, among the flags of an adaptation field.
+const DISCONTINUITY: u8 = 0x80;
 /// Where PCRs start again.
 const PCR_WRAP: i64 = (1 << 33) * 300;
 
@@ -131,6 +133,8 @@ pub struct Mux {
     tables_due: i64,
     pcr_due: i64,
     discontinuity: bool,
+    /// PIDs on which bytes are missing before the next ones.
+    lossy: Vec<u16>,
     late_units: u64,
 }
 
@@ -151,6 +155,7 @@ impl Mux {
             tables_due: 0,
             pcr_due: 0,
             discontinuity: false,
+            lossy: Vec::new(),
             late_units: 0,
             configuration,
         };
@@ -175,6 +180,19 @@ impl Mux {
         Ok(())
     }
 
+    /// Units of a track are missing before the next one. Its first packet says so, as H.222.0 §2.4.3.5 has it: with
+    /// `discontinuity_indicator`, and a value of the continuity counter is passed over. On the PID of the PCRs that is a new time base
+    /// too, whose first PCR is in that packet.
+    ///
+    /// # Panics
+    /// When there is no track of this number.
+    pub fn mark_loss(&mut self, track: usize) {
+        let pid = self.configuration.tracks[track].pid;
+        if !self.lossy.contains(&pid) {
+            self.lossy.push(pid);
+        }
+    }
+
     /// The stream's time, 27 MHz, not wrapped: when the next packet is due. `None` before the first unit.
     pub fn clock_27mhz(&self) -> Option<i64> {
         self.clock
@@ -190,12 +208,36 @@ impl Mux {
     /// # Panics
     /// When there is no track of this number, or it is carried in sections.
     pub fn write(&mut self, track: usize, unit: &AccessUnit<'_>, out: &mut Vec<u8>) {
+        self.advance_to(unit.dts, out);
+        let dts = Some(unit.dts).filter(|dts| *dts != unit.pts);
+        self.put_pes(track, (Some(unit.pts), dts), unit.random_access, unit.data, out);
+        self.late_units += u64::from(self.clock.is_some_and(|clock| clock > unit.dts as i64 * 300));
+    }
+
+    /// Appends a PES packet without time stamps to `out`, as asynchronous data has it (`PTS_DTS_flags` 00, H.222.0 §2.4.3.7). `time`
+    /// is when it is due, in ticks of 90 kHz.
+    ///
+    /// # Panics
+    /// As [`Mux::write`].
+    pub fn write_untimed(&mut self, track: usize, time: u64, data: &[u8], out: &mut Vec<u8>) {
+        self.advance_to(time, out);
+        self.put_pes(track, (None, None), false, data, out);
+    }
+
+    /// `time_stamps`: PTS, and DTS where it is another.
+    fn put_pes(
+        &mut self,
+        track: usize,
+        time_stamps: (Option<u64>, Option<u64>),
+        random_access: bool,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let MuxTrack { pid, codec, pes_length, .. } = self.configuration.tracks[track];
         assert!(carriage(stream_type(codec), codec) == Carriage::Pes, "{codec} is carried in sections");
-        self.advance_to(unit.dts, out);
-        let (header, header_len) = pes_header(codec, unit, pes_length);
+        let (header, header_len) = pes_header(codec, time_stamps, data.len(), pes_length);
         let mut header = &header[..header_len];
-        let mut data = unit.data;
+        let mut data = data;
         let mut start = true;
         while start || !header.is_empty() || !data.is_empty() {
             self.put_tables_when_due(out);
@@ -203,7 +245,7 @@ impl Mux {
                 self.put_pcr_when_due(out);
             }
             let mut field = Field::default();
-            if start && unit.random_access {
+            if start && random_access {
                 field.flags |= 0x40;
             }
             if start && pid == self.configuration.pcr_pid {
@@ -212,7 +254,6 @@ impl Mux {
             self.put(pid, start, field, &mut [&mut header, &mut data], out);
             start = false;
         }
-        self.late_units += u64::from(self.clock.is_some_and(|clock| clock > unit.dts as i64 * 300));
     }
 
     /// Appends a private section to `out`, in packets of its own. `time` is when it is due, in ticks of 90 kHz.
@@ -279,7 +320,7 @@ impl Mux {
         let clock = self.now();
         let pcr = clock.rem_euclid(PCR_WRAP) as u64;
         let bits = (pcr / 300) << 15 | 0x3f << 9 | (pcr % 300);
-        field.flags |= 0x10 | if self.discontinuity { 0x80 } else { 0 };
+        field.flags |= 0x10 | if self.discontinuity { DISCONTINUITY } else { 0 };
         field.pcr.copy_from_slice(&bits.to_be_bytes()[2..]);
         self.discontinuity = false;
         self.pcr_due = clock + PCR_EVERY;
@@ -308,6 +349,15 @@ impl Mux {
     fn put(&mut self, pid: u16, start: bool, field: Field, parts: &mut [&mut &[u8]], out: &mut Vec<u8>) {
         let at = out.len();
         let available: usize = parts.iter().map(|part| part.len()).sum();
+        let mut field = field;
+        if available > 0
+            && let Some(lossy) = self.lossy.iter().position(|lossy| *lossy == pid)
+        {
+            self.lossy.swap_remove(lossy);
+            field.flags |= DISCONTINUITY;
+            let next = &mut self.counters[usize::from(pid)];
+            *next = (*next + 1) & 0x0f;
+        }
         let room = PACKET_LEN - 4 - field.len();
         let stuffing = room.saturating_sub(available);
         let with_field = field.len() + stuffing > 0;
@@ -441,7 +491,9 @@ const fn stream_type(codec: Codec) -> u8 {
     }
 }
 
+/// What the codec needs to be known by, the language, and the track's own; these go before others of their kind.
 fn descriptors(track: &MuxTrack) -> Vec<u8> {
+    let own = Descriptors(&track.descriptors);
     let registration: &[u8] = match track.codec {
         Codec::Ac3 => b"AC-3",
         Codec::Eac3 => b"EAC3",
@@ -452,26 +504,26 @@ fn descriptors(track: &MuxTrack) -> Vec<u8> {
         _ => b"",
     };
     let mut descriptors = Vec::new();
-    if !registration.is_empty() {
+    if !registration.is_empty() && own.registration().as_ref().map(|own| &own[..]) != Some(registration) {
         descriptors.extend([tag::REGISTRATION, 4]);
         descriptors.extend(registration);
     }
     let language = track.language.unwrap_or(*b"und");
     match track.codec {
         Codec::Opus => descriptors.extend([tag::EXTENSION, 2, OPUS_TAG_EXTENSION, track.opus_channel_configuration]),
-        Codec::Teletext => {
+        Codec::Teletext if !own.has(tag::TELETEXT) => {
             descriptors.extend([tag::TELETEXT, 5]);
             descriptors.extend(language);
             descriptors.extend([1 << 3 | 1, 0]);
         }
-        Codec::DvbSubtitle => {
+        Codec::DvbSubtitle if !own.has(tag::SUBTITLING) => {
             descriptors.extend([tag::SUBTITLING, 8]);
             descriptors.extend(language);
             descriptors.extend([0x10, 0, 1, 0, 1]);
         }
         _ => {}
     }
-    if let Some(language) = track.language {
+    if let Some(language) = track.language.filter(|_| !own.has(tag::ISO_639_LANGUAGE)) {
         descriptors.extend([tag::ISO_639_LANGUAGE, 4]);
         descriptors.extend(language);
         descriptors.push(0);
@@ -481,22 +533,30 @@ fn descriptors(track: &MuxTrack) -> Vec<u8> {
 }
 
 /// The header of a PES packet and its length.
-fn pes_header(codec: Codec, unit: &AccessUnit<'_>, with_length: bool) -> ([u8; 19], usize) {
+fn pes_header(
+    codec: Codec,
+    (pts, dts): (Option<u64>, Option<u64>),
+    data_len: usize,
+    with_length: bool,
+) -> ([u8; 19], usize) {
     let stream_id = match codec {
         Codec::H264 | Codec::Hevc | Codec::Mpeg2Video => 0xe0,
         Codec::AacAdts | Codec::AacLatm | Codec::Mp2 => 0xc0,
         _ => 0xbd,
     };
-    let both = unit.dts != unit.pts;
-    let len = if both { 19 } else { 14 };
-    let length = u16::try_from(len - 6 + unit.data.len()).ok().filter(|_| with_length).unwrap_or(0);
+    let (flags, len) = match (pts, dts) {
+        (None, _) => (0x00, 9),
+        (Some(_), None) => (0x80, 14),
+        (Some(_), Some(_)) => (0xc0, 19),
+    };
+    let length = u16::try_from(len - 6 + data_len).ok().filter(|_| with_length).unwrap_or(0);
     let mut header = [0; 19];
     header[..4].copy_from_slice(&[0, 0, 1, stream_id]);
     header[4..6].copy_from_slice(&length.to_be_bytes());
-    header[6..9].copy_from_slice(&[0x84, if both { 0xc0 } else { 0x80 }, len as u8 - 9]);
-    header[9..14].copy_from_slice(&time_stamp(if both { 0x30 } else { 0x20 }, unit.pts));
-    if both {
-        header[14..].copy_from_slice(&time_stamp(0x10, unit.dts));
+    header[6..9].copy_from_slice(&[0x84, flags, len as u8 - 9]);
+    if let Some(pts) = pts {
+        header[9..14].copy_from_slice(&time_stamp(if dts.is_some() { 0x30 } else { 0x20 }, pts));
+        header[14..].copy_from_slice(&dts.map_or([0; 5], |dts| time_stamp(0x10, dts)));
     }
     (header, len)
 }

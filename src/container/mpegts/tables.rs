@@ -161,7 +161,7 @@ impl<'a> Descriptors<'a> {
         self.iter().find(|(found, _)| *found == tag).map(|(_, content)| content)
     }
 
-    fn has(self, tag: u8) -> bool {
+    pub(super) fn has(self, tag: u8) -> bool {
         self.find(tag).is_some()
     }
 

@@ -600,6 +600,26 @@ fn a_programme_that_takes_the_place_of_another_has_a_timeline_of_its_own() {
 }
 
 #[test]
+fn the_configuration_of_a_data_track_is_its_descriptors_as_they_change() {
+    let tracks = |pages: &[u8]| {
+        let sound = MuxTrack { descriptors: pages.to_vec(), ..MuxTrack::new(0x100, Codec::Mp2) };
+        vec![sound, MuxTrack { descriptors: pages.to_vec(), ..MuxTrack::new(0x101, Codec::DvbSubtitle) }]
+    };
+    let (before, after) = (b"\x59\x08nor\x10\0\x02\0\x03", b"\x59\x08nor\x10\0\x04\0\x05");
+    let mut mux = Mux::new(MuxConfiguration::new(tracks(before))).unwrap();
+    let mut stream = Vec::new();
+    mux.advance_to(90_000, &mut stream);
+    mux.advance_to(180_000, &mut stream);
+    mux.set_tracks(tracks(after)).unwrap();
+    mux.advance_to(270_000, &mut stream);
+    let mut bench = Bench::new();
+    bench.send(&stream, |_| true);
+    // Before there is a unit of it: it may be long in coming.
+    assert_eq!(bench.lists.tracks[1].configurations, [before, after]);
+    assert!(bench.lists.tracks[0].configurations.is_empty());
+}
+
+#[test]
 fn a_track_that_leaves_the_tables_ends_and_its_last_frame_is_published() {
     let mut bench = Bench::new();
     let mut mux = mux(false);
