@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headworks_frame_ring::bell::{BellError, BellWriter};
 use headworks_frame_ring::builder::{self, AttachError, CreateError, RingSpec};
@@ -17,7 +17,9 @@ use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
 use headworks_host::facts::{MemoryCgroup, Space, read_memory_cgroup, read_space};
 
-use super::frame_ring::{TRACKS_MAX, ring_kind};
+use super::description::ring_kind;
+use super::ended::{Ended, Standing};
+use super::frame_ring::TRACKS_MAX;
 use super::memory::MemoryBook;
 use super::waker::{WakeFlag, Waker};
 use crate::config::Config;
@@ -33,9 +35,6 @@ const SMALL_RING_SIZE: u64 = 1 << 20;
 const VIDEO_SLOTS: u32 = 2_048;
 /// Descriptors of any other ring: AAC at 48 kHz fills it in 21 seconds.
 const SMALL_SLOTS: u32 = 1_024;
-
-/// How long the rings of a stream that was taken up wait for its source to show what tracks it has: tables come ten times a second.
-const TAKE_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sizes and places of rings, from the configuration.
 #[derive(Clone, Debug)]
@@ -278,39 +277,6 @@ pub struct RingDirectory {
     told: Mutex<BTreeSet<String>>,
     /// Where the host's facts are.
     host: PathBuf,
-}
-
-/// What waits to be cleared away: a stream, or one track of a stream that goes on.
-struct Ended {
-    stream: String,
-    track: Option<String>,
-    at: Instant,
-    standing: Standing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Its readers have their time.
-    Ended,
-    /// A ring of a stream that was just taken up: its source may have the track this time too.
-    Left,
-    /// It could not be removed.
-    Stuck,
-}
-
-impl Ended {
-    fn new(stream: &str, track: Option<&str>, standing: Standing) -> Self {
-        Self { stream: stream.to_owned(), track: track.map(str::to_owned), at: Instant::now(), standing }
-    }
-
-    /// Whether it may go before its time.
-    fn may_make_way(&self) -> bool {
-        match self.standing {
-            Standing::Ended => true,
-            Standing::Left => self.at.elapsed() >= TAKE_UP_WITHIN,
-            Standing::Stuck => false,
-        }
-    }
 }
 
 impl RingDirectory {

@@ -1,7 +1,9 @@
 //! Floor 4: frames into rings, and the directory that readers find them by.
 
 pub mod broker;
+mod description;
 pub mod directory;
+mod ended;
 pub mod frame_ring;
 pub mod housekeeping;
 mod memory;

@@ -1,5 +1,6 @@
 //! Who gets memory, and what is cleared away for it.
 
+use super::super::ended::TAKE_UP_WITHIN;
 use super::*;
 use crate::media::Codec;
 

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use headworks_frame_ring::descriptor::Discontinuity;
 use headworks_packet::{PacketPool, PoolOptions};
 
 use super::*;
@@ -297,18 +298,6 @@ fn a_ring_that_comes_after_its_stream_has_ended_is_ended_and_let_go_of_elsewhere
     again().unwrap();
     let refused = TrackReady { index: SinkIndex(0), ring: Err(TrackError::Locked) };
     assert!(refused.into_end().is_none());
-}
-
-#[test]
-fn the_ring_names_the_clock_that_a_frame_had_its_time_from() {
-    let clock = |origin| {
-        let described = descriptor(&Frame { origin, ..Frame::default() });
-        (described.origin_kind, described.origin)
-    };
-    assert_eq!(clock(Origin::None), (ClockOrigin::None, 0));
-    assert_eq!(clock(Origin::Pcr(0)), (ClockOrigin::Pcr, 0));
-    assert_eq!(clock(Origin::Rtp(0)), (ClockOrigin::Rtp, 0));
-    assert_eq!(clock(Origin::Rtp(1 << 32)), (ClockOrigin::Rtp, 1 << 32));
 }
 
 #[test]
