@@ -14,6 +14,7 @@ use crate::config::{Config, ConfigError, Loaded, LogFormat};
 use crate::control::{self, ControlError, ControlHandle, Facts};
 use crate::shard::appliance::{Appliance, ShardFailure, Signals, StartError, Started};
 use crate::shard::host::{self, Severity};
+use crate::shard::watchdog::Watchdog;
 
 /// Between two looks whether all shards still turn.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -128,13 +129,18 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     };
     let _ = writeln!(io::stdout(), "{ready}");
     appliance.notify_ready();
+    let mut watchdog = Watchdog::from_environment(&appliance.shards().turns());
+    let look_interval = watchdog.as_ref().map_or(LOOK_INTERVAL, |watchdog| LOOK_INTERVAL.min(watchdog.interval()));
     let failure = loop {
-        if signals.wait(LOOK_INTERVAL) {
+        if signals.wait(look_interval) {
             tracing::info!("ending: open frames are published, peers are told");
             break None;
         }
         if let Some(failure) = appliance.failure() {
             break Some(failure);
+        }
+        if let Some(watchdog) = &mut watchdog {
+            watchdog.look(&appliance.shards().turns(), Instant::now());
         }
     };
     drop(control);

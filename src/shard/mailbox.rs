@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ struct Shared {
     messages: ArrayQueue<Message>,
     lane: ArrayQueue<Handed>,
     closed: AtomicBool,
+    /// Written by the shard alone.
+    turns: AtomicU64,
 }
 
 impl Default for Mailbox {
@@ -88,6 +90,7 @@ impl Mailbox {
                 messages: ArrayQueue::new(MESSAGES_MAX),
                 lane: ArrayQueue::new(HANDED_MAX),
                 closed: AtomicBool::new(false),
+                turns: AtomicU64::new(0),
             }),
         }
     }
@@ -113,6 +116,12 @@ impl Mailbox {
     #[inline]
     pub fn take_handed(&self) -> Option<Handed> {
         self.shared.lane.pop()
+    }
+
+    /// The shard's side: it has turned so many times.
+    #[inline]
+    pub fn turned(&self, turns: u64) {
+        self.shared.turns.store(turns, Ordering::Relaxed);
     }
 
     /// The shard's side: nothing will be read any more.
@@ -161,6 +170,11 @@ impl Shards {
             .collect();
         reports.sort_by_key(|report| report.shard);
         reports
+    }
+
+    /// How many times each shard has turned, without asking it.
+    pub fn turns(&self) -> Vec<u64> {
+        self.mailboxes.iter().map(|mailbox| mailbox.shared.turns.load(Ordering::Relaxed)).collect()
     }
 
     /// Tells every shard to end.

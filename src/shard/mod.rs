@@ -19,3 +19,4 @@ pub mod sessions;
 pub mod strangers;
 pub mod timers;
 pub mod turn;
+pub mod watchdog;

@@ -182,6 +182,7 @@ impl Shard {
     /// One turn.
     fn turn(&mut self) -> Result<(), NetError> {
         self.counters.turns += 1;
+        self.mailbox.turned(self.counters.turns);
         if self.is_idle() {
             self.counters.idle_turns += 1;
             self.net.wait_for_any(self.until_next_deadline().min(IDLE_WINDOW))?;
