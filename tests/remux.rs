@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use clips::{clip, run};
 use headworks::base::Instant;
@@ -54,6 +55,8 @@ struct Rings {
     directory: PathBuf,
     bell: BellWriter,
     tracks: Vec<Ring>,
+    /// How long the writer sleeps after each frame.
+    pace: Duration,
 }
 
 struct Ring {
@@ -67,22 +70,32 @@ struct Ring {
 struct RingSink<'a> {
     ring: &'a mut Ring,
     bell: &'a mut BellWriter,
+    pace: Duration,
 }
 
 impl Rings {
     /// A transport stream's frames.
     fn of(bytes: &[u8]) -> Self {
+        let mut rings = Self::new();
+        rings.write(bytes);
+        rings
+    }
+
+    fn new() -> Self {
         let root = tempfile::tempdir_in("/dev/shm").unwrap();
         let directory = root.path().join("clip");
         std::fs::create_dir(&directory).unwrap();
         let bell = BellWriter::create(&directory).unwrap();
-        let mut rings = Self { root, directory, bell, tracks: Vec::new() };
-        pipeline::write_to(&mut rings, bytes, 7 * 188);
-        for ring in &mut rings.tracks {
+        Self { root, directory, bell, tracks: Vec::new(), pace: Duration::ZERO }
+    }
+
+    /// Writes all frames, and ends the stream.
+    fn write(&mut self, bytes: &[u8]) {
+        pipeline::write_to(self, bytes, 7 * 188);
+        for ring in &mut self.tracks {
             ring.writer.set_state(State::Ended);
         }
-        rings.bell.set_state(State::Ended);
-        rings
+        self.bell.set_state(State::Ended);
     }
 
     fn tap(&self, format: &str, out: &Path) -> Command {
@@ -145,7 +158,7 @@ impl StreamSink for Rings {
     }
 
     fn track(&mut self, index: SinkIndex) -> RingSink<'_> {
-        RingSink { ring: &mut self.tracks[index.0], bell: &mut self.bell }
+        RingSink { ring: &mut self.tracks[index.0], bell: &mut self.bell, pace: self.pace }
     }
 
     fn end(&mut self, _: SinkIndex) {}
@@ -182,6 +195,9 @@ impl FrameSink for RingSink<'_> {
         self.ring.writer.commit(&descriptor, self.bell);
         let (damaged, payload) = (frame.damage.any(), std::mem::take(&mut self.ring.open));
         self.ring.written.push(Written { pts: frame.pts, dts: frame.dts, key, damaged, payload });
+        self.bell.heartbeat(now.as_nanos());
+        self.bell.wake_target().wake();
+        std::thread::sleep(self.pace);
     }
 
     fn abandon(&mut self) {
@@ -208,10 +224,16 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
     assert_eq!(rings.tracks.len(), clip.reference.tracks.len());
 
     let path = rings.container("mpegts");
-    let written = Reference::of(&path, &std::fs::read(&path).unwrap());
+    let bytes = std::fs::read(&path).unwrap();
+    let written = Reference::of(&path, &bytes);
+    let random_access = random_access(&bytes);
     for (ring, track) in rings.tracks.iter().zip(&written.tracks) {
         assert_eq!(ring.name, track.name);
-        for (frame, packet) in expected(ring, track.packets.len()).iter().zip(&track.packets) {
+        let frames = expected(ring, track.packets.len());
+        // Of sound everything is a key, which nobody says.
+        let keys: Vec<bool> = frames.iter().map(|frame| frame.key && ring.name.starts_with("video")).collect();
+        assert_eq!(random_access[&track.pid], keys, "{name}, {}", ring.name);
+        for (frame, packet) in frames.iter().zip(&track.packets) {
             let at = format!("{name}, {} at {:?}", ring.name, frame.pts);
             assert_eq!((packet.len, packet.sha256.clone()), hashed(&frame.payload), "{at}");
             let wrapped = |ticks: Option<i64>| ticks.expect("a time").rem_euclid(1 << 33);
@@ -220,15 +242,17 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
             if frame.dts != frame.pts {
                 assert_eq!(wrapped(packet.dts), wrapped(frame.dts), "{at}");
             }
-            assert!(packet.key || !frame.key, "{at}");
         }
     }
 
     let path = rings.container("matroska");
-    let packets = matroska_packets(&path);
+    let packets = packets_of(&path);
+    let key_flags = key_flags(&std::fs::read(&path).unwrap());
     let mut origins = Vec::new();
     for (index, ring) in rings.tracks.iter().enumerate() {
         let packets = &packets[&index];
+        let keys: Vec<bool> = expected(ring, packets.len()).iter().map(|frame| frame.key).collect();
+        assert_eq!(key_flags[&index], keys, "{name}, {} in Matroska", ring.name);
         for (frame, packet) in expected(ring, packets.len()).iter().zip(packets) {
             let at = format!("{name}, {} at {:?} in Matroska", ring.name, frame.pts);
             let mut payload = Vec::new();
@@ -237,7 +261,6 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
                 _ => payload.extend_from_slice(&frame.payload),
             }
             assert_eq!(packet.hash, hashed(&payload).1, "{at}");
-            assert!(packet.key || !frame.key, "{at}");
             // Of 10 µs, from which the tick of 90 kHz can be told.
             origins.push(frame.pts.expect("a time") - (packet.pts * 9 + 5).div_euclid(10));
         }
@@ -245,36 +268,79 @@ fn check(name: &str, inputs: &[&str], encoder: &str) {
     assert!(origins.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {origins:?}");
 
     let decode = ["-xerror", "-i", "-", "-map", "0:v", "-map", "0:a?", "-f", "framehash", "-"];
-    let pictures = |output: &Output| {
-        assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout.clone()).unwrap();
-        let hashes = text.lines().filter(|line| line.starts_with("0,")).filter_map(|line| line.rsplit(',').next());
-        hashes.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let source = clips::directory().join(format!("{name}.ts"));
-    let own = pictures(
-        &Command::new("ffmpeg")
-            .args(["-v", "error", "-i"])
-            .arg(&source)
-            .args(["-map", "0:v", "-f", "framehash", "-"])
-            .output()
-            .unwrap(),
-    );
+    let own = pictures(&decoded(&clips::directory().join(format!("{name}.ts"))));
     assert!(own.len() >= 49, "{}", own.len());
     for format in ["mpegts", "matroska"] {
         assert_eq!(pictures(&rings.piped(format, &decode)), own, "{name} in {format}");
     }
 }
 
+/// What ffmpeg makes of the pictures in a file.
+fn decoded(path: &Path) -> Output {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(path).args(["-map", "0:v", "-f", "framehash", "-"]).output().unwrap()
+}
+
+/// The hashes of the pictures, all of which must have been decoded without a word.
+fn pictures(output: &Output) -> Vec<String> {
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let hashes = text.lines().filter(|line| line.starts_with("0,")).filter_map(|line| line.rsplit(',').next());
+    hashes.map(|hash| hash.trim().to_owned()).collect()
+}
+
+/// Of each PES packet on each PID: `random_access_indicator` (H.222.0 §2.4.3.5) in the packet it begins in, from the bytes.
+fn random_access(bytes: &[u8]) -> BTreeMap<u16, Vec<bool>> {
+    let mut indicators: BTreeMap<u16, Vec<bool>> = BTreeMap::new();
+    for packet in bytes.chunks(188) {
+        let pid = u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
+        let indicator = packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x40 != 0;
+        if packet[1] & 0x40 != 0 {
+            indicators.entry(pid).or_default().push(indicator);
+        } else {
+            assert!(!indicator, "in a packet that begins nothing");
+        }
+    }
+    indicators
+}
+
+/// Of each SimpleBlock of each track, from 0: its keyframe flag (RFC 9559 §10.2), from the bytes: ffprobe looks into pictures instead.
+fn key_flags(bytes: &[u8]) -> BTreeMap<usize, Vec<bool>> {
+    const CLUSTER: [u8; 4] = [0x1f, 0x43, 0xb6, 0x75];
+    let mut flags: BTreeMap<usize, Vec<bool>> = BTreeMap::new();
+    let mut at = bytes.windows(4).position(|id| id == CLUSTER).expect("a cluster");
+    while at < bytes.len() {
+        let is_cluster = bytes[at..].starts_with(&CLUSTER);
+        at += if is_cluster { 4 } else { 1 };
+        let length_len = bytes[at].leading_zeros() as usize + 1;
+        let length = bytes[at + 1..at + length_len]
+            .iter()
+            .fold(u64::from(bytes[at]), |value, byte| value << 8 | u64::from(*byte));
+        let length = (length & ((1 << (7 * length_len)) - 1)) as usize;
+        let id = bytes[at - 1];
+        at += length_len;
+        if is_cluster {
+            // Of unknown length: its elements follow.
+            continue;
+        }
+        match id {
+            0xa3 => flags.entry(usize::from(bytes[at] & 0x7f) - 1).or_default().push(bytes[at + 3] & 0x80 != 0),
+            0xe7 => {}
+            other => panic!("element {other:#04x} in a cluster"),
+        }
+        at += length;
+    }
+    flags
+}
+
 struct Packet {
     pts: i64,
-    key: bool,
     hash: String,
 }
 
-fn matroska_packets(path: &Path) -> BTreeMap<usize, Vec<Packet>> {
+fn packets_of(path: &Path) -> BTreeMap<usize, Vec<Packet>> {
     let text = run(Command::new("ffprobe")
-        .args(["-v", "error", "-show_entries", "packet=stream_index,pts,flags,data_hash", "-show_data_hash", "sha256"])
+        .args(["-v", "error", "-show_entries", "packet=stream_index,pts,data_hash", "-show_data_hash", "sha256"])
         .args(["-of", "compact=p=0:nk=0"])
         .arg(path));
     let mut packets: BTreeMap<usize, Vec<Packet>> = BTreeMap::new();
@@ -282,7 +348,6 @@ fn matroska_packets(path: &Path) -> BTreeMap<usize, Vec<Packet>> {
         let fields: BTreeMap<&str, &str> = line.split('|').filter_map(|field| field.split_once('=')).collect();
         packets.entry(fields["stream_index"].parse().unwrap()).or_default().push(Packet {
             pts: fields["pts"].parse().unwrap(),
-            key: fields["flags"].starts_with('K'),
             hash: fields["data_hash"].trim_start_matches("SHA256:").to_owned(),
         });
     }
@@ -311,6 +376,47 @@ fn hevc_ac3_and_opus() {
 fn mpeg2_and_eac3_over_the_wrap_of_their_clock() {
     // 2^33 ticks are 95,443.7 s.
     check("remux-mpeg2", &[VIDEO, TONE], "-c:v mpeg2video -bf 2 -g 12 -c:a eac3 -output_ts_offset 95441");
+}
+
+#[test]
+fn a_live_stream_is_copied_into_a_file_by_the_pipe_of_the_readme() {
+    const GOP: usize = 20;
+    let video = VIDEO.replace("duration=2", "duration=4");
+    let tone = TONE.replace("duration=2", "duration=4");
+    let arguments = format!("-c:v libx264 -preset ultrafast -bf 2 -g {GOP} -sc_threshold 0 -c:a aac");
+    let clip = clip("remux-live", &[&video, &tone], &arguments);
+    let mut rings = Rings::new();
+    // About as fast as it is shown: 25 pictures and 47 frames of sound in a second.
+    rings.pace = Duration::from_millis(13);
+    let (root, file) = (rings.root.path().to_owned(), rings.root.path().join("live.mp4"));
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let line = readme.lines().find(|line| line.contains(" --from key --format mpegts --out - | ffmpeg ")).unwrap();
+    let line = line.replace("cam1.mp4", file.to_str().unwrap()).replace("tap cam1", "tap clip");
+    let pipe = line.replace("headworks tap", &format!("{} tap", env!("CARGO_BIN_EXE_headworks")));
+    assert_ne!(pipe, line);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| rings.write(&clip.bytes));
+        // In the third GOP or so.
+        std::thread::sleep(Duration::from_millis(2_000));
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", &pipe]).env("HEADWORKS_OUTPUT__ROOT", root).stdin(Stdio::null());
+        let piped = shell.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        assert!(!writer.is_finished(), "the stream is live");
+        let output = piped.wait_with_output().unwrap();
+        assert!(writer.is_finished() && output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    });
+    // From a key picture in the middle on, everything there was.
+    let own = pictures(&decoded(&clips::directory().join("remux-live.ts")));
+    let copied = pictures(&decoded(&file));
+    let left_out = own.len() - copied.len();
+    assert!(left_out >= GOP && left_out.is_multiple_of(GOP) && copied.len() >= GOP, "{left_out}");
+    assert_eq!(copied, own[left_out..]);
+    let packets = packets_of(&file);
+    let ring = rings.tracks.iter().find(|ring| ring.name == "audio0").unwrap();
+    let sound: Vec<String> = ring.written.iter().map(|frame| hashed(&frame.payload).1).collect();
+    let copied: Vec<&String> = packets[&1].iter().map(|packet| &packet.hash).collect();
+    assert!(copied.len() >= 40, "{}", copied.len());
+    assert_eq!(copied, sound[sound.len() - copied.len()..].iter().collect::<Vec<_>>());
 }
 
 /// A transport stream of MPEG audio and every kind of data, in units of its own: with a time, without one, and in sections.
@@ -462,7 +568,7 @@ fn frames_that_tap_was_too_slow_for_are_a_discontinuity_in_a_transport_stream() 
     let mut bytes = vec![0; 188];
     let mut stdout = tap.stdout.take().unwrap();
     stdout.read_exact(&mut bytes).unwrap();
-    (8..208).for_each(|n| write(&mut bell, n, n == 195));
+    (8..208).for_each(|n| write(&mut bell, n, n % 5 == 0));
     writer.set_state(State::Ended);
     bell.set_state(State::Ended);
     stdout.read_to_end(&mut bytes).unwrap();
