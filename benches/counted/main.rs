@@ -64,9 +64,8 @@ fn main() -> ExitCode {
 fn count(what: Option<&str>) -> ExitCode {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(ACCEPTED);
     let accepted = fs::read_to_string(&file).unwrap_or_default();
-    let before = |part: &str| -> Option<f64> {
-        accepted.lines().find_map(|line| line.strip_prefix(part)?.trim().parse().ok())
-    };
+    let before =
+        |part: &str| -> Option<f64> { accepted.lines().find_map(|line| line.strip_prefix(part)?.trim().parse().ok()) };
     let mut text = format!("# instructions per datagram of {DATAGRAM_LEN} bytes; {}\n", processor());
     let mut worse = false;
     println!("{:<16} {:>12} {:>10} {:>7}", "part", "instructions", "accepted", "ratio");
@@ -78,7 +77,8 @@ fn count(what: Option<&str>) -> ExitCode {
         let each = (long - short) as f64 / PACKETS as f64;
         let ratio = before(part).map(|before| each / before);
         worse |= ratio.is_some_and(|ratio| ratio > TOLERANCE);
-        let shown = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
+        let shown =
+            |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
         println!("{part:<16} {each:>12.0} {:>10} {:>7}  {about}", shown(before(part), 0), shown(ratio, 3));
         text.push_str(&format!("{part} {each:.0}\n"));
     }
