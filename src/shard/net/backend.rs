@@ -1,7 +1,7 @@
 //! The net of a shard: datagrams from its sockets into packet memory and back, by one of the ways that a host may have.
 //!
 //! The shard does not know which. A way is chosen once per call, and calls are made once per batch; only what is sent, one
-//! datagram in a hundred, asks again. Another way to get packets is another variant of [`Backend`], a name in
+//! datagram in a hundred, asks again. Another way to get packets is another variant of `Backend`, a name in
 //! [`super::choice`], and a line in the conformance suite beside this file, which all of them pass.
 
 use std::net::{IpAddr, SocketAddr};
