@@ -236,7 +236,7 @@ pub struct Shards {
     pub batch_window_max: Duration,
     /// Never sleep, even without traffic.
     pub busy_poll: bool,
-    /// How packets come in.
+    /// The way that packets come in.
     pub packet_io: PacketIo,
     /// Bytes of socket buffer to ask the kernel for, per socket.
     pub socket_buffer: usize,
@@ -249,10 +249,12 @@ pub struct Shards {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PacketIo {
-    /// The best that the host has.
+    /// io_uring where it works, else `recvmmsg`.
     Auto,
     /// io_uring.
     Uring,
+    /// `recvmmsg` and `sendmmsg`.
+    Mmsg,
 }
 
 /// `output`: where frames go.

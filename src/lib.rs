@@ -23,8 +23,8 @@
 //! # The path of one packet
 //!
 //! ```text
-//! sys/uring                        a completion names a slot of packet memory
-//! shard/net/uring.rs               → a batch of datagrams, not copied
+//! sys/uring                        a completion names a slot of packet memory   (sys/mmsg: recvmmsg fills slots)
+//! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came
 //! shard/turn.rs                    THE loop
 //! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)
 //! pipeline/ingest.rs               one source, from datagram to access units
@@ -48,7 +48,7 @@
 //!
 //! # Where this differs from the first design, and why
 //!
-//! - **A shard's turn keeps its thread**, and sleeps in its own ring when it is idle too, for ten milliseconds at most and until
+//! - **A shard's turn keeps its thread**, and sleeps in its own net when it is idle too, for ten milliseconds at most and until
 //!   the first datagram, instead of parking in glommio or giving way to its other tasks: glommio 0.9 was seen, on a busy host,
 //!   to sleep on for good beside an armed timer and a readable eventfd, and is suspected of it after a mere yield. glommio gives
 //!   placement; tasks beside the turn will need another shell.
@@ -76,6 +76,9 @@
 //!   the seven transport packets of a datagram at one go, where they hold nothing but the middle of a picture, made it 29.7 %.
 //! - **The kernel is lent four times the slots it used lately**, not all that its ring could hold: it fills them in the order
 //!   they were lent, and those lent long ago are cold.
+//! - **Without io_uring a shard has a plain thread**, since glommio cannot do without it, and sleeps for its window by the clock,
+//!   a millisecond at most: `recvmmsg` has no way to sleep until so many datagrams have come. `headworks send` and `relay` still
+//!   need io_uring.
 //! - **Datagram arrival rates in SRT acknowledgements are counted over 100 ms** rather than taken from the median of 16 gaps:
 //!   packets of one kernel aggregate carry one time stamp.
 

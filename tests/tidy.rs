@@ -29,7 +29,9 @@ const CONFIGURATION_FLOOR: u32 = 3;
 /// Who may see the crates under `sys/`: prefixes of paths under `src/`.
 const SYS_SEEN_BY: &[(&str, &[&str])] = &[
     ("headworks_packet", &["base/datagram.rs", "shard/net/", "shard/plan.rs"]),
+    ("headworks_datagram", &["shard/net/"]),
     ("headworks_uring", &["shard/net/"]),
+    ("headworks_mmsg", &["shard/net/"]),
     ("headworks_host", &["shard/", "output/"]),
     ("headworks_frame_ring", &["output/"]),
 ];

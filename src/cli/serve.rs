@@ -160,7 +160,12 @@ fn start_control(
     if !config.control.enabled {
         return Ok(None);
     }
-    let facts = Facts { root: config.output.root.clone(), started, log_drops: Some(log_drops) };
+    let facts = Facts {
+        root: config.output.root.clone(),
+        started,
+        log_drops: Some(log_drops),
+        packet_io: appliance.started().packet_io.clone(),
+    };
     control::start(config.control.listen, appliance.shards().clone(), facts).map(Some)
 }
 
@@ -206,6 +211,7 @@ impl fmt::Display for Opened<'_> {
         for (what, address) in &started.listening {
             writeln!(f, "  {what:<8} udp {address}")?;
         }
+        writeln!(f, "  {:<8} by {}", "packets", started.packet_io)?;
         let (asked, granted) = started.receive_buffer;
         writeln!(f, "  {:<8} {} on cores {}", "shards", started.cores.len(), core_list(&started.cores))?;
         writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
@@ -285,6 +291,7 @@ fn core_list(cores: &[Option<usize>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::net::{Choice, Way};
     use crate::shard::plan::MemoryPlan;
 
     #[test]
@@ -296,6 +303,7 @@ mod tests {
             ],
             receive_buffer: (32 << 20, 208 << 10),
             plan: MemoryPlan::new(&Config::default(), 2),
+            packet_io: Choice { way: Way::Mmsg, reason: "this kernel is built without io_uring".into() },
             cores: vec![Some(2), None],
             root: "/dev/shm/headworks".into(),
         };
@@ -306,6 +314,7 @@ mod tests {
             "  SRT      udp 0.0.0.0:30000",
             "  control  http://127.0.0.1:8080/api/v1/streams",
             "  shards   2 on cores 2, any",
+            "  packets  by mmsg: this kernel is built without io_uring",
             "  buffers  208 KiB of 32768 KiB asked for, per socket",
             "  headworks tap cam1/video0 --from key --out - | ffplay -f h264 -",
         ] {

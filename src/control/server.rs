@@ -18,6 +18,7 @@ use super::http::routes::{self, House};
 use super::process::ProcessMeter;
 use super::snapshot::Snapshots;
 use crate::shard::mailbox::Shards;
+use crate::shard::net::Choice;
 
 /// Clients at once; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 64;
@@ -43,6 +44,8 @@ pub struct Facts {
     pub started: Instant,
     /// Counts lines that the log had no room for.
     pub log_drops: Option<ErrorCounter>,
+    /// The way that packets come in, and why.
+    pub packet_io: Choice,
 }
 
 /// Why control cannot be served.

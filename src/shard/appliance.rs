@@ -16,8 +16,7 @@ use super::admission::Desk;
 use super::described::{Described, DescriptionError};
 use super::executor::{ExecutorError, Shell};
 use super::mailbox::Shards;
-use super::net::uring::NetError;
-use super::net::{NetOptions, PortSet, SocketRole, SocketsError};
+use super::net::{Choice, NetError, NetOptions, PortSet, SocketRole, SocketsError, choice};
 use super::plan::MemoryPlan;
 use super::turn::{Shard, ShardOptions};
 use crate::config::{Config, PayloadFormat};
@@ -52,6 +51,9 @@ pub enum StartError {
     /// An SDP file is of no use.
     #[error(transparent)]
     Description(#[from] DescriptionError),
+    /// The way that packets are to come in is not to be had.
+    #[error("shards.packet_io: {0}")]
+    PacketIo(NetError),
     /// A port cannot be had.
     #[error(transparent)]
     Sockets(#[from] SocketsError),
@@ -85,7 +87,7 @@ pub enum StartError {
 /// Why a shard has ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardFailure {
-    /// Its ring failed for good.
+    /// Its net failed for good.
     #[error(transparent)]
     Net(#[from] NetError),
     /// A broken invariant; the panic's message stands above.
@@ -151,6 +153,8 @@ pub struct Started {
     pub receive_buffer: (usize, usize),
     /// The memory plan.
     pub plan: MemoryPlan,
+    /// The way that packets come in, and why.
+    pub packet_io: Choice,
     /// The cores that shards run on.
     pub cores: Vec<Option<usize>>,
     /// The rings' directory.
@@ -167,6 +171,7 @@ impl Appliance {
         let described = Described::read(&config)?;
         let config = Arc::new(described.config.clone());
         let cores = choose_cores(&config)?;
+        let packet_io = choice::choose(config.shards.packet_io).map_err(StartError::PacketIo)?;
         let plan = MemoryPlan::new(&config, cores.len());
         if let Some(fault) = plan.fault(&config) {
             return Err(StartError::Memory(fault));
@@ -190,11 +195,12 @@ impl Appliance {
             listening: ports.listening.clone(),
             receive_buffer: ports.receive_buffer,
             plan,
+            packet_io,
             cores,
             root: config.output.root.clone(),
         };
         announce(&started);
-        let (plan, cores) = (&started.plan, &started.cores);
+        let (plan, cores, way) = (&started.plan, &started.cores, started.packet_io.way);
         let payload_types = Arc::new(payload_types(&described));
         let sources: Arc<Vec<SourceFilter>> =
             Arc::new(config.streams.keys().map(|name| described.sources(name)).collect());
@@ -205,6 +211,7 @@ impl Appliance {
         let shards = Shards::new(cores.len());
         let desk = Desk::new(Arc::clone(&config), shards.clone(), directory, housekeeping);
         let net = NetOptions {
+            way,
             slots: plan.slots_per_shard,
             huge_pages: config.output.huge_pages,
             credit: plan.credit,
@@ -231,9 +238,9 @@ impl Appliance {
                 seed: u64::from_le_bytes(random_bytes()),
             };
             let (ready, outcome) = (ready_sender.clone(), outcome_sender.clone());
-            shells.push(Shell::spawn(&format!("hw-shard-{index}"), core, move || async move {
+            shells.push(Shell::spawn(&format!("hw-shard-{index}"), core, way, move || async move {
                 let mut last_word = LastWord { shard: index, outcome: None, to: outcome };
-                // Made here, because the ring belongs to the thread that makes it.
+                // Made here, because the net belongs to the thread that makes it.
                 last_word.outcome = Some(match Shard::new(options) {
                     Ok(shard) => {
                         let _ = ready.send(Ok(()));

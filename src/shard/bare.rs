@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use headworks_host::{SocketError, UdpSocketOptions, udp_socket};
 
 use super::batch_window::BatchWindow;
-use super::net::uring::NetError;
-use super::net::{NetOptions, SocketRole, Uring};
+use super::net::{Net, NetError, NetOptions, SocketRole, choice};
 use super::plan::MemoryPlan;
 use crate::config::Config;
 
@@ -46,12 +45,13 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
     let options = UdpSocketOptions { receive_buffer: config.shards.socket_buffer, ..UdpSocketOptions::new(address) };
     let (socket, granted) = udp_socket(&options)?;
     let net = NetOptions {
+        way: choice::choose(config.shards.packet_io)?.way,
         slots: plan.slots_per_shard,
         huge_pages: config.output.huge_pages,
         credit: plan.credit,
         coldest_first: true,
     };
-    let mut net = Uring::new(net, vec![(SocketRole::Srt, socket)])?;
+    let mut net = Net::new(net, vec![(SocketRole::Srt, socket)])?;
     let mut outcome = BareOutcome { receive_buffer: granted.receive_buffer, ..BareOutcome::default() };
     let mut batch = std::mem::take(&mut net.batch);
     let mut window = BatchWindow::new(config.shards.batch_window, config.shards.batch_window_max);

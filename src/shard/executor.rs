@@ -1,13 +1,19 @@
-//! The shell of a shard: one glommio executor on one core. The only file that names glommio.
+//! The shell of a shard: one executor on one core. The only file that names glommio.
 //!
 //! glommio gives a named and pinned thread. It does not carry packets, because its UDP sockets cost eight times what the private
 //! ring does; and it does not sleep for the turn, because glommio 0.9 was seen, on a busy machine, in its own sleep for ever with
 //! a timer armed beside a descriptor, and is suspected of it after a mere yield. So the turn keeps the thread while the shard
-//! lives, and sleeps inside its own ring, always for a bounded time.
+//! lives, and sleeps inside its own net, always for a bounded time.
+//!
+//! glommio cannot do without io_uring, and a shard that gets its packets without it is given a plain thread instead.
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use glommio::{BuilderErrorKind, ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use headworks_host::{PinError, pin_current_thread};
+
+use super::net::Way;
 
 /// Why a shard's thread could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +23,7 @@ pub enum ExecutorError {
     NotStarted {
         /// The shard's thread name.
         name: String,
-        /// What glommio said.
+        /// What stands in its way.
         reason: String,
     },
     /// The shard's thread panicked.
@@ -31,28 +37,47 @@ pub enum ExecutorError {
 /// A running shard.
 pub struct Shell {
     name: String,
-    handle: ExecutorJoinHandle<()>,
+    handle: Handle,
+}
+
+enum Handle {
+    Glommio(ExecutorJoinHandle<()>),
+    Plain(JoinHandle<Result<(), PinError>>),
 }
 
 impl Shell {
-    /// Runs `task` on a thread of its own, pinned to `core` if one is named.
+    /// Runs `task`, which gets its packets by `way`, on a thread of its own, pinned to `core` if one is named.
     ///
     /// # Errors
     /// [`ExecutorError::NotStarted`].
-    pub fn spawn<F, Fut>(name: &str, core: Option<usize>, task: F) -> Result<Self, ExecutorError>
+    pub fn spawn<F, Fut>(name: &str, core: Option<usize>, way: Way, task: F) -> Result<Self, ExecutorError>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        let placement = core.map_or(Placement::Unbound, Placement::Fixed);
-        let handle = LocalExecutorBuilder::new(placement)
-            .name(name)
-            // Its three rings need no file buffers to speak of here, and each locks what it is given.
-            .io_memory(64 << 10)
-            // Its timers starve beside a busy task unless it preempts often.
-            .preempt_timer(Duration::from_millis(1))
-            .spawn(task)
-            .map_err(|error| ExecutorError::NotStarted { name: name.to_owned(), reason: error.to_string() })?;
+        let not_started = |reason: String| ExecutorError::NotStarted { name: name.to_owned(), reason };
+        let handle = match way {
+            Way::Uring => {
+                let placement = core.map_or(Placement::Unbound, Placement::Fixed);
+                let executor = LocalExecutorBuilder::new(placement)
+                    .name(name)
+                    // Its three rings need no file buffers to speak of here, and each locks what it is given.
+                    .io_memory(64 << 10)
+                    // Its timers starve beside a busy task unless it preempts often.
+                    .preempt_timer(Duration::from_millis(1))
+                    .spawn(task);
+                Handle::Glommio(executor.map_err(|error| not_started(error.to_string()))?)
+            }
+            Way::Mmsg => {
+                let run = move || {
+                    core.map_or(Ok(()), pin_current_thread)?;
+                    futures_lite::future::block_on(task());
+                    Ok(())
+                };
+                let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+                Handle::Plain(thread.map_err(|error| not_started(error.to_string()))?)
+            }
+        };
         Ok(Self { name: name.to_owned(), handle })
     }
 
@@ -61,9 +86,16 @@ impl Shell {
     /// # Errors
     /// [`ExecutorError`]: what stands in an executor's way shows in its own thread.
     pub fn join(self) -> Result<(), ExecutorError> {
-        self.handle.join().map_err(|error| match error {
-            GlommioError::BuilderError(BuilderErrorKind::ThreadPanic(_)) => ExecutorError::Panicked { name: self.name },
-            other => ExecutorError::NotStarted { name: self.name, reason: other.to_string() },
-        })
+        let name = self.name;
+        match self.handle {
+            Handle::Glommio(handle) => handle.join().map_err(|error| match error {
+                GlommioError::BuilderError(BuilderErrorKind::ThreadPanic(_)) => ExecutorError::Panicked { name },
+                other => ExecutorError::NotStarted { name, reason: other.to_string() },
+            }),
+            Handle::Plain(handle) => match handle.join() {
+                Ok(outcome) => outcome.map_err(|error| ExecutorError::NotStarted { name, reason: error.to_string() }),
+                Err(_) => Err(ExecutorError::Panicked { name }),
+            },
+        }
     }
 }

@@ -11,9 +11,9 @@ pub use headworks_host::{PinError, available_cores, pin_current_thread, raise_de
 
 use super::appliance::choose_cores;
 use super::described::Described;
-use super::net::uring;
+use super::net::choice;
 use super::plan::{MemoryPlan, Taken};
-use crate::config::Config;
+use crate::config::{Config, PacketIo};
 use crate::media::TrackKind;
 use crate::media::timestamp::CLOCK_RATE_90_KHZ;
 use crate::output::OutputOptions;
@@ -87,7 +87,7 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     let facts = HostFacts::read(Path::new("/"));
     let available = available_cores();
     let cores = choose_cores(config);
-    let mut findings = vec![judge_kernel(&facts), judge_io_uring(&facts)];
+    let mut findings = vec![judge_kernel(&facts, config), judge_io_uring(&facts, config)];
     findings.extend(judge_limits(&facts, config));
     findings.push(judge_socket_buffers(&facts, config));
     findings.extend(judge_huge_pages(&facts, config));
@@ -180,7 +180,15 @@ fn judge_port(what: &'static str, key: &str, address: String, fault: Option<Stri
     }
 }
 
-fn judge_kernel(facts: &HostFacts) -> Finding {
+/// How much it matters that io_uring does not work: there is another way, unless it is insisted on.
+fn without_io_uring(config: &Config) -> Severity {
+    match config.shards.packet_io {
+        PacketIo::Auto | PacketIo::Mmsg => Severity::Degraded,
+        PacketIo::Uring => Severity::Prevents,
+    }
+}
+
+fn judge_kernel(facts: &HostFacts, config: &Config) -> Finding {
     let (major, minor) = KERNEL_MIN;
     let wanted = format!("{major}.{minor} or later");
     let release = facts.kernel_release.as_deref().unwrap_or("unknown");
@@ -188,24 +196,28 @@ fn judge_kernel(facts: &HostFacts) -> Finding {
         Some(version) if version >= KERNEL_MIN => None,
         // The probe of io_uring judges what is not known here.
         None => Some((Severity::Advice, "see io_uring below".to_owned())),
-        Some(_) => Some((Severity::Prevents, format!("install a kernel of {wanted} (Debian 12 has one)"))),
+        Some(_) => Some((without_io_uring(config), format!("install a kernel of {wanted} (Debian 12 has one)"))),
     };
     Finding::new("kernel", release, wanted, fault)
 }
 
-fn judge_io_uring(facts: &HostFacts) -> Finding {
+fn judge_io_uring(facts: &HostFacts, config: &Config) -> Finding {
     let policy = match facts.io_uring {
         IoUringPolicy::Allowed => "allowed",
         IoUringPolicy::Restricted => "for a group only (kernel.io_uring_disabled=1)",
         IoUringPolicy::Forbidden => "forbidden (kernel.io_uring_disabled=2)",
     };
-    match uring::probe() {
+    let instead = match config.shards.packet_io {
+        PacketIo::Auto | PacketIo::Mmsg => "; packets come by recvmmsg, which costs more",
+        PacketIo::Uring => "",
+    };
+    match choice::probe_uring() {
         Ok(()) => Finding::new("io_uring", "works", "works", None),
         Err(error) => Finding::new(
             "io_uring",
-            format!("{policy}, does not work"),
+            format!("{policy}, does not work{instead}"),
             "works",
-            Some((Severity::Prevents, error.to_string())),
+            Some((without_io_uring(config), error.to_string())),
         ),
     }
 }
@@ -563,11 +575,38 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_prevents_serving() {
-        let with = |release: &str| judge_kernel(&HostFacts { kernel_release: Some(release.to_owned()), ..facts() });
-        assert_eq!(with("5.10.0-1").severity, Severity::Prevents);
-        assert_eq!(with("6.1.0").severity, Severity::Good);
-        assert_eq!(with("custom").severity, Severity::Advice);
+    fn an_old_kernel_costs_more_and_prevents_serving_only_where_io_uring_is_insisted_on() {
+        let mut config = Config::default();
+        let with = |release: &str, config: &Config| {
+            judge_kernel(&HostFacts { kernel_release: Some(release.to_owned()), ..facts() }, config).severity
+        };
+        assert_eq!(with("5.10.0-1", &config), Severity::Degraded);
+        assert_eq!(with("6.1.0", &config), Severity::Good);
+        assert_eq!(with("custom", &config), Severity::Advice);
+        config.shards.packet_io = PacketIo::Uring;
+        assert_eq!(with("5.10.0-1", &config), Severity::Prevents);
+        assert_eq!(with("6.1.0", &config), Severity::Good);
+    }
+
+    #[test]
+    fn io_uring_that_is_forbidden_costs_more_and_prevents_serving_only_where_it_is_insisted_on() {
+        std::thread::spawn(|| {
+            headworks_forbidden_calls::forbid_io_uring().unwrap();
+            let mut config = Config::default();
+            for (packet_io, severity) in [
+                (PacketIo::Auto, Severity::Degraded),
+                (PacketIo::Mmsg, Severity::Degraded),
+                (PacketIo::Uring, Severity::Prevents),
+            ] {
+                config.shards.packet_io = packet_io;
+                let finding = judge_io_uring(&facts(), &config);
+                assert_eq!(finding.severity, severity, "{packet_io:?}");
+                assert!(finding.cure.unwrap().contains("kernel.io_uring_disabled=0"));
+                assert_eq!(finding.found.contains("packets come by recvmmsg"), severity == Severity::Degraded);
+            }
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

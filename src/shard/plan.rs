@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::net::uring::SLOT_SIZE;
+use super::net::backend::SLOT_SIZE;
 use crate::config::Config;
 use crate::output::directory::OutputOptions;
 use crate::protocol::srt::connection::Limits;

@@ -1,6 +1,6 @@
 //! The loop of a shard. Read this file and you know the system.
 //!
-//! One turn: sleep in the ring until a batch has come or the window is over; hand every datagram to its session; do what
+//! One turn: sleep in the net until a batch has come or the window is over; hand every datagram to its session; do what
 //! timers ask for; deliver what is due, down through container and codec into the rings; send what is to be sent; read the
 //! mailbox; let readers be woken. Nothing in a turn waits for another thread.
 
@@ -16,8 +16,7 @@ use super::batch_window::BatchWindow;
 use super::clock::Clock;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::random::Random;
-use super::net::uring::NetError;
-use super::net::{Incoming, NetOptions, SocketRole, Uring, shard_of_socket_id};
+use super::net::{Incoming, Net, NetError, NetOptions, SocketRole, shard_of_socket_id};
 use super::report::{ShardCounters, StreamKind};
 use super::sessions::Sessions;
 use super::strangers::{self, SourceKey, Strangers};
@@ -56,7 +55,7 @@ pub struct ShardOptions {
     pub core: Option<usize>,
     /// Everything that can be set.
     pub config: Arc<Config>,
-    /// Packet memory and the ring.
+    /// Packet memory, and the way that packets come in.
     pub net: NetOptions,
     /// Its sockets.
     pub sockets: Vec<(SocketRole, std::os::fd::OwnedFd)>,
@@ -82,7 +81,7 @@ pub struct Shard {
     core: Option<usize>,
     config: Arc<Config>,
     clock: Clock,
-    net: Uring,
+    net: Net,
     mailbox: Mailbox,
     shards: Shards,
     desk: Arc<Desk>,
@@ -121,12 +120,12 @@ struct Door {
 }
 
 impl Shard {
-    /// Makes the shard's packet memory and ring; on the shard's own thread.
+    /// Makes the shard's packet memory and net; on the shard's own thread.
     ///
     /// # Errors
     /// [`NetError`], which says what mends it.
     pub fn new(options: ShardOptions) -> Result<Self, NetError> {
-        let net = Uring::new(options.net, options.sockets)?;
+        let net = Net::new(options.net, options.sockets)?;
         let mailbox = options.shards.mailbox(options.shard).clone();
         let mut clock = Clock::new();
         let now = clock.read();
@@ -166,7 +165,7 @@ impl Shard {
     /// Turns until told to stop.
     ///
     /// # Errors
-    /// [`NetError`] when the ring fails for good; everything open is published before.
+    /// [`NetError`] when the net fails for good; everything open is published before.
     pub fn run(mut self) -> Result<(), NetError> {
         let outcome = loop {
             match self.turn() {
@@ -567,7 +566,7 @@ impl Shard {
         quiet && !self.config.shards.busy_poll && self.stopping.is_none() && !self.has_due_soon()
     }
 
-    /// While a session holds packets that fall due, the ring's window is the better sleep.
+    /// While a session holds packets that fall due, the net's window is the better sleep.
     fn has_due_soon(&self) -> bool {
         let soon = self.clock.turn() + self.window.longest();
         self.timers.earliest().is_some_and(|deadline| deadline <= soon)
@@ -618,7 +617,7 @@ impl Shard {
 
 /// Sends the newest datagram in `buffer` and forgets it.
 #[inline]
-fn send(net: &mut Uring, role: SocketRole, transmit: &Transmit, buffer: &mut Vec<u8>) {
+fn send(net: &mut Net, role: SocketRole, transmit: &Transmit, buffer: &mut Vec<u8>) {
     let start = buffer.len() - transmit.len;
     net.send(role, transmit, &buffer[start..]);
     buffer.clear();

@@ -14,6 +14,7 @@ use headworks::pipeline::assembler::TrackStatistics;
 use headworks::pipeline::ingest::IngestStatistics;
 use headworks::protocol::{rtp, srt};
 use headworks::shard::mailbox::{Message, Shards};
+use headworks::shard::net::{Choice, Way};
 use headworks::shard::report::{ShardCounters, ShardReport, StreamKind, StreamReport, StreamStatus, TrackReport};
 use serde_json::{Value, json};
 
@@ -22,6 +23,11 @@ struct Served {
     control: Option<ControlHandle>,
     done: Arc<AtomicBool>,
     shards: Option<JoinHandle<()>>,
+}
+
+fn facts() -> Facts {
+    let packet_io = Choice { way: Way::Mmsg, reason: "shards.packet_io is mmsg".to_owned() };
+    Facts { root: "/dev/shm/headworks".into(), started: Instant::now(), log_drops: None, packet_io }
 }
 
 impl Served {
@@ -42,7 +48,7 @@ impl Served {
                 }
             })
         };
-        let facts = Facts { root: "/dev/shm/headworks".into(), started: Instant::now(), log_drops: None };
+        let facts = facts();
         let control = control::start(SocketAddr::from(([127, 0, 0, 1], 0)), shards, facts).unwrap();
         Self { control: Some(control), done, shards: Some(answering) }
     }
@@ -390,6 +396,8 @@ fn metrics_have_a_name_labels_and_a_number() {
     assert_eq!(value(&format!("headworks_track_frames_total{track}}}")), 250.0);
     assert_eq!(value(&format!("headworks_track_assembly_delay_seconds{track},quantile=\"0.99\"}}")), 0.0009);
     assert_eq!(value("headworks_shards_silent"), 0.0);
+    let packet_io = "headworks_packet_io_info{way=\"mmsg\",reason=\"shards.packet_io is mmsg\"} 1\n";
+    assert!(answer.body.contains(packet_io), "{}", answer.body);
     assert!(!answer.body.contains("headworks_stream_rtt_seconds{stream=\"stats\""));
     let mut names: Vec<&str> = samples.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
@@ -413,7 +421,7 @@ fn the_description_names_this_version() {
 fn a_port_in_use_is_told_at_once() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let facts = Facts { root: "/dev/shm/headworks".into(), started: Instant::now(), log_drops: None };
+    let facts = facts();
     let error = control::start(address, Shards::default(), facts).unwrap_err();
     assert!(matches!(error, ControlError::Bind { .. }));
     let text = error.to_string();

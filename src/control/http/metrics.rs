@@ -16,6 +16,7 @@ use super::routes::House;
 use super::streams::codec_word;
 use crate::control::process;
 use crate::control::snapshot::Snapshot;
+use crate::shard::net::Choice;
 use crate::shard::report::{ShardReport, StreamReport, StreamStatus, TrackReport};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -112,6 +113,7 @@ pub async fn metrics(State(house): State<Arc<House>>) -> Response {
         cpu_s: process::cpu_seconds().unwrap_or(0.0),
         memory_bytes: process::memory_bytes().unwrap_or(0),
         log_drops: house.facts.log_drops.as_ref().map_or(0, ErrorCounter::dropped_lines) as u64,
+        packet_io: house.facts.packet_io.clone(),
     }));
     let mut body = String::with_capacity(16 << 10);
     match text::encode(&mut body, &registry) {
@@ -127,6 +129,7 @@ struct Scrape {
     cpu_s: f64,
     memory_bytes: u64,
     log_drops: u64,
+    packet_io: Choice,
 }
 
 impl Collector for Scrape {
@@ -155,6 +158,9 @@ impl Scrape {
     fn encode_process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         encoder.encode_descriptor("build", "Which program this is", None, MetricType::Info)?.encode_info(&version)?;
+        let packet_io = [("way", self.packet_io.way.name()), ("reason", &self.packet_io.reason)];
+        let help = "How packets come in, and why in this way";
+        encoder.encode_descriptor("packet_io", help, None, MetricType::Info)?.encode_info(&packet_io)?;
         let silent = self.snapshot.shard_count - self.snapshot.reports.len();
         let mut gauge = |name, help, value: f64| {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)

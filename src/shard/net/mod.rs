@@ -1,13 +1,18 @@
 //! How a shard gets and gives datagrams.
 
+pub mod backend;
+pub mod choice;
 pub mod impairment;
 pub mod outbound;
 pub mod random;
 pub mod sockets;
-pub mod uring;
 
+pub use backend::{Incoming, Net, NetError, NetOptions, NetStatistics};
+pub use choice::{Choice, Way};
 pub use headworks_host::{compose_socket_id, shard_of_socket_id};
 pub use headworks_packet::PacketPool;
 pub use headworks_uring::{RingStatistics, SendStatistics};
 pub use sockets::{PortSet, SocketRole, SocketsError};
-pub use uring::{Incoming, NetOptions, Uring};
+
+#[cfg(test)]
+mod conformance;

@@ -8,7 +8,7 @@ use headworks_host::{SocketError, UdpSocketOptions, udp_socket};
 use headworks_packet::{PacketPool, PoolError, PoolOptions, SlotOrder};
 use headworks_uring::{PacketRing, RingError, RingOptions, RingStatistics, SocketId};
 
-use super::uring::{Incoming, SLOT_SIZE};
+use super::backend::{Incoming, SLOT_SIZE};
 use crate::base::Instant;
 
 /// Completions that end a wait before its time.

@@ -12,18 +12,18 @@ use crate::shard::strangers::SourceKey;
 
 impl Shard {
     pub(super) fn report(&self, now: Instant) -> ShardReport {
-        let ring = self.net.statistics();
+        let net = self.net.statistics();
         let door = self.door.listener.counters();
         let counters = ShardCounters {
             dropped_by_kernel: self.net.dropped_by_kernel(),
-            credit_exhausted: ring.credit_exhausted,
-            sent: ring.sends.sent,
-            send_errors: ring.sends.unreachable
-                + ring.sends.no_buffer
-                + ring.sends.denied
-                + ring.sends.too_long
-                + ring.sends.other
-                + ring.sends.arena_full,
+            credit_exhausted: net.credit_exhausted,
+            sent: net.sends.sent,
+            send_errors: net.sends.unreachable
+                + net.sends.no_buffer
+                + net.sends.denied
+                + net.sends.too_long
+                + net.sends.other
+                + net.sends.arena_full,
             slots: self.net.pool().total_slots() as u64,
             slots_used: self.net.pool().in_use() as u64,
             inductions: door.inductions,

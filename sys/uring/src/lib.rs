@@ -21,14 +21,12 @@ mod credit;
 mod message;
 mod options;
 mod ring;
-mod send;
 mod state;
 mod transmit;
 
-pub use message::{Received, Segments};
-pub use options::{Drained, RingError, RingOptions, RingStatistics};
+pub use headworks_datagram::{Drained, Received, Segments, SendError, SendStatistics};
+pub use options::{RingError, RingOptions, RingStatistics};
 pub use ring::{GroupId, PacketRing, SocketId, probe};
-pub use send::{SendError, SendStatistics};
 
 #[cfg(test)]
 mod tests;

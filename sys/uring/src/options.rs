@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use headworks_datagram::SendStatistics;
 use rustix::io::Errno;
-
-use crate::send::SendStatistics;
 
 /// What a ring is to be.
 #[derive(Debug, Clone, Copy)]
@@ -90,15 +89,6 @@ impl RingError {
     pub(crate) fn enter(error: std::io::Error) -> Self {
         Self::System { call: "io_uring_enter", error }
     }
-}
-
-/// What one drain brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Drained {
-    /// Datagrams (or aggregates) handed out.
-    pub datagrams: usize,
-    /// The drain stopped at its limit: do not wait before the next.
-    pub more: bool,
 }
 
 /// What a ring has counted since it was made.

@@ -6,15 +6,15 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use headworks_datagram::{CONTROL_SIZE, Drained, NAME_SIZE, Received, SendArena};
 use headworks_packet::PacketPool;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use rustix::io::Errno;
 
 use crate::credit::CreditRing;
-use crate::message::{CONTROL_SIZE, HEADER_SIZE, NAME_SIZE, Received};
-use crate::options::{Drained, RingError, RingOptions, RingStatistics};
-use crate::send::SendArena;
+use crate::message::HEADER_SIZE;
+use crate::options::{RingError, RingOptions, RingStatistics};
 use crate::state::{Kind, Receive, Socket, State};
 
 /// `IORING_ENTER_GETEVENTS`: run deferred task work, post what has completed.

@@ -3,12 +3,12 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 
+use headworks_datagram::{Drained, Received, SendArena};
 use io_uring::cqueue;
 
 use crate::credit::CreditRing;
-use crate::message::Received;
-use crate::options::{Drained, RingStatistics};
-use crate::send::SendArena;
+use crate::message::parse;
+use crate::options::RingStatistics;
 
 /// What a completion is about: the top byte of its user data; the rest is an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl State {
             if socket.closing {
                 self.statistics.after_removal += u64::from(result > 0);
             } else if result > 0 {
-                match Received::parse(slot.into_packet(0, result as usize), socket.token) {
+                match parse(slot.into_packet(0, result as usize), socket.token) {
                     Some(received) => {
                         self.statistics.datagrams += 1;
                         self.statistics.truncated += u64::from(received.truncated);

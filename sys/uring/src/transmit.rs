@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
+use headworks_datagram::{Route, SendError};
 use io_uring::opcode;
 use io_uring::types::Fd;
 
 use crate::options::RingError;
 use crate::ring::{PacketRing, SocketId};
-use crate::send::{Route, SendError};
 use crate::state::Kind;
 
 impl PacketRing {

@@ -8,7 +8,7 @@ use crate::message::{NAME_SIZE, SEND_CONTROL_SIZE, write_address, write_control}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// No socket of that name, or it is being removed.
-    #[error("the socket is not in this ring")]
+    #[error("there is no such socket")]
     NoSocket,
     /// More bytes than a send slot holds.
     #[error("{length} bytes do not fit a send slot of {limit}")]
@@ -74,27 +74,33 @@ struct Header {
     control: [u8; SEND_CONTROL_SIZE],
 }
 
-/// Fixed slots for datagrams in flight. Neither vector ever grows, so what the kernel was pointed to stays where it is.
-pub(crate) struct SendArena {
+/// Fixed slots for datagrams in flight. Neither vector ever grows, so what the kernel was pointed to stays where it is until the
+/// arena is dropped; a slot is not filled again before [`complete`](Self::complete) says that the kernel is done with it.
+pub struct SendArena {
     headers: Vec<Header>,
     bytes: Vec<u8>,
     slot_size: usize,
     free: Vec<u32>,
-    pub(crate) statistics: SendStatistics,
+    /// What became of datagrams so far.
+    pub statistics: SendStatistics,
 }
 
 /// Where a datagram goes, how, and from where.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Route<'a> {
+pub struct Route<'a> {
     /// `None` on a connected socket.
-    pub(crate) to: Option<&'a SocketAddr>,
-    pub(crate) local: Option<IpAddr>,
-    pub(crate) segment: Option<u16>,
-    pub(crate) ipv6_socket: bool,
+    pub to: Option<&'a SocketAddr>,
+    /// The source address, if it is not for the routing table to choose.
+    pub local: Option<IpAddr>,
+    /// Bytes of each datagram, if the bytes are several (UDP GSO).
+    pub segment: Option<u16>,
+    /// The socket is an IPv6 one: it reaches IPv4 peers by mapped addresses.
+    pub ipv6_socket: bool,
 }
 
 impl SendArena {
-    pub(crate) fn new(slots: usize, slot_size: usize) -> Self {
+    /// Room for `slots` datagrams, or aggregates of them, of `slot_size` bytes.
+    pub fn new(slots: usize, slot_size: usize) -> Self {
         let header = || Header {
             // SAFETY: `msghdr` is plain data, for which all zeroes (null pointers, lengths 0) is a value.
             message: unsafe { std::mem::zeroed() },
@@ -111,22 +117,25 @@ impl SendArena {
         }
     }
 
-    pub(crate) fn slot_size(&self) -> usize {
+    /// Bytes of a slot.
+    pub fn slot_size(&self) -> usize {
         self.slot_size
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
+    /// Slots that the kernel is not done with.
+    pub fn in_flight(&self) -> usize {
         self.headers.len() - self.free.len()
     }
 
-    pub(crate) fn has_free(&self) -> bool {
+    /// Whether there is a free slot.
+    pub fn has_free(&self) -> bool {
         !self.free.is_empty()
     }
 
     /// Fills a free slot: `write` puts the datagram into the bytes it is given and says how many they are.
     /// Gives the slot and the message header to submit; `None` if no slot is free.
     #[inline]
-    pub(crate) fn fill(
+    pub fn fill(
         &mut self,
         route: Route<'_>,
         write: impl FnOnce(&mut [u8]) -> usize,
@@ -159,7 +168,7 @@ impl SendArena {
     /// As [`fill`](Self::fill) for a datagram that needs no message header: it goes where the socket is connected to.
     /// Gives the slot and the bytes to submit.
     #[inline]
-    pub(crate) fn fill_plain(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> Option<(u32, *const u8, u32)> {
+    pub fn fill_plain(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> Option<(u32, *const u8, u32)> {
         let &slot = self.free.last()?;
         let at = slot as usize * self.slot_size;
         let bytes = &mut self.bytes[at..at + self.slot_size];
@@ -170,9 +179,15 @@ impl SendArena {
         Some((slot, start, length as u32))
     }
 
-    /// The kernel is done with `slot`.
+    /// The header of a filled slot, for a call that takes many in one array.
     #[inline]
-    pub(crate) fn complete(&mut self, slot: u32, result: i32) {
+    pub fn message(&self, slot: u32) -> libc::msghdr {
+        self.headers[slot as usize].message
+    }
+
+    /// The kernel is done with `slot`: `result` is what it answered, an errno as a negative number.
+    #[inline]
+    pub fn complete(&mut self, slot: u32, result: i32) {
         self.statistics.count(result);
         debug_assert!(self.free.len() < self.headers.len());
         self.free.push(slot);

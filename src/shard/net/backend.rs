@@ -1,0 +1,242 @@
+//! The net of a shard: datagrams from its sockets into packet memory and back, by one of the ways that a host may have.
+//!
+//! The shard does not know which. A way is chosen once per call, and calls are made once per batch; only what is sent, one
+//! datagram in a hundred, asks again. Another way to get packets is another variant of `Backend`, a name in
+//! [`super::choice`], and a line in the conformance suite beside this file, which all of them pass.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use headworks_datagram::{Drained, Received, SendStatistics};
+use headworks_mmsg::{MmsgError, MmsgOptions, MmsgSockets};
+use headworks_packet::{PacketPool, PoolError, PoolOptions, SlotOrder};
+use headworks_uring::{GroupId, PacketRing, RingError, RingOptions, SocketId};
+
+use super::choice::Way;
+use super::sockets::SocketRole;
+use crate::base::Transmit;
+
+/// Completions that end a wait before its time: more would not make the batch cheaper, only later.
+const BATCH: usize = 256;
+/// Bytes of a slot: an Ethernet frame's payload with the kernel's headers before it.
+pub const SLOT_SIZE: usize = 2_048;
+/// Datagrams after which a drain stops although there are more.
+const DRAIN_LIMIT: usize = 4_096;
+
+/// What a shard's net is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NetOptions {
+    /// The way that packets come in.
+    pub way: Way,
+    /// Slots of packet memory.
+    pub slots: usize,
+    /// Ask for huge pages under them.
+    pub huge_pages: bool,
+    /// Slots lent to the kernel at a time, where it takes a loan.
+    pub credit: u16,
+    /// Give slots out in the order they came back, so that each is cold when it is used again, as packets are that were held.
+    /// For the bare loop that the whole path is measured against.
+    pub coldest_first: bool,
+}
+
+/// Why a shard has no net.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The packet ring cannot be made or does not work.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The sockets cannot be used without one.
+    #[error(transparent)]
+    Mmsg(#[from] MmsgError),
+    /// No packet memory.
+    #[error("packet memory: {0}")]
+    Memory(#[from] PoolError),
+}
+
+/// A datagram as it came in.
+pub type Incoming = Received;
+
+/// What a net has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetStatistics {
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// Of those, cut short because a slot was too small.
+    pub truncated: u64,
+    /// Receives that ended because no slot was left. Datagrams wait in the socket meanwhile.
+    pub credit_exhausted: u64,
+    /// Receives that ended with any other error.
+    pub receive_errors: u64,
+    /// What became of datagrams sent.
+    pub sends: SendStatistics,
+}
+
+/// The net of one shard.
+pub struct Net {
+    backend: Backend,
+    pool: PacketPool,
+    sockets: Vec<Socket>,
+    /// Room for a drained batch, lent to whoever drains.
+    pub batch: Vec<Incoming>,
+}
+
+/// The ways, each with its sockets in the order of [`Net::sockets`].
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per shard, and a box would be one more step to each packet"
+)]
+enum Backend {
+    Uring { ring: PacketRing, ids: Vec<SocketId> },
+    Mmsg(MmsgSockets),
+}
+
+struct Socket {
+    role: SocketRole,
+    /// What the kernel says it has lost for want of buffer (`SO_RXQ_OVFL`), a running count.
+    overflow: u32,
+}
+
+impl Net {
+    /// Makes packet memory and takes the sockets. Runs on the shard's own thread, which the net then belongs to.
+    ///
+    /// # Errors
+    /// [`NetError`], which says what mends it.
+    pub fn new(options: NetOptions, sockets: Vec<(SocketRole, OwnedFd)>) -> Result<Self, NetError> {
+        let pool = PacketPool::new(PoolOptions {
+            slots: options.slots,
+            slot_size: SLOT_SIZE,
+            huge_pages: options.huge_pages,
+            prefault: true,
+            order: if options.coldest_first { SlotOrder::FirstFreedFirst } else { SlotOrder::LastFreedFirst },
+        })?;
+        let (roles, descriptors): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
+        let backend = match options.way {
+            Way::Uring => {
+                let ring_options =
+                    RingOptions { credit: options.credit, drain_limit: DRAIN_LIMIT, ..RingOptions::default() };
+                let mut ring = PacketRing::new(ring_options, pool.clone())?;
+                let mut ids = Vec::with_capacity(descriptors.len());
+                for (descriptor, token) in descriptors.into_iter().zip(0..) {
+                    ids.push(ring.add_socket(descriptor, token)?);
+                }
+                Backend::Uring { ring, ids }
+            }
+            Way::Mmsg => {
+                let options = MmsgOptions { drain_limit: DRAIN_LIMIT, ..MmsgOptions::default() };
+                let mut set = MmsgSockets::new(options, pool.clone())?;
+                for (descriptor, token) in descriptors.into_iter().zip(0..) {
+                    set.add_socket(descriptor, token)?;
+                }
+                Backend::Mmsg(set)
+            }
+        };
+        let sockets = roles.into_iter().map(|role| Socket { role, overflow: 0 }).collect();
+        Ok(Self { backend, pool, sockets, batch: Vec::with_capacity(DRAIN_LIMIT) })
+    }
+
+    /// Sends what is queued and sleeps until a batch has come or `window` has passed; a way that is not told of batches may
+    /// return sooner.
+    #[inline]
+    pub fn wait(&mut self, window: Duration) -> Result<(), NetError> {
+        match &mut self.backend {
+            Backend::Uring { ring, .. } => ring.enter_and_wait(BATCH, window)?,
+            Backend::Mmsg(set) => set.wait(window),
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued and sleeps until a first datagram has come or `longest` has passed.
+    #[inline]
+    pub fn wait_for_any(&mut self, longest: Duration) -> Result<(), NetError> {
+        match &mut self.backend {
+            Backend::Uring { ring, .. } => ring.enter_and_wait(1, longest)?,
+            Backend::Mmsg(set) => set.wait_for_any(longest)?,
+        }
+        Ok(())
+    }
+
+    /// Adds what has come to `batch`; gives its number, and whether there is more.
+    #[inline]
+    pub fn drain_into(&mut self, batch: &mut Vec<Incoming>) -> Result<(usize, bool), NetError> {
+        let sockets = &mut self.sockets;
+        let take = |incoming: Incoming| {
+            if let Some(overflow) = incoming.overflow {
+                sockets[incoming.token as usize].overflow = overflow;
+            }
+            batch.push(incoming);
+        };
+        let Drained { datagrams, more } = match &mut self.backend {
+            Backend::Uring { ring, .. } => ring.drain(take)?,
+            Backend::Mmsg(set) => set.drain(take)?,
+        };
+        Ok((datagrams, more))
+    }
+
+    /// Datagrams that sockets have lost because their buffers were full.
+    pub fn dropped_by_kernel(&self) -> u64 {
+        self.sockets.iter().map(|socket| u64::from(socket.overflow)).sum()
+    }
+
+    /// Queues a datagram on the socket of this role.
+    #[inline]
+    pub fn send(&mut self, role: SocketRole, transmit: &Transmit, bytes: &[u8]) {
+        if let Some(place) = self.sockets.iter().position(|socket| socket.role == role) {
+            self.queue(place, transmit.peer, transmit.local, bytes);
+        }
+    }
+
+    /// The role of the socket that a datagram came in by.
+    #[inline]
+    pub fn role(&self, incoming: &Incoming) -> SocketRole {
+        self.sockets[incoming.token as usize].role
+    }
+
+    /// Packet memory, for copies from other shards and for counting.
+    pub fn pool(&self) -> &PacketPool {
+        &self.pool
+    }
+
+    /// What has been counted.
+    pub fn statistics(&self) -> NetStatistics {
+        match &self.backend {
+            Backend::Uring { ring, .. } => {
+                let ring = ring.statistics();
+                NetStatistics {
+                    datagrams: ring.datagrams,
+                    truncated: ring.truncated,
+                    credit_exhausted: ring.credit_exhausted,
+                    receive_errors: ring.receive_errors,
+                    sends: ring.sends,
+                }
+            }
+            Backend::Mmsg(set) => {
+                let set = set.statistics();
+                NetStatistics {
+                    datagrams: set.datagrams,
+                    truncated: set.truncated,
+                    credit_exhausted: set.credit_exhausted,
+                    receive_errors: set.receive_errors,
+                    sends: set.sends,
+                }
+            }
+        }
+    }
+
+    /// Slots that the kernel can still fill.
+    pub fn credit(&self) -> usize {
+        match &self.backend {
+            Backend::Uring { ring, .. } => ring.credit(GroupId::default()),
+            Backend::Mmsg(set) => set.credit(),
+        }
+    }
+
+    // A datagram that finds no send slot is lost like any other; it is counted where the slots are.
+    #[inline]
+    fn queue(&mut self, place: usize, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+        let _ = match &mut self.backend {
+            Backend::Uring { ring, ids } => ring.queue_send(ids[place], &peer, local, bytes),
+            Backend::Mmsg(set) => set.queue_send(place as u32, &peer, local, bytes),
+        };
+    }
+}

@@ -1,0 +1,387 @@
+//! What every way to get and give datagrams must do, on loopback: the same bodies, run once for each way.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use headworks_host::{UdpSocketOptions, probe_exclusive, udp_socket};
+
+use super::{Incoming, Net, NetOptions, SocketRole, Way};
+use crate::base::Transmit;
+
+const WINDOW: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+macro_rules! for_every_way {
+    ($($body:ident)*) => {
+        mod uring {
+            $(#[test] fn $body() { super::$body(super::Way::Uring); })*
+        }
+        mod mmsg {
+            $(#[test] fn $body() { super::$body(super::Way::Mmsg); })*
+        }
+    };
+}
+
+for_every_way! {
+    datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them
+    a_socket_that_asks_for_nothing_is_told_nothing
+    a_datagram_longer_than_a_slot_is_cut_and_marked
+    an_empty_datagram_is_one_and_ends_nothing
+    what_a_full_socket_buffer_loses_is_counted
+    an_exhausted_pool_loses_nothing_does_not_spin_and_recovers
+    a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it
+    ipv6_is_received_and_answered_from_where_it_was_sent_to
+    a_socket_for_both_versions_shows_ipv4_as_ipv4_and_answers_from_where_it_was_sent_to
+    the_source_address_can_be_chosen
+    sockets_are_told_apart_by_their_roles_in_and_out
+    what_is_sent_arrives_byte_for_byte_and_in_order
+    send_errors_are_counted_and_harmless
+    waits_end_in_time
+    a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued
+}
+
+fn options(way: Way, slots: usize) -> NetOptions {
+    NetOptions { way, slots, huge_pages: false, credit: 64, coldest_first: false }
+}
+
+fn socket(bind: &str, receive_buffer: usize) -> (OwnedFd, SocketAddr, usize) {
+    let options = UdpSocketOptions { receive_buffer, ..UdpSocketOptions::new(bind.parse().unwrap()) };
+    let (socket, granted) = udp_socket(&options).unwrap();
+    (socket, granted.local, granted.receive_buffer)
+}
+
+/// A net with one socket, and its address.
+fn net_at(way: Way, bind: &str) -> (Net, SocketAddr) {
+    let (descriptor, address, _) = socket(bind, 4 << 20);
+    (Net::new(options(way, 1_024), vec![(SocketRole::Srt, descriptor)]).unwrap(), address)
+}
+
+fn peer(bind: &str) -> UdpSocket {
+    let peer = UdpSocket::bind(bind).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer
+}
+
+fn sender() -> UdpSocket {
+    peer("127.0.0.1:0")
+}
+
+/// Receives until there are `count` datagrams, or nothing more to be patient for.
+fn receive(net: &mut Net, count: usize) -> Vec<Incoming> {
+    let mut received = Vec::new();
+    let started = Instant::now();
+    while received.len() < count && started.elapsed() < PATIENCE {
+        net.wait(WINDOW).unwrap();
+        net.drain_into(&mut received).unwrap();
+    }
+    assert!(received.len() >= count, "{} of {count} came", received.len());
+    received
+}
+
+fn send_to(net: &mut Net, role: SocketRole, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+    net.send(role, &Transmit { peer, local, interface: 0, path: 0, len: bytes.len() }, bytes);
+}
+
+fn number(incoming: &Incoming) -> u64 {
+    u64::from_be_bytes(incoming.packet[..8].try_into().unwrap())
+}
+
+fn bytes_of(n: usize) -> Vec<u8> {
+    (0..n % 1_400 + 1).map(|i| (i * 7 + n) as u8).collect()
+}
+
+fn datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them(way: Way) {
+    let (mut net, address) = net_at(way, "0.0.0.0:0");
+    let sender = sender();
+    let now_ns = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let before = now_ns();
+    for n in 0..150 {
+        sender.send_to(&bytes_of(n * 11), (Ipv4Addr::new(127, 0, 0, 6), address.port())).unwrap();
+    }
+    let received = receive(&mut net, 150);
+    assert_eq!(received.len(), 150);
+    for (n, incoming) in received.iter().enumerate() {
+        assert_eq!(incoming.packet[..], bytes_of(n * 11));
+        assert_eq!(incoming.peer, sender.local_addr().unwrap());
+        assert_eq!(incoming.local_ip, Some(IpAddr::from([127, 0, 0, 6])));
+        assert_eq!((incoming.interface, incoming.gro_segment, incoming.truncated), (1, None, false));
+        let stamp = incoming.timestamp_ns.expect("the socket asks for it");
+        assert!((before..=now_ns()).contains(&stamp));
+    }
+    assert!(received.is_sorted_by_key(|incoming| incoming.timestamp_ns));
+    assert_eq!((net.statistics().datagrams, net.dropped_by_kernel()), (150, 0));
+    assert_eq!(net.statistics().receive_errors, 0);
+}
+
+fn a_socket_that_asks_for_nothing_is_told_nothing(way: Way) {
+    let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
+    plain.set_nonblocking(true).unwrap();
+    let address = plain.local_addr().unwrap();
+    let mut net = Net::new(options(way, 256), vec![(SocketRole::Srt, plain.into())]).unwrap();
+    sender().send_to(b"x", address).unwrap();
+    let received = &receive(&mut net, 1)[0];
+    assert_eq!(received.packet[..], b"x"[..]);
+    assert_eq!((received.local_ip, received.interface, received.timestamp_ns), (None, 0, None));
+}
+
+fn a_datagram_longer_than_a_slot_is_cut_and_marked(way: Way) {
+    let (mut net, address) = net_at(way, "127.0.0.1:0");
+    let sender = sender();
+    sender.send_to(&[1; 1_500], address).unwrap();
+    sender.send_to(&[2; 4_000], address).unwrap();
+    sender.send_to(&[3; 1_500], address).unwrap();
+    let received = receive(&mut net, 3);
+    assert_eq!(received.iter().map(|it| it.truncated).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!((&received[0].packet[..], &received[2].packet[..]), (&[1; 1_500][..], &[3; 1_500][..]));
+    assert!(received[1].packet.iter().all(|&byte| byte == 2));
+    assert!((1_500..4_000).contains(&received[1].packet.len()));
+    assert_eq!(net.statistics().truncated, 1);
+}
+
+fn an_empty_datagram_is_one_and_ends_nothing(way: Way) {
+    let (mut net, address) = net_at(way, "127.0.0.1:0");
+    let sender = sender();
+    for n in 0..40 {
+        let payload: &[u8] = if n % 2 == 0 { b"" } else { b"full" };
+        sender.send_to(payload, address).unwrap();
+    }
+    let lengths: Vec<usize> = receive(&mut net, 40).iter().map(|it| it.packet.len()).collect();
+    assert_eq!(lengths, [0, 4].repeat(20));
+}
+
+fn what_a_full_socket_buffer_loses_is_counted(way: Way) {
+    let (small, address, _) = socket("127.0.0.1:0", 4_096);
+    let (other, other_address, _) = socket("127.0.0.1:0", 4_096);
+    let sockets = vec![(SocketRole::Srt, small), (SocketRole::Rtp, other)];
+    let mut net = Net::new(options(way, 1_024), sockets).unwrap();
+    let sender = sender();
+    let mut lost = 0;
+    for address in [address, other_address] {
+        for n in 0..500_u64 {
+            sender.send_to(&n.to_be_bytes(), address).unwrap();
+        }
+        let first = receive(&mut net, 1).len();
+        assert!(first < 500);
+        // The kernel tells it with the next datagram that finds room.
+        sender.send_to(b"the last", address).unwrap();
+        receive(&mut net, 1);
+        lost += 500 - first as u64;
+        assert_eq!(net.dropped_by_kernel(), lost);
+    }
+}
+
+fn an_exhausted_pool_loses_nothing_does_not_spin_and_recovers(way: Way) {
+    const SLOTS: usize = 100;
+    let (descriptor, address, _) = socket("127.0.0.1:0", 4 << 20);
+    let mut net = Net::new(options(way, SLOTS), vec![(SocketRole::Srt, descriptor)]).unwrap();
+    let sender = sender();
+    for n in 0..250_u64 {
+        sender.send_to(&n.to_be_bytes(), address).unwrap();
+    }
+    let mut numbers = Vec::new();
+    for round in [SLOTS, SLOTS, 50] {
+        let held = receive(&mut net, round);
+        assert_eq!(held.len(), round);
+        numbers.extend(held.iter().map(number));
+        if round == SLOTS {
+            assert_eq!(net.pool().free_slots(), 0);
+            assert!(net.statistics().credit_exhausted > 0 || net.credit() == 0);
+            let started = Instant::now();
+            for _ in 0..20 {
+                net.wait_for_any(WINDOW).unwrap();
+                assert_eq!(net.drain_into(&mut Vec::new()).unwrap(), (0, false));
+            }
+            assert!(started.elapsed() >= WINDOW * 15, "{:?}", started.elapsed());
+        }
+    }
+    assert_eq!(numbers, (0..250).collect::<Vec<_>>());
+    assert_eq!(net.dropped_by_kernel(), 0);
+    assert!(net.statistics().credit_exhausted > 0);
+}
+
+fn a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it(way: Way) {
+    const COUNT: usize = 10_000;
+    const BUFFER: usize = 32 << 20;
+    let (descriptor, address, granted) = socket("127.0.0.1:0", BUFFER);
+    let mut net = Net::new(options(way, 1_024), vec![(SocketRole::Srt, descriptor)]).unwrap();
+    // All at once, where the host grants that much; elsewhere as many as the buffer holds.
+    let at_once = (COUNT * granted / BUFFER).clamp(1, COUNT);
+    let sender = sender();
+    let mut datagram = [0x47; 1_316];
+    let (mut sent, mut next) = (0, 0);
+    let started = Instant::now();
+    let mut batch = Vec::new();
+    while next < COUNT as u64 {
+        assert!(started.elapsed() < PATIENCE * 4, "{next} came, {} were dropped", net.dropped_by_kernel());
+        if next == sent as u64 {
+            for _ in 0..at_once.min(COUNT - sent) {
+                datagram[..8].copy_from_slice(&(sent as u64).to_be_bytes());
+                sender.send_to(&datagram, address).unwrap();
+                sent += 1;
+            }
+        }
+        net.wait(WINDOW).unwrap();
+        net.drain_into(&mut batch).unwrap();
+        for incoming in batch.drain(..) {
+            assert_eq!((number(&incoming), incoming.packet.len()), (next, 1_316));
+            next += 1;
+        }
+    }
+    assert_eq!((net.statistics().datagrams, net.dropped_by_kernel()), (COUNT as u64, 0));
+}
+
+fn ipv6_is_received_and_answered_from_where_it_was_sent_to(way: Way) {
+    let (mut net, address) = net_at(way, "[::]:0");
+    let to = SocketAddr::new("::1".parse().unwrap(), address.port());
+    let peer = peer("[::1]:0");
+    peer.send_to(b"question", to).unwrap();
+    let received = &receive(&mut net, 1)[0];
+    assert_eq!(received.peer, peer.local_addr().unwrap());
+    assert_eq!((received.local_ip, received.interface), (Some(to.ip()), 1));
+    assert!(received.timestamp_ns.is_some());
+    send_to(&mut net, SocketRole::Srt, received.peer, received.local_ip, b"answer");
+    net.wait(Duration::ZERO).unwrap();
+    let mut buffer = [0; 16];
+    let (length, from) = peer.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from), (&b"answer"[..], to));
+}
+
+fn a_socket_for_both_versions_shows_ipv4_as_ipv4_and_answers_from_where_it_was_sent_to(way: Way) {
+    let (mut net, address) = net_at(way, "[::]:0");
+    let peer = sender();
+    let to = SocketAddr::from(([127, 0, 0, 9], address.port()));
+    peer.send_to(b"question", to).unwrap();
+    let received = &receive(&mut net, 1)[0];
+    assert_eq!((received.peer, received.local_ip), (peer.local_addr().unwrap(), Some(to.ip())));
+    send_to(&mut net, SocketRole::Srt, received.peer, received.local_ip, b"answer");
+    net.wait(Duration::ZERO).unwrap();
+    let mut buffer = [0; 16];
+    let (length, from) = peer.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from), (&b"answer"[..], to));
+}
+
+fn the_source_address_can_be_chosen(way: Way) {
+    let (mut net, address) = net_at(way, "0.0.0.0:0");
+    let peer = sender();
+    for (local, source) in [(Some(IpAddr::from([127, 0, 0, 5])), [127, 0, 0, 5]), (None, [127, 0, 0, 1])] {
+        send_to(&mut net, SocketRole::Srt, peer.local_addr().unwrap(), local, b"x");
+        net.wait(Duration::ZERO).unwrap();
+        let (_, from) = peer.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!(from, SocketAddr::from((source, address.port())));
+    }
+}
+
+fn sockets_are_told_apart_by_their_roles_in_and_out(way: Way) {
+    let roles = [
+        SocketRole::Srt,
+        SocketRole::Rtp,
+        SocketRole::Rtcp,
+        SocketRole::Stream(3),
+        SocketRole::StreamRtcp(3),
+        SocketRole::Stream(4),
+    ];
+    let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
+    for role in roles {
+        let (descriptor, address, _) = socket("127.0.0.1:0", 1 << 20);
+        sockets.push((role, descriptor));
+        addresses.push(address);
+    }
+    let mut net = Net::new(options(way, 1_024), sockets).unwrap();
+    let sender = sender();
+    for n in 0..20_u64 {
+        for address in &addresses {
+            sender.send_to(&n.to_be_bytes(), address).unwrap();
+        }
+    }
+    let received = receive(&mut net, 120);
+    for role in roles {
+        let numbers: Vec<u64> = received.iter().filter(|it| net.role(it) == role).map(number).collect();
+        assert_eq!(numbers, (0..20).collect::<Vec<_>>(), "{role:?}");
+    }
+    let peer = sender.local_addr().unwrap();
+    send_to(&mut net, SocketRole::StreamRtcp(4), peer, None, b"by a socket that is not there");
+    for (role, address) in roles.into_iter().zip(addresses) {
+        send_to(&mut net, role, peer, None, b"x");
+        net.wait(Duration::ZERO).unwrap();
+        assert_eq!(sender.recv_from(&mut [0; 8]).unwrap(), (1, address), "{role:?}");
+    }
+}
+
+fn what_is_sent_arrives_byte_for_byte_and_in_order(way: Way) {
+    let (mut net, from) = net_at(way, "127.0.0.1:0");
+    let (to, address, _) = socket("127.0.0.1:0", 4 << 20);
+    let to = UdpSocket::from(to);
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 2_048];
+    for batch in [0..100, 100..130, 130..131] {
+        for n in batch.clone() {
+            send_to(&mut net, SocketRole::Srt, address, None, &bytes_of(n * 13));
+        }
+        net.wait(Duration::ZERO).unwrap();
+        for n in batch {
+            let (length, source) = to.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], source), (&bytes_of(n * 13)[..], from));
+        }
+    }
+    // More than can be queued at once: some leave on the way.
+    let sink = sender();
+    for _ in 0..2_000 {
+        send_to(&mut net, SocketRole::Srt, sink.local_addr().unwrap(), None, b"into a small buffer");
+    }
+    net.wait(WINDOW).unwrap();
+    net.drain_into(&mut Vec::new()).unwrap();
+    let sends = net.statistics().sends;
+    assert_eq!((sends.sent, sends.arena_full, sends.other), (2_131, 0, 0), "{sends:?}");
+}
+
+fn send_errors_are_counted_and_harmless(way: Way) {
+    let (mut net, address) = net_at(way, "127.0.0.1:0");
+    send_to(&mut net, SocketRole::Srt, "255.255.255.255:9".parse().unwrap(), None, b"x");
+    send_to(&mut net, SocketRole::Srt, address, Some([203, 0, 113, 7].into()), b"x");
+    send_to(&mut net, SocketRole::Srt, address, None, b"good");
+    assert_eq!(receive(&mut net, 1)[0].packet[..], b"good"[..]);
+    let sends = net.statistics().sends;
+    assert_eq!((sends.sent, sends.denied), (1, 1), "{sends:?}");
+    assert_eq!(sends.unreachable + sends.other, 1, "{sends:?}");
+}
+
+fn waits_end_in_time(way: Way) {
+    let (mut net, address) = net_at(way, "127.0.0.1:0");
+    let started = Instant::now();
+    net.wait_for_any(Duration::from_millis(20)).unwrap();
+    let waited = started.elapsed();
+    assert!((Duration::from_millis(19)..Duration::from_secs(1)).contains(&waited), "{waited:?}");
+    assert_eq!(net.drain_into(&mut Vec::new()).unwrap(), (0, false));
+    let started = Instant::now();
+    for _ in 0..100 {
+        net.wait(Duration::ZERO).unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_millis(500));
+    let started = Instant::now();
+    net.wait(Duration::from_millis(20)).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1));
+    sender().send_to(b"here", address).unwrap();
+    let started = Instant::now();
+    net.wait_for_any(Duration::from_secs(10)).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(receive(&mut net, 1).len(), 1);
+}
+
+fn a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued(way: Way) {
+    let (mut net, address) = net_at(way, "127.0.0.1:0");
+    let pool = net.pool().clone();
+    let peer = sender();
+    peer.send_to(b"still here", address).unwrap();
+    let received = receive(&mut net, 1).pop().unwrap();
+    peer.send_to(b"never taken", address).unwrap();
+    send_to(&mut net, SocketRole::Srt, peer.local_addr().unwrap(), None, b"goodbye");
+    drop(net);
+    let mut buffer = [0; 16];
+    let length = peer.recv(&mut buffer).unwrap();
+    assert_eq!(buffer[..length], b"goodbye"[..]);
+    assert_eq!((&received.packet[..], pool.in_use()), (&b"still here"[..], 1));
+    drop(received);
+    assert_eq!(pool.in_use(), 0);
+    probe_exclusive(address).unwrap();
+}

@@ -1,0 +1,122 @@
+//! The whole appliance without io_uring: because it is told so, and because the kernel refuses it. Every frame arrives.
+
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use headworks::config::{Config, PacketIo};
+use headworks::shard::appliance::{Appliance, StartError};
+use headworks::shard::net::Way;
+use headworks::shard::report::StreamReport;
+use headworks_forbidden_calls::forbid_io_uring;
+
+const FEEDS: usize = 2;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An appliance on ports of its own, and what goes with it.
+struct Served {
+    appliance: Appliance,
+    srt: u16,
+    _root: tempfile::TempDir,
+}
+
+fn config(packet_io: PacketIo) -> (Config, u16, tempfile::TempDir) {
+    let root = tempfile::tempdir_in("/dev/shm").unwrap();
+    let srt = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let mut config = Config::default();
+    config.output.root = root.path().join("rings");
+    config.shards.packet_io = packet_io;
+    config.ingestion.max_connections = 4;
+    config.ingestion.buffer.pool_size = FEEDS as u32;
+    config.ingestion.frame.max_frame_size = 1 << 20;
+    config.ingestion.srt.port = srt;
+    config.ingestion.rtp.enabled = false;
+    (config, srt, root)
+}
+
+fn start(packet_io: PacketIo) -> Served {
+    let (config, srt, root) = config(packet_io);
+    Served { appliance: Appliance::start(config, |_| {}).unwrap(), srt, _root: root }
+}
+
+/// Video and audio frames of each stream, sorted.
+fn frames(streams: &[StreamReport]) -> Vec<[u64; 2]> {
+    let of = |stream: &StreamReport, kind: &str| {
+        let tracks = stream.tracks.iter().filter(|track| track.name.starts_with(kind));
+        tracks.map(|track| track.statistics.frames).sum()
+    };
+    let mut frames: Vec<_> = streams.iter().map(|stream| [of(stream, "video"), of(stream, "audio")]).collect();
+    frames.sort_unstable();
+    frames
+}
+
+fn streams(appliance: &Appliance) -> Vec<StreamReport> {
+    appliance.shards().reports(Duration::from_secs(5)).into_iter().flat_map(|report| report.streams).collect()
+}
+
+/// Sends feeds, and compares what was sent with what is in the rings.
+fn every_frame_arrives(served: Served) {
+    let to = format!("srt://127.0.0.1:{}?streamid=cam&latency=500", served.srt);
+    let output = Command::new(env!("CARGO_BIN_EXE_headworks"))
+        .args(["send", "--to", &to, "--feeds", &FEEDS.to_string(), "--rate", "8M", "--duration", "3s", "--json"])
+        // The schedule is not what is tested, and the machine may be busy.
+        .args(["--max-lateness", "10s"])
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let sent = |feed: &serde_json::Value| ["video", "audio"].map(|kind| feed["pes_packets"][kind].as_u64().unwrap());
+    let mut expected: Vec<[u64; 2]> = report["per_feed"].as_array().unwrap().iter().map(sent).collect();
+    expected.sort_unstable();
+    assert!(expected.len() == FEEDS && expected[0][0] > 50, "{expected:?}");
+    let began = Instant::now();
+    while frames(&streams(&served.appliance)) != expected {
+        let arrived = frames(&streams(&served.appliance));
+        assert!(began.elapsed() < PATIENCE, "{arrived:?} of {expected:?} arrived");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let reports = served.appliance.shards().reports(Duration::from_secs(5));
+    for stream in reports.iter().flat_map(|report| &report.streams) {
+        let damaged: u64 = stream.tracks.iter().map(|track| track.statistics.damaged).sum();
+        assert_eq!((stream.ingest.lost, damaged), (0, 0), "{}", stream.name);
+    }
+    let datagrams: u64 = reports.iter().map(|report| report.counters.datagrams).sum();
+    assert!(datagrams >= report["datagrams"].as_u64().unwrap());
+    assert!(reports.iter().all(|report| report.counters.send_errors == 0));
+    assert!(served.appliance.failure().is_none());
+    served.appliance.stop();
+}
+
+#[test]
+fn every_frame_of_srt_feeds_arrives_by_recvmmsg() {
+    let served = start(PacketIo::Mmsg);
+    let chosen = &served.appliance.started().packet_io;
+    assert_eq!(chosen.to_string(), "mmsg: shards.packet_io is mmsg");
+    every_frame_arrives(served);
+}
+
+#[test]
+fn where_io_uring_is_forbidden_the_appliance_says_so_and_every_frame_arrives_without_it() {
+    let served = std::thread::spawn(|| {
+        forbid_io_uring().unwrap();
+        start(PacketIo::Auto)
+    });
+    // The feeds are sent by a process that is allowed everything.
+    let served = served.join().unwrap();
+    let chosen = &served.appliance.started().packet_io;
+    assert_eq!(chosen.way, Way::Mmsg);
+    assert!(chosen.reason.starts_with("io_uring is forbidden here"), "{chosen}");
+    every_frame_arrives(served);
+}
+
+#[test]
+fn where_io_uring_is_forbidden_and_insisted_on_there_is_no_start_and_the_cure_is_named() {
+    let (config, _, _root) = config(PacketIo::Uring);
+    let refused = std::thread::spawn(|| {
+        forbid_io_uring().unwrap();
+        Appliance::start(config, |_| panic!("nothing is opened")).err()
+    });
+    let error = refused.join().unwrap().expect("it is refused");
+    assert!(matches!(error, StartError::PacketIo(_)));
+    let text = error.to_string();
+    assert!(text.starts_with("shards.packet_io: io_uring is forbidden here: set `sysctl"), "{text}");
+}
