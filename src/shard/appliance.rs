@@ -17,7 +17,7 @@ use super::described::{Described, DescriptionError};
 use super::executor::{ExecutorError, Shell};
 use super::mailbox::Shards;
 use super::net::uring::NetError;
-use super::net::{NetOptions, PortSet, SocketRole, SocketsError};
+use super::net::{NetOptions, PortSet, SocketRole, SocketsError, StoredSockets};
 use super::plan::MemoryPlan;
 use super::turn::{Shard, ShardOptions};
 use crate::config::{Config, PayloadFormat};
@@ -163,7 +163,7 @@ impl Appliance {
     ///
     /// # Errors
     /// [`StartError`], one line that names what is in the way.
-    pub fn start(config: Config, announce: impl FnOnce(&Started)) -> Result<Self, StartError> {
+    pub fn start(config: Config, stored: StoredSockets, announce: impl FnOnce(&Started)) -> Result<Self, StartError> {
         let described = Described::read(&config)?;
         let config = Arc::new(described.config.clone());
         let cores = choose_cores(&config)?;
@@ -182,7 +182,7 @@ impl Appliance {
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
         directory.sweep();
         let broker = BrokerOptions::from_config(&config).map(Broker::start).transpose()?;
-        let mut ports = PortSet::open(&described, cores.len())?;
+        let mut ports = PortSet::open(&described, cores.len(), stored)?;
         for section in &described.left_out {
             tracing::warn!("{section}");
         }
