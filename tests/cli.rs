@@ -934,35 +934,6 @@ fn the_appliance_serves_until_it_is_told_to_end() {
 }
 
 #[test]
-fn a_service_manager_is_told_of_the_start_of_every_shard_s_turns_and_of_the_end() {
-    let root = root();
-    let socket = root.path().join("notify");
-    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let told = || {
-        let mut buffer = [0; 256];
-        let length = manager.recv(&mut buffer).unwrap();
-        text(&buffer[..length]).to_owned()
-    };
-    let mut served = house("serve", root.path(), free_ports(), &[])
-        .env("NOTIFY_SOCKET", &socket)
-        .env("WATCHDOG_USEC", "200000")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    assert_eq!(told(), "READY=1");
-    let ready = Instant::now();
-    for _ in 0..5 {
-        assert_eq!(told(), "WATCHDOG=1");
-    }
-    assert!(ready.elapsed() >= Duration::from_millis(500), "twice per period, not more");
-    rustix::process::kill_process(rustix::process::Pid::from_child(&served), rustix::process::Signal::TERM).unwrap();
-    assert_eq!((0..100).map(|_| told()).find(|told| told != "WATCHDOG=1").as_deref(), Some("STOPPING=1"));
-    assert_eq!(served.wait().unwrap().code(), Some(0));
-}
-
-#[test]
 fn what_prevents_serving_is_told_in_one_line() {
     let root = root();
     let ports = free_ports();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use headworks::config::{Config, PacketIo};
 use headworks::shard::appliance::{Appliance, StartError};
-use headworks::shard::net::Way;
+use headworks::shard::net::{StoredSockets, Way};
 use headworks::shard::report::StreamReport;
 use headworks_forbidden_calls::forbid_io_uring;
 
@@ -36,7 +36,7 @@ fn config(packet_io: PacketIo) -> (Config, u16, tempfile::TempDir) {
 
 fn start(packet_io: PacketIo) -> Served {
     let (config, srt, root) = config(packet_io);
-    Served { appliance: Appliance::start(config, |_| {}).unwrap(), srt, _root: root }
+    Served { appliance: Appliance::start(config, StoredSockets::default(), |_| {}).unwrap(), srt, _root: root }
 }
 
 /// Video and audio frames of each stream, sorted.
@@ -113,7 +113,7 @@ fn where_io_uring_is_forbidden_and_insisted_on_there_is_no_start_and_the_cure_is
     let (config, _, _root) = config(PacketIo::Uring);
     let refused = std::thread::spawn(|| {
         forbid_io_uring().unwrap();
-        Appliance::start(config, |_| panic!("nothing is opened")).err()
+        Appliance::start(config, StoredSockets::default(), |_| panic!("nothing is opened")).err()
     });
     let error = refused.join().unwrap().expect("it is refused");
     assert!(matches!(error, StartError::PacketIo(_)));

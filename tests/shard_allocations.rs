@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use headworks::config::{Config, Stream};
 use headworks::shard::appliance::Appliance;
+use headworks::shard::net::StoredSockets;
 use headworks::shard::report::ShardReport;
 use headworks_counting_allocator::{CountingAllocator, watch, watched_allocations};
 
@@ -84,7 +85,7 @@ fn a_shard_that_has_warmed_up_allocates_nothing_for_fifty_thousand_datagrams() {
         let encrypted = Stream { passphrase: Some("known to everybody".to_owned()), ..Stream::default() };
         config.streams.insert(format!("encrypted{number}"), encrypted);
     }
-    let appliance = Appliance::start(config, |_| {}).unwrap();
+    let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
     let mut feeds = Feeds(Vec::new());
     feeds.start(&["--to", &format!("srt://127.0.0.1:{srt}?streamid=plain&latency=500")]);
     let passphrase = ["--passphrase", "known to everybody"];

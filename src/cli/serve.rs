@@ -14,6 +14,7 @@ use crate::config::{Config, ConfigError, Loaded, LogFormat};
 use crate::control::{self, ControlError, ControlHandle, Facts};
 use crate::shard::appliance::{Appliance, ShardFailure, Signals, StartError, Started};
 use crate::shard::host::{self, Severity};
+use crate::shard::net::StoredSockets;
 use crate::shard::watchdog::Watchdog;
 
 /// Between two looks whether all shards still turn.
@@ -31,6 +32,9 @@ Every key of the file can also be set in the environment (HEADWORKS_INGESTION__S
 text is taken exactly as it stands there, and null takes back what was set before.
 HEADWORKS_LOG overrides log.level (debug, or info,headworks::shard=debug). The log goes to standard error; \
 when that is not read, up to 8,192 lines wait, and what comes beyond is left out and counted in /metrics.
+
+Under systemd (systemd/headworks.service) it says when it is ready, feeds the watchdog while every shard turns, and leaves its \
+sockets with the manager over a restart.
 
 Examples:
   headworks serve
@@ -88,6 +92,8 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError`], one line that names what is in the way.
 pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
+    // Before anything else is opened: the first numbers are those of the service manager.
+    let stored = StoredSockets::take();
     // Before any thread: threads inherit which signals are blocked.
     let signals = Signals::new()?;
     let began = Instant::now();
@@ -112,7 +118,7 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
         }
     }
     // Nobody has to read what is printed.
-    let appliance = Appliance::start(config.clone(), |started| {
+    let appliance = Appliance::start(config.clone(), stored, |started| {
         let _ = writeln!(io::stdout(), "{}", Opened(started));
     })?;
     let control = match start_control(&config, &appliance, began, log.dropped.clone()) {

@@ -16,7 +16,7 @@ use super::admission::Desk;
 use super::described::{Described, DescriptionError};
 use super::executor::{ExecutorError, Shell};
 use super::mailbox::Shards;
-use super::net::{Choice, NetError, NetOptions, PortSet, SocketRole, SocketsError, choice};
+use super::net::{Choice, NetError, NetOptions, PortSet, SocketRole, SocketsError, StoredSockets, choice};
 use super::plan::MemoryPlan;
 use super::turn::{Shard, ShardOptions};
 use crate::config::{Config, PayloadFormat};
@@ -167,7 +167,7 @@ impl Appliance {
     ///
     /// # Errors
     /// [`StartError`], one line that names what is in the way.
-    pub fn start(config: Config, announce: impl FnOnce(&Started)) -> Result<Self, StartError> {
+    pub fn start(config: Config, stored: StoredSockets, announce: impl FnOnce(&Started)) -> Result<Self, StartError> {
         let described = Described::read(&config)?;
         let config = Arc::new(described.config.clone());
         let cores = choose_cores(&config)?;
@@ -187,7 +187,7 @@ impl Appliance {
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
         directory.sweep();
         let broker = BrokerOptions::from_config(&config).map(Broker::start).transpose()?;
-        let mut ports = PortSet::open(&described, cores.len())?;
+        let mut ports = PortSet::open(&described, cores.len(), stored)?;
         for section in &described.left_out {
             tracing::warn!("{section}");
         }

@@ -6,6 +6,7 @@ pub mod impairment;
 pub mod outbound;
 pub mod random;
 pub mod sockets;
+pub mod stored;
 
 pub use backend::{Incoming, Net, NetError, NetOptions, NetStatistics};
 pub use choice::{Choice, Way};
@@ -13,6 +14,7 @@ pub use headworks_host::{compose_socket_id, shard_of_socket_id};
 pub use headworks_packet::PacketPool;
 pub use headworks_uring::{RingStatistics, SendStatistics};
 pub use sockets::{PortSet, SocketRole, SocketsError};
+pub use stored::StoredSockets;
 
 #[cfg(test)]
 mod conformance;

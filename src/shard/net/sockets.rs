@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use headworks_host::{
-    Interface, Membership, MulticastError, SocketError, Steering, SteeringError, UdpSocketOptions, attach_steering,
-    group_address, probe_exclusive, udp_socket,
+    Granted, Interface, Membership, MulticastError, SocketError, Steering, SteeringError, UdpSocketOptions,
+    attach_steering, group_address, probe_exclusive, udp_socket,
 };
 
-use crate::config::StreamRtp;
+use siphasher::sip::SipHasher13;
+
+use super::stored::StoredSockets;
 use crate::protocol::rtp::sdp::{SdpMedia, SourceFilter, Transport};
 use crate::shard::described::Described;
 
@@ -67,117 +69,168 @@ pub struct PortSet {
     pub receive_buffer: (usize, usize),
 }
 
+/// A port that the configuration asks for.
+struct Port<'a> {
+    what: String,
+    role: SocketRole,
+    options: UdpSocketOptions,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    /// One socket per shard on one port. The order of binding is the order of shards, which the steering program counts on.
+    Shared(Steering),
+    /// The port of a configured stream, on its shard, and its group.
+    Stream { name: &'a str, shard: usize, group: IpAddr, sources: SourceFilter, interface: Interface },
+}
+
+impl Port<'_> {
+    /// What its sockets are called where they are kept over a restart. All that they are opened with is in the names: a socket
+    /// that has one of them is as it would be opened.
+    fn names(&self, shards: usize) -> Vec<String> {
+        let options = &self.options;
+        let (text, count) = match &self.kind {
+            Kind::Shared(steering) => (format!("{options:?} {steering:?} {shards}"), shards),
+            Kind::Stream { name, group, sources, interface, .. } => {
+                (format!("{options:?} {name:?} {group} {sources:?} {interface:?}"), 1)
+            }
+        };
+        let sum = SipHasher13::new().hash(text.as_bytes());
+        let role = match self.role {
+            SocketRole::Srt => "srt",
+            SocketRole::Rtp => "rtp",
+            SocketRole::Rtcp => "rtcp",
+            SocketRole::Stream(_) => "stream",
+            SocketRole::StreamRtcp(_) => "stream-rtcp",
+        };
+        (0..count).map(|shard| format!("{role}-{shard}-{sum:016x}")).collect()
+    }
+
+    /// Opens its sockets, as many as it has names.
+    fn open(&self, count: usize) -> Result<Vec<(OwnedFd, Granted)>, SocketsError> {
+        let socket_error = |source| SocketsError::Socket { what: self.what.clone(), source };
+        match self.kind {
+            // A second instance would otherwise join the group of sockets without a word.
+            Kind::Shared(_) => probe_exclusive(self.options.bind).map_err(socket_error)?,
+            // It is done without.
+            Kind::Stream { .. } if matches!(self.role, SocketRole::StreamRtcp(_)) => {
+                return Ok(udp_socket(&self.options).into_iter().collect());
+            }
+            Kind::Stream { .. } => {}
+        }
+        (0..count).map(|_| udp_socket(&self.options).map_err(socket_error)).collect()
+    }
+
+    /// Has the kernel bring to its sockets what is theirs. Sockets kept from the last run may have lost a group with its interface.
+    fn prepare(&self, sockets: &[(OwnedFd, Granted)], is_kept: bool) -> Result<(), SocketsError> {
+        let Some((last, _)) = sockets.last() else { return Ok(()) };
+        match &self.kind {
+            Kind::Shared(steering) => attach_steering(last, sockets.len(), *steering)
+                .map_err(|source| SocketsError::Steering { what: self.what.clone(), source }),
+            Kind::Stream { name, group, sources, interface, .. } if group.is_multicast() => {
+                match join(last, *group, sources, interface.clone()) {
+                    // Joined already.
+                    Err(MulticastError::System { .. }) if is_kept => Ok(()),
+                    other => other.map_err(|source| SocketsError::Multicast { stream: (*name).to_owned(), source }),
+                }
+            }
+            Kind::Stream { .. } => Ok(()),
+        }
+    }
+}
+
 impl PortSet {
-    /// Opens everything that the configuration asks for.
+    /// Opens everything that the configuration asks for, or takes it from what was kept of the last run.
     ///
     /// # Errors
     /// [`SocketsError`], which names the port or the stream.
-    pub fn open(described: &Described, shards: usize) -> Result<Self, SocketsError> {
-        let config = &described.config;
-        let mut ports = Self { receive_buffer: (config.shards.socket_buffer, usize::MAX), ..Self::default() };
+    pub fn open(described: &Described, shards: usize, mut stored: StoredSockets) -> Result<Self, SocketsError> {
+        let wanted = wanted_ports(described, shards)?;
+        let kept: Vec<_> = wanted.iter().map(|port| stored.fitting(&port.names(shards), &port.options)).collect();
+        stored.release();
+        let mut ports = Self { receive_buffer: (described.config.shards.socket_buffer, usize::MAX), ..Self::default() };
         ports.by_shard.resize_with(shards, Vec::new);
-        let ingestion = &config.ingestion;
-        if ingestion.srt.enabled {
-            let address = SocketAddr::new(ingestion.srt.address, ingestion.srt.port);
-            ports.open_shared("SRT", SocketRole::Srt, address, config.shards.socket_buffer, Steering::Srt)?;
-        }
-        if ingestion.rtp.enabled {
-            let size = ingestion.rtp.buffer_size.max(config.shards.socket_buffer);
-            let address = SocketAddr::new(ingestion.rtp.address, ingestion.rtp.port);
-            ports.open_shared("RTP", SocketRole::Rtp, address, size, Steering::Rtp)?;
-            let address = SocketAddr::new(ingestion.rtp.address, ingestion.rtp.rtcp_port);
-            ports.open_shared("RTCP", SocketRole::Rtcp, address, 1 << 20, Steering::Rtcp)?;
-        }
-        // Ports of their own for all media first: an RTCP port is done without where it is a neighbour's media port.
-        for media_ports in [true, false] {
-            for (index, (name, stream)) in config.streams.iter().enumerate() {
-                let Some(rtp) = &stream.rtp else { continue };
-                let Some(port) = rtp.port else { continue };
-                let (role, port) = if media_ports {
-                    (SocketRole::Stream(index), Some(port))
-                } else {
-                    (SocketRole::StreamRtcp(index), rtcp_port(port, described.media.get(name)))
-                };
-                let sources = described.sources(name);
-                if let Some(port) = port {
-                    ports.open_stream(role, name, rtp, port, &sources, index % shards, config.shards.socket_buffer)?;
+        for (port, kept) in wanted.into_iter().zip(kept) {
+            let names = port.names(shards);
+            let is_kept = kept.is_some();
+            let sockets = kept.map_or_else(|| port.open(names.len()), Ok)?;
+            port.prepare(&sockets, is_kept)?;
+            if is_kept {
+                tracing::info!("{}: goes on with what the kernel has taken in since the last run", port.what);
+            } else {
+                for ((socket, _), name) in sockets.iter().zip(&names) {
+                    stored.keep(name, socket);
+                }
+            }
+            if !sockets.is_empty() && !matches!(port.role, SocketRole::StreamRtcp(_)) {
+                ports.listening.push((port.what, port.options.bind));
+            }
+            let first = match port.kind {
+                Kind::Shared(_) => 0,
+                Kind::Stream { shard, .. } => shard,
+            };
+            for ((socket, granted), of_shard) in sockets.into_iter().zip(&mut ports.by_shard[first..]) {
+                of_shard.push((port.role, socket));
+                if port.options.receive_buffer >= ports.receive_buffer.0 {
+                    ports.receive_buffer.1 = ports.receive_buffer.1.min(granted.receive_buffer);
                 }
             }
         }
         Ok(ports)
     }
+}
 
-    /// One socket per shard on one port. The order of binding is the order of shards, which the steering program counts on.
-    fn open_shared(
-        &mut self,
-        what: &str,
-        role: SocketRole,
-        address: SocketAddr,
-        buffer: usize,
-        steering: Steering,
-    ) -> Result<(), SocketsError> {
-        let socket_error = |source| SocketsError::Socket { what: what.to_owned(), source };
-        // A second instance would otherwise join the group of sockets without a word.
-        probe_exclusive(address).map_err(socket_error)?;
-        let shards = self.by_shard.len();
-        for shard in 0..shards {
-            let options = UdpSocketOptions {
-                reuse_port: true,
-                receive_buffer: buffer,
-                send_buffer: 4 << 20,
-                ..UdpSocketOptions::new(address)
+/// Every port, in the order in which they are opened.
+fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, SocketsError> {
+    let config = &described.config;
+    let (ingestion, buffer) = (&config.ingestion, config.shards.socket_buffer);
+    let shared = |what: &str, role, address, port, receive_buffer, steering| Port {
+        what: what.to_owned(),
+        role,
+        options: UdpSocketOptions {
+            reuse_port: true,
+            receive_buffer,
+            send_buffer: 4 << 20,
+            ..UdpSocketOptions::new(SocketAddr::new(address, port))
+        },
+        kind: Kind::Shared(steering),
+    };
+    let mut ports = Vec::new();
+    if ingestion.srt.enabled {
+        let srt = &ingestion.srt;
+        ports.push(shared("SRT", SocketRole::Srt, srt.address, srt.port, buffer, Steering::Srt));
+    }
+    if ingestion.rtp.enabled {
+        let rtp = &ingestion.rtp;
+        let size = rtp.buffer_size.max(buffer);
+        ports.push(shared("RTP", SocketRole::Rtp, rtp.address, rtp.port, size, Steering::Rtp));
+        ports.push(shared("RTCP", SocketRole::Rtcp, rtp.address, rtp.rtcp_port, 1 << 20, Steering::Rtcp));
+    }
+    // Ports of their own for all media first: an RTCP port is done without where it is a neighbour's media port.
+    for media_ports in [true, false] {
+        for (index, (name, stream)) in config.streams.iter().enumerate() {
+            let Some(rtp) = &stream.rtp else { continue };
+            let Some(port) = rtp.port else { continue };
+            let (role, port) = if media_ports {
+                (SocketRole::Stream(index), Some(port))
+            } else {
+                (SocketRole::StreamRtcp(index), rtcp_port(port, described.media.get(name)))
             };
-            let (socket, granted) = udp_socket(&options).map_err(socket_error)?;
-            if shard + 1 == shards {
-                attach_steering(&socket, shards, steering)
-                    .map_err(|source| SocketsError::Steering { what: what.to_owned(), source })?;
-            }
-            self.note_buffer(buffer, granted.receive_buffer);
-            self.by_shard[shard].push((role, socket));
-        }
-        self.listening.push((what.to_owned(), address));
-        Ok(())
-    }
-
-    /// A port of a configured stream, and its group.
-    #[expect(clippy::too_many_arguments, reason = "called in one place, where each has its name")]
-    fn open_stream(
-        &mut self,
-        role: SocketRole,
-        name: &str,
-        rtp: &StreamRtp,
-        port: u16,
-        sources: &SourceFilter,
-        shard: usize,
-        buffer: usize,
-    ) -> Result<(), SocketsError> {
-        let group = rtp.address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-        let interface = rtp.interface.as_ref().map_or(Interface::Any, |name| Interface::Name(name.clone()));
-        let multicast_error = |source| SocketsError::Multicast { stream: name.to_owned(), source };
-        let address = group_address(group, port, &interface).map_err(multicast_error)?;
-        let what = format!("stream {name}");
-        let options = UdpSocketOptions { receive_buffer: buffer, ..UdpSocketOptions::new(address) };
-        let (socket, granted) = match udp_socket(&options) {
-            Ok(opened) => opened,
-            Err(_) if matches!(role, SocketRole::StreamRtcp(_)) => return Ok(()),
-            Err(source) => return Err(SocketsError::Socket { what, source }),
-        };
-        if group.is_multicast() {
-            join(&socket, group, sources, interface).map_err(multicast_error)?;
-        }
-        self.note_buffer(buffer, granted.receive_buffer);
-        self.by_shard[shard].push((role, socket));
-        if matches!(role, SocketRole::Stream(_)) {
-            self.listening.push((what, address));
-        }
-        Ok(())
-    }
-
-    fn note_buffer(&mut self, asked: usize, granted: usize) {
-        if asked >= self.receive_buffer.0 {
-            self.receive_buffer.1 = self.receive_buffer.1.min(granted);
+            let Some(port) = port else { continue };
+            let group = rtp.address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+            let interface = rtp.interface.as_ref().map_or(Interface::Any, |name| Interface::Name(name.clone()));
+            let address = group_address(group, port, &interface)
+                .map_err(|source| SocketsError::Multicast { stream: name.clone(), source })?;
+            let sources = described.sources(name);
+            ports.push(Port {
+                what: format!("stream {name}"),
+                role,
+                options: UdpSocketOptions { receive_buffer: buffer, ..UdpSocketOptions::new(address) },
+                kind: Kind::Stream { name, shard: index % shards, group, sources, interface },
+            });
         }
     }
+    Ok(ports)
 }
 
 /// Joins a group as its sources say (RFC 4570 §3): once per sender that is to be heard, or for all but some.
@@ -213,9 +266,71 @@ mod tests {
     fn roles(settings: &[String]) -> Vec<SocketRole> {
         let mut settings = settings.to_vec();
         settings.extend(["ingestion.srt.enabled=false", "ingestion.rtp.enabled=false"].map(str::to_owned));
-        let config = config::load(None, std::iter::empty(), &settings).unwrap().config;
-        let ports = PortSet::open(&Described { config, ..Described::default() }, 1).unwrap();
+        let ports = PortSet::open(&described(&settings), 1, StoredSockets::default()).unwrap();
         ports.by_shard[0].iter().map(|(role, _)| *role).collect()
+    }
+
+    fn described(settings: &[String]) -> Described {
+        Described { config: config::load(None, std::iter::empty(), settings).unwrap().config, ..Described::default() }
+    }
+
+    /// The kernel's numbers of the sockets of each shard.
+    fn inodes(ports: &PortSet) -> Vec<Vec<u64>> {
+        let number = |(_, socket): &(SocketRole, OwnedFd)| rustix::fs::fstat(socket).unwrap().st_ino;
+        ports.by_shard.iter().map(|sockets| sockets.iter().map(number).collect()).collect()
+    }
+
+    /// What a service manager would have kept of these ports.
+    fn kept(ports: &PortSet, described: &Described) -> StoredSockets {
+        let mut stored = StoredSockets::default();
+        let shards = ports.by_shard.len();
+        for port in wanted_ports(described, shards).unwrap() {
+            for (shard, name) in port.names(shards).into_iter().enumerate() {
+                let (_, socket) = ports.by_shard[shard].iter().find(|(role, _)| *role == port.role).unwrap();
+                stored.by_name.entry(name).or_default().push(socket.try_clone().unwrap());
+            }
+        }
+        stored
+    }
+
+    #[test]
+    fn kept_sockets_go_to_the_shards_that_they_came_from_and_only_if_all_of_a_port_fit() {
+        let probes = [(); 3].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [srt, rtp, rtcp] = [0, 1, 2].map(|i: usize| probes[i].local_addr().unwrap().port());
+        drop(probes);
+        let settings = [
+            format!("ingestion.srt.port={srt}"),
+            format!("ingestion.rtp.port={rtp}"),
+            format!("ingestion.rtp.rtcp_port={rtcp}"),
+        ];
+        let described = described(&settings);
+        let first = PortSet::open(&described, 2, StoredSockets::default()).unwrap();
+        let (stored, numbers) = (kept(&first, &described), inodes(&first));
+        drop(first);
+        let second = PortSet::open(&described, 2, stored).unwrap();
+        assert_eq!(inodes(&second), numbers);
+        assert!(second.receive_buffer.1 > 0 && second.receive_buffer.1 < usize::MAX);
+        assert_eq!(second.listening.len(), 3);
+
+        // Of the SRT port one socket is missing, of the RTP port there is one too many.
+        let mut stored = kept(&second, &described);
+        drop(second);
+        let name = |role: &str| stored.by_name.keys().find(|name| name.starts_with(role)).unwrap().clone();
+        let (srt, rtp) = (name("srt-1"), name("rtp-0"));
+        stored.by_name.remove(&srt);
+        let twice = stored.by_name[&rtp][0].try_clone().unwrap();
+        stored.by_name.get_mut(&rtp).unwrap().push(twice);
+        let third = PortSet::open(&described, 2, stored).unwrap();
+        for (of_shard, before) in inodes(&third).iter().zip(&numbers) {
+            assert!(of_shard[0] != before[0] && of_shard[1] != before[1] && of_shard[2] == before[2], "{of_shard:?}");
+        }
+
+        let stored = kept(&third, &described);
+        let numbers = inodes(&third);
+        drop(third);
+        let more_shards = PortSet::open(&described, 3, stored).unwrap();
+        let again = inodes(&more_shards);
+        assert!(again.iter().flatten().all(|number| !numbers.iter().flatten().any(|before| before == number)));
     }
 
     #[test]

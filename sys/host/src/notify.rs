@@ -1,11 +1,20 @@
 //! Telling systemd how it goes (`sd_notify(3)`, `sd_watchdog_enabled(3)`), by its socket protocol.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// How long a manager whose queue is full is waited for; it has to take in a descriptor for every socket.
+const SEND_MAX: Duration = Duration::from_secs(2);
 
 /// What there is to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +76,59 @@ impl ServiceManager {
         };
         sent.map(drop)
     }
+
+    /// Has the manager keep `descriptor` under `name` until the service ends for good (`FileDescriptorStoreMax=`).
+    ///
+    /// # Errors
+    ///
+    /// Nobody listens, or the queue stays full for two seconds.
+    pub fn store(&self, name: &str, descriptor: impl AsFd) -> io::Result<()> {
+        // Without FDPOLL=0 the manager lets go of a socket as soon as there is an error to be read from it, such as an ICMP answer.
+        self.send(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[descriptor.as_fd()])
+    }
+
+    /// Has the manager let go of all descriptors under `name`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::store`].
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+    }
+
+    /// Waits until the manager has acted upon all that it was told (`sd_notify_barrier(3)`), at most `timeout`; whether it has.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::store`].
+    pub fn barrier(&self, timeout: Duration) -> io::Result<bool> {
+        let (reading, writing) = pipe_with(PipeFlags::CLOEXEC)?;
+        self.send("BARRIER=1", &[writing.as_fd()])?;
+        drop(writing);
+        // The manager closes its end when it comes to the message.
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        Ok(poll(&mut [PollFd::new(&reading, PollFlags::empty())], Some(&timeout))? > 0)
+    }
+
+    /// Unlike [`Self::notify`] it waits for room: what is told here has to arrive.
+    fn send(&self, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(SEND_MAX))?;
+        let address = match self.address.as_abstract_name() {
+            Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+            None => SocketAddrUnix::new(self.address.as_pathname().unwrap_or("".as_ref()))?,
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        sendmsg_addr(&socket, &address, &[IoSlice::new(text.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
 }
 
 /// How often [`ServiceState::Watchdog`] is due: half of `$WATCHDOG_USEC`, if that is meant for this process.
@@ -85,6 +147,12 @@ fn interval(period_us: &str, meant_for: Option<&str>, pid: u32) -> Option<Durati
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSliceMut;
+    use std::net::UdpSocket;
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
     use super::*;
 
     fn told(listener: &UnixDatagram) -> String {
@@ -117,6 +185,47 @@ mod tests {
         let manager = ServiceManager::at(OsStr::new(&format!("@{name}"))).unwrap();
         manager.notify(ServiceState::Ready).unwrap();
         assert_eq!(told(&listener), "READY=1");
+    }
+
+    /// What was told, and the descriptor that came with it.
+    fn told_with_descriptor(listener: &UnixDatagram) -> (String, Option<OwnedFd>) {
+        let mut bytes = [0; 256];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let length = recvmsg(listener, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap().bytes;
+        let descriptor = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        (String::from_utf8(bytes[..length].to_vec()).unwrap(), descriptor)
+    }
+
+    #[test]
+    fn a_descriptor_is_handed_over_and_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        let manager = ServiceManager::at(path.as_os_str()).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        manager.store("srt-0", &socket).unwrap();
+        let (text, stored) = told_with_descriptor(&listener);
+        assert_eq!(text, "FDSTORE=1\nFDPOLL=0\nFDNAME=srt-0");
+        let stored = UdpSocket::from(stored.unwrap());
+        assert_eq!(stored.local_addr().unwrap(), socket.local_addr().unwrap());
+        manager.remove("srt-0").unwrap();
+        assert_eq!(told(&listener), "FDSTOREREMOVE=1\nFDNAME=srt-0");
+    }
+
+    #[test]
+    fn a_barrier_is_over_when_the_manager_has_come_to_it() {
+        let name = format!("headworks-barrier-{}", std::process::id());
+        let listener = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let manager = ServiceManager::at(OsStr::new(&format!("@{name}"))).unwrap();
+        assert!(!manager.barrier(Duration::from_millis(20)).unwrap(), "nobody has read it");
+        let reader = std::thread::spawn(move || [(); 2].map(|()| told_with_descriptor(&listener).0));
+        assert!(manager.barrier(Duration::from_secs(10)).unwrap());
+        assert_eq!(reader.join().unwrap(), ["BARRIER=1", "BARRIER=1"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// A socket held by a ring outlives its process by some milliseconds; this is how long a bind is tried again.
 const BIND_RETRY: Duration = Duration::from_millis(200);
@@ -203,6 +203,20 @@ pub fn udp_socket(options: &UdpSocketOptions) -> Result<(OwnedFd, Granted), Sock
     Ok((socket.into(), granted))
 }
 
+/// A socket that [`udp_socket`] has opened with the same options in an earlier process: its buffers grow to what is granted now.
+/// `None` if it is none, or bound elsewhere.
+pub fn adopt_udp_socket(socket: impl AsFd, options: &UdpSocketOptions) -> Option<Granted> {
+    let socket = SockRef::from(&socket);
+    let is_udp = socket.r#type().ok()? == Type::DGRAM && socket.protocol().ok()? == Some(Protocol::UDP);
+    let local = socket.local_addr().ok()?.as_socket()?;
+    let is_there = (local.ip(), local.port()) == (options.bind.ip(), options.bind.port());
+    if !is_udp || !is_there || socket.reuse_port().ok()? != options.reuse_port {
+        return None;
+    }
+    grow_buffers(&socket, options);
+    granted(&socket).ok()
+}
+
 /// As root beyond the system's limit, else up to it.
 fn grow_buffers(socket: &Socket, options: &UdpSocketOptions) {
     let (receive, send) = (options.receive_buffer, options.send_buffer);
@@ -304,6 +318,24 @@ mod tests {
             assert!(!socket.multicast_all_v4().unwrap());
             assert_eq!(socket.device().unwrap().unwrap(), b"lo");
         }
+    }
+
+    #[test]
+    fn a_socket_of_an_earlier_process_is_had_where_it_is_what_is_asked_for() {
+        let (socket, opened) = udp_socket(&UdpSocketOptions::new(local(0))).unwrap();
+        let options =
+            UdpSocketOptions { receive_buffer: opened.receive_buffer / 2, ..UdpSocketOptions::new(opened.local) };
+        let adopted = adopt_udp_socket(&socket, &options).unwrap();
+        assert_eq!((adopted.local, adopted.receive_buffer), (opened.local, opened.receive_buffer / 2));
+        let elsewhere = UdpSocketOptions { bind: local(opened.local.port() ^ 1), ..options.clone() };
+        assert_eq!(adopt_udp_socket(&socket, &elsewhere), None);
+        let shared = UdpSocketOptions { reuse_port: true, ..options.clone() };
+        assert_eq!(adopt_udp_socket(&socket, &shared), None);
+        let listener = std::net::TcpListener::bind(local(0)).unwrap();
+        let options = UdpSocketOptions { bind: listener.local_addr().unwrap(), ..options };
+        assert_eq!(adopt_udp_socket(&listener, &options), None);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(adopt_udp_socket(&file, &options), None);
     }
 
     #[test]
