@@ -513,19 +513,28 @@ mod tests {
         assert!(data[152..].iter().all(|&b| b == 0));
     }
 
-    proptest::proptest! {
-        #[test]
-        fn whole_words_are_read_as_by_the_general_reader(words in proptest::array::uniform19(proptest::num::u64::ANY)) {
+    #[test]
+    fn whole_words_are_read_as_by_the_general_reader() {
+        // Miri is slow.
+        let rounds = if cfg!(miri) { 8 } else { 2_000 };
+        let mut word = 1_u64;
+        for round in 0..rounds {
             let mut slot = [0; SLOT_WORDS];
             slot[SLOT_HEAD_WORDS] = POINTER;
-            slot[SLOT_HEAD_WORDS + 1..][..DATA_WORDS].copy_from_slice(&words);
+            for place in &mut slot[SLOT_HEAD_WORDS + 1..][..DATA_WORDS] {
+                // xorshift64: every bit comes and goes.
+                word ^= word << 13;
+                word ^= word >> 7;
+                word ^= word << 17;
+                *place = word;
+            }
             // Half of them with enumerators that there are.
-            if words[0] % 2 == 0 {
-                for word in [16, 17] {
-                    slot[SLOT_HEAD_WORDS + 1 + word] &= 0xffff_0003_0003_0003;
+            if round % 2 == 0 {
+                for enumerators in [16, 17] {
+                    slot[SLOT_HEAD_WORDS + 1 + enumerators] &= 0xffff_0003_0003_0003;
                 }
             }
-            proptest::prop_assert_eq!(FrameDescriptor::decode(&slot), FrameDescriptor::decode_any(&slot));
+            assert_eq!(FrameDescriptor::decode(&slot), FrameDescriptor::decode_any(&slot));
         }
     }
 
