@@ -270,7 +270,7 @@ pub struct Output {
     pub history: Duration,
     /// Ask for reserved huge pages under packet memory. Rings get huge pages wherever the kernel gives them.
     pub huge_pages: bool,
-    /// A mount of hugetlbfs for the payload of video rings; none: tmpfs, its pages collapsed into huge ones.
+    /// A mount of hugetlbfs, with pages of 2 MiB, for the payload of video rings; none: tmpfs, its pages collapsed into huge ones.
     pub hugetlbfs: Option<PathBuf>,
     /// Write a CRC32C with every frame.
     pub crc: bool,

@@ -934,6 +934,43 @@ fn the_appliance_serves_until_it_is_told_to_end() {
 }
 
 #[test]
+fn huge_pages_that_are_too_large_for_rings_are_named_at_the_start_and_by_check() {
+    let place = root();
+    let path = place.path().join("huge");
+    std::fs::create_dir(&path).unwrap();
+    let mut mount = Command::new("mount");
+    let mounted =
+        mount.args(["-t", "hugetlbfs", "-o", "pagesize=1G", "none"]).arg(&path).stderr(Stdio::null()).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: hugetlbfs with pages of 1 GiB cannot be mounted here");
+        return;
+    }
+    let ports = free_ports();
+    let setting = format!("output.hugetlbfs={}", path.display());
+    let check = house("check", place.path(), ports, &["--json", "--set", &setting]).output().unwrap();
+    let mut served = house("serve", place.path(), ports, &["--set", &setting])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while http_status(ports[3], "/ready").is_none() && began.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    served.kill().unwrap();
+    assert!(Command::new("umount").arg(&path).status().unwrap().success());
+    let fault = format!("{} has pages of 1024 MiB, rings need 2 MiB", path.display());
+    let said = served.wait_with_output().unwrap().stderr;
+    let warning = format!("output.hugetlbfs is not used, rings lie on tmpfs: {fault}");
+    assert!(text(&said).contains(&warning), "{}", text(&said));
+    let report: Value = serde_json::from_slice(&check.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|it| it["what"] == "mount for rings").unwrap();
+    assert_eq!((&finding["found"], &finding["severity"]), (&fault.into(), &"degraded".into()));
+    assert_eq!(finding["cure"], format!("mount -t hugetlbfs -o pagesize=2M none {}", path.display()));
+}
+
+#[test]
 fn what_prevents_serving_is_told_in_one_line() {
     let root = root();
     let ports = free_ports();

@@ -715,7 +715,7 @@ fn prepare_hugetlbfs(mount: &Path, options: &OutputOptions) -> Option<PathBuf> {
     // Of one root alone, so that another appliance's payloads are not swept.
     let directory = mount.join(names::encode_name(&options.root.to_string_lossy()));
     match judge_hugetlbfs(mount)
-        .and_then(|()| names::create_root(&directory, &options.group).map_err(|error| error.to_string()))
+        .and_then(|_| names::create_root(&directory, &options.group).map_err(|error| error.to_string()))
     {
         Ok(_) => Some(directory),
         Err(error) => {
@@ -725,13 +725,17 @@ fn prepare_hugetlbfs(mount: &Path, options: &OutputOptions) -> Option<PathBuf> {
     }
 }
 
-/// Whether a directory is on hugetlbfs.
+/// Whether a directory is on hugetlbfs, with pages that rings can lie in.
 ///
 /// # Errors
 /// Why not.
 pub fn judge_hugetlbfs(mount: &Path) -> Result<(), String> {
     let shown = mount.display();
     match placement::huge_page_size(mount) {
+        Ok(Some(size)) if size > placement::PAGE_SIZE_MAX => {
+            let mib = |bytes: u64| bytes >> 20;
+            Err(format!("{shown} has pages of {} MiB, rings need {} MiB", mib(size), mib(placement::PAGE_SIZE_MAX)))
+        }
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(format!("{shown} is on another file system")),
         Err(error) => Err(format!("{shown}: {error}")),

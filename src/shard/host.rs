@@ -306,12 +306,12 @@ fn judge_ring_pages(facts: &HostFacts, config: &Config, shards: usize) -> Option
 /// Whether rings can be on hugetlbfs, where that is asked for.
 fn judge_ring_mount(config: &Config) -> Option<Finding> {
     let mount = config.output.hugetlbfs.as_ref()?;
-    let cure = format!("mount -t hugetlbfs none {}", mount.display());
+    let cure = format!("mount -t hugetlbfs -o pagesize=2M none {}", mount.display());
     let (found, fault) = match judge_hugetlbfs(mount) {
         Ok(()) => (format!("{} is hugetlbfs", mount.display()), None),
         Err(reason) => (reason, Some((Severity::Degraded, cure))),
     };
-    Some(Finding::new("mount for rings", found, "a mount of hugetlbfs (output.hugetlbfs)", fault))
+    Some(Finding::new("mount for rings", found, "a mount of hugetlbfs with pages of 2 MiB (output.hugetlbfs)", fault))
 }
 
 fn judge_cores(facts: &HostFacts, cores: &[usize]) -> Vec<Finding> {
@@ -539,7 +539,7 @@ mod tests {
         on_hugetlbfs.output.hugetlbfs = Some("/proc".into());
         let mount = judge_ring_mount(&on_hugetlbfs).unwrap();
         assert_eq!((mount.found.as_str(), mount.severity), ("/proc is on another file system", Severity::Degraded));
-        assert_eq!(mount.cure.as_deref(), Some("mount -t hugetlbfs none /proc"));
+        assert_eq!(mount.cure.as_deref(), Some("mount -t hugetlbfs -o pagesize=2M none /proc"));
         let cores = judge_cores(&facts(), &[0, 1]);
         assert_eq!(cores[0].cure.as_deref(), Some("cpupower -c 1 frequency-set -g performance"));
         assert!(cores[1].cure.as_deref().unwrap().ends_with("isolcpus=managed_irq,domain,0,1"));

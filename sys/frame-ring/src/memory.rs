@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
@@ -13,7 +14,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::copy;
 
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// `MADV_COLLAPSE`, Linux 6.1.
 const MADV_COLLAPSE: libc::c_int = 25;
 /// `MADV_POPULATE_WRITE`, Linux 5.14.
@@ -438,6 +439,71 @@ pub fn allocate(file: &File, size: u64) -> io::Result<()> {
     file.set_len(size)?;
     rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size)?;
     Ok(())
+}
+
+/// While it lives, what this thread allocates comes from one NUMA node; then the thread's policy is what it was before.
+///
+/// hugetlbfs needs it: `fallocate` asks the thread's policy there, and `mbind` decides about faults alone, while a file on tmpfs
+/// remembers the policy of its mapping. On a host with one node all that can be seen is that the policy is set and restored: which of
+/// several nodes the pages come from takes a host that has several.
+#[derive(Debug)]
+pub struct BoundThread {
+    before: MemoryPolicy,
+    /// Another thread's policy would be restored in its place.
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl BoundThread {
+    /// Binds this thread.
+    ///
+    /// # Errors
+    /// What `set_mempolicy` says of the node (`EINVAL` for one that is not there, `ENOSYS` on kernels without NUMA).
+    pub fn to_node(node: u32) -> io::Result<Self> {
+        let before = MemoryPolicy::of_this_thread()?;
+        MemoryPolicy::bind(node)?.set()?;
+        Ok(Self { before, of_this_thread: PhantomData })
+    }
+}
+
+impl Drop for BoundThread {
+    fn drop(&mut self) {
+        // The kernel gave it out and takes it back.
+        let _ = self.before.set();
+    }
+}
+
+/// Bits of a node mask: as many as a kernel can have nodes.
+const NODES_MAX: usize = 1024;
+
+/// Where a thread's memory is allocated from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MemoryPolicy {
+    mode: libc::c_int,
+    nodes: [u64; NODES_MAX / 64],
+}
+
+impl MemoryPolicy {
+    fn bind(node: u32) -> io::Result<Self> {
+        let mut nodes = [0; NODES_MAX / 64];
+        let word = nodes.get_mut(node as usize / 64).ok_or(io::ErrorKind::InvalidInput)?;
+        *word = 1 << (node % 64);
+        Ok(Self { mode: MPOL_BIND as libc::c_int, nodes })
+    }
+
+    fn of_this_thread() -> io::Result<Self> {
+        let mut policy = Self { mode: 0, nodes: [0; NODES_MAX / 64] };
+        // SAFETY: both pointers are to memory of our own; the mask has NODES_MAX bits, all of which the kernel may set.
+        let result = unsafe {
+            libc::syscall(libc::SYS_get_mempolicy, &raw mut policy.mode, policy.nodes.as_mut_ptr(), NODES_MAX, 0, 0)
+        };
+        if result == 0 { Ok(policy) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn set(&self) -> io::Result<()> {
+        // SAFETY: the mask is NODES_MAX bits that the kernel reads (it wants maxnode one higher); a policy moves no memory.
+        let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, self.mode, self.nodes.as_ptr(), NODES_MAX + 1) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
 }
 
 /// Identifies this boot of this kernel.

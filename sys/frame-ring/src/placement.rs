@@ -8,10 +8,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::builder::{RingSpec, new_file};
-use crate::memory::{self, HugePages, MirroredData};
+use crate::memory::{self, BoundThread, HugePages, MirroredData};
 
 /// `statfs` of hugetlbfs.
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+/// The largest pages that rings lie in: their two views begin at boundaries of so many bytes in every process.
+pub const PAGE_SIZE_MAX: u64 = memory::HUGE_PAGE as u64;
 /// Digits of the UUID that a payload's file there is named by.
 const NAME_LEN: usize = 32;
 
@@ -59,7 +61,8 @@ pub(crate) fn place(
     file.set_len(spec.capacity())?;
     let data = MirroredData::map(&file, spec.capacity(), true)?;
     // Before the pages exist: binding does not move them.
-    let (node, node_refused) = bind(&data, spec.numa_node);
+    let bound = spec.numa_node.map(|node| data.bind(node));
+    let (node, node_refused) = bound_to(spec.numa_node, bound);
     memory::allocate(&file, spec.capacity())?;
     // In this order: there are 512 times fewer page table entries to fill once the pages are huge.
     let pages = data.collapse();
@@ -86,6 +89,9 @@ fn place_on_hugetlbfs(
     uuid: &[u8; 16],
 ) -> io::Result<Option<Placed>> {
     let page_size = huge_page_size(hugetlbfs)?.ok_or_else(|| io::Error::from_raw_os_error(libc::EMEDIUMTYPE))?;
+    if page_size > PAGE_SIZE_MAX {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     if !spec.capacity().is_multiple_of(page_size) {
         return Ok(None);
     }
@@ -109,17 +115,20 @@ fn fill(file: &File, spec: &RingSpec) -> io::Result<(MirroredData, Option<u32>, 
     file.set_len(spec.capacity())?;
     // Fails when too few pages are free: they are set aside with the first mapping.
     let data = MirroredData::map(file, spec.capacity(), true)?;
-    let (node, node_refused) = bind(&data, spec.numa_node);
+    // Held while the pages are taken: the mapping is not asked here whose they are.
+    let bound = spec.numa_node.map(BoundThread::to_node);
     memory::allocate(file, spec.capacity())?;
+    let (node, node_refused) = bound_to(spec.numa_node, bound);
     data.prefault();
     Ok((data, node, node_refused))
 }
 
-fn bind(data: &MirroredData, node: Option<u32>) -> (Option<u32>, Option<i32>) {
-    let Some(node) = node else { return (None, None) };
-    match data.bind(node) {
-        Ok(()) => (Some(node), None),
-        Err(error) => (None, Some(error.raw_os_error().unwrap_or(libc::EINVAL))),
+/// The node, or why not.
+fn bound_to<T>(node: Option<u32>, bound: Option<io::Result<T>>) -> (Option<u32>, Option<i32>) {
+    match bound {
+        None => (None, None),
+        Some(Ok(_)) => (node, None),
+        Some(Err(error)) => (None, Some(error.raw_os_error().unwrap_or(libc::EINVAL))),
     }
 }
 

@@ -106,6 +106,36 @@ fn the_tests_of_the_package_pass() {
 }
 
 #[test]
+fn a_source_distribution_installs_without_the_tree_that_it_was_made_in() {
+    let place = directory();
+    let tree = place.path().join("frame-ring");
+    python::copy_sources(Path::new(env!("CARGO_MANIFEST_DIR")), &tree);
+    // What `python -m build --sdist` calls (PEP 517).
+    let build = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))";
+    let mut command = python::command(&*PYTHON);
+    let said = python::run(command.args(["-c", build]).arg(place.path()).current_dir(tree.join("python")));
+    let name = said.lines().last().expect("the name of the file");
+    assert_eq!(name, "headworks-0.1.0.tar.gz");
+    assert!(!tree.join("python/include").exists(), "no second copy in the tree");
+    std::fs::remove_dir_all(&tree).unwrap();
+
+    let environment = place.path().join("environment");
+    python::environment(&environment);
+    let mut pip = python::command(environment.join("bin/pip"));
+    python::run(pip.args(["install", "--quiet"]).arg(place.path().join(name)));
+    write_finished(place.path());
+    let script = "
+import headworks, sys
+print(headworks.__file__, [frame.seq for frame in headworks.open('cam1', root=sys.argv[1], start='oldest', track='audio0')])
+";
+    let mut command = python::command(environment.join("bin/python"));
+    let said = python::run(command.args(["-c", script]).arg(place.path()));
+    let (file, seqs) = said.trim().split_once(' ').unwrap();
+    assert!(Path::new(file).starts_with(&environment), "{file}");
+    assert_eq!(seqs, format!("{:?}", (0..20).collect::<Vec<_>>()));
+}
+
+#[test]
 fn a_loop_is_overtaken_and_says_so_and_sees_the_end() {
     let root = directory();
     let (mut bell, mut tracks) = create(root.path(), "cam1", &[("video0", TrackKind::Video)]);

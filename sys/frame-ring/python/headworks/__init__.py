@@ -305,7 +305,8 @@ class Stream:
 
     def borrow(self, timeout: float | None = None) -> Frame | Event:
         """The next frame where it lies, in the ring. The writer may overtake it at any moment: believe what was read from it only if
-        `frame.intact` is true afterwards; if not, one frame is lost. Release all views of it before the next call."""
+        `frame.intact` is true afterwards; if not, one frame is lost. Release all views of it before the next call. Its checksum is not
+        compared, whatever `verify` was given to `open`: the bytes could change after that."""
         return self._look(timeout, True)
 
     def _look(self, timeout: float | None, borrow: bool) -> Frame | Event:
@@ -373,8 +374,8 @@ def open(
 
     `track`: only the one of this name. `start`: at the newest random access point still there ("key"), the next frame ("live"), the
     oldest one, the oldest random access point, or a sequence number. `timeout`: how long a loop over the stream waits for a frame,
-    seconds. `verify`: compare each frame with its CRC32C. `broker`: a Unix socket (output.broker.socket) to ask for the files, where this
-    user may not open them; `root` says nothing then.
+    seconds. `verify`: compare each frame of `next` and of the loop with its CRC32C; those of `borrow` are not compared. `broker`: a Unix
+    socket (output.broker.socket) to ask for the files, where this user may not open them; `root` says nothing then.
 
     FileNotFoundError when there is none, PermissionError when this user may not read it, other OSErrors, Error when it is no stream
     that can be read.

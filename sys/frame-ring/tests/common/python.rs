@@ -14,10 +14,17 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+/// Runs a command that must end well; gives what it wrote.
+pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}\n(tests/run installs what is needed)");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// A new environment, with what Debian's Python has.
+pub fn environment(at: &Path) {
+    run(command("/usr/bin/python3").args(["-m", "venv", "--system-site-packages"]).arg(at));
 }
 
 /// Copies headworks.h and what is made with it to `to`, for pip builds in the tree.
@@ -37,7 +44,7 @@ pub fn install(frame_ring: &Path, place: &Path) -> PathBuf {
     let _ = fs::remove_dir_all(place);
     copy_sources(frame_ring, &place.join("frame-ring"));
     let environment = place.join("environment");
-    run(command("/usr/bin/python3").args(["-m", "venv", "--system-site-packages"]).arg(&environment));
+    self::environment(&environment);
     run(command(environment.join("bin/pip")).args(["install", "--quiet"]).arg(place.join("frame-ring/python")));
     environment.join("bin/python")
 }
