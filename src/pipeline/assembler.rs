@@ -33,6 +33,13 @@ pub struct Carriage {
     pub origin: Origin,
 }
 
+impl Carriage {
+    /// When they could be used: when they were due, or when they came if that was later.
+    fn usable_at(&self) -> Instant {
+        self.due.max(self.arrival)
+    }
+}
+
 /// Where the decoding time comes from when the stream carries none.
 #[derive(Debug)]
 pub enum DecodeTime {
@@ -119,7 +126,7 @@ pub struct TrackStatistics {
 pub struct Assembler<F> {
     framer: F,
     assembly: Assembly,
-    /// When the newest bytes are due, until the framer is flushed.
+    /// When the newest bytes could be used, until the framer is flushed.
     unflushed_since: Option<Instant>,
     /// What carried the newest bytes ends with them.
     carrier_ended: bool,
@@ -148,7 +155,7 @@ impl<F: Framer> Assembler<F> {
         timeline: &mut Timeline,
         sink: &mut S,
     ) {
-        self.unflushed_since = Some(carriage.due);
+        self.unflushed_since = Some(carriage.usable_at());
         self.carrier_ended = false;
         let mut taken = 0;
         loop {
@@ -172,7 +179,7 @@ impl<F: Framer> Assembler<F> {
         if !self.framer.pass(covering, pieces) {
             return false;
         }
-        self.unflushed_since = Some(carriage.due);
+        self.unflushed_since = Some(carriage.usable_at());
         self.carrier_ended = false;
         self.assembly.append_all(pieces, carriage, sink);
         true
@@ -368,7 +375,7 @@ impl Assembly {
         self.open = Some(Open {
             cause: std::mem::take(&mut self.next_cause),
             mark,
-            opened: carriage.due,
+            opened: carriage.usable_at(),
             first_arrival: carriage.arrival,
             path_mask: 0,
             recovered: 0,

@@ -241,11 +241,8 @@ impl Ingest {
         if self.hold_until.is_some() && !self.release(now, sink) {
             return self.hold_due(due);
         }
-        loop {
-            if due > now && !sink.takes_early() {
-                sink.publish_all(now);
-            }
-            let Some(mut delivery) = self.poll(due, sink.takes_early()) else { break };
+        while let Some(mut delivery) = self.poll(due, sink.takes_early()) {
+            make_room(now, sink);
             if !self.take(now, &mut delivery, sink) {
                 // A new track: what comes now waits for its ring.
                 self.held.push_front(delivery);
@@ -366,6 +363,7 @@ impl Ingest {
         }
         let give_up = self.hold_until.take().is_some() && sink.is_opening();
         while let Some(mut delivery) = self.held.pop_front() {
+            make_room(now, sink);
             while !self.take(now, &mut delivery, sink) {
                 if !give_up {
                     // Another track has turned up among what was held.
@@ -408,6 +406,8 @@ impl Ingest {
     /// What comes from here on is of another session than what came before.
     fn restart<S: StreamSink>(&mut self, now: Instant, sink: &mut S) {
         self.finish(now, sink);
+        // The new session may have a shorter latency: its frames do not wait for the time of those before them.
+        sink.publish_all(now);
         match &mut self.content {
             Content::Unknown => {}
             Content::Transport(transport) => transport.restart(),
@@ -495,6 +495,14 @@ impl Ingest {
             Content::Transport(transport) => transport.end(now, sink),
             Content::Elementary(elementary) => elementary.end(now, sink),
         }
+    }
+}
+
+/// What comes now is due, or nobody waits for its time: if there is no room for frames that wait, those before it wait no longer.
+#[inline]
+fn make_room<S: StreamSink>(now: Instant, sink: &mut S) {
+    if !sink.takes_early() {
+        sink.publish_all(now);
     }
 }
 

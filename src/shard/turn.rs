@@ -514,7 +514,9 @@ impl Shard {
                 // A source that said goodbye before it had a name, of which the desk has nothing to say.
                 self.sessions.remove(index);
                 self.timers.set(index, None);
-            } else if silence.is_some_and(|silence| silence >= self.config.ingestion.stream_timeout) {
+            } else if silence.is_some_and(|silence| silence >= self.config.ingestion.stream_timeout)
+                && !session.has_unpublished()
+            {
                 self.end_stream(now, index);
             } else {
                 self.report_loss(index);

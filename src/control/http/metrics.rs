@@ -79,7 +79,7 @@ const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
     ("stream_held_packets", "Slots of packet memory held", |it| Some(it.held_packets as f64)),
     ("stream_rtt_seconds", "Smoothed round trip time", |it| it.srt.map(|srt| srt.ms_rtt / 1_000.0)),
     ("stream_latency_seconds", "Negotiated latency", |it| it.srt.map(|_| f64::from(it.latency_ms) / 1_000.0)),
-    ("stream_buffer_seconds", "Time held in the receive buffer", |it| {
+    ("stream_buffer_seconds", "Time until the newest packet is due", |it| {
         it.srt.map(|srt| srt.ms_rcv_buf as f64 / 1_000.0)
     }),
     ("stream_jitter_ticks", "Interarrival jitter (RFC 3550 6.4.1)", |it| {

@@ -139,7 +139,7 @@ impl Receiver {
                 }
                 return Received::Done;
             }
-            Place::Beyond(sequence) => match self.beyond(sequence, retransmitted, statistics) {
+            Place::Beyond(sequence) => match self.beyond(sequence, retransmitted, datagram.arrival, statistics) {
                 Some(skipped) => (sequence, skipped),
                 None => return Received::Done,
             },
@@ -230,8 +230,15 @@ impl Receiver {
     /// this one is asked for again. With an empty buffer nothing would ever move the window (libsrt breaks the connection
     /// here): two packets in sequence confirm that the sender really is there, and the receiver follows. One stray or forged
     /// packet does nothing. Returns how many packets the jump gives up.
-    fn beyond(&mut self, sequence: u64, retransmitted: bool, statistics: &mut Statistics) -> Option<u64> {
-        if self.buffer.is_empty() && !retransmitted {
+    fn beyond(
+        &mut self,
+        sequence: u64,
+        retransmitted: bool,
+        arrival: Instant,
+        statistics: &mut Statistics,
+    ) -> Option<u64> {
+        // What was handed up early counts as held until it is due.
+        if self.buffer.is_empty() && arrival >= self.handed_up_due && !retransmitted {
             if self.jump_candidate.take() == Some(sequence) {
                 return Some(sequence - self.buffer.head());
             }

@@ -236,6 +236,21 @@ fn payloads_go_up_before_they_are_due_as_long_as_none_is_missing_before_them() {
 }
 
 #[test]
+fn no_jump_is_followed_before_what_went_up_early_is_due() {
+    let mut bench = bench();
+    bench.put_data(at(0), &data(0, 0), &[]);
+    assert_eq!(bench.connection.poll_payload_early(at(0)).map(|payload| payload.sequence), Some(FIRST));
+    for index in [9_001, 9_002] {
+        bench.put_data(at(5), &data(index, 5), &[]);
+    }
+    assert_eq!((bench.count().sequence_jumps, bench.count().pkt_rcv_no_room), (0, 2));
+    for index in [9_003, 9_004] {
+        bench.put_data(at(LATENCY_MS), &data(index, LATENCY_MS), &[]);
+    }
+    assert_eq!(bench.count().sequence_jumps, 1);
+}
+
+#[test]
 fn what_is_missing_when_the_next_is_due_is_given_up_and_told() {
     let mut bench = bench();
     for index in [0, 1, 4, 5] {
