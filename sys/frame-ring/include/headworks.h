@@ -1028,36 +1028,34 @@ static int headworks_holds_last_key(const headworks_ring *ring, uint64_t head) {
            headworks_is_key(&slot);
 }
 
-/* The newest of the readable frames from `from` to below `head` that decoding can start at, or HEADWORKS_NONE: a random access point or,
- * where the ring holds none at all, a recovery point whose picture is right only some frames later: a stream with gradual refresh has no
- * others. At most one look at every slot.
+/* The newest of the readable frames from `from` to below `head` that decoding can start at and that, with `quarter`, at least a quarter of
+ * the ring lies between it and the writer, or HEADWORKS_NONE: a random access point or, where the ring holds none at all, a recovery point
+ * whose picture is right only some frames later: a stream with gradual refresh has no others. At most one look at every slot.
  * The slots are looked at, and not HEADWORKS_LAST_KEY_SEQ alone: it is stored after the head, perhaps only by the next writer. */
-static uint64_t headworks_newest_start(const headworks_ring *ring, uint64_t from, uint64_t head, headworks_slot *found) {
-    uint64_t oldest = headworks_oldest_seq(ring, head), seq = head, recovery_point = HEADWORKS_NONE;
+static uint64_t headworks_newest_start(const headworks_ring *ring, uint64_t from, uint64_t head, int quarter) {
+    uint64_t slots = ring->mapping.header.slot_count, capacity = ring->mapping.header.data_capacity;
+    uint64_t kept = quarter ? slots - slots / 4 : slots - 1, recovery_point = HEADWORKS_NONE, seq = head;
     headworks_slot slot;
-    if (from < oldest)
-        from = oldest;
+    headworks_status status;
+    if (quarter)
+        capacity -= capacity / 4;
+    if (head > kept && from < head - kept)
+        from = head - kept;
     while (seq > from) {
         seq--;
-        if (headworks_copy_slot(ring, seq, &slot) != HEADWORKS_OK)
+        status = headworks_copy_slot(ring, seq, &slot);
+        /* So are all before it, and there is no time to lose. */
+        if (status == HEADWORKS_LAPPED ||
+            (status == HEADWORKS_OK && headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - slot.position > capacity))
+            break;
+        if (status != HEADWORKS_OK)
             continue;
-        if (headworks_is_key(&slot)) {
-            *found = slot;
+        if (headworks_is_key(&slot))
             return seq;
-        }
-        if (recovery_point == HEADWORKS_NONE && headworks_is_recovery_point(&slot)) {
+        if (recovery_point == HEADWORKS_NONE && headworks_is_recovery_point(&slot))
             recovery_point = seq;
-            *found = slot;
-        }
     }
     return recovery_point == HEADWORKS_NONE || headworks_holds_last_key(ring, head) ? HEADWORKS_NONE : recovery_point;
-}
-
-/* Whether at least a quarter of the ring lies between the frame and the writer. */
-static int headworks_leaves_a_quarter(const headworks_ring *ring, uint64_t seq, const headworks_slot *slot, uint64_t head) {
-    uint64_t slots = ring->mapping.header.slot_count, capacity = ring->mapping.header.data_capacity;
-    return head - seq <= slots - slots / 4 &&
-           headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - slot->position <= capacity - capacity / 4;
 }
 
 /* Which frames are wanted. */
@@ -1077,7 +1075,6 @@ static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, head
 
 void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t sequence) {
     uint64_t head = headworks_head(ring), found = head;
-    headworks_slot slot;
     ring->has_pending = 0;
     ring->skipped = 0;
     ring->awaiting_key = 0;
@@ -1085,7 +1082,7 @@ void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t s
     case HEADWORKS_START_LIVE: break;
     case HEADWORKS_START_SEQUENCE: found = sequence < head ? sequence : head; break;
     case HEADWORKS_START_OLDEST: found = headworks_oldest(ring, head, HEADWORKS_ANY, 0); break;
-    case HEADWORKS_START_KEY: found = headworks_newest_start(ring, 0, head, &slot); break;
+    case HEADWORKS_START_KEY: found = headworks_newest_start(ring, 0, head, 0); break;
     case HEADWORKS_START_OLDEST_KEY:
         found = headworks_oldest(ring, head, HEADWORKS_KEY, 0);
         if (found == HEADWORKS_NONE)
@@ -1107,13 +1104,12 @@ void headworks_ring_seek_stream_seq(headworks_ring *ring, uint64_t stream_seq) {
 /* On to the newest random access point if a quarter of the ring is still ahead of the writer, else to the next one. */
 static headworks_status headworks_resume(headworks_ring *ring, headworks_next *next) {
     uint64_t old = ring->next, head = headworks_head(ring), found;
-    headworks_slot slot;
     ring->has_pending = 0;
     /* Always forward, so that no contradiction in the ring can hold us here. */
     if (head <= old)
         head = old + 1;
-    found = headworks_newest_start(ring, old + 1, head, &slot);
-    ring->awaiting_key = found == HEADWORKS_NONE || !headworks_leaves_a_quarter(ring, found, &slot, head);
+    found = headworks_newest_start(ring, old + 1, head, 1);
+    ring->awaiting_key = found == HEADWORKS_NONE;
     ring->next = ring->awaiting_key ? head : found;
     next->count = ring->next - old;
     next->resume_at = ring->next;
@@ -1137,7 +1133,6 @@ static headworks_status headworks_pass(headworks_ring *ring, headworks_next *nex
 /* One look, no wait: HEADWORKS_FRAME means that `pending` holds the next frame's slot, HEADWORKS_TIMEOUT that there is none. */
 static headworks_status headworks_look(headworks_ring *ring, headworks_next *next) {
     uint64_t head, found;
-    headworks_slot slot;
     headworks_status status;
     if (ring->has_pending)
         return HEADWORKS_FRAME;
@@ -1145,7 +1140,7 @@ static headworks_status headworks_look(headworks_ring *ring, headworks_next *nex
     if (ring->next > head)
         return HEADWORKS_ERROR_HEAD;
     if (ring->awaiting_key) {
-        found = headworks_newest_start(ring, ring->next, head, &slot);
+        found = headworks_newest_start(ring, ring->next, head, 0);
         ring->awaiting_key = found == HEADWORKS_NONE;
         if (ring->awaiting_key)
             found = head;

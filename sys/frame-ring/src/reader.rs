@@ -285,7 +285,7 @@ impl Reader {
             Start::Oldest => self.oldest(head, |_| true).unwrap_or(head),
             Start::OldestKey | Start::Key => {
                 let found = if start == Start::Key {
-                    self.newest_start(0, head).map(|(seq, _)| seq)
+                    self.newest_start(0, head, false)
                 } else {
                     self.oldest(head, Slot::is_key).or_else(|| self.oldest(head, Slot::is_recovery_point))
                 };
@@ -420,7 +420,7 @@ impl Reader {
             return Err(ReadError::Head { expected: self.next, found: head });
         }
         if self.awaiting_key {
-            let found = self.newest_start(self.next, head).map(|(seq, _)| seq);
+            let found = self.newest_start(self.next, head, false);
             let next = found.unwrap_or(head);
             self.skipped += next - self.next;
             self.next = next;
@@ -499,33 +499,34 @@ impl Reader {
         let old = self.next;
         // Always forward, so that no contradiction in the ring can hold us here.
         let head = self.head().max(old + 1);
-        let found = self.newest_start(old + 1, head).filter(|(seq, slot)| self.leaves_a_quarter(*seq, slot, head));
+        let found = self.newest_start(old + 1, head, true);
         self.awaiting_key = found.is_none();
-        self.next = found.map_or(head, |(seq, _)| seq);
+        self.next = found.unwrap_or(head);
         Look::Lapped { lost: self.next - old, resume_at: self.next }
     }
 
-    /// Whether at least a quarter of the ring lies between the frame and the writer.
-    fn leaves_a_quarter(&self, seq: u64, slot: &Slot, head: u64) -> bool {
-        let (slots, capacity) = (u64::from(self.header.slot_count), self.header.data_capacity);
-        let reserve = self.ctl.load(layout::DATA_RESERVE);
-        head - seq <= slots - slots / 4 && reserve.saturating_sub(slot.position) <= capacity - capacity / 4
-    }
-
-    /// The newest of the readable frames `from..head` that decoding can start at: a random access point or, where the ring holds none
-    /// at all, a recovery point whose picture is right only some frames later: a stream with gradual refresh has no others. At most
-    /// one look at every slot.
+    /// The newest of the readable frames `from..head` that decoding can start at and that, with `quarter`, at least a quarter of the ring
+    /// lies between it and the writer: a random access point or, where the ring holds none at all, a recovery point whose picture is right
+    /// only some frames later: a stream with gradual refresh has no others. At most one look at every slot.
     ///
     /// The slots are looked at, and not LAST_KEY_SEQ alone: it is stored after head_seq, perhaps only by the next writer.
-    fn newest_start(&self, from: u64, head: u64) -> Option<(u64, Slot)> {
+    fn newest_start(&self, from: u64, head: u64, quarter: bool) -> Option<u64> {
+        let (slots, capacity) = (u64::from(self.header.slot_count), self.header.data_capacity);
+        let (slots_kept, bytes_kept) =
+            if quarter { (slots - slots / 4, capacity - capacity / 4) } else { (slots - 1, capacity) };
         let mut recovery_point = None;
-        for seq in (from.max(self.oldest_seq(head))..head).rev() {
-            let Ok(slot) = self.copy_slot(seq) else { continue };
+        for seq in (from.max(head.saturating_sub(slots_kept))..head).rev() {
+            let slot = match self.copy_slot(seq) {
+                Ok(slot) if self.ctl.load(layout::DATA_RESERVE).saturating_sub(slot.position) <= bytes_kept => slot,
+                // So are all before it, and there is no time to lose.
+                Ok(_) | Err(Miss::Lapped) => break,
+                Err(Miss::Error(_)) => continue,
+            };
             if slot.is_key() {
-                return Some((seq, slot));
+                return Some(seq);
             }
             if recovery_point.is_none() && slot.is_recovery_point() {
-                recovery_point = Some((seq, slot));
+                recovery_point = Some(seq);
             }
         }
         recovery_point.filter(|_| !self.holds_last_key(head))
