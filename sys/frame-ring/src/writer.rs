@@ -251,7 +251,6 @@ impl Writer {
     /// [`Writer::publish`] in one.
     #[inline]
     pub fn commit(&mut self, frame: &FrameDescriptor, bell: &mut BellWriter) -> u64 {
-        self.ctl.prefetch_for_write(self.header.slot_at(self.private.head_seq), layout::SLOT_SIZE / 64);
         let staged = self.stage(frame);
         self.publish(staged, bell)
     }
@@ -363,6 +362,8 @@ impl Writer {
         self.private.head_seq = seq + 1;
         self.private.last_frame = Some(d);
         self.unpublished_pos = align(head_pos);
+        // Readers had the slot a turn of the ring ago: the next frame is not to wait for it.
+        self.ctl.prefetch_for_write(self.header.slot_at(seq + 1), layout::SLOT_SIZE / 64);
         seq
     }
 
