@@ -32,10 +32,13 @@ use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
 use crate::protocol::srt::packet::destination;
 
-/// Without a datagram for this long a shard wakes for the first one that comes, instead of for a batch.
+/// Without traffic for this long a shard wakes for the first datagram that comes, instead of for a batch. A datagram that comes alone,
+/// as the keep-alives of silent peers do, is no traffic.
 const IDLE_AFTER: Duration = Duration::from_millis(10);
-/// Its longest sleep then: how late a message of another thread may be read. A hundred looks a second cost next to nothing.
-const IDLE_WINDOW: Duration = Duration::from_millis(10);
+/// Its longest sleep then: how late a message of another thread may be read.
+const IDLE_WINDOW: Duration = Duration::from_millis(25);
+/// The same while an answer of the desk is awaited.
+const AWAITING_WINDOW: Duration = Duration::from_millis(5);
 /// Regular work.
 const TICK: Duration = Duration::from_millis(100);
 /// A stream without packets for this long is shown as stalled.
@@ -98,6 +101,8 @@ pub struct Shard {
     counters: ShardCounters,
     window: BatchWindow,
     next_tick: Instant,
+    /// When the last datagrams came, and when the last that did not come alone.
+    last_datagram: Instant,
     last_traffic: Instant,
     /// Whose packets each configured stream takes, by its place in the configuration.
     sources: Arc<Vec<SourceFilter>>,
@@ -152,6 +157,7 @@ impl Shard {
             counters: ShardCounters::default(),
             window,
             next_tick: now + TICK,
+            last_datagram: now,
             last_traffic: now,
             sources: options.sources,
             more: false,
@@ -184,7 +190,7 @@ impl Shard {
         self.mailbox.turned(self.counters.turns);
         if self.is_idle() {
             self.counters.idle_turns += 1;
-            self.net.wait_for_any(self.until_next_deadline().min(IDLE_WINDOW))?;
+            self.net.wait_for_any(self.idle_window())?;
         } else {
             self.net.wait(self.window())?;
         }
@@ -216,7 +222,10 @@ impl Shard {
             self.window.shorten();
         }
         if count > 0 {
-            self.last_traffic = now;
+            if count > 1 || now.saturating_since(self.last_datagram) < IDLE_AFTER {
+                self.last_traffic = now;
+            }
+            self.last_datagram = now;
             self.counters.datagrams += count as u64;
         }
         for incoming in batch.drain(..) {
@@ -368,6 +377,7 @@ impl Shard {
     /// What other threads and shards have to say.
     fn read_mailbox(&mut self, now: Instant) {
         while let Some(handed) = self.mailbox.take_handed() {
+            (self.last_datagram, self.last_traffic) = (now, now);
             if let Some(packet) = self.net.pool().copy_from(&handed.bytes) {
                 let Handed { peer, local, interface, arrival, .. } = handed;
                 self.receive_srt(now, Datagram { packet, peer, local, interface, path: 0, arrival });
@@ -574,8 +584,12 @@ impl Shard {
         self.timers.earliest().is_some_and(|deadline| deadline <= soon)
     }
 
-    fn until_next_deadline(&self) -> Duration {
-        self.timers.earliest().map_or(IDLE_WINDOW, |deadline| deadline.saturating_since(self.clock.turn()))
+    fn idle_window(&self) -> Duration {
+        let awaits = self.door.unadmitted > 0 || self.door.listener.pending() > 0;
+        let longest = if awaits { AWAITING_WINDOW } else { IDLE_WINDOW };
+        let now = self.clock.turn();
+        let until = |deadline: Instant| deadline.saturating_since(now);
+        self.timers.earliest().map_or(longest, until).min(longest).min(until(self.next_tick))
     }
 
     /// Says goodbye to all peers; what they have sent is still delivered when it is due.

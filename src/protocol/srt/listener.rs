@@ -383,6 +383,11 @@ impl Listener {
         self.counters
     }
 
+    /// Attempts that wait for an [`Answer`].
+    pub const fn pending(&self) -> usize {
+        self.pending
+    }
+
     /// Takes a datagram that came to the port and belongs to no connection.
     pub fn receive(&mut self, now: Instant, peer: SocketAddr, local: Option<IpAddr>, interface: u32, bytes: &[u8]) {
         let origin = Origin { peer, local, interface };
