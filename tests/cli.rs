@@ -500,6 +500,13 @@ fn streams_are_listed_with_their_states() {
         lines[0]
     );
     assert!(lines[1].starts_with("cam/1   live   video0  h264        7    721        1   0.320 s"), "{}", lines[1]);
+
+    // A track that has ended stays so while its stream is silent.
+    feed.bell.set_state(State::Stalled);
+    video.set_state(State::Ended);
+    let table = run(root.path(), &["streams"]);
+    let line = text(&table.stdout).lines().nth(1).unwrap();
+    assert!(line.starts_with("cam/1   ended  video0"), "{line}");
 }
 
 /// A video and an audio ring of `cam1`, as a stream leaves them.
@@ -590,6 +597,7 @@ fn a_sound_ring_is_verified_and_each_wrong_slot_is_named() {
     change("ctl", slot(30), &[9; 8]);
     change("ctl", slot(40) + 16, &u32::MAX.to_le_bytes());
     change("ctl", slot(50) + 32, &1_u64.to_le_bytes());
+    change("ctl", slot(61) + 56, &59_u64.to_le_bytes());
     change("ctl", video.header().config_at(1) as u64 + 32, b"P");
     let output = verify("cam1/video0");
     assert_eq!(output.status.code(), Some(1));
@@ -601,6 +609,7 @@ fn a_sound_ring_is_verified_and_each_wrong_slot_is_named() {
         (Some(30), "frame 30: its lock is 0x909090909090909, not 0x1f"),
         (Some(40), "frame 40: impossible extent"),
         (Some(50), "frame 50: stream_seq 1 after 98"),
+        (Some(61), "frame 61: key_seq 59 is no key"),
     ];
     assert_eq!(found, expected);
     let people = run(root.path(), &["ring", "verify", "cam1"]);

@@ -45,7 +45,7 @@ Checked of each frame still there:
   bytes       extent, length and position lie in the ring; frames do not overlap
   payload     matches its CRC32C, where it has one (output.crc)
   order       stream_seq rises; dts does not go back within a segment without a discontinuity
-  flags       those of the slot are those of the descriptor; key_seq is a key
+  flags       those of the slot are those of the descriptor; key_seq is a key, while that is there
   config      its generation exists, does not go back, and its block is whole while it is kept
 What the writer overtakes meanwhile is counted, and no fault.
 

@@ -225,8 +225,9 @@ fn for_people(listing: &Listing) -> String {
             table.row(head.into_iter().chain(dashes).chain([age.clone()]).collect());
         }
         for track in &stream.tracks {
-            // A track can end while its stream goes on.
-            let is_own = stream.state == "live" || track.facts.is_none();
+            // A track can end while its stream goes on, and stay ended when the stream is silent.
+            let is_own =
+                stream.state == "live" || track.facts.is_none() || ["ended", "superseded"].contains(&track.state);
             let state = if is_own { track.state } else { stream.state };
             let head = [printable(&stream.stream), state.to_owned(), track.track.clone()];
             let cells = match &track.facts {

@@ -1,8 +1,12 @@
 //! The directory that readers find rings by: made, filled, swept and cleared on the housekeeping thread.
 
+mod error;
+mod payload;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,15 +15,16 @@ use std::time::Duration;
 use headworks_frame_ring::bell::{BellError, BellWriter};
 use headworks_frame_ring::builder::{self, AttachError, CreateError, RingSpec};
 use headworks_frame_ring::directory as names;
-use headworks_frame_ring::memory::HugePages;
-use headworks_frame_ring::placement::{self, Placement};
+use headworks_frame_ring::placement;
 use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::writer::Writer;
 use headworks_host::facts::{MemoryCgroup, Space, read_memory_cgroup, read_space};
 
+pub use self::error::{DirectoryError, StreamError, TrackError};
+pub use self::payload::judge_hugetlbfs;
+use self::payload::{describe_placement, describe_taken_up, free_bytes, node_of, prepare_hugetlbfs};
 use super::description::ring_kind;
 use super::ended::{Ended, Standing};
-use super::frame_ring::TRACKS_MAX;
 use super::memory::MemoryBook;
 use super::waker::{WakeFlag, Waker};
 use crate::config::Config;
@@ -122,123 +127,6 @@ impl OutputOptions {
     pub fn audio_memory(&self) -> u64 {
         self.ring_spec(TrackKind::Audio, *b"aac ", 90_000).memory_size()
     }
-}
-
-/// Why the root cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// It is not what it must be.
-    #[error(transparent)]
-    Root(#[from] names::RootError),
-    /// Nothing can be written there.
-    #[error("{path} cannot be written to: {source}")]
-    NotWritable {
-        /// The root.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// Why a stream has no place.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// Its directory cannot be made.
-    #[error("directory of the stream: {0}")]
-    Io(#[from] io::Error),
-    /// Its bell cannot be made.
-    #[error(transparent)]
-    Bell(#[from] BellError),
-    /// Its rings would not fit into the file system.
-    #[error(
-        "output.root: {needed} bytes of shared memory are needed, streams included that still wait for their rings, {free} are free under {root}"
-    )]
-    NoMemory {
-        /// What it and the streams before it are planned to take, beyond what they have.
-        needed: u64,
-        /// What the file system has.
-        free: u64,
-        /// The root.
-        root: PathBuf,
-    },
-    /// Its rings would not fit into a memory cgroup.
-    #[error(
-        "{} = {limit}: {needed} bytes of shared memory are needed, streams included that still wait for their rings, {free} are left", .file.display()
-    )]
-    NoCgroupMemory {
-        /// What it and the streams before it are planned to take, beyond what they have.
-        needed: u64,
-        /// What the cgroup leaves.
-        free: u64,
-        /// What it allows.
-        limit: u64,
-        /// Its `memory.max`.
-        file: PathBuf,
-    },
-    /// Its rings would pass the limit on all rings.
-    #[error(
-        "ingestion.memory.global_limit leaves {limit} bytes for rings, {committed} are taken or promised, and a stream is planned to take {planned}"
-    )]
-    OverLimit {
-        /// What all rings may take.
-        limit: u64,
-        /// What they take, and what was promised to streams.
-        committed: u64,
-        /// What a stream is planned to take.
-        planned: u64,
-        /// What is missing.
-        missing: u64,
-    },
-    /// Its rings would pass the limit on one stream.
-    #[error(
-        "ingestion.memory.per_stream_limit = {limit}, and a stream is planned to take {planned} bytes by ingestion.srt.max_bandwidth, ingestion.gop.buffer_count and output.history"
-    )]
-    OverStreamLimit {
-        /// The limit.
-        limit: u64,
-        /// What a stream is planned to take.
-        planned: u64,
-    },
-}
-
-impl StreamError {
-    /// Bytes that others would have to give up for it; `None` if that would not help.
-    pub fn missing(&self) -> Option<u64> {
-        match self {
-            Self::NoMemory { needed, free, .. } | Self::NoCgroupMemory { needed, free, .. } => Some(needed - free),
-            Self::OverLimit { missing, .. } => Some(*missing),
-            Self::Io(_) | Self::Bell(_) | Self::OverStreamLimit { .. } => None,
-        }
-    }
-}
-
-/// Why a track has no ring.
-#[derive(Debug, thiserror::Error)]
-pub enum TrackError {
-    /// It cannot be made.
-    #[error(transparent)]
-    Create(#[from] CreateError),
-    /// It cannot be put in its place.
-    #[error("ring's directory: {0}")]
-    Io(#[from] io::Error),
-    /// Another process writes it.
-    #[error("another process writes this ring")]
-    Locked,
-    /// It would pass a limit.
-    #[error("{key} leaves {limit} bytes for rings, {taken} are taken or promised, and this one needs {needed}")]
-    OverLimit {
-        /// `ingestion.memory.global_limit` or `ingestion.memory.per_stream_limit`.
-        key: &'static str,
-        /// What it leaves for rings, of all streams or of this one.
-        limit: u64,
-        /// What they have.
-        taken: u64,
-        /// What the ring takes.
-        needed: u64,
-    },
-    /// There is no place for it.
-    #[error("a stream has {TRACKS_MAX} tracks at most")]
-    TooMany,
 }
 
 /// What a stream needs besides its rings; made on the housekeeping thread, used on a shard.
@@ -380,9 +268,11 @@ impl RingDirectory {
         let allowed = self.options.memory_limit.saturating_sub(committed) / spare_size;
         self.keep_spare(usize::try_from(allowed).unwrap_or(usize::MAX));
         let spare = self.spare().len() as u64 * spare_size;
-        let free = free_bytes(&self.options.root)? + spare;
+        // Payloads lie on hugetlbfs as long as there are pages, and no memory cgroup counts them.
+        let reserved = self.hugetlbfs.as_deref().map_or(Ok(0), free_bytes)?;
+        let free = free_bytes(&self.options.root)? + reserved + spare;
         // What rings have taken already, the cgroup has counted.
-        let cgroup = read_memory_cgroup(&self.host).filter(|cgroup| outstanding > cgroup.free + spare);
+        let cgroup = read_memory_cgroup(&self.host).filter(|cgroup| outstanding > cgroup.free + reserved + spare);
         let planned = self.options.planned_stream_size();
         let limit = self.options.memory_limit;
         Ok(if committed > limit {
@@ -399,6 +289,8 @@ impl RingDirectory {
 
     fn open_bell(&self, name: &str, directory: &Path, shard: usize) -> Result<StreamOutput, StreamError> {
         fs::create_dir_all(directory)?;
+        // Whatever the umask, and whoever made it: the group is who reads, and has what is made in it.
+        fs::set_permissions(directory, Permissions::from_mode(0o2750))?;
         let left = names::list_tracks(directory)?;
         {
             // The stream stays; of its tracks, those stay that its source has this time too.
@@ -408,9 +300,9 @@ impl RingDirectory {
         }
         let mut bell = match BellWriter::attach(directory) {
             Ok(bell) => bell,
-            Err(BellError::Locked) => return Err(BellError::Locked.into()),
+            Err(error) if matches!(error, BellError::Locked) || error.is_shortage() => return Err(error.into()),
             Err(_) => {
-                // Not there, or left by an earlier boot or version: nobody can be reading it.
+                // Not there, or left by an earlier boot or another version: it cannot be taken up.
                 for left in ["bell", "writer.lock"] {
                     let _ = fs::remove_file(directory.join(left));
                 }
@@ -466,10 +358,14 @@ impl RingDirectory {
         let spec = RingSpec { numa_node, ..spec };
         match builder::attach(&target, &spec) {
             Ok(writer) => {
+                self.tell_of_taken_up(&writer, &spec);
                 self.memory().insert(target, spec.memory_size());
                 return Ok(writer);
             }
             Err(AttachError::Locked) => return Err(TrackError::Locked),
+            // It holds frames, and will be there when there are descriptors again.
+            Err(error) if error.is_shortage() => return Err(error.into()),
+            // Not there, or not to be taken up: another takes its place.
             Err(_) => {}
         }
         self.make_room_for_ring(stream, &target, spec.memory_size())?;
@@ -543,15 +439,30 @@ impl RingDirectory {
     fn create(&self, directory: &Path, spec: &RingSpec) -> Result<Writer, CreateError> {
         let writer = builder::create_on(directory, spec, self.hugetlbfs.as_deref())?;
         for (is_fault, text) in describe_placement(&writer.placement(), spec.numa_node) {
-            if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
-                if is_fault { tracing::warn!("{text}") } else { tracing::info!("{text}") }
-            }
+            self.tell_once(is_fault, text);
         }
         Ok(writer)
     }
 
-    /// Whether half of the file system, and of a limit on memory, stays free.
+    /// A ring that was taken up stays where it lies, whatever is wished now.
+    fn tell_of_taken_up(&self, writer: &Writer, spec: &RingSpec) {
+        let page_size = self.hugetlbfs.as_deref().and_then(|mount| placement::huge_page_size(mount).ok()?);
+        for text in describe_taken_up(writer.header(), spec, page_size) {
+            self.tell_once(true, text);
+        }
+    }
+
+    fn tell_once(&self, is_fault: bool, text: String) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+            if is_fault { tracing::warn!("{text}") } else { tracing::info!("{text}") }
+        }
+    }
+
+    /// Whether half of the file system, and of a limit on memory, stays free; pages set aside for rings are there for them.
     fn leaves_half(&self, bytes: u64) -> bool {
+        if self.hugetlbfs.as_deref().and_then(read_space).is_some_and(|reserved| reserved.free >= bytes) {
+            return true;
+        }
         let of_memory = |cgroup: MemoryCgroup| Space { total: cgroup.limit, free: cgroup.free };
         let spaces = [read_space(&self.options.root), read_memory_cgroup(&self.host).map(of_memory)];
         spaces[0].is_some() && spaces.iter().flatten().all(|space| space.free.saturating_sub(bytes) >= space.total / 2)
@@ -708,71 +619,6 @@ impl RingDirectory {
     fn ended(&self) -> MutexGuard<'_, Vec<Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// This root's directory on hugetlbfs; `None`, and said, when it cannot be had.
-fn prepare_hugetlbfs(mount: &Path, options: &OutputOptions) -> Option<PathBuf> {
-    // Of one root alone, so that another appliance's payloads are not swept.
-    let directory = mount.join(names::encode_name(&options.root.to_string_lossy()));
-    match judge_hugetlbfs(mount)
-        .and_then(|_| names::create_root(&directory, &options.group).map_err(|error| error.to_string()))
-    {
-        Ok(_) => Some(directory),
-        Err(error) => {
-            tracing::warn!("output.hugetlbfs is not used, rings lie on tmpfs: {error}");
-            None
-        }
-    }
-}
-
-/// Whether a directory is on hugetlbfs, with pages that rings can lie in.
-///
-/// # Errors
-/// Why not.
-pub fn judge_hugetlbfs(mount: &Path) -> Result<(), String> {
-    let shown = mount.display();
-    match placement::huge_page_size(mount) {
-        Ok(Some(size)) if size > placement::PAGE_SIZE_MAX => {
-            let mib = |bytes: u64| bytes >> 20;
-            Err(format!("{shown} has pages of {} MiB, rings need {} MiB", mib(size), mib(placement::PAGE_SIZE_MAX)))
-        }
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(format!("{shown} is on another file system")),
-        Err(error) => Err(format!("{shown}: {error}")),
-    }
-}
-
-/// The node that a ring is bound to.
-fn node_of(writer: &Writer) -> Option<u32> {
-    u32::try_from(writer.header().numa_node).ok()
-}
-
-/// What is to be said of a ring's memory, and whether it is less than was asked for.
-fn describe_placement(placement: &Placement, node: Option<u32>) -> Vec<(bool, String)> {
-    let reason = |errno: i32| io::Error::from_raw_os_error(errno);
-    let mut texts = Vec::new();
-    let pages = match placement.pages {
-        HugePages::Reserved => Some("rings lie on hugetlbfs".to_owned()),
-        HugePages::Collapsed => Some("rings lie on tmpfs, in huge pages".to_owned()),
-        HugePages::Refused(errno) => {
-            Some(format!("rings lie in small pages: the kernel makes no huge ones of them ({})", reason(errno)))
-        }
-        HugePages::TooSmall | HugePages::NotAsked => None,
-    };
-    texts.extend(pages.map(|text| (matches!(placement.pages, HugePages::Refused(_)), text)));
-    texts.extend(placement.hugetlbfs_refused.map(|errno| {
-        let why = reason(errno);
-        (true, format!("rings do not fit on output.hugetlbfs ({why}): set more pages aside, sysctl vm.nr_hugepages"))
-    }));
-    texts.extend(placement.node_refused.zip(node).map(|(errno, node)| {
-        (true, format!("rings are not bound to NUMA node {node} of their shard: {}", reason(errno)))
-    }));
-    texts
-}
-
-fn free_bytes(path: &Path) -> io::Result<u64> {
-    let facts = rustix::fs::statvfs(path)?;
-    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
 #[cfg(test)]

@@ -123,6 +123,12 @@ fn faults_of(slot: &SlotFacts, before: Option<&SlotFacts>, ring: &Reader) -> Vec
     check((slot.flags & FLAG_DISCONTINUITY != 0) == is_discontinuity, "flag and descriptor differ about discontinuity");
     check(descriptor.key_seq == NONE || descriptor.key_seq <= descriptor.seq, "key_seq is that of a later frame");
     check(!descriptor.key || descriptor.key_seq == descriptor.seq, "it is a key, and key_seq is another one");
+    // Gone, it cannot be looked at.
+    let key = (!descriptor.key && descriptor.key_seq < descriptor.seq).then(|| ring.inspect(descriptor.key_seq));
+    check(
+        !matches!(key, Some(Inspection::Whole(key)) if !key.descriptor.key),
+        &format!("key_seq {} is no key", descriptor.key_seq),
+    );
     let newest = ring.configuration_generation();
     check(
         descriptor.config_generation <= newest,

@@ -1,5 +1,8 @@
 //! Who gets memory, and what is cleared away for it.
 
+use headworks_frame_ring::memory::HugePages;
+use headworks_frame_ring::placement::Placement;
+
 use super::super::ended::TAKE_UP_WITHIN;
 use super::*;
 use crate::media::Codec;
@@ -341,4 +344,76 @@ fn a_stream_whose_rings_would_not_fit_into_the_memory_cgroup_is_refused_and_the_
     directory.open_stream("c", 0).unwrap();
     directory.make_spare();
     assert_eq!(directory.spare().len(), 1);
+}
+
+#[test]
+fn a_streams_directory_is_for_the_group_whatever_the_umask_and_whoever_left_it() {
+    use std::os::unix::fs::MetadataExt;
+
+    let root = root();
+    let directory = directory(root.path(), 2);
+    let mode = |name: &str| fs::metadata(root.path().join(name)).unwrap().mode() & 0o7777;
+    // As a umask of 077 makes it, and one of 000.
+    for (name, left) in [("cam1", 0o700), ("cam2", 0o777)] {
+        fs::create_dir(root.path().join(name)).unwrap();
+        fs::set_permissions(root.path().join(name), Permissions::from_mode(left)).unwrap();
+        directory.open_stream(name, 0).unwrap();
+        assert_eq!(mode(name), 0o2750, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_up_for_want_of_descriptors_stays_with_its_frames() {
+    use headworks_frame_ring::descriptor::FrameDescriptor;
+
+    const ALONE: &str = "HEADWORKS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        // In a process of its own: the other tests of this one need descriptors.
+        let name = "output::directory::tests::what_cannot_be_taken_up_for_want_of_descriptors_stays_with_its_frames";
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone.args([name, "--exact", "--nocapture"]).env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    let root = root();
+    let directory = directory(root.path(), 2);
+    let mut stream = directory.open_stream("cam1", 0).unwrap();
+    let mut writer = directory.open_track("cam1", "video0", &video(), None).unwrap();
+    writer.append(b"a picture").unwrap();
+    writer.commit(&FrameDescriptor { key: true, ..FrameDescriptor::default() }, &mut stream.bell);
+    drop((writer, stream));
+
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let few = rustix::process::Rlimit { current: Some(64), ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+    let mut taken: Vec<fs::File> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+    // Enough for the lock, not for what it locks.
+    taken.pop();
+    let error = directory.open_track("cam1", "video0", &video(), None).unwrap_err();
+    assert!(matches!(&error, TrackError::Attach(error) if error.is_shortage()), "{error}");
+    drop(taken);
+    let writer = directory.open_track("cam1", "video0", &video(), None).unwrap();
+    assert_eq!((writer.head_seq(), writer.epoch()), (1, 2));
+}
+
+#[test]
+fn of_a_ring_that_was_taken_up_it_is_said_where_it_stays() {
+    let root = root();
+    let directory = directory(root.path(), 2);
+    let _stream = directory.open_stream("cam1", 0).unwrap();
+    let writer = directory.open_track("cam1", "video0", &video(), None).unwrap();
+    let spec = directory.spare_spec();
+    let header = headworks_frame_ring::layout::Header { numa_node: 1, ..writer.header().clone() };
+    assert_eq!(describe_taken_up(&header, &RingSpec { numa_node: Some(1), ..spec }, None), [""; 0]);
+    let told = describe_taken_up(&header, &RingSpec { numa_node: Some(0), ..spec }, Some(header.data_capacity));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("stay on NUMA node 1, not their shard's 0"), "{told:?}");
+    assert!(told[1].contains("stay on tmpfs, not on output.hugetlbfs"), "{told:?}");
+    // Rings that fill no whole page were never meant for it.
+    assert_eq!(describe_taken_up(&header, &spec, Some(header.data_capacity * 2)), [""; 0]);
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::builder::{lock_file, open_directory, open_shared};
+use crate::builder::{is_shortage, lock_file, open_directory, open_shared};
 use crate::crash::{Step, point};
 use crate::layout::{BUSY, LayoutError, MAJOR, MINOR, State};
 use crate::memory::{self, SharedWords};
@@ -75,6 +75,20 @@ pub enum BellError {
     /// Left by an earlier boot.
     #[error("left by an earlier boot")]
     OtherBoot,
+    /// Left by a writer of a later version: what that one adds, this one would not keep up.
+    #[error("bell of a later minor version: {0}")]
+    Minor(u16),
+    /// Its hot words cannot be right.
+    #[error("the bell contradicts itself: {0}")]
+    Damaged(&'static str),
+}
+
+impl BellError {
+    /// Whether it says nothing of the bell, which is as good as it was: there were no descriptors or no memory left.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Io(error) if is_shortage(error))
+    }
 }
 
 /// The stream's side of the bell; one per stream, on the shard that owns it.
@@ -134,10 +148,18 @@ impl BellWriter {
     pub fn attach(stream_directory: &Path) -> Result<Self, BellError> {
         let lock = lock_file(stream_directory, false)?.ok_or(BellError::Locked)?;
         let file = open_shared(&open_directory(stream_directory)?, "bell", true)?;
-        if judge_head(&file)?.boot_id != memory::boot_id()? {
+        let head = judge_head(&file)?;
+        if head.boot_id != memory::boot_id()? {
             return Err(BellError::OtherBoot);
         }
+        if head.minor > MINOR {
+            return Err(BellError::Minor(head.minor));
+        }
         let words = SharedWords::writable(&file, SIZE)?;
+        // Half the range is enough for ever and leaves room for every sum.
+        if [STREAM_HEAD, HEARTBEAT_COUNT].iter().any(|&word| words.load(word) > u64::MAX / 2) {
+            return Err(BellError::Damaged("counters out of range"));
+        }
         let mut anchors = [TimelineAnchor::default(); ANCHOR_COUNT];
         for (i, anchor) in anchors.iter_mut().enumerate() {
             *anchor = read_anchor(&words, i).unwrap_or_default();
@@ -409,6 +431,7 @@ fn encode_head(boot_id: [u8; 16], stream_uuid: [u8; 16]) -> [u8; 64] {
 
 /// What stands in the first line of a bell.
 struct Head {
+    minor: u16,
     boot_id: [u8; 16],
     stream_uuid: [u8; 16],
 }
@@ -437,12 +460,38 @@ fn judge_head(file: &File) -> Result<Head, BellError> {
         return Err(LayoutError::Checksum.into());
     }
     let id = |at: usize| std::array::from_fn(|i| head[at + i]);
-    Ok(Head { boot_id: id(16), stream_uuid: id(32) })
+    Ok(Head { minor: u16::from_le_bytes([head[10], head[11]]), boot_id: id(16), stream_uuid: id(32) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bell_of_a_later_version_or_with_impossible_counters_is_not_taken_up() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        drop(BellWriter::create(dir.path()).unwrap());
+        let file = OpenOptions::new().read(true).write(true).open(dir.path().join("bell")).unwrap();
+        let mut head = [0; 64];
+        file.read_exact_at(&mut head, 0).unwrap();
+        let with_minor = |minor: u16| {
+            let mut head = head;
+            head[10..12].copy_from_slice(&minor.to_le_bytes());
+            let crc = crc32c::crc32c(&head[..HEAD_CRC]);
+            head[HEAD_CRC..].copy_from_slice(&crc.to_le_bytes());
+            head
+        };
+        file.write_all_at(&with_minor(MINOR + 1), 0).unwrap();
+        assert!(matches!(BellWriter::attach(dir.path()), Err(BellError::Minor(minor)) if minor == MINOR + 1));
+        file.write_all_at(&with_minor(MINOR), 0).unwrap();
+        for word in [STREAM_HEAD, HEARTBEAT_COUNT] {
+            file.write_all_at(&u64::MAX.to_le_bytes(), word as u64).unwrap();
+            assert!(matches!(BellWriter::attach(dir.path()), Err(BellError::Damaged("counters out of range"))));
+            file.write_all_at(&7u64.to_le_bytes(), word as u64).unwrap();
+        }
+        assert_eq!(BellWriter::attach(dir.path()).unwrap().stream_head, 7);
+    }
 
     #[test]
     fn a_bell_is_taken_up_where_it_was_left() {

@@ -109,6 +109,18 @@ pub enum AttachError {
     Io(#[from] io::Error),
 }
 
+impl AttachError {
+    /// Whether it says nothing of the ring, which is as good as it was: there were no descriptors or no memory left.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Io(error) if is_shortage(error))
+    }
+}
+
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR))
+}
+
 /// Makes `ctl`, `data` and `writer.lock` in `directory` (made if missing) and returns the writer. The caller builds in a
 /// temporary directory and then calls [`publish`].
 ///
@@ -247,6 +259,10 @@ fn recover(ctl: &SharedWords, header: &Header) -> Result<Private, AttachError> {
     point(Step::AttachLastKey);
     let config_generation = ctl.load_half(layout::CONFIG_GENERATION);
     let totals = |i: usize| ctl.load(layout::TOTALS + i * 8);
+    let counters = [ctl.load(layout::HEARTBEAT_COUNT), totals(1), totals(2), totals(3)];
+    if counters.iter().any(|&counter| counter > u64::MAX / 2) {
+        return Err(AttachError::Damaged("counters out of range"));
+    }
     Ok(Private {
         reserve,
         head_seq,
@@ -483,6 +499,8 @@ fn sweep(path: &Path) -> bool {
             _ => return false,
         }
     }
+    // Killed while a ring changed places with its successor, the writer may have left it without a word to its readers.
+    supersede(path);
     placement::remove(path).is_ok()
 }
 

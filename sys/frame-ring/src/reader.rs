@@ -534,7 +534,7 @@ impl Reader {
 
     /// Whether the newest random access point that the writer told of is still in the ring.
     fn holds_last_key(&self, head: u64) -> bool {
-        // Pairs with the release store in step 3 of `Writer::commit`.
+        // Pairs with the release store in step 3 of `Writer::publish`.
         let key = self.ctl.load_acquire(layout::LAST_KEY_SEQ);
         (self.oldest_seq(head)..head).contains(&key) && self.copy_slot(key).is_ok_and(|slot| slot.is_key())
     }
@@ -549,7 +549,7 @@ impl Reader {
         (self.oldest_seq(head)..head).find(|&seq| self.copy_slot(seq).is_ok_and(|slot| wanted(&slot)))
     }
 
-    /// Pairs with the release store of head_seq in step 3 of `Writer::commit`: slots and payloads below it are visible.
+    /// Pairs with the release store of head_seq in step 3 of `Writer::publish`: slots and payloads below it are visible.
     fn head(&self) -> u64 {
         self.ctl.load_acquire(layout::HEAD_SEQ)
     }
@@ -642,13 +642,13 @@ impl Reader {
 #[inline]
 fn judge_slot(ctl: &SharedWords, header: &Header, seq: u64, slot: &mut Slot) -> Result<(), Miss> {
     let at = header.slot_at(seq);
-    // Pairs with the release store of the lock at the end of step 2 in `Writer::commit`.
+    // Pairs with the release store of the lock at the end of step 2 in `Writer::publish`.
     if ctl.load_acquire(at) != seq + 1 {
         return Err(Miss::Lapped);
     }
     let mut image = [0u64; SLOT_WORDS];
     ctl.copy_words(at, &mut image);
-    // Pairs with the release fence after `lock = BUSY` in `Writer::commit`: if any word above is of a later frame, the
+    // Pairs with the release fence after `lock = BUSY` in `Writer::publish`: if any word above is of a later frame, the
     // lock below is no longer ours.
     fence(Acquire);
     if ctl.load(at) != seq + 1 {

@@ -18,7 +18,7 @@ pub fn wait(words: &SharedWords, offset: usize, seen: u32, timeout: Duration) {
     let timeout = timeout.min(WAIT_MAX);
     let timespec = libc::timespec { tv_sec: 0, tv_nsec: timeout.as_nanos() as libc::c_long };
     // Not FUTEX_PRIVATE_FLAG: the writer is another process. The kernel compares the word with `seen` under its bucket lock,
-    // which pairs with the store in `Writer::commit` before the wake: a bump between our look and our sleep is not lost.
+    // which pairs with the store in `Writer::bump` before the wake: a bump between our look and our sleep is not lost.
     // SAFETY: the word lies in a live mapping; FUTEX_WAIT only reads it.
     unsafe {
         libc::syscall(

@@ -322,12 +322,12 @@ impl Writer {
 
         // 2. The slot, as a seqlock.
         self.ctl.store(slot, layout::BUSY, Relaxed);
-        // Pairs with the acquire fence between the two looks at `lock` in `Reader::copy_slot`.
+        // Pairs with the acquire fence between the two looks at `lock` in `judge_slot` of the reader.
         fence(Release);
         point(Step::SlotBusy);
         self.ctl.store_words(slot + 8, &image[1..]);
         point(Step::SlotFields);
-        // Pairs with the first look at `lock` in `Reader::copy_slot`.
+        // Pairs with the first look at `lock` in `judge_slot` of the reader.
         self.ctl.store(slot, seq + 1, Release);
         point(Step::SlotLocked);
 
@@ -340,11 +340,11 @@ impl Writer {
         let head_pos = position + extent as u64;
         self.ctl.store(layout::HEAD_POS, head_pos, Relaxed);
         point(Step::HeadPos);
-        // Pairs with the load of head_seq in `Reader::poll`: slot and payload are visible to who sees it.
+        // Pairs with the load in `Reader::head`: slot and payload are visible to who sees it.
         self.ctl.store(layout::HEAD_SEQ, seq + 1, Release);
         point(Step::HeadSeq);
         if d.key {
-            // Pairs with the load in `Reader::resume_after_lapping`.
+            // Pairs with the load in `Reader::holds_last_key`.
             self.ctl.store(layout::LAST_KEY_SEQ, seq, Release);
         }
         point(Step::LastKey);
@@ -380,7 +380,7 @@ impl Writer {
         }
     }
 
-    /// Bumps the futex word by a store: the writer knows its value. Pairs with the look at it in `Reader::next`, which comes
+    /// Bumps the futex word by a store: the writer knows its value. Pairs with the look at it in `Reader::advance`, which comes
     /// before the look at head_seq and state: a reader that saw the old ones sleeps only if this store has not happened.
     #[inline]
     fn bump(&mut self) {
@@ -402,7 +402,7 @@ impl Writer {
         let generation = self.private.config_generation + 1;
         let block = self.header.config_at(generation);
         self.ctl.store(block, layout::BUSY, Relaxed);
-        // Pairs with the acquire fence between the two looks at the lock in `Reader::configuration`.
+        // Pairs with the acquire fence between the two looks at the lock in `read_configuration`.
         fence(Release);
         point(Step::ConfigurationBusy);
         self.ctl.store(block + 8, u64::from(generation) | (bytes.len() as u64) << 32, Relaxed);

@@ -403,6 +403,24 @@ fn a_superseded_ring_says_so() {
 }
 
 #[test]
+fn readers_of_a_ring_that_was_exchanged_and_left_without_a_word_are_told_when_it_is_swept() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let dir = directory();
+    let stream = dir.path().join("cam1");
+    let (target, temporary) = (stream.join("video0"), stream.join(".tmp-2-video0"));
+    std::fs::create_dir(&stream).unwrap();
+    drop(builder::create(&target, &spec()).unwrap());
+    let mut reader = Reader::open(&target, Start::Oldest).unwrap();
+    drop(builder::create(&temporary, &RingSpec { slot_count: 128, ..spec() }).unwrap());
+    // As `builder::publish` does it; then the process is killed.
+    renameat_with(CWD, &temporary, CWD, &target, RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(reader.next(ZERO), Ok(Next::Timeout));
+    assert_eq!(builder::sweep_temporary(dir.path()).unwrap(), 1);
+    assert_eq!(reader.next(ZERO), Ok(Next::Superseded));
+    assert_eq!(Reader::open(&target, Start::Oldest).unwrap().header().slot_count, 128);
+}
+
+#[test]
 fn what_a_dead_process_was_building_is_swept() {
     let dir = directory();
     let root = dir.path();
