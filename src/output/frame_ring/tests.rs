@@ -570,3 +570,29 @@ fn frames_wait_in_a_quarter_of_their_ring_at_most_and_all_are_published_when_the
     bench.rings.end(Instant::from_millis(30));
     assert_eq!((reader.head_seq(), reader.state()), (frames + 1, ReaderState::Ended));
 }
+
+#[test]
+fn each_frame_finds_its_configuration_when_it_is_published_however_many_have_come_since() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let track = bench.open_and_wait();
+    let mut reader = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    let bytes = |number: u64| format!("configuration {number}").into_bytes();
+    let mut early = 0;
+    for number in 0..20 {
+        early += u32::from(bench.rings.takes_early());
+        let configuration = TrackConfiguration { bytes: bytes(number), ..TrackConfiguration::default() };
+        bench.rings.track(track).configure(&configuration);
+        bench.commit(track, 10, 20 + number);
+    }
+    for number in 0..20 {
+        bench.rings.flush(Instant::from_millis(20 + number));
+        let Next::Frame(frame) = reader.next(Duration::ZERO).unwrap() else { panic!("frame {number}") };
+        let generation = frame.descriptor.config_generation;
+        assert_eq!(u64::from(generation), number + 1);
+        assert_eq!(reader.configuration(generation).unwrap(), bytes(number));
+    }
+    assert_eq!((early, bench.rings.takes_early()), (9, true), "what waits is bounded");
+    // Behind the last frame there is nothing to wait for.
+    bench.rings.track(track).configure(&TrackConfiguration { bytes: bytes(20), ..TrackConfiguration::default() });
+    assert_eq!(reader.configuration(21).unwrap(), bytes(20));
+}
