@@ -696,7 +696,7 @@ impl FrameSink for OpenTrack<'_> {
                 let staged = writer.stage(&descriptor);
                 self.ring.newest_ns = frame.timeline_ns.max(self.ring.newest_ns);
                 if frame.due > now || !self.staging.is_empty() {
-                    return self.staging.push(self.index, frame.due, staged, writer);
+                    return self.staging.push(now, self.index, frame.due, staged, writer);
                 }
                 self.ring.publish(now, frame.due, staged, self.bell);
                 *self.published = true;

@@ -3,7 +3,8 @@
 //! A frame is due with its last packet, a latency after that was sent (draft-sharabayko-srt §4.5). Packets that wait for so long leave
 //! the processor's caches, and each byte of them is fetched from memory again; so payloads are made frames of as they come, and what
 //! waits is the frame. All tracks of a stream share one queue, in the order in which their frames were finished: it is the order in
-//! which readers are promised them. Configurations wait among them, since a ring keeps only the newest few.
+//! which readers are promised them, but for a frame that comes after its time. Configurations wait among them, since a ring keeps only
+//! the newest few.
 
 use std::collections::VecDeque;
 
@@ -73,11 +74,18 @@ impl Staging {
         self.waiting.iter().any(|waiting| waiting.index == index)
     }
 
-    /// A frame of a track waits from now on; `writer` is its ring's.
+    /// A frame of a track waits from now on; `writer` is its ring's. One whose time has come waits for nothing but frames of its own track,
+    /// and others whose time has come.
     #[inline]
-    pub fn push(&mut self, index: SinkIndex, due: Instant, frame: Staged, writer: &Writer) {
+    pub fn push(&mut self, now: Instant, index: SinkIndex, due: Instant, frame: Staged, writer: &Writer) {
         self.crowded |= is_crowded(writer);
-        self.waiting.push_back(Waiting { index, due, what: What::Frame(frame) });
+        let goes_first = |waiting: &Waiting| waiting.index == index || waiting.due <= now;
+        let place = if due > now {
+            self.waiting.len()
+        } else {
+            self.waiting.iter().rposition(goes_first).map_or(0, |last| last + 1)
+        };
+        self.waiting.insert(place, Waiting { index, due, what: What::Frame(frame) });
     }
 
     /// A configuration of a track, or its end, waits for what is before it.

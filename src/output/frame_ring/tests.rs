@@ -596,3 +596,24 @@ fn each_frame_finds_its_configuration_when_it_is_published_however_many_have_com
     bench.rings.track(track).configure(&TrackConfiguration { bytes: bytes(20), ..TrackConfiguration::default() });
     assert_eq!(reader.configuration(21).unwrap(), bytes(20));
 }
+
+/// As when a track falls silent while the others go on.
+#[test]
+fn a_frame_whose_time_has_come_does_not_wait_for_those_of_other_tracks_whose_has_not() {
+    let mut bench = Bench::with_room(9, Duration::ZERO);
+    let tracks = [bench.open_and_wait(), bench.open_and_wait()];
+    let readers = ["audio0", "audio1"].map(|name| Reader::open(&bench.path(name), Start::Oldest).unwrap());
+    bench.commit(tracks[0], 10, 1);
+    for due_ms in [1, 20, 30] {
+        bench.commit(tracks[1], 10, due_ms);
+    }
+    bench.commit(tracks[0], 10, 1);
+    bench.rings.flush(Instant::from_millis(1));
+    assert_eq!(bench.heads(&readers), [2, 1]);
+    // But for its own.
+    bench.commit(tracks[1], 10, 1);
+    bench.rings.flush(Instant::from_millis(29));
+    assert_eq!(bench.heads(&readers), [2, 2]);
+    bench.rings.flush(Instant::from_millis(30));
+    assert_eq!(bench.heads(&readers), [2, 4]);
+}
