@@ -617,3 +617,17 @@ fn a_frame_whose_time_has_come_does_not_wait_for_those_of_other_tracks_whose_has
     bench.rings.flush(Instant::from_millis(30));
     assert_eq!(bench.heads(&readers), [2, 4]);
 }
+
+#[test]
+fn an_rtp_source_that_returns_with_another_ssrc_goes_on_in_its_ring() {
+    let mut bench = Bench::new(Duration::from_secs(60));
+    let h264 = |id| TrackDescription { programme: 0, codec: Codec::H264, ..audio(id) };
+    assert_eq!(bench.name_of(&h264(0x1111)), "video0");
+    bench.rings.describe(&[]);
+    bench.settle();
+    let mut bench = bench.return_after(drop);
+    assert_eq!(bench.name_of(&h264(0x2222)), "video0");
+    // The same without a restart of Headworks.
+    StreamSink::end(&mut bench.rings, SinkIndex(0));
+    assert_eq!(bench.name_of(&h264(0x3333)), "video0");
+}
