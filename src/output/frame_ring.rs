@@ -14,7 +14,7 @@ use headworks_frame_ring::writer::{Staged, Writer};
 use super::description::{descriptor, ring_kind};
 use super::directory::{RingDirectory, StreamOutput, TrackError};
 use super::housekeeping::{Housekeeping, Job};
-use super::staging::{Staging, Waiting};
+use super::staging::{Staging, Waiting, What};
 use super::track_names::{TrackKey, TrackNames};
 use super::waker::WakeFlag;
 use crate::base::Instant;
@@ -257,11 +257,12 @@ impl StreamRings {
     #[inline]
     fn publish_until(&mut self, now: Instant, due: Instant) {
         let mut any = false;
-        while let Some(Waiting { index, frame, due }) = self.staging.pop_due(due) {
+        while let Some(Waiting { index, what, due }) = self.staging.pop_due(due) {
             any = true;
-            match (frame, &mut self.tracks[index.0]) {
-                (Some(frame), track) => track.publish(now, due, frame, &mut self.bell),
-                (None, _) => self.end_track(index),
+            match what {
+                What::Frame(frame) => self.tracks[index.0].publish(now, due, frame, &mut self.bell),
+                What::Configuration(bytes) => self.tracks[index.0].configure(bytes),
+                What::End => self.end_track(index),
             }
             self.published = true;
         }
@@ -540,7 +541,7 @@ impl StreamSink for StreamRings {
             return;
         }
         if self.staging.holds(index) {
-            return self.staging.push_end(index);
+            return self.staging.push_behind(index, What::End);
         }
         self.end_track(index);
     }
@@ -601,6 +602,15 @@ impl TrackRing {
         self.head_seq = writer.publish(frame, bell) + 1;
         let delay_us = now.saturating_since(due).as_micros();
         self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
+    }
+
+    /// The frames that are published from now on have this configuration.
+    fn configure(&mut self, bytes: Vec<u8>) {
+        match &mut self.state {
+            RingState::Ready(writer) => configure(writer, &self.name, &bytes),
+            RingState::Opening(pending) | RingState::Refused { pending, .. } => pending.configuration = Some(bytes),
+            RingState::Failed(_) | RingState::Ended(_) => {}
+        }
     }
 
     fn describe(&self) -> Track {
@@ -686,7 +696,7 @@ impl FrameSink for OpenTrack<'_> {
                 let staged = writer.stage(&descriptor);
                 self.ring.newest_ns = frame.timeline_ns.max(self.ring.newest_ns);
                 if frame.due > now || !self.staging.is_empty() {
-                    return self.staging.push(self.index, frame.due, staged, writer);
+                    return self.staging.push(now, self.index, frame.due, staged, writer);
                 }
                 self.ring.publish(now, frame.due, staged, self.bell);
                 *self.published = true;
@@ -709,12 +719,11 @@ impl FrameSink for OpenTrack<'_> {
     }
 
     fn configure(&mut self, configuration: &TrackConfiguration) {
-        match &mut self.ring.state {
-            RingState::Ready(writer) => configure(writer, &self.ring.name, &configuration.bytes),
-            RingState::Opening(pending) | RingState::Refused { pending, .. } => {
-                pending.configuration = Some(configuration.bytes.clone());
-            }
-            RingState::Failed(_) | RingState::Ended(_) => {}
+        let bytes = configuration.bytes.clone();
+        if self.staging.holds(self.index) {
+            self.staging.push_behind(self.index, What::Configuration(bytes));
+        } else {
+            self.ring.configure(bytes);
         }
     }
 }

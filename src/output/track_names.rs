@@ -12,19 +12,27 @@ const KINDS: [TrackKind; 4] = [TrackKind::Video, TrackKind::Audio, TrackKind::Da
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TrackKey {
     programme: u32,
-    source_id: u32,
+    /// `None` outside of transport streams: a stream has one RTP source at a time, and that draws a new SSRC whenever it starts
+    /// (RFC 3550 §8.1).
+    pid: Option<u32>,
     codec: [u8; 4],
+}
+
+impl TrackKey {
+    fn new(programme: u32, source_id: u32, codec: [u8; 4]) -> Self {
+        Self { programme, pid: (programme != 0).then_some(source_id), codec }
+    }
 }
 
 impl From<&TrackDescription> for TrackKey {
     fn from(track: &TrackDescription) -> Self {
-        Self { programme: u32::from(track.programme), source_id: track.id, codec: track.codec.fourcc() }
+        Self::new(u32::from(track.programme), track.id, track.codec.fourcc())
     }
 }
 
 impl From<&Track> for TrackKey {
     fn from(track: &Track) -> Self {
-        Self { programme: track.programme, source_id: track.source_id, codec: track.codec }
+        Self::new(track.programme, track.source_id, track.codec)
     }
 }
 
@@ -95,7 +103,7 @@ mod tests {
     }
 
     fn key(source_id: u32) -> TrackKey {
-        TrackKey { programme: 1, source_id, codec: *b"mp2 " }
+        TrackKey::new(1, source_id, *b"mp2 ")
     }
 
     #[test]
@@ -108,6 +116,14 @@ mod tests {
         assert_eq!(names.give(key(301), TrackKind::Data), "data1");
         assert_eq!(names.give(key(256), TrackKind::Audio), "audio0");
         assert_eq!(names.recorded(), [track("data0", 258)]);
+    }
+
+    #[test]
+    fn an_rtp_source_that_returns_with_another_ssrc_has_its_name_again_and_another_codec_has_not() {
+        let before = Track { name: "video0".to_owned(), source_id: 0x1111, codec: *b"h264", ..Track::default() };
+        let mut names = TrackNames::new(vec![before]);
+        assert_eq!(names.give(TrackKey::new(0, 0x2222, *b"hevc"), TrackKind::Video), "video1");
+        assert_eq!(names.give(TrackKey::new(0, 0x2222, *b"h264"), TrackKind::Video), "video0");
     }
 
     #[test]

@@ -570,3 +570,64 @@ fn frames_wait_in_a_quarter_of_their_ring_at_most_and_all_are_published_when_the
     bench.rings.end(Instant::from_millis(30));
     assert_eq!((reader.head_seq(), reader.state()), (frames + 1, ReaderState::Ended));
 }
+
+#[test]
+fn each_frame_finds_its_configuration_when_it_is_published_however_many_have_come_since() {
+    let mut bench = Bench::new(Duration::ZERO);
+    let track = bench.open_and_wait();
+    let mut reader = Reader::open(&bench.path("audio0"), Start::Oldest).unwrap();
+    let bytes = |number: u64| format!("configuration {number}").into_bytes();
+    let mut early = 0;
+    for number in 0..20 {
+        early += u32::from(bench.rings.takes_early());
+        let configuration = TrackConfiguration { bytes: bytes(number), ..TrackConfiguration::default() };
+        bench.rings.track(track).configure(&configuration);
+        bench.commit(track, 10, 20 + number);
+    }
+    for number in 0..20 {
+        bench.rings.flush(Instant::from_millis(20 + number));
+        let Next::Frame(frame) = reader.next(Duration::ZERO).unwrap() else { panic!("frame {number}") };
+        let generation = frame.descriptor.config_generation;
+        assert_eq!(u64::from(generation), number + 1);
+        assert_eq!(reader.configuration(generation).unwrap(), bytes(number));
+    }
+    assert_eq!((early, bench.rings.takes_early()), (9, true), "what waits is bounded");
+    // Behind the last frame there is nothing to wait for.
+    bench.rings.track(track).configure(&TrackConfiguration { bytes: bytes(20), ..TrackConfiguration::default() });
+    assert_eq!(reader.configuration(21).unwrap(), bytes(20));
+}
+
+/// As when a track falls silent while the others go on.
+#[test]
+fn a_frame_whose_time_has_come_does_not_wait_for_those_of_other_tracks_whose_has_not() {
+    let mut bench = Bench::with_room(9, Duration::ZERO);
+    let tracks = [bench.open_and_wait(), bench.open_and_wait()];
+    let readers = ["audio0", "audio1"].map(|name| Reader::open(&bench.path(name), Start::Oldest).unwrap());
+    bench.commit(tracks[0], 10, 1);
+    for due_ms in [1, 20, 30] {
+        bench.commit(tracks[1], 10, due_ms);
+    }
+    bench.commit(tracks[0], 10, 1);
+    bench.rings.flush(Instant::from_millis(1));
+    assert_eq!(bench.heads(&readers), [2, 1]);
+    // But for its own.
+    bench.commit(tracks[1], 10, 1);
+    bench.rings.flush(Instant::from_millis(29));
+    assert_eq!(bench.heads(&readers), [2, 2]);
+    bench.rings.flush(Instant::from_millis(30));
+    assert_eq!(bench.heads(&readers), [2, 4]);
+}
+
+#[test]
+fn an_rtp_source_that_returns_with_another_ssrc_goes_on_in_its_ring() {
+    let mut bench = Bench::new(Duration::from_secs(60));
+    let h264 = |id| TrackDescription { programme: 0, codec: Codec::H264, ..audio(id) };
+    assert_eq!(bench.name_of(&h264(0x1111)), "video0");
+    bench.rings.describe(&[]);
+    bench.settle();
+    let mut bench = bench.return_after(drop);
+    assert_eq!(bench.name_of(&h264(0x2222)), "video0");
+    // The same without a restart of Headworks.
+    StreamSink::end(&mut bench.rings, SinkIndex(0));
+    assert_eq!(bench.name_of(&h264(0x3333)), "video0");
+}

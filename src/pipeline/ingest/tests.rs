@@ -11,6 +11,11 @@ use crate::pipeline::frame::{
     Damage, DiscontinuityCause, Frame, FrameSink, FrameTooLarge, Origin, SinkIndex, TrackDescription,
 };
 use crate::protocol::rtp::raw_ts::RawOptions;
+use crate::protocol::srt::connection::{Connection, Limits};
+use crate::protocol::srt::packet::{DataHeader, SequenceNumber};
+use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
+use crate::protocol::srt::statistics::Statistics;
+use crate::protocol::srt::stream_id::StreamId;
 
 const FRAME_SIZE_MAX: usize = 40_000;
 /// 25 frames per second in ticks of 90 kHz.
@@ -21,6 +26,7 @@ const FRAME_TICKS: u64 = 3_600;
 struct Lists {
     tracks: Vec<List>,
     opening: bool,
+    early: bool,
 }
 
 #[derive(Default)]
@@ -42,6 +48,10 @@ impl StreamSink for Lists {
 
     fn is_opening(&self) -> bool {
         self.opening
+    }
+
+    fn takes_early(&self) -> bool {
+        self.early
     }
 
     fn track(&mut self, index: SinkIndex) -> &mut List {
@@ -216,6 +226,80 @@ fn a_lost_datagram_marks_the_frame_that_lost_bytes_and_no_other() {
         let missing = units.iter().filter(|unit| !bench.frames().iter().any(|(_, bytes)| bytes == *unit)).count();
         assert!(damaged <= missing + 1, "datagram {lost}: {damaged} marked, {missing} touched");
         assert!(missing <= 2, "datagram {lost}: {missing} frames touched");
+    }
+}
+
+/// What comes of a stream over SRT with a latency of 120 ms, in datagrams a millisecond apart of which one is lost, and comes so many
+/// ms later, if at all.
+fn over_srt(stream: &[u8], early: bool, lost: usize, again: Option<usize>) -> (Vec<(Frame, Vec<u8>)>, Statistics) {
+    let mut bench = Bench::new();
+    let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+    let start = bench.now;
+    let parameters = ConnectionParameters {
+        peer,
+        local: None,
+        interface: 0,
+        role: Role::Receiver,
+        socket_id: 7,
+        peer_socket_id: 9,
+        initial_sequence: SequenceNumber::new(0),
+        start,
+        peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: start },
+        receive_latency_ms: 120,
+        send_latency_ms: 120,
+        mtu: 1_500,
+        flow_window: 8_192,
+        peer_flow_window: 8_192,
+        peer_version: 0x0001_0501,
+        peer_flags: 0xbf,
+        features: Features::default(),
+        encryption: None,
+        stream_id: StreamId::default(),
+    };
+    let connection = Connection::new(start, parameters, Limits::default());
+    (bench.ingest, bench.lists.early) = (Ingest::new(PayloadTypes::default()), early);
+    bench.ingest.attach(Protocol::Srt(Box::new(connection)));
+    let datagrams: Vec<&[u8]> = stream.chunks(7 * 188).collect();
+    for ms in 0..datagrams.len() + 200 {
+        bench.now = start + Duration::from_millis(ms as u64);
+        let on_time = Some(ms).filter(|&ms| ms < datagrams.len() && ms != lost);
+        for number in on_time.into_iter().chain(again.filter(|again| lost + again == ms).map(|_| lost)) {
+            let header = DataHeader {
+                sequence: SequenceNumber::new(number as u64),
+                timestamp_us: number as u32 * 1_000,
+                socket_id: 7,
+                message_number: 1,
+                retransmitted: number == lost,
+                ..DataHeader::default()
+            };
+            let mut bytes = [0; 16];
+            header.encode(&mut bytes);
+            let packet = bench.pool.copy_from(&[&bytes, datagrams[number]].concat()).unwrap();
+            let datagram = Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: bench.now };
+            bench.ingest.receive(bench.now, datagram);
+        }
+        bench.ingest.handle_timeout(bench.now);
+        bench.ingest.deliver(bench.now, &mut bench.lists);
+    }
+    let Some(Protocol::Srt(connection)) = bench.ingest.protocol() else { panic!("it is there") };
+    let statistics = *connection.statistics();
+    bench.finish();
+    (bench.lists.tracks.remove(0).frames, statistics)
+}
+
+/// What is not known when the next frame is finished is not known when it is due either.
+#[test]
+fn whether_packets_or_frames_wait_the_frames_are_the_same_with_the_same_damage() {
+    let (stream, _) = pictures(&mut mux(false), 0, 30, 3_000);
+    for lost in 3..stream.len() / (7 * 188) - 4 {
+        for again in [None, Some(40), Some(119), Some(125)] {
+            let (packets_wait, frames_wait) =
+                (over_srt(&stream, false, lost, again), over_srt(&stream, true, lost, again));
+            assert!(frames_wait.0 == packets_wait.0, "datagram {lost}, which comes {again:?} ms later");
+            assert!(frames_wait.0.iter().any(|(frame, _)| frame.damage.any()) == again.is_none_or(|ms| ms > 120));
+            let told = |count: &Statistics| (count.pkt_rcv_loss, count.pkt_rcv_drop, count.pkt_rcv_belated);
+            assert_eq!(told(&frames_wait.1), told(&packets_wait.1));
+        }
     }
 }
 

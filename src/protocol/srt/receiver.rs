@@ -197,12 +197,13 @@ impl Receiver {
         })
     }
 
-    /// Whether a number before the head is that of a packet which went up before its time, which has not come yet.
+    /// Whether a number before the head is that of a packet which went up before its time, which has not come yet; without TSBPD
+    /// it has none.
     fn was_handed_up_early(&self, header: &DataHeader, offset: i64, arrival: Instant) -> bool {
         let is_delivered =
             self.buffer.head().checked_add_signed(offset).is_some_and(|number| number >= self.given_up_end);
         let at = self.by_timestamp.then(|| self.time.unwrap(header.timestamp_us, arrival)).flatten();
-        is_delivered && at.is_some_and(|at| arrival < self.time.due(at))
+        is_delivered && at.is_none_or(|at| arrival < self.time.due(at))
     }
 
     fn belated(&self, header: &DataHeader, arrival: Instant, statistics: &mut Statistics) {

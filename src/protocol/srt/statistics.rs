@@ -27,11 +27,12 @@ pub struct Statistics {
     pub pkt_rcv_reordered: u64,
     /// The largest distance of a reordered packet from the newest.
     pub pkt_reorder_distance: u64,
-    /// Packets that came after they had been delivered or given up.
+    /// Packets that came after their time, had they been delivered before or given up. What a peer without TSBPD sends has no time: what was
+    /// delivered is a duplicate when it comes again.
     pub pkt_rcv_belated: u64,
     /// Mean time that packets came after they were due, in milliseconds (weight of the newest 1/5).
     pub pkt_rcv_avg_belated_time: f64,
-    /// Packets that are in the buffer already.
+    /// Packets that are in the buffer already, or were handed up before their time.
     pub pkt_rcv_duplicate: u64,
     /// Packets that could not be decrypted: no such key, not authentic, or not encrypted on a secured connection.
     pub pkt_rcv_undecrypt: u64,

@@ -94,7 +94,7 @@ typedef enum headworks_status {
     HEADWORKS_REOPENED = 9,
     /* A stream has a new track, or one that had ended is written again. */
     HEADWORKS_TRACK_ADDED = 10,
-    /* All frames of a track have been delivered and none will come: it ended, or it was cleared away. */
+    /* All frames of a track have been delivered and none will come: it ended, or it was cleared away while the stream is still there. */
     HEADWORKS_TRACK_ENDED = 11,
 
     /* The operating system said no; errno says why. */
@@ -2384,8 +2384,10 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
 static void headworks_scan_absent(const headworks_stream *stream, headworks_track *track) {
     if (track->standing == HEADWORKS_DRAINED)
         track->standing = HEADWORKS_GONE;
-    /* The stream that took the place of this one may have such a track. */
-    if (headworks_stream_state(stream) == HEADWORKS_STATE_SUPERSEDED)
+    /* The stream that takes the place of this one may have such a track. If the bell is gone too nobody has said that the stream ended,
+     * and another writer may make it anew. (A broker names no tracks then.) */
+    if (headworks_stream_state(stream) == HEADWORKS_STATE_SUPERSEDED ||
+        (!stream->broker && faccessat(stream->handle, "bell", F_OK, 0) != 0))
         return;
     /* What it holds comes first. */
     if (track->standing == HEADWORKS_READ && (track->left || headworks_is_written(track)))

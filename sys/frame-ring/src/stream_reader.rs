@@ -66,7 +66,7 @@ pub enum StreamEvent {
         /// Its index.
         track: usize,
     },
-    /// All frames of a ring have been delivered and none will come: it ended, or it was cleared away.
+    /// All frames of a ring have been delivered and none will come: it ended, or it was cleared away while the stream is still there.
     TrackEnded {
         /// Its index.
         track: usize,
@@ -220,6 +220,15 @@ impl Files {
         match self {
             Self::Directory { path, .. } => list_tracks(path),
             Self::Broker { broker, stream_uuid } => broker.tracks(*stream_uuid),
+        }
+    }
+
+    /// Whether the stream is still where it was.
+    fn are_there(&self) -> bool {
+        match self {
+            Self::Directory { path, .. } => path.join("bell").exists(),
+            // Or it would not have named tracks.
+            Self::Broker { .. } => true,
         }
     }
 
@@ -449,8 +458,9 @@ impl StreamReader {
         let track = &mut self.tracks[index];
         match track.standing {
             Standing::Ended => track.standing = Standing::Gone,
-            // The stream that took the place of this one may have such a track.
-            _ if self.bell.state() == State::Superseded => {}
+            // The stream that takes the place of this one may have such a track. If the bell is gone too nobody has said that the stream
+            // ended, and another writer may make it anew.
+            _ if self.bell.state() == State::Superseded || !self.files.are_there() => {}
             // What it holds comes first.
             Standing::Read if track.left || track.is_written() => self.judge(index),
             Standing::Replaced => {

@@ -256,12 +256,11 @@ impl Writer {
     }
 
     /// Closes the open frame (an empty one if nothing was appended) for a later [`Writer::publish`]; another may be opened meanwhile.
-    /// Fills `config_generation`, `crc32c` and the side data's place. All frames that wait take of the ring's room what its history
-    /// would have: [`Writer::unpublished`] says how much.
+    /// Fills `crc32c` and the side data's place. All frames that wait take of the ring's room what its history would have:
+    /// [`Writer::unpublished`] says how much.
     #[inline]
     pub fn stage(&mut self, frame: &FrameDescriptor) -> Staged {
         let mut d = *frame;
-        d.config_generation = self.private.config_generation;
         d.crc32c = self.crc;
         let payload_len = self.payload_len.unwrap_or(self.open_len);
         if self.payload_len.is_some() {
@@ -283,9 +282,9 @@ impl Writer {
         self.open_pos + self.open_len as u64 - self.unpublished_pos
     }
 
-    /// Makes a staged frame visible; in the order in which they were staged. Fills `seq` and `key_seq`; in the first frame of this
-    /// writer a missing discontinuity cause too, where `Start` counts as missing in a ring that was taken up. Returns the frame's
-    /// sequence number. Wakes nobody: see [`Writer::wake_target`] and [`BellWriter::wake_target`].
+    /// Makes a staged frame visible; in the order in which they were staged. Fills `seq`, `key_seq` and `config_generation`; in the
+    /// first frame of this writer a missing discontinuity cause too, where `Start` counts as missing in a ring that was taken up. Returns
+    /// the frame's sequence number. Wakes nobody: see [`Writer::wake_target`] and [`BellWriter::wake_target`].
     ///
     /// # Panics
     /// If the frame is not of this ring's oldest that wait.
@@ -300,6 +299,7 @@ impl Writer {
             self.key_seq = seq;
         }
         d.key_seq = self.key_seq;
+        d.config_generation = self.private.config_generation;
         // To a source that has just come every track is new, also in a ring that was taken up.
         if let Some(cause) = self.private.first_discontinuity.take()
             && matches!(d.discontinuity, Discontinuity::None | Discontinuity::Start)
@@ -388,7 +388,8 @@ impl Writer {
         self.ctl.store_half(layout::FUTEX, self.private.futex, Release);
     }
 
-    /// Makes `bytes` the configuration of the frames that follow and returns its generation; identical bytes make no new one.
+    /// Makes `bytes` the configuration of the frames that are published from now on and returns its generation; identical bytes make no
+    /// new one.
     ///
     /// # Errors
     /// [`ConfigurationTooLarge`]; the old configuration stays current.

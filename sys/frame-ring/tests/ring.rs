@@ -36,7 +36,6 @@ fn staged_frames_are_seen_when_they_are_published_and_nothing_overwrites_them_be
     for (seq, bytes) in frames.iter().enumerate() {
         writer.append(bytes).unwrap();
         staged.push(writer.stage(&FrameDescriptor { key: seq == 1, ..Default::default() }));
-        writer.set_configuration(b"second").unwrap();
     }
     assert_eq!(reader.next(ZERO), Ok(Next::Timeout));
     // 256 KiB hold the three, and of a fourth only a part.
@@ -51,6 +50,7 @@ fn staged_frames_are_seen_when_they_are_published_and_nothing_overwrites_them_be
         assert_eq!(got.payload, bytes);
         let expected = (seq as u64, if seq == 0 { NONE } else { 1 }, if seq == 0 { 1 } else { 2 });
         assert_eq!((got.descriptor.seq, got.descriptor.key_seq, got.descriptor.config_generation), expected);
+        writer.set_configuration(b"second").unwrap();
     }
     assert_eq!((writer.unpublished(), reader.totals()), (0, writer.totals()));
     // A writer that goes on staging is stopped by its own frames, and by nothing else.

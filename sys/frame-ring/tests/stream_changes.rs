@@ -268,3 +268,25 @@ fn frames_of_a_stream_are_borrowed_in_their_order_and_say_when_they_have_been_ov
     assert!(!frame.is_intact());
     assert_eq!(event(reader.next_borrowed(ZERO)), StreamEvent::Lapped { track: 1, lost: 4, resume_at: 6 });
 }
+
+/// Nobody has said that it ended, and another writer may make it anew.
+#[test]
+fn tracks_of_a_stream_that_is_gone_with_its_dead_writer_go_on_in_the_one_that_takes_its_name() {
+    let mut source = Source::new(&["audio0", "video0"]);
+    let mut readers = source.readers();
+    source.write("video0", "before");
+    source.tracks.clear();
+    fs::remove_dir_all(source.path()).unwrap();
+    for reader in &mut readers {
+        assert_eq!(drain(reader), [added(0), added(1), "1: before".to_owned()]);
+        wait_for(reader, StreamEvent::WriterDead);
+        // Once a second tracks are looked for.
+        assert_eq!(reader.next(Duration::from_millis(1_200)), StreamNext::Event(StreamEvent::Timeout));
+    }
+    (source.bell, source.tracks) = make(&source.path(), &["video0"]);
+    source.write("video0", "after");
+    for reader in &mut readers {
+        wait_for(reader, StreamEvent::Superseded);
+        assert_eq!(drain(reader), [added(2), ended(0), "2: after".to_owned()]);
+    }
+}

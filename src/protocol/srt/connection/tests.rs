@@ -28,8 +28,8 @@ fn peer() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 40_000))
 }
 
-fn bench_with(limits: Limits, encryption: Option<Encryption>) -> Bench {
-    let parameters = ConnectionParameters {
+fn parameters(features: Features, encryption: Option<Encryption>) -> ConnectionParameters {
+    ConnectionParameters {
         peer: peer(),
         local: None,
         interface: 0,
@@ -46,10 +46,17 @@ fn bench_with(limits: Limits, encryption: Option<Encryption>) -> Bench {
         peer_flow_window: 8_192,
         peer_version: 0x0001_0501,
         peer_flags: 0xbf,
-        features: Features::default(),
+        features,
         encryption,
         stream_id: StreamId::default(),
-    };
+    }
+}
+
+fn bench_with(limits: Limits, encryption: Option<Encryption>) -> Bench {
+    bench_of(limits, parameters(Features::default(), encryption))
+}
+
+fn bench_of(limits: Limits, parameters: ConnectionParameters) -> Bench {
     let pool = PacketPool::new(PoolOptions { slots: 1_024, ..PoolOptions::default() }).expect("memory");
     let mut bench = Bench { connection: Connection::new(at(0), parameters, limits), pool, buffer: Vec::new() };
     assert_eq!(bench.connection.poll_event(), Some(Event::Connected));
@@ -233,6 +240,22 @@ fn payloads_go_up_before_they_are_due_as_long_as_none_is_missing_before_them() {
     bench.put_data(at(LATENCY_MS + 7), &DataHeader { retransmitted: true, ..data(5, 5) }, &[]);
     bench.put_data(at(LATENCY_MS + 7), &data(4, 4), &[]);
     assert_eq!((bench.count().pkt_rcv_duplicate, bench.count().pkt_rcv_belated), (1, 2));
+}
+
+#[test]
+fn what_a_peer_without_tsbpd_sends_again_after_it_was_handed_up_is_a_duplicate_and_late_only_when_it_was_given_up() {
+    let features = Features { receive_by_timestamp: false, ..Features::default() };
+    let mut bench = bench_of(Limits::default(), parameters(features, None));
+    for index in [0, 1, 3] {
+        bench.put_data(at(index), &data(index, 0), &[]);
+    }
+    while bench.connection.poll_payload_early(at(5)).is_some() {}
+    bench.put_data(at(6), &data(1, 0), &[]);
+    bench.put_data(at(LATENCY_MS + 2), &data(0, 0), &[]);
+    assert_eq!((bench.count().pkt_rcv_duplicate, bench.count().pkt_rcv_belated), (2, 0));
+    assert_eq!(bench.indices(at(LATENCY_MS + 3)), [3]);
+    bench.put_data(at(LATENCY_MS + 4), &data(2, 0), &[]);
+    assert_eq!((bench.count().pkt_rcv_duplicate, bench.count().pkt_rcv_belated), (2, 1));
 }
 
 #[test]
