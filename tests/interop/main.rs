@@ -9,6 +9,7 @@ mod bad_input;
 mod bit_exact;
 #[path = "../conformance/bitstream.rs"]
 mod bitstream;
+mod clip_table;
 mod clips;
 #[path = "../conformance/field_coded.rs"]
 mod field_coded;

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::appliance::{Appliance, BINARY, as_ordinary_user, must_end};
-use crate::clips::{Clip, TONE_48K, VIDEO, clip, directory, run};
+use crate::clip_table::{every_clip, named};
+use crate::clips::{Clip, directory, run};
 use crate::python;
 use crate::senders;
 use crate::tap::Tap;
@@ -41,28 +42,12 @@ fn arrives_bit_exact_in_every_language(clip: &Clip) {
     }
 }
 
-const X264: &str = "-c:v libx264 -preset veryfast -b:v 2M";
-
 #[test]
-fn c_and_python_read_h264_and_aac_bit_exact() {
-    let arguments = format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k");
-    arrives_bit_exact_in_every_language(&clip("progressive", &[VIDEO, TONE_48K], &arguments));
-}
-
-#[test]
-fn c_and_python_read_two_audio_tracks_bit_exact() {
-    let arguments =
-        format!("{X264} -g 25 -c:a:0 mp2 -c:a:1 ac3 -metadata:s:a:0 language=eng -metadata:s:a:1 language=deu");
-    arrives_bit_exact_in_every_language(&clip("two-audio", &[VIDEO, TONE_48K, TONE_48K], &arguments));
-}
-
-#[test]
-fn c_and_python_read_hevc_with_open_gops_bit_exact() {
-    arrives_bit_exact_in_every_language(&clip(
-        "hevc10",
-        &[VIDEO],
-        "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params log-level=error:keyint=20:open-gop=1:bframes=3 -b:v 2M",
-    ));
+fn c_and_python_read_every_clip_bit_exact() {
+    // Compiled and installed before anything is sent.
+    LazyLock::force(&C_TAP);
+    LazyLock::force(&PYTHON);
+    every_clip(arrives_bit_exact_in_every_language);
 }
 
 #[test]
@@ -75,7 +60,7 @@ fn a_user_whom_the_file_modes_keep_out_reads_through_the_broker_what_is_his() {
     let setting = format!("output.broker.socket={}", socket.display());
     let ordinary = "streams.cam1.readers.uids=[65534]";
     let appliance = Appliance::start(&[&setting, ordinary, "streams.cam2.readers={uids: [1], gids: [65533]}"]);
-    let clip = clip("progressive", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k"));
+    let clip = named("progressive");
     let tap = |stream: &str| {
         let mut command = Command::new(BINARY);
         command.args(["tap", stream, "--from", "oldest", "--json", "--hash", "sha256", "--timeout", "60"]);
@@ -141,7 +126,7 @@ fn rgb(path: &Path) -> Vec<u8> {
 
 #[test]
 fn the_commands_of_the_readme_read_a_stream() {
-    let clip = clip("progressive", &[VIDEO, TONE_48K], &format!("{X264} -g 25 -bf 2 -c:a aac -b:a 128k"));
+    let clip = named("progressive");
     let appliance = Appliance::start(&[]);
     senders::send_srt(appliance.ports.srt, "streamid=cam1", &clip.bytes);
     let root = appliance.root.path().to_str().expect("text");

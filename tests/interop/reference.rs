@@ -21,9 +21,11 @@ pub struct Track {
     /// The name it gets: kind and number within the kind.
     pub name: String,
     pub pid: u16,
-    pub packets: Vec<Packet>,
+    /// The number of its programme.
+    pub programme: u32,
     /// What ffprobe calls its codec.
-    codec: String,
+    pub codec: String,
+    pub packets: Vec<Packet>,
     carried: Carried,
 }
 
@@ -51,13 +53,15 @@ const WRAP: i64 = 1 << 33;
 impl Reference {
     pub fn of(path: &Path, bytes: &[u8]) -> Self {
         let text = run(Command::new("ffprobe")
-            .args(["-v", "error", "-show_streams", "-show_packets", "-show_data", "-show_data_hash", "sha256"])
+            .args(["-v", "error", "-show_programs", "-show_streams", "-show_packets"])
+            .args(["-show_data", "-show_data_hash", "sha256"])
             .args(["-probesize", "50M", "-analyzeduration", "20M", "-fix_teletext_pts", "0"])
             .arg(path));
         let carried = carried_time_stamps(bytes);
         let mut streams: BTreeMap<usize, Track> = BTreeMap::new();
         let mut packets: BTreeMap<usize, Vec<Packet>> = BTreeMap::new();
         let (mut section, mut fields) = ("", BTreeMap::<&str, &str>::new());
+        let mut programme = 0;
         let mut data = Vec::new();
         // Payloads of the codecs whose parser cuts elsewhere.
         let mut cut_elsewhere: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
@@ -114,13 +118,21 @@ impl Reference {
                             Track {
                                 name: format!("{kind}{}", *number - 1),
                                 pid,
-                                packets: Vec::new(),
+                                programme,
                                 codec: codecs[&index].clone(),
+                                packets: Vec::new(),
                                 carried: carried.get(&pid).cloned().unwrap_or_default(),
                             }
                         });
                     }
                     section = "";
+                }
+                // The streams of each programme stand within it, and all once more behind.
+                "[/PROGRAM]" => programme = 0,
+                _ if section == "[PROGRAM]" => {
+                    if let Some(number) = line.strip_prefix("program_num=") {
+                        programme = number.parse().expect("a number");
+                    }
                 }
                 _ if section == "[PACKET]" || section == "[STREAM]" => {
                     if let Some((name, value)) = line.split_once('=').filter(|(name, _)| !name.contains(' ')) {
