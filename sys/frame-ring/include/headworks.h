@@ -332,7 +332,10 @@ const char *headworks_status_text(headworks_status status);
 /* A whole stream: the frames of all its tracks in the order they were committed. ------------------------------------------------- */
 
 /* Opens the stream of this name; `options` may be NULL. With HEADWORKS_START_KEY and HEADWORKS_START_OLDEST_KEY the video tracks
- * begin at a random access point and the others with what was committed after the first of these. */
+ * begin at a random access point and the others with what was committed after the first of these. A track that comes later is read from
+ * its oldest frame on, but with these two a video track begins at its first random access point, and HEADWORKS_SKIPPED says how many
+ * frames lie before that. A ring that takes the place of another is read from its oldest frame on, unless a random access point was still
+ * awaited of that one. */
 headworks_status headworks_stream_open(headworks_stream **stream, const char *name, const headworks_options *options);
 /* The same by the path of the stream's directory. */
 headworks_status headworks_stream_open_directory(headworks_stream **stream, const char *directory, const headworks_options *options);
@@ -347,7 +350,8 @@ void headworks_stream_close(headworks_stream *stream);
 headworks_status headworks_stream_next(headworks_stream *stream, int timeout_ms, headworks_next *next);
 /* The same without a copy: see headworks_frame_is_intact. */
 headworks_status headworks_stream_borrow(headworks_stream *stream, int timeout_ms, headworks_next *next);
-/* Tracks seen so far; their indices stay valid as long as the stream is open. */
+/* Tracks seen so far. Their indices stay valid until more than HEADWORKS_TRACKS_MAX have come; then one that was cleared away gives its
+ * index, with HEADWORKS_TRACK_ADDED, to the next that comes. */
 uint32_t headworks_stream_track_count(const headworks_stream *stream);
 /* "video0", "audio0" …; NULL for an index that is none. */
 const char *headworks_stream_track_name(const headworks_stream *stream, uint32_t track);
@@ -938,6 +942,7 @@ struct headworks_ring {
     int awaiting_key; /* only a random access point will do */
     uint64_t skipped;
     int verify, stay;
+    int from_key; /* a ring that takes the place of this one before a random access point came begins at one too */
     uint8_t *buffer;
     size_t buffer_size;
     uint32_t config_generation; /* of the frame last delivered */
@@ -1101,6 +1106,15 @@ void headworks_ring_seek_stream_seq(headworks_ring *ring, uint64_t stream_seq) {
     ring->next = found == HEADWORKS_NONE ? head : found;
 }
 
+/* Goes where HEADWORKS_START_OLDEST_KEY does; the frames passed over from the oldest one on are told. */
+static void headworks_seek_first_key(headworks_ring *ring) {
+    uint64_t oldest;
+    headworks_ring_seek(ring, HEADWORKS_START_OLDEST, 0);
+    oldest = ring->next;
+    headworks_ring_seek(ring, HEADWORKS_START_OLDEST_KEY, 0);
+    ring->skipped = ring->next > oldest ? ring->next - oldest : 0;
+}
+
 /* On to the newest random access point if a quarter of the ring is still ahead of the writer, else to the next one. */
 static headworks_status headworks_resume(headworks_ring *ring, headworks_next *next) {
     uint64_t old = ring->next, head = headworks_head(ring), found;
@@ -1146,9 +1160,9 @@ static headworks_status headworks_look(headworks_ring *ring, headworks_next *nex
             found = head;
         ring->skipped += found - ring->next;
         ring->next = found;
-        if (!ring->awaiting_key && ring->skipped > 0)
-            return headworks_take_skipped(ring, next);
     }
+    if (!ring->awaiting_key && ring->skipped > 0)
+        return headworks_take_skipped(ring, next);
     if (ring->next == head)
         return HEADWORKS_TIMEOUT;
     if (ring->next < headworks_oldest_seq(ring, head))
@@ -1283,6 +1297,10 @@ int headworks_frame_copy(const headworks_frame *frame, size_t offset, void *to, 
     return headworks_frame_is_intact(frame);
 }
 
+static int headworks_is_from_key(const headworks_options *options) {
+    return !options || options->start == HEADWORKS_START_KEY || options->start == HEADWORKS_START_OLDEST_KEY;
+}
+
 static headworks_status headworks_ring_new(headworks_ring **ring, const headworks_mapping *mapping, const headworks_options *options) {
     *ring = (headworks_ring *)calloc(1, sizeof **ring);
     if (!*ring)
@@ -1290,6 +1308,7 @@ static headworks_status headworks_ring_new(headworks_ring **ring, const headwork
     (*ring)->mapping = *mapping;
     (*ring)->verify = options ? options->verify : 0;
     (*ring)->stay = options ? options->stay : 0;
+    (*ring)->from_key = headworks_is_from_key(options);
     headworks_ring_seek(*ring, options ? options->start : HEADWORKS_START_KEY, options ? options->sequence : 0);
     return HEADWORKS_OK;
 }
@@ -1344,8 +1363,9 @@ void headworks_ring_close(headworks_ring *ring) {
     free(ring);
 }
 
-/* Puts another ring in the place of this one: 1 if it is one. It is read from its beginning: nothing of it was seen. */
-static int headworks_replace(headworks_ring *ring, headworks_mapping *mapping) {
+/* Puts another ring in the place of this one: 1 if it is one. It is read from its oldest frame on, as nothing of it was seen, or with
+ * `from_key` from its first random access point on if none has come from the one before. */
+static int headworks_replace(headworks_ring *ring, headworks_mapping *mapping, int from_key) {
     if (memcmp(mapping->header.ring_uuid, ring->mapping.header.ring_uuid, 16) == 0 ||
         headworks_state_of(headworks_load_half(mapping->ctl, HEADWORKS_STATE)) == HEADWORKS_STATE_SUPERSEDED) {
         headworks_unmap(mapping);
@@ -1357,13 +1377,16 @@ static int headworks_replace(headworks_ring *ring, headworks_mapping *mapping) {
     ring->has_borrowed = 0;
     ring->stalled_told = 0;
     memset(&ring->life, 0, sizeof ring->life);
-    headworks_ring_seek(ring, HEADWORKS_START_OLDEST, 0);
+    if (from_key && ring->awaiting_key)
+        headworks_seek_first_key(ring);
+    else
+        headworks_ring_seek(ring, HEADWORKS_START_OLDEST, 0);
     return 1;
 }
 
 static int headworks_reopen(headworks_ring *ring) {
     headworks_mapping mapping;
-    return headworks_map_at(&mapping, AT_FDCWD, ring->path) == HEADWORKS_OK && headworks_replace(ring, &mapping);
+    return headworks_map_at(&mapping, AT_FDCWD, ring->path) == HEADWORKS_OK && headworks_replace(ring, &mapping, ring->from_key);
 }
 
 /* Nothing is left in a ring whose final state was seen. */
@@ -2209,7 +2232,9 @@ struct headworks_stream {
     uint32_t generation;
     uint64_t scanned;
     int rescan; /* a ring was found to be superseded: look for the one that took its place */
-    int verify, stay, stalled_told, ended_told;
+    int verify, stay;
+    int from_key; /* pictures that come later begin at a random access point too */
+    int stalled_told, ended_told;
     headworks_life life;
 };
 
@@ -2370,7 +2395,8 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
         stream->rescan = 1;
         return;
     }
-    if (headworks_map_track(stream, track->name, &mapping) == HEADWORKS_OK && headworks_replace(track->ring, &mapping)) {
+    if (headworks_map_track(stream, track->name, &mapping) == HEADWORKS_OK &&
+        headworks_replace(track->ring, &mapping, stream->from_key && mapping.header.kind == HEADWORKS_VIDEO)) {
         track->standing = HEADWORKS_READ;
         track->over = HEADWORKS_LIVE;
         /* Nobody has heard of the old one yet: this one is new. */
@@ -2382,7 +2408,7 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
 /* What is to be done with a ring whose name was not seen, though it may be there: a listing can miss a name that is just being given to
  * another ring. */
 static void headworks_scan_absent(const headworks_stream *stream, headworks_track *track) {
-    if (track->standing == HEADWORKS_DRAINED)
+    if (track->standing == HEADWORKS_DRAINED || track->standing == HEADWORKS_FAILED)
         track->standing = HEADWORKS_GONE;
     /* The stream that takes the place of this one may have such a track. If the bell is gone too nobody has said that the stream ended,
      * and another writer may make it anew. (A broker names no tracks then.) */
@@ -2399,6 +2425,29 @@ static void headworks_scan_absent(const headworks_stream *stream, headworks_trac
     }
 }
 
+/* Room for another track: at the end, or that of one which was cleared away and has been told of. NULL if there is none. */
+static headworks_track *headworks_place(headworks_stream *stream) {
+    headworks_track *track = (headworks_track *)0;
+    uint32_t i;
+    if (stream->track_count < HEADWORKS_TRACKS_MAX) {
+        headworks_track *more = (headworks_track *)realloc(stream->tracks, (stream->track_count + 1) * sizeof *more);
+        if (!more)
+            return track;
+        stream->tracks = more;
+        track = &more[stream->track_count++];
+    } else {
+        for (i = 0; i < stream->track_count && !track; i++)
+            if (stream->tracks[i].standing == HEADWORKS_GONE && stream->tracks[i].announced == HEADWORKS_OK)
+                track = &stream->tracks[i];
+        if (!track)
+            return track;
+        headworks_ring_close(track->ring);
+        free(track->name);
+    }
+    memset(track, 0, sizeof *track);
+    return track;
+}
+
 /* Opens the rings not yet known, and those that took the place of another. A ring that cannot be opened is tried again later. `changed`:
  * the writer has said that tracks have come, gone or been replaced. */
 static headworks_status headworks_scan(headworks_stream *stream, const headworks_options *options, int changed) {
@@ -2412,8 +2461,9 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
     for (j = 0; j < stream->track_count; j++)
         stream->tracks[j].present = status != HEADWORKS_OK;
     for (i = 0; i < count; i++) {
-        headworks_track *track = (headworks_track *)0, *more;
+        headworks_track *track = (headworks_track *)0;
         headworks_mapping mapping;
+        headworks_ring *ring;
         if (stream->only && strcmp(stream->only, names[i]) != 0)
             continue;
         for (j = 0; j < stream->track_count && !track; j++)
@@ -2423,27 +2473,26 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
             headworks_scan_known(stream, track, changed);
             continue;
         }
-        if (stream->track_count == HEADWORKS_TRACKS_MAX || headworks_map_track(stream, names[i], &mapping) != HEADWORKS_OK)
+        if (headworks_map_track(stream, names[i], &mapping) != HEADWORKS_OK)
             continue;
-        more = (headworks_track *)realloc(stream->tracks, (stream->track_count + 1) * sizeof *more);
-        if (more)
-            stream->tracks = more;
-        if (headworks_state_of(headworks_load_half(mapping.ctl, HEADWORKS_STATE)) == HEADWORKS_STATE_SUPERSEDED || !more) {
+        if (headworks_state_of(headworks_load_half(mapping.ctl, HEADWORKS_STATE)) == HEADWORKS_STATE_SUPERSEDED ||
+            headworks_ring_new(&ring, &mapping, options) != HEADWORKS_OK) {
             headworks_unmap(&mapping);
             continue;
         }
-        track = &stream->tracks[stream->track_count];
-        memset(track, 0, sizeof *track);
-        if (headworks_ring_new(&track->ring, &mapping, options) != HEADWORKS_OK) {
-            headworks_unmap(&mapping);
+        track = headworks_place(stream);
+        if (!track) {
+            headworks_ring_close(ring);
             continue;
         }
+        track->ring = ring;
         track->ring->verify = stream->verify;
+        if (stream->from_key && track->ring->mapping.header.kind == HEADWORKS_VIDEO)
+            headworks_seek_first_key(track->ring);
         track->name = names[i];
         names[i] = (char *)0;
         track->announced = HEADWORKS_TRACK_ADDED;
         track->present = 1;
-        stream->track_count++;
     }
     headworks_names_free(names, count);
     for (j = 0; j < stream->track_count; j++) {
@@ -2456,7 +2505,8 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
     return status;
 }
 
-/* What came later is read from its beginning: we have passed over nothing of it. */
+/* What came later is read from its oldest frame on, as we have passed over nothing of it; pictures from their first key on, if so
+ * begun. */
 static void headworks_scan_again(headworks_stream *stream, int changed) {
     headworks_options options;
     memset(&options, 0, sizeof options);
@@ -2519,7 +2569,8 @@ static headworks_status headworks_stream_open_from(headworks_stream **result, co
         errno = reason;
         return status;
     }
-    if (options->start == HEADWORKS_START_KEY || options->start == HEADWORKS_START_OLDEST_KEY)
+    stream->from_key = headworks_is_from_key(options);
+    if (stream->from_key)
         headworks_align(stream);
     *result = stream;
     return HEADWORKS_OK;

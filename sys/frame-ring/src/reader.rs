@@ -295,6 +295,18 @@ impl Reader {
         };
     }
 
+    /// Goes where [`Start::OldestKey`] does; the frames passed over from the oldest one on are told.
+    pub(crate) fn seek_first_key(&mut self) {
+        self.seek(Start::Oldest);
+        let oldest = self.next;
+        self.seek(Start::OldestKey);
+        self.skipped = self.next.saturating_sub(oldest);
+    }
+
+    pub(crate) fn is_awaiting_key(&self) -> bool {
+        self.awaiting_key
+    }
+
     /// Goes to the oldest frame whose `stream_seq` is at least `target`: where the other tracks of a stream begin when its
     /// video begins at a random access point.
     pub fn seek_stream_seq(&mut self, target: u64) {
@@ -425,11 +437,11 @@ impl Reader {
             self.skipped += next - self.next;
             self.next = next;
             self.awaiting_key = found.is_none();
-            if !self.awaiting_key
-                && let Some(count) = self.take_skipped()
-            {
-                return Ok(Look::Skipped { count });
-            }
+        }
+        if !self.awaiting_key
+            && let Some(count) = self.take_skipped()
+        {
+            return Ok(Look::Skipped { count });
         }
         if self.next == head {
             return Ok(Look::Empty);

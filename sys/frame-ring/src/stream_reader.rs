@@ -176,6 +176,8 @@ pub struct StreamReader {
     rescan: bool,
     events: VecDeque<StreamEvent>,
     verify: bool,
+    /// Pictures that come later begin at a random access point too.
+    from_key: bool,
     stalled_told: bool,
     ended_told: bool,
     life: Life,
@@ -262,6 +264,10 @@ impl StreamReader {
     /// Opens the stream in `directory`: all its tracks, or only the one named. With [`Start::Key`] and [`Start::OldestKey`] the video
     /// tracks begin at a random access point and the others with what was committed after the first of these.
     ///
+    /// A track that comes later is read from its oldest frame on, but with these two a video track begins at its first random access
+    /// point, and [`StreamEvent::Skipped`] says how many frames lie before that. A ring that takes the place of another is read from its
+    /// oldest frame on, unless a random access point was still awaited of that one.
+    ///
     /// # Errors
     /// [`StreamOpenError`]. A ring that cannot be opened is left out, and tried again when the tracks change.
     pub fn open(directory: &Path, start: Start, only: Option<&str>) -> Result<Self, StreamOpenError> {
@@ -291,6 +297,7 @@ impl StreamReader {
             rescan: false,
             events: VecDeque::new(),
             verify: false,
+            from_key: false,
             stalled_told: false,
             ended_told: false,
             life: Life::new(),
@@ -298,6 +305,7 @@ impl StreamReader {
         reader.scan(start, false)?;
         if matches!(start, Start::Key | Start::OldestKey) {
             reader.align();
+            reader.from_key = true;
         }
         Ok(reader)
     }
@@ -360,6 +368,9 @@ impl StreamReader {
             }
             let Ok(mut ring) = self.files.ring(name, start) else { continue };
             ring.verify_checksums(self.verify);
+            if self.begins_at_key(name, &ring) {
+                ring.seek_first_key();
+            }
             let uuid = ring.header().ring_uuid;
             let is_known = |index: usize| self.tracks[index].ring.header().ring_uuid == uuid;
             if ring.state() == State::Superseded || known.is_some_and(is_known) {
@@ -380,6 +391,12 @@ impl StreamReader {
             }
         }
         Ok(())
+    }
+
+    /// Whether a decoder of this track has had nothing yet that it could have started at.
+    fn begins_at_key(&self, name: &str, ring: &Reader) -> bool {
+        let last = self.tracks.iter().rfind(|track| track.name == name);
+        self.from_key && ring.header().kind == TrackKind::Video && last.is_none_or(|track| track.ring.is_awaiting_key())
     }
 
     fn add(&mut self, name: &str, ring: Reader) {
@@ -535,7 +552,7 @@ impl StreamReader {
             let changed = generation != self.generation;
             if std::mem::take(&mut self.rescan) || changed {
                 self.generation = generation;
-                // A ring that is new to us holds nothing that we have passed over: all of it is wanted.
+                // A ring that is new to us holds nothing that we have passed over.
                 let _ = self.scan(Start::Oldest, changed);
                 continue;
             }

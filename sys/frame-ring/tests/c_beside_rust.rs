@@ -38,17 +38,16 @@ struct Source {
 }
 
 impl Source {
+    /// A bell alone.
     fn new(seed: u64) -> Self {
-        let mut source = Self::of_video(seed);
-        source.add_track("audio0", TrackKind::Audio);
-        source
-    }
-
-    fn of_video(seed: u64) -> Self {
         let directory = directory();
         let bell = Some(BellWriter::create(directory.path()).unwrap());
         let random = seed.wrapping_mul(2) | 1;
-        let mut source = Self { directory, bell, tracks: Vec::new(), random, frames: 0, refreshes: false };
+        Self { directory, bell, tracks: Vec::new(), random, frames: 0, refreshes: false }
+    }
+
+    fn of_video(seed: u64) -> Self {
+        let mut source = Self::new(seed);
         source.add_track("video0", TrackKind::Video);
         source
     }
@@ -169,8 +168,8 @@ impl Source {
                 self.add_track(&name, kind);
             }
             7 if self.tracks.len() < 5 => {
-                let name = format!("data{}", self.tracks.len());
-                self.add_track(&name, TrackKind::Data);
+                let (kind, text) = [(TrackKind::Data, "data"), (TrackKind::Video, "video")][self.draw(2) as usize];
+                self.add_track(&format!("{text}{}", self.tracks.len()), kind);
             }
             8 => self.refreshes = !self.refreshes,
             9 => self.untell_key(track, NONE),
@@ -334,10 +333,14 @@ impl Readers {
 
 fn read_beside(program: &Path, seed: u64, start: (Start, &str)) -> Vec<String> {
     let mut source = Source::new(seed);
+    let early = source.draw(3) == 0;
+    let before = if early { Some(Readers::open(&source, program, start)) } else { None };
+    source.add_track("video0", TrackKind::Video);
+    source.add_track("audio0", TrackKind::Audio);
     for _ in 0..source.draw(12) {
         source.happen();
     }
-    let mut readers = Readers::open(&source, program, start);
+    let mut readers = before.unwrap_or_else(|| Readers::open(&source, program, start));
     for _ in 0..60 {
         source.happen();
         for _ in 0..=source.draw(9) {
@@ -404,6 +407,47 @@ fn brief(said: &[String]) -> Vec<String> {
             .replace("video0 a new track", "added"),
     };
     said.iter().map(short).collect()
+}
+
+/// Who waits for a stream opens it when its bell alone is there.
+#[test]
+fn a_video_track_that_comes_later_begins_at_its_first_key_and_says_what_lies_before() {
+    for program in READERS.iter() {
+        for start in [KEY, OLDEST_KEY] {
+            let mut source = Source::new(1);
+            let mut readers = Readers::open(&source, program, start);
+            assert_eq!(brief(&readers.drain(&mut source)), [""; 0]);
+            source.add_track("video0", TrackKind::Video);
+            source.write((0..8).map(|seq| access(seq == 3 || seq == 6, false)));
+            let said = brief(&readers.drain(&mut source));
+            assert_eq!(said, ["added", "passed over: 3, on to 3", "3", "4", "5", "6", "7"]);
+            // What takes its place is read whole.
+            source.add_track("video0", TrackKind::Video);
+            source.write((0..2).map(|_| access(false, false)));
+            let said = brief(&readers.drain(&mut source));
+            assert_eq!(said, ["video0 replaced by another, which has been opened", "0", "1"]);
+
+            // Nothing has been read of this one when another takes its place.
+            let mut source = Source::new(1);
+            let mut readers = Readers::open(&source, program, start);
+            source.add_track("video0", TrackKind::Video);
+            source.write((0..3).map(|_| access(false, false)));
+            assert_eq!(brief(&readers.drain(&mut source)), ["added"]);
+            source.add_track("video0", TrackKind::Video);
+            source.write((0..4).map(|seq| access(seq == 2, false)));
+            let said = brief(&readers.drain(&mut source));
+            // Of the new ring and of the old one.
+            let passed_over = ["passed over: 2, on to 2", "passed over: 3, on to 3"];
+            let rest = ["video0 replaced by another, which has been opened", "2", "3"];
+            let expected = [&passed_over[..], &rest].concat();
+            assert_eq!(said, expected);
+        }
+        let mut source = Source::new(1);
+        let mut readers = Readers::open(&source, program, LIVE);
+        source.add_track("video0", TrackKind::Video);
+        source.write((0..2).map(|_| access(false, false)));
+        assert_eq!(brief(&readers.drain(&mut source)), ["added", "0", "1"]);
+    }
 }
 
 /// The writer stores the head first and then which frame is the newest key. It may be killed, or looked at, between the two.

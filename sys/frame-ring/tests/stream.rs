@@ -167,6 +167,80 @@ fn sound_that_comes_before_the_first_picture_is_read_whole_from_its_empty_ring()
     assert_eq!(drain(&mut reader), all);
 }
 
+/// Who waits for a stream opens it when its bell alone is there.
+#[test]
+fn a_video_track_that_comes_later_begins_at_its_first_key_and_says_what_lies_before() {
+    for start in [Start::Key, Start::OldestKey] {
+        let dir = directory();
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        let mut reader = StreamReader::open(dir.path(), start, None).unwrap();
+        assert_eq!(drain(&mut reader), [""; 0]);
+        let ring = |spec: &RingSpec, name: &str| {
+            let writer = builder::create(&dir.path().join(".tmp-1"), spec).unwrap();
+            builder::publish(&dir.path().join(".tmp-1"), &dir.path().join(name)).unwrap();
+            writer
+        };
+        let mut sound = ring(&audio(), "audio0");
+        let mut video = ring(&spec(), "video0");
+        let mut other = ring(&spec(), "video1");
+        bell.tracks_changed();
+        for n in 0..7 {
+            write(&mut video, &mut bell, format!("picture {n}").as_bytes(), n == 3 || n == 6);
+            write(&mut sound, &mut bell, format!("sound {n}").as_bytes(), true);
+            write(&mut other, &mut bell, b"no key", false);
+        }
+        let added = ["TrackAdded { track: 0 }", "TrackAdded { track: 1 }", "TrackAdded { track: 2 }"];
+        let frames = [
+            "Skipped { track: 1, count: 3 }",
+            "0: sound 0",
+            "0: sound 1",
+            "0: sound 2",
+            "1: picture 3",
+            "0: sound 3",
+            "1: picture 4",
+            "0: sound 4",
+            "1: picture 5",
+            "0: sound 5",
+            "1: picture 6",
+            "0: sound 6",
+        ];
+        assert_eq!(drain(&mut reader), [&added[..], &frames].concat(), "{start:?}");
+
+        // What takes the place of a track that has been read is read whole; of the other there is still nothing to decode.
+        drop((video, other));
+        let mut video = ring(&spec(), "video0");
+        let mut other = ring(&spec(), "video1");
+        bell.tracks_changed();
+        for is_key in [false, true] {
+            write(&mut video, &mut bell, b"new", is_key);
+            write(&mut other, &mut bell, b"other", is_key);
+        }
+        let expected = [
+            "TrackAdded { track: 3 }",
+            "Skipped { track: 2, count: 7 }",
+            "TrackAdded { track: 4 }",
+            "Skipped { track: 4, count: 1 }",
+            "3: new",
+            "3: new",
+            "4: other",
+        ];
+        assert_eq!(drain(&mut reader), expected, "{start:?}");
+    }
+}
+
+#[test]
+fn a_track_that_comes_later_is_read_from_its_first_frame_on_where_no_key_is_asked_for() {
+    for start in [Start::Live, Start::Oldest] {
+        let dir = directory();
+        let mut bell = BellWriter::create(dir.path()).unwrap();
+        let mut reader = StreamReader::open(dir.path(), start, None).unwrap();
+        let mut video = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+        bell.tracks_changed();
+        write(&mut video, &mut bell, b"no key", false);
+        assert_eq!(drain(&mut reader), ["TrackAdded { track: 0 }", "0: no key"], "{start:?}");
+    }
+}
+
 /// A stream with one video track, made beside its place and put there whole.
 fn publish_stream(stream: &Path) -> (BellWriter, Writer) {
     let temporary = stream.with_file_name(".tmp-1-1");
