@@ -34,7 +34,8 @@
  *   passed over on the way to a random access point. Damage, discontinuities and changed configurations are fields of the frame.
  * - No call waits longer than its time-out, and no single sleep is longer than 100 ms: a wake may never come.
  * - A restart of Headworks is one frame with a discontinuity. A ring or stream that another one replaces is opened again without
- *   being asked for: HEADWORKS_REOPENED.
+ *   being asked for: HEADWORKS_REOPENED. As long as that cannot be opened it is looked for; HEADWORKS_SUPERSEDED says so once.
+ * - Who begins at a random access point (HEADWORKS_START_KEY) does so on video tracks that come later, too.
  * - The bytes of `ctl`, `bell` and `stream.capnp` may be anything: each word is loaded once, judged, then used. What cannot be
  *   defended against is the owner of the files cutting them short while they are mapped (SIGBUS); Headworks never does.
  *
@@ -88,7 +89,8 @@ typedef enum headworks_status {
     /* All frames have been delivered and none will come, unless the source returns. Of a stream this is said once: whoever asks on waits
      * for that. */
     HEADWORKS_ENDED = 7,
-    /* Another ring or stream has this one's name, but cannot be opened (or `stay` was asked for). */
+    /* Another ring or stream has this one's name, but cannot be opened (or `stay` was asked for). Said once: whoever asks on waits until
+     * it can. Of a ring that stays it is the end, and said with every call. */
     HEADWORKS_SUPERSEDED = 8,
     /* Another ring had this one's name and has been opened: its header may differ, its frames count from 0. */
     HEADWORKS_REOPENED = 9,
@@ -335,7 +337,7 @@ const char *headworks_status_text(headworks_status status);
  * begin at a random access point and the others with what was committed after the first of these. A track that comes later is read from
  * its oldest frame on, but with these two a video track begins at its first random access point, and HEADWORKS_SKIPPED says how many
  * frames lie before that. A ring that takes the place of another is read from its oldest frame on, unless a random access point was still
- * awaited of that one. */
+ * awaited of that one. A relative path counts from the directory in which the process is now. */
 headworks_status headworks_stream_open(headworks_stream **stream, const char *name, const headworks_options *options);
 /* The same by the path of the stream's directory. */
 headworks_status headworks_stream_open_directory(headworks_stream **stream, const char *directory, const headworks_options *options);
@@ -363,7 +365,8 @@ size_t headworks_stream_anchors(const headworks_stream *stream, headworks_anchor
 
 /* One ring. ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Opens the ring in `directory`; `options` may be NULL. */
+/* Opens the ring in `directory`; `options` may be NULL. What is said of headworks_stream_open about replaced rings and relative paths
+ * holds here too. */
 headworks_status headworks_ring_open(headworks_ring **ring, const char *directory, const headworks_options *options);
 /* Opens a ring by its two files, such as descriptors received from a broker. The descriptors stay the caller's. */
 headworks_status headworks_ring_open_files(headworks_ring **ring, int ctl, int data, const headworks_options *options);
@@ -743,6 +746,27 @@ static char *headworks_text_copy(const char *text) {
     return copy;
 }
 
+/* A path that leads to the same place when the process has gone to another directory. */
+static headworks_status headworks_absolute(const char *path, char **absolute) {
+    char *here = (char *)0;
+    size_t length = 0;
+    if (path[0] != '/' && path[0] != 0) {
+        here = getcwd((char *)0, 0);
+        if (!here)
+            return HEADWORKS_ERROR_SYSTEM;
+        length = strlen(here);
+    }
+    *absolute = (char *)malloc(length + strlen(path) + 2);
+    if (*absolute && here) {
+        memcpy(*absolute, here, length);
+        (*absolute)[length++] = '/';
+    }
+    if (*absolute)
+        memcpy(*absolute + length, path, strlen(path) + 1);
+    free(here);
+    return *absolute ? HEADWORKS_OK : HEADWORKS_ERROR_MEMORY;
+}
+
 static headworks_kind headworks_kind_of(uint32_t word) {
     switch (word) {
     case 1: return HEADWORKS_VIDEO;
@@ -950,7 +974,7 @@ struct headworks_ring {
     int has_borrowed;
     uint64_t borrowed_position;
     uint32_t borrowed_generation;
-    int stalled_told;
+    int stalled_told, superseded_told;
     headworks_life life;
 };
 
@@ -1072,7 +1096,8 @@ static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, head
     headworks_slot slot;
     for (; seq < head; seq++) {
         if (headworks_copy_slot(ring, seq, &slot) == HEADWORKS_OK && slot.stream_seq >= stream_seq &&
-            (wanted == HEADWORKS_ANY || (wanted == HEADWORKS_KEY ? headworks_is_key(&slot) : headworks_is_recovery_point(&slot))))
+            (wanted == HEADWORKS_ANY ||
+             (wanted == HEADWORKS_KEY ? headworks_is_key(&slot) : headworks_is_recovery_point(&slot))))
             return seq;
     }
     return HEADWORKS_NONE;
@@ -1336,13 +1361,12 @@ headworks_status headworks_ring_open(headworks_ring **ring, const char *director
         headworks_unmap(&mapping);
         return status;
     }
-    (*ring)->path = headworks_text_copy(directory);
-    if (!(*ring)->path) {
+    status = headworks_absolute(directory, &(*ring)->path);
+    if (status != HEADWORKS_OK) {
         headworks_ring_close(*ring);
         *ring = (headworks_ring *)0;
-        return HEADWORKS_ERROR_MEMORY;
     }
-    return HEADWORKS_OK;
+    return status;
 }
 
 /* Gives the payloads' memory back, which is held as long as it is mapped. The ring is read no more. */
@@ -1376,6 +1400,7 @@ static int headworks_replace(headworks_ring *ring, headworks_mapping *mapping, i
     ring->config_generation = 0;
     ring->has_borrowed = 0;
     ring->stalled_told = 0;
+    ring->superseded_told = 0;
     memset(&ring->life, 0, sizeof ring->life);
     if (from_key && ring->awaiting_key)
         headworks_seek_first_key(ring);
@@ -1392,6 +1417,13 @@ static int headworks_reopen(headworks_ring *ring) {
 /* Nothing is left in a ring whose final state was seen. */
 static int headworks_is_drained(const headworks_ring *ring) {
     return headworks_head(ring) == ring->next;
+}
+
+/* What a call that found nothing to open says: who asks until HEADWORKS_TIMEOUT is not held up. */
+static headworks_status headworks_superseded(int *told) {
+    headworks_status status = *told ? HEADWORKS_TIMEOUT : HEADWORKS_SUPERSEDED;
+    *told = 1;
+    return status;
 }
 
 /* The ring is empty: says why, sleeps, or says HEADWORKS_OK when it is worth another look. */
@@ -1414,7 +1446,7 @@ static headworks_status headworks_ring_idle(headworks_ring *ring, uint32_t seen,
         if (headworks_reopen(ring))
             return HEADWORKS_REOPENED;
         if (left == 0)
-            return HEADWORKS_SUPERSEDED;
+            return headworks_superseded(&ring->superseded_told);
         headworks_sleep(left);
         return HEADWORKS_OK;
     case HEADWORKS_STATE_STALLED:
@@ -1426,7 +1458,8 @@ static headworks_status headworks_ring_idle(headworks_ring *ring, uint32_t seen,
     case HEADWORKS_LIVE: ring->stalled_told = 0; break;
     }
     /* A frame is a sign of life too. */
-    if (headworks_has_died(&ring->life, headworks_load(ctl, HEADWORKS_HEARTBEAT_COUNT) + headworks_load(ctl, HEADWORKS_HEAD_SEQ), now))
+    if (headworks_has_died(&ring->life,
+                           headworks_load(ctl, HEADWORKS_HEARTBEAT_COUNT) + headworks_load(ctl, HEADWORKS_HEAD_SEQ), now))
         return HEADWORKS_WRITER_DEAD;
     if (left == 0)
         return HEADWORKS_TIMEOUT;
@@ -2234,7 +2267,7 @@ struct headworks_stream {
     int rescan; /* a ring was found to be superseded: look for the one that took its place */
     int verify, stay;
     int from_key; /* pictures that come later begin at a random access point too */
-    int stalled_told, ended_told;
+    int stalled_told, ended_told, superseded_told;
     headworks_life life;
 };
 
@@ -2371,7 +2404,8 @@ static void headworks_judge_track(const headworks_stream *stream, headworks_trac
 static void headworks_scan_known(headworks_stream *stream, headworks_track *track, int changed) {
     headworks_mapping mapping;
     headworks_state state;
-    if (track->left || track->over != HEADWORKS_LIVE || (changed && track->standing == HEADWORKS_READ && headworks_is_written(track)))
+    if (track->left || track->over != HEADWORKS_LIVE ||
+        (changed && track->standing == HEADWORKS_READ && headworks_is_written(track)))
         headworks_judge_track(stream, track);
     /* It cannot be told yet whether it is beside the new bell too. */
     if (track->left)
@@ -2552,12 +2586,16 @@ static headworks_status headworks_stream_open_from(headworks_stream **result, co
     stream->verify = options->verify;
     stream->stay = options->stay;
     stream->handle = -1;
-    stream->broker = broker ? headworks_text_copy(broker) : (char *)0;
-    stream->path = headworks_text_copy(path);
     stream->only = options->track ? headworks_text_copy(options->track) : (char *)0;
-    if (!stream->path || (broker && !stream->broker) || (options->track && !stream->only))
+    if (broker) {
+        stream->path = headworks_text_copy(path);
+        status = headworks_absolute(broker, &stream->broker);
+    } else {
+        status = headworks_absolute(path, &stream->path);
+    }
+    if (status == HEADWORKS_OK && (!stream->path || (options->track && !stream->only)))
         status = HEADWORKS_ERROR_MEMORY;
-    else
+    if (status == HEADWORKS_OK)
         status = headworks_bell_open(stream, &stream->handle, &stream->bell, stream->uuid);
     if (status == HEADWORKS_OK) {
         stream->generation = headworks_load_half_acquire(stream->bell, HEADWORKS_BELL_TRACKS_GENERATION);
@@ -2645,9 +2683,11 @@ static int headworks_stream_reopen(headworks_stream *stream) {
     memset(&stream->life, 0, sizeof stream->life);
     stream->stalled_told = 0;
     stream->ended_told = 0;
+    stream->superseded_told = 0;
     for (i = 0; i < stream->track_count; i++) {
         headworks_standing standing = stream->tracks[i].standing;
-        stream->tracks[i].left = standing == HEADWORKS_READ || standing == HEADWORKS_DRAINED || standing == HEADWORKS_REPLACED;
+        stream->tracks[i].left = standing == HEADWORKS_READ || standing == HEADWORKS_DRAINED ||
+                                 standing == HEADWORKS_REPLACED;
     }
     stream->generation = headworks_load_half_acquire(bell, HEADWORKS_BELL_TRACKS_GENERATION);
     headworks_scan_again(stream, 0);
@@ -2735,12 +2775,10 @@ static headworks_status headworks_stream_idle(headworks_stream *stream, uint32_t
             stream->ended_told = 1;
             return HEADWORKS_ENDED;
         }
-        if (stream->stay)
-            return HEADWORKS_SUPERSEDED;
-        if (headworks_stream_reopen(stream))
+        if (!stream->stay && headworks_stream_reopen(stream))
             return HEADWORKS_OK;
-        if (left == 0)
-            return HEADWORKS_SUPERSEDED;
+        if (left == 0 || (stream->stay && !stream->superseded_told))
+            return headworks_superseded(&stream->superseded_told);
         headworks_sleep(left);
         return HEADWORKS_OK;
     case HEADWORKS_STATE_STALLED:

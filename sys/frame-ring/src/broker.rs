@@ -69,10 +69,13 @@ pub struct Answer {
 }
 
 impl Broker {
-    /// The way to a stream (by its name, not encoded) through the broker at `socket`.
+    /// The way to a stream (by its name, not encoded) through the broker at `socket`. A relative path counts from the directory in
+    /// which the process is now.
     #[must_use]
     pub fn new(socket: &Path, stream: &str) -> Self {
-        Self { socket: socket.to_owned(), stream: encode_name(stream) }
+        // One that cannot be made absolute leads nowhere, which is said when the broker is asked.
+        let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+        Self { socket, stream: encode_name(stream) }
     }
 
     /// The stream's bell.
@@ -390,6 +393,13 @@ fn malformed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relative_socket_is_found_from_any_directory() {
+        let here = std::env::current_dir().unwrap();
+        let broker = Broker::new(Path::new("broker.sock"), "cam1");
+        assert_eq!(broker, Broker { socket: here.join("broker.sock"), stream: "cam1".to_owned() });
+    }
 
     #[test]
     fn only_a_stream_that_may_be_read_is_looked_for() {

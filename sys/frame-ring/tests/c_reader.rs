@@ -428,6 +428,116 @@ fn memory_of_rings_that_were_replaced_or_cleared_away_is_given_back() {
     assert!(reader.end().contains(&frame_line("audio0", 0, b"new sound")));
 }
 
+/// All that a program with the word `step` says now.
+fn drain(reader: &mut OtherProcess) -> Vec<String> {
+    let mut said = Vec::new();
+    loop {
+        reader.say("\n");
+        let line = reader.line();
+        if line.ends_with(" nothing came in time") {
+            return said;
+        }
+        said.push(line);
+    }
+}
+
+#[test]
+fn of_rings_that_come_and_go_for_ever_a_reader_holds_a_bounded_number() {
+    let dir = directory();
+    let mut bell = BellWriter::create(dir.path()).unwrap();
+    let _stays = builder::create(&dir.path().join("video0"), &spec()).unwrap();
+    let words = ["stream", dir.path().to_str().unwrap(), "live", "timeout=0", "step"];
+    let mut readers: Vec<_> = READERS.iter().map(|program| start(program, &words)).collect();
+    for reader in &mut readers {
+        assert_eq!(reader.line(), "ready");
+        assert_eq!(drain(reader), ["video0 a new track"]);
+    }
+    for n in 0..1_100 {
+        let name = format!("audio{n}");
+        let mut writer = builder::create(&dir.path().join(&name), &spec()).unwrap();
+        bell.tracks_changed();
+        write(&mut writer, &mut bell, &payload(n, 100), true);
+        writer.set_state(State::Ended);
+        for reader in &mut readers {
+            let said = drain(reader);
+            assert_eq!([&said[0], &said[2]], [&format!("{name} a new track"), &format!("{name} a track has ended")]);
+            assert!(said[1].starts_with(&frame_line(&name, 0, &payload(n, 100))) && said.len() == 3, "{said:?}");
+        }
+        drop(writer);
+        fs::remove_dir_all(dir.path().join(name)).unwrap();
+        bell.tracks_changed();
+        for reader in &mut readers {
+            assert_eq!(drain(reader), [""; 0]);
+        }
+    }
+    for reader in &readers {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", reader.id())).unwrap();
+        assert_eq!(maps.lines().filter(|line| line.contains("/ctl")).count(), 1_024);
+    }
+}
+
+#[test]
+fn a_relative_path_counts_from_where_the_process_was_when_it_opened() {
+    let openings: [&[&str]; 3] = [&["ring", "cam1/video0"], &["stream", "cam1"], &["stream", "cam1", "broker=.broker"]];
+    for words in openings {
+        let root = directory();
+        serve(root.path());
+        let make = || {
+            fs::create_dir(root.path().join("cam1")).unwrap();
+            let bell = BellWriter::create(&root.path().join("cam1")).unwrap();
+            (bell, builder::create(&root.path().join("cam1/video0"), &spec()).unwrap())
+        };
+        let (mut bell, mut writer) = make();
+        let mut command = Command::new(reader());
+        command.args(words).args(["live", "leave", "stop-after=0"]).current_dir(root.path());
+        let mut reader = OtherProcess::start(&mut command);
+        reader.hear("ready");
+        fs::remove_dir_all(root.path().join("cam1")).unwrap();
+        writer.set_state(State::Superseded);
+        bell.set_state(State::Superseded);
+        let (mut bell, mut writer) = make();
+        write(&mut writer, &mut bell, b"new", true);
+        bell.wake_target().wake();
+        let said = reader.end();
+        let track = if words[0] == "ring" { "ring" } else { "video0" };
+        assert!(said.contains(&format!("{track} replaced by another, which has been opened\n")), "{words:?}: {said}");
+        assert!(said.contains(&frame_line(track, 0, b"new")), "{words:?}: {said}");
+    }
+}
+
+/// Who asks until nothing came in time is not held up by it.
+#[test]
+fn that_another_has_the_name_but_cannot_be_opened_is_said_once() {
+    for program in READERS.iter() {
+        let root = directory();
+        let stream = root.path().join("cam1");
+        let make = || {
+            fs::create_dir(&stream).unwrap();
+            let bell = BellWriter::create(&stream).unwrap();
+            (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
+        };
+        let (mut bell, mut writer) = make();
+        let (ring, path) = (stream.join("video0"), stream.to_str().unwrap());
+        let mut one = start(program, &["ring", ring.to_str().unwrap(), "timeout=0", "step", "on"]);
+        let mut all = start(program, &["stream", path, "timeout=0", "step", "on"]);
+        let mut stays = start(program, &["stream", path, "timeout=0", "step", "on", "stay"]);
+        assert_eq!([one.line(), all.line(), stays.line()], ["ready 0", "ready", "ready"]);
+        drain(&mut all);
+        drain(&mut stays);
+        writer.set_state(State::Superseded);
+        bell.set_state(State::Superseded);
+        for (reader, name) in [(&mut one, "ring"), (&mut all, "stream"), (&mut stays, "stream")] {
+            assert_eq!(drain(reader), [format!("{name} replaced by another that cannot be opened")]);
+            assert_eq!(drain(reader), [""; 0]);
+        }
+        fs::remove_dir_all(&stream).unwrap();
+        let _new = make();
+        assert_eq!(drain(&mut one), ["ring replaced by another, which has been opened"]);
+        assert_eq!(drain(&mut all), ["video0 replaced by another, which has been opened"]);
+        assert_eq!(drain(&mut stays), [""; 0]);
+    }
+}
+
 #[test]
 fn frames_of_all_tracks_come_in_the_order_they_were_committed() {
     let audio = RingSpec { kind: TrackKind::Audio, codec: *b"mp4a", clock_rate: 48_000, ..spec() };

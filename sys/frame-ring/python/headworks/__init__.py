@@ -67,7 +67,7 @@ class Status(enum.IntEnum):
     ENDED = 7
     """All frames have been delivered and none will come, unless the source returns; said once: whoever asks on waits for that."""
     SUPERSEDED = 8
-    """Another stream is to have this one's name, and cannot be opened yet."""
+    """Another stream is to have this one's name, and cannot be opened yet; said once."""
     REOPENED = 9
     """Another ring had a track's name and has been opened: its frames count from 0."""
     TRACK_ADDED = 10
@@ -335,7 +335,7 @@ class Stream:
 
     @property
     def tracks(self) -> list[Track]:
-        """All tracks seen so far."""
+        """All tracks seen so far; after a thousand, those that were cleared away give their places to new ones."""
         return [Track(name, codec, Kind(kind), *rest) for name, codec, kind, *rest in self._stream.tracks()]
 
     @property
@@ -373,7 +373,8 @@ def open(
     """Opens a stream by its name.
 
     `track`: only the one of this name. `start`: at the newest random access point still there ("key"), the next frame ("live"), the
-    oldest one, the oldest random access point, or a sequence number. `timeout`: how long a loop over the stream waits for a frame,
+    oldest one, the oldest random access point, or a sequence number. A track that comes later is read from its oldest frame on, but
+    with "key" and "oldest-key" a video track begins at its first random access point, after SKIPPED. `timeout`: how long a loop over the stream waits for a frame,
     seconds. `verify`: compare each frame of `next` and of the loop with its CRC32C; those of `borrow` are not compared. `broker`: a Unix
     socket (output.broker.socket) to ask for the files, where this user may not open them; `root` says nothing then.
 

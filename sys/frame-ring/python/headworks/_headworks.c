@@ -359,6 +359,7 @@ static PyObject *stream_look(Stream *self, PyObject *arguments) {
     int borrow;
     uint64_t deadline;
     headworks_next next;
+    int superseded = 0;
     if (!PyArg_ParseTuple(arguments, "dp", &timeout, &borrow) || !is_movable(self))
         return NULL;
     /* A century is for ever. */
@@ -372,12 +373,16 @@ static PyObject *stream_look(Stream *self, PyObject *arguments) {
         status = headworks_stream_borrow(self->stream, left < SLICE_MS ? (int)left : SLICE_MS, &next);
         Py_END_ALLOW_THREADS
         self->busy = 0;
+        superseded |= status == HEADWORKS_SUPERSEDED;
         if ((status != HEADWORKS_TIMEOUT && status != HEADWORKS_SUPERSEDED) || left == 0)
             break;
         /* A handler of a signal may close the stream. */
         if (PyErr_CheckSignals() != 0 || !is_open(self))
             return NULL;
     }
+    /* It is said once, but waited through. */
+    if (superseded && next.status == HEADWORKS_TIMEOUT)
+        next.status = HEADWORKS_SUPERSEDED;
     return next.status == HEADWORKS_FRAME ? frame_of(self, &next, borrow) : event_of(&next);
 }
 

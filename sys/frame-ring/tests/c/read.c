@@ -151,10 +151,27 @@ static uint64_t number(int argc, char **argv, const char *name, uint64_t otherwi
     return otherwise;
 }
 
+/* The text behind `name`, or NULL. */
+static const char *text(int argc, char **argv, const char *name) {
+    int i;
+    for (i = 3; i < argc; i++)
+        if (strncmp(argv[i], name, strlen(name)) == 0)
+            return argv[i] + strlen(name);
+    return NULL;
+}
+
+/* The path that was given counts no more from here. */
+static void leave(void) {
+    if (chdir("/") != 0)
+        fail("chdir", HEADWORKS_ERROR_SYSTEM);
+}
+
 int main(int argc, char **argv) {
     headworks_options options = options_of(argc, argv);
     uint64_t stop_after = number(argc, argv, "stop-after=", UINT64_MAX);
-    int timeout_ms = (int)number(argc, argv, "timeout=", 20000), borrow = has(argc, argv, "borrow"), step = has(argc, argv, "step");
+    int timeout_ms = (int)number(argc, argv, "timeout=", 20000), borrow = has(argc, argv, "borrow");
+    /* A call for each line of the standard input; on after the end, or after another took the place. */
+    int step = has(argc, argv, "step"), on = has(argc, argv, "on"), is_over;
     headworks_status status;
     headworks_next next;
     int tries = (int)number(argc, argv, "calls=", UINT64_C(1) << 30);
@@ -166,6 +183,8 @@ int main(int argc, char **argv) {
         status = headworks_ring_open(&ring, argv[2], &options);
         if (status != HEADWORKS_OK)
             fail("ring", status);
+        if (has(argc, argv, "leave"))
+            leave();
         printf("ready %" PRIu64 "\n", headworks_ring_position(ring));
         if (has(argc, argv, "header"))
             print_header(ring);
@@ -175,6 +194,8 @@ int main(int argc, char **argv) {
         if (has(argc, argv, "pause"))
             (void)!getchar();
         while (tries-- > 0) {
+            if (step && getchar() == EOF)
+                break;
             status = borrow ? headworks_ring_borrow(ring, timeout_ms, &next) : headworks_ring_next(ring, timeout_ms, &next);
             if (status == HEADWORKS_FRAME && has(argc, argv, "all"))
                 print_all(&next.frame);
@@ -182,26 +203,30 @@ int main(int argc, char **argv) {
                 printf("ring held %" PRIu64 "\n", next.frame.seq);
                 (void)!getchar();
             }
-            if (print_next("ring", &next, stop_after) || status == HEADWORKS_TIMEOUT)
+            is_over = print_next("ring", &next, stop_after) && !(status == HEADWORKS_SUPERSEDED && on);
+            if (is_over || (status == HEADWORKS_TIMEOUT && !step))
                 break;
         }
         headworks_ring_close(ring);
     } else if (strcmp(argv[1], "stream") == 0) {
         headworks_stream *stream;
-        status = headworks_stream_open_directory(&stream, argv[2], &options);
+        const char *broker = text(argc, argv, "broker=");
+        status = broker ? headworks_stream_open_through(&stream, broker, argv[2], &options)
+                        : headworks_stream_open_directory(&stream, argv[2], &options);
         if (status != HEADWORKS_OK)
             fail("stream", status);
+        if (has(argc, argv, "leave"))
+            leave();
         printf("ready\n");
         while (tries-- > 0) {
             const char *track;
-            /* A call for each line of the standard input. */
             if (step && getchar() == EOF)
                 break;
             status = borrow ? headworks_stream_borrow(stream, timeout_ms, &next) : headworks_stream_next(stream, timeout_ms, &next);
             track = headworks_stream_track_name(stream, next.track);
-            if (print_next(track ? track : "stream", &next, stop_after) && !(status == HEADWORKS_ENDED && has(argc, argv, "on")))
-                break;
-            if (status == HEADWORKS_TIMEOUT && !step)
+            is_over = print_next(track ? track : "stream", &next, stop_after) &&
+                      !((status == HEADWORKS_ENDED || status == HEADWORKS_SUPERSEDED) && on);
+            if (is_over || (status == HEADWORKS_TIMEOUT && !step))
                 break;
         }
         headworks_stream_close(stream);
