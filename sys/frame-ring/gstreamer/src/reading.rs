@@ -13,7 +13,7 @@ use headworks_frame_ring::broker::Broker;
 use headworks_frame_ring::descriptor::FrameDescriptor;
 use headworks_frame_ring::directory::{encode_name, list_streams, list_tracks};
 use headworks_frame_ring::layout::TrackKind;
-use headworks_frame_ring::reader::{Reader, Start};
+use headworks_frame_ring::reader::{ReadError, Reader, Start};
 use headworks_frame_ring::stream_descriptor::StreamDescriptor;
 use headworks_frame_ring::stream_reader::{StreamEvent, StreamNext, StreamOpenError, StreamReader};
 
@@ -324,16 +324,13 @@ impl Reading<'_> {
             StreamEvent::TrackFailed { track, error } => {
                 gst::warning!(CATEGORY, obj = self.element, "{error}");
                 self.tell(opened, "failed", Some(track), 1);
-            }
-            StreamEvent::TrackEnded { track } => {
-                opened.added.retain(|&added| added != track);
-                if !self.settings.track.is_empty() {
-                    return Err(Stop::End);
-                }
-                if let Some(place) = place(opened, track) {
-                    self.outputs[place].end();
+                // Past any other error the track goes on.
+                if matches!(error, ReadError::Head { .. }) {
+                    let reason = gst::error_msg!(gst::ResourceError::Read, ["{}: {error}", self.place()]);
+                    return self.end_track(opened, track, Stop::Error(reason));
                 }
             }
+            StreamEvent::TrackEnded { track } => return self.end_track(opened, track, Stop::End),
             StreamEvent::Stalled => {
                 self.tell(opened, "stalled", None, 0);
                 return self.check_timeout();
@@ -347,6 +344,18 @@ impl Reading<'_> {
                 }
             }
             StreamEvent::Ended => return Err(Stop::End),
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes from a track; where it is all that is read, that is why to `stop`.
+    fn end_track(&mut self, opened: &mut Opened, track: usize, stop: Stop) -> Result<(), Stop> {
+        opened.added.retain(|&added| added != track);
+        if !self.settings.track.is_empty() {
+            return Err(stop);
+        }
+        if let Some(place) = place(opened, track) {
+            self.outputs[place].end();
         }
         Ok(())
     }

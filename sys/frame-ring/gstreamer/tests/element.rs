@@ -5,6 +5,7 @@
 mod broker;
 mod common;
 
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ use gstreamer::prelude::*;
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder;
 use headworks_frame_ring::descriptor::{Discontinuity, FrameDescriptor, RandomAccess};
-use headworks_frame_ring::layout::{State, TrackKind};
+use headworks_frame_ring::layout::{HEAD_SEQ, State, TrackKind};
 use headworks_frame_ring::stream_descriptor::{StreamDescriptor, Track};
 
 /// A pipeline of `headworkssrc` and a sink for every pad, which keeps what comes.
@@ -427,6 +428,52 @@ fn a_stream_with_gradual_refresh_is_begun_at_a_recovery_point() {
     let player = Player::start(&rings, &[]);
     player.wait_for("\"39\"");
     assert_eq!(player.buffers()[0], "video_0 buffer \"35\" 2400 2360 - DISCONT|DELTA_UNIT");
+    rings.end(&mut [&mut video]);
+    player.wait_for_end();
+}
+
+/// Who waits for a stream opens it when its bell alone is there.
+#[test]
+fn pictures_of_a_track_that_comes_after_the_stream_was_opened_begin_at_a_key() {
+    let mut rings = Rings::new();
+    let player = Player::start(&rings, &[]);
+    let text = player.complaint(gst::MessageType::Warning);
+    assert!(text.contains("waiting: stream cam1 has no frames"), "{text}");
+    let mut video = rings.video();
+    for n in 0..6 {
+        rings.write(&mut video, &n.to_string(), FrameDescriptor { key: n == 3, ..at(1_000 + 40 * n) });
+    }
+    let message = player.message(&[gst::MessageType::Element]);
+    let facts = message.structure().unwrap();
+    assert_eq!(facts.get::<&str>("event").unwrap(), "skipped");
+    assert_eq!(facts.get::<&str>("track").unwrap(), "video0");
+    assert_eq!(facts.get::<u64>("frames").unwrap(), 3);
+    rings.end(&mut [&mut video]);
+    player.wait_for_end();
+    let buffers = player.buffers();
+    let payloads: Vec<_> = buffers.iter().map(|line| line.split('"').nth(1).unwrap()).collect();
+    assert_eq!(payloads, ["3", "4", "5"]);
+}
+
+#[test]
+fn a_ring_that_contradicts_itself_ends_its_pad_and_is_an_error_where_it_is_all_that_is_read() {
+    let mut rings = Rings::new();
+    let mut video = rings.video();
+    let mut audio = rings.track("audio0", TrackKind::Audio, b"ac-3");
+    rings.write(&mut video, "v0", key(1_000));
+    rings.write(&mut audio, "a0", key(1_000));
+    let player = Player::start(&rings, &[]);
+    let only = Player::start(&rings, &[("track", "audio0")]);
+    player.wait_for("a0");
+    only.wait_for("a0");
+    let ctl = std::fs::OpenOptions::new().write(true).open(rings.root.path().join("cam1/audio0/ctl")).unwrap();
+    ctl.write_all_at(&0u64.to_le_bytes(), HEAD_SEQ as u64).unwrap();
+    let text = only.complaint(gst::MessageType::Error);
+    assert!(text.contains("cam1: the head of the ring went back from 1 to 0"), "{text}");
+    player.wait_for("audio_0 end");
+    rings.write(&mut video, "v1", key(1_040));
+    player.wait_for("v1");
+    assert!(!player.on("video_0").contains(&"end".to_owned()));
     rings.end(&mut [&mut video]);
     player.wait_for_end();
 }
