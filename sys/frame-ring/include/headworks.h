@@ -164,7 +164,7 @@ typedef struct headworks_options {
 
 /* What may be expected of a ring or stream. */
 typedef enum headworks_state {
-    HEADWORKS_LIVE = 0,
+    HEADWORKS_STATE_LIVE = 0,
     HEADWORKS_STATE_STALLED = 1,
     HEADWORKS_STATE_ENDED = 2,
     HEADWORKS_STATE_SUPERSEDED = 3
@@ -172,10 +172,10 @@ typedef enum headworks_state {
 
 typedef enum headworks_kind {
     HEADWORKS_KIND_UNKNOWN = 0,
-    HEADWORKS_VIDEO = 1,
-    HEADWORKS_AUDIO = 2,
-    HEADWORKS_DATA = 3,
-    HEADWORKS_TRANSPORT = 4
+    HEADWORKS_KIND_VIDEO = 1,
+    HEADWORKS_KIND_AUDIO = 2,
+    HEADWORKS_KIND_DATA = 3,
+    HEADWORKS_KIND_TRANSPORT = 4
 } headworks_kind;
 
 /* Why a frame does not continue the one before. */
@@ -499,23 +499,23 @@ extern "C" {
 
 /* Layout of `ctl`: see src/layout.rs. */
 enum {
-    HEADWORKS_HEADER_SIZE = 0x1000,
-    HEADWORKS_DATA_RESERVE = 0x1000,
-    HEADWORKS_HEAD_SEQ = 0x1040,
-    HEADWORKS_LAST_KEY_SEQ = 0x1050,
-    HEADWORKS_FUTEX = 0x1080,
-    HEADWORKS_STATE = 0x1084,
-    HEADWORKS_HEARTBEAT_COUNT = 0x10C0,
-    HEADWORKS_WRITER_EPOCH = 0x10D0,
-    HEADWORKS_CONFIG_GENERATION = 0x10D4,
-    HEADWORKS_TOTALS = 0x1100,
-    HEADWORKS_HOT_END = 0x2000,
-    HEADWORKS_CONFIG_HEAD = 32,
-    HEADWORKS_SLOT_SIZE = 256,
-    HEADWORKS_SLOT_WORDS = 32,
-    HEADWORKS_DESCRIPTOR_WORDS = 26,
-    HEADWORKS_FLAG_KEY = 1,
-    HEADWORKS_FEATURES_REQUIRED_KNOWN = 0,
+    HEADWORKS_CTL_HEADER_SIZE = 0x1000,
+    HEADWORKS_CTL_DATA_RESERVE = 0x1000,
+    HEADWORKS_CTL_HEAD_SEQ = 0x1040,
+    HEADWORKS_CTL_LAST_KEY_SEQ = 0x1050,
+    HEADWORKS_CTL_FUTEX = 0x1080,
+    HEADWORKS_CTL_STATE = 0x1084,
+    HEADWORKS_CTL_HEARTBEAT_COUNT = 0x10C0,
+    HEADWORKS_CTL_WRITER_EPOCH = 0x10D0,
+    HEADWORKS_CTL_CONFIG_GENERATION = 0x10D4,
+    HEADWORKS_CTL_TOTALS = 0x1100,
+    HEADWORKS_CTL_HOT_END = 0x2000,
+    HEADWORKS_CTL_CONFIG_HEAD = 32,
+    HEADWORKS_CTL_SLOT_SIZE = 256,
+    HEADWORKS_CTL_SLOT_WORDS = 32,
+    HEADWORKS_CTL_DESCRIPTOR_WORDS = 26,
+    HEADWORKS_CTL_FLAG_KEY = 1,
+    HEADWORKS_CTL_FEATURES_REQUIRED_KNOWN = 0,
     /* Layout of `bell`. */
     HEADWORKS_BELL_SIZE = 0x1000,
     HEADWORKS_BELL_HEAD_CRC = 0x3C,
@@ -769,10 +769,10 @@ static headworks_status headworks_absolute(const char *path, char **absolute) {
 
 static headworks_kind headworks_kind_of(uint32_t word) {
     switch (word) {
-    case 1: return HEADWORKS_VIDEO;
-    case 2: return HEADWORKS_AUDIO;
-    case 3: return HEADWORKS_DATA;
-    case 4: return HEADWORKS_TRANSPORT;
+    case 1: return HEADWORKS_KIND_VIDEO;
+    case 2: return HEADWORKS_KIND_AUDIO;
+    case 3: return HEADWORKS_KIND_DATA;
+    case 4: return HEADWORKS_KIND_TRANSPORT;
     default: return HEADWORKS_KIND_UNKNOWN;
     }
 }
@@ -783,7 +783,7 @@ static headworks_state headworks_state_of(uint32_t word) {
     case 1: return HEADWORKS_STATE_STALLED;
     case 2: return HEADWORKS_STATE_ENDED;
     case 3: return HEADWORKS_STATE_SUPERSEDED;
-    default: return HEADWORKS_LIVE;
+    default: return HEADWORKS_STATE_LIVE;
     }
 }
 
@@ -801,11 +801,11 @@ static headworks_status headworks_judge(const uint8_t *page, uint64_t ctl_size, 
         return HEADWORKS_ERROR_MAGIC;
     if (headworks_u16(page, 0x08) != HEADWORKS_MAJOR_KNOWN)
         return HEADWORKS_ERROR_MAJOR;
-    if (headworks_u32(page, 0x0C) != HEADWORKS_HEADER_SIZE)
+    if (headworks_u32(page, 0x0C) != HEADWORKS_CTL_HEADER_SIZE)
         return HEADWORKS_ERROR_GEOMETRY;
-    if (headworks_crc32c(page, HEADWORKS_HEADER_SIZE - 4) != headworks_u32(page, HEADWORKS_HEADER_SIZE - 4))
+    if (headworks_crc32c(page, HEADWORKS_CTL_HEADER_SIZE - 4) != headworks_u32(page, HEADWORKS_CTL_HEADER_SIZE - 4))
         return HEADWORKS_ERROR_HEADER_CHECKSUM;
-    if ((headworks_u64(page, 0x10) & ~(uint64_t)HEADWORKS_FEATURES_REQUIRED_KNOWN) != 0)
+    if ((headworks_u64(page, 0x10) & ~(uint64_t)HEADWORKS_CTL_FEATURES_REQUIRED_KNOWN) != 0)
         return HEADWORKS_ERROR_FEATURES;
     memset(header, 0, sizeof *header);
     header->minor = headworks_u16(page, 0x0A);
@@ -825,18 +825,18 @@ static headworks_status headworks_judge(const uint8_t *page, uint64_t ctl_size, 
     header->numa_node = (int32_t)headworks_u32(page, 0x78);
     header->backing_page_size = headworks_u32(page, 0x7C);
     page_size = header->backing_page_size;
-    if (headworks_u32(page, 0x48) != HEADWORKS_SLOT_SIZE || !headworks_is_power_of_two(header->slot_count) ||
+    if (headworks_u32(page, 0x48) != HEADWORKS_CTL_SLOT_SIZE || !headworks_is_power_of_two(header->slot_count) ||
         header->slot_count < 4 || header->slot_count > 1 << 24 || !headworks_is_power_of_two(page_size) || page_size < 4096 ||
         page_size > 1 << 30 || !headworks_is_power_of_two(header->data_capacity) ||
         header->data_capacity > UINT64_C(1) << 40 || header->data_capacity > SIZE_MAX / 8 ||
         header->data_capacity % page_size != 0 || header->frame_size_max == 0 ||
         header->frame_size_max > header->data_capacity || header->config_count == 0 || header->config_count > 256 ||
         header->config_size % 64 != 0 || header->config_size < 64 || header->config_size > 1 << 20 ||
-        header->config_offset % 64 != 0 || header->config_offset < HEADWORKS_HOT_END || header->config_offset > ctl_size ||
-        header->slot_offset % 64 != 0 || header->slot_offset < HEADWORKS_HOT_END || header->slot_offset > ctl_size)
+        header->config_offset % 64 != 0 || header->config_offset < HEADWORKS_CTL_HOT_END || header->config_offset > ctl_size ||
+        header->slot_offset % 64 != 0 || header->slot_offset < HEADWORKS_CTL_HOT_END || header->slot_offset > ctl_size)
         return HEADWORKS_ERROR_GEOMETRY;
     config_end = header->config_offset + (uint64_t)header->config_count * header->config_size;
-    slot_end = header->slot_offset + (uint64_t)header->slot_count * HEADWORKS_SLOT_SIZE;
+    slot_end = header->slot_offset + (uint64_t)header->slot_count * HEADWORKS_CTL_SLOT_SIZE;
     if (config_end > ctl_size || slot_end > ctl_size || header->data_capacity > data_size)
         return HEADWORKS_ERROR_FILE_SIZE;
     return HEADWORKS_OK;
@@ -864,7 +864,7 @@ static void headworks_unmap(headworks_mapping *mapping) {
 }
 
 static headworks_status headworks_map(headworks_mapping *mapping, int ctl, int data) {
-    uint8_t page[HEADWORKS_HEADER_SIZE];
+    uint8_t page[HEADWORKS_CTL_HEADER_SIZE];
     struct stat ctl_stat, data_stat;
     headworks_status status;
     headworks_header *header = &mapping->header;
@@ -876,13 +876,13 @@ static headworks_status headworks_map(headworks_mapping *mapping, int ctl, int d
     memset(mapping, 0, sizeof *mapping);
     if (fstat(ctl, &ctl_stat) != 0 || fstat(data, &data_stat) != 0)
         return HEADWORKS_ERROR_SYSTEM;
-    if (ctl_stat.st_size < HEADWORKS_HOT_END || pread(ctl, page, sizeof page, 0) != (ssize_t)sizeof page)
+    if (ctl_stat.st_size < HEADWORKS_CTL_HOT_END || pread(ctl, page, sizeof page, 0) != (ssize_t)sizeof page)
         return HEADWORKS_ERROR_SHORT;
     status = headworks_judge(page, (uint64_t)ctl_stat.st_size, data_stat.st_size < 0 ? 0 : (uint64_t)data_stat.st_size, header);
     if (status != HEADWORKS_OK)
         return status;
     config_end = header->config_offset + (uint64_t)header->config_count * header->config_size;
-    slot_end = header->slot_offset + (uint64_t)header->slot_count * HEADWORKS_SLOT_SIZE;
+    slot_end = header->slot_offset + (uint64_t)header->slot_count * HEADWORKS_CTL_SLOT_SIZE;
     if ((size_t)config_end != config_end || (size_t)slot_end != slot_end)
         return HEADWORKS_ERROR_GEOMETRY;
     mapping->ctl_size = (size_t)(config_end > slot_end ? config_end : slot_end);
@@ -954,7 +954,7 @@ typedef struct headworks_slot {
     uint64_t position;
     uint64_t stream_seq;
     uint32_t extent, length, flags;
-    uint64_t words[HEADWORKS_DESCRIPTOR_WORDS];
+    uint64_t words[HEADWORKS_CTL_DESCRIPTOR_WORDS];
 } headworks_slot;
 
 struct headworks_ring {
@@ -979,12 +979,12 @@ struct headworks_ring {
 };
 
 static uint64_t headworks_head(const headworks_ring *ring) {
-    return headworks_load_acquire(ring->mapping.ctl, HEADWORKS_HEAD_SEQ);
+    return headworks_load_acquire(ring->mapping.ctl, HEADWORKS_CTL_HEAD_SEQ);
 }
 
 static size_t headworks_slot_at(const headworks_ring *ring, uint64_t seq) {
     const headworks_header *header = &ring->mapping.header;
-    return (size_t)(header->slot_offset + (seq & (header->slot_count - 1)) * HEADWORKS_SLOT_SIZE);
+    return (size_t)(header->slot_offset + (seq & (header->slot_count - 1)) * HEADWORKS_CTL_SLOT_SIZE);
 }
 
 /* Copies a slot and judges the copy: HEADWORKS_OK, HEADWORKS_LAPPED, or an error of the frame. */
@@ -992,12 +992,12 @@ static headworks_status headworks_copy_slot(const headworks_ring *ring, uint64_t
     const uint8_t *ctl = ring->mapping.ctl;
     const headworks_header *header = &ring->mapping.header;
     size_t at = headworks_slot_at(ring, seq);
-    uint64_t image[HEADWORKS_SLOT_WORDS], reserve;
+    uint64_t image[HEADWORKS_CTL_SLOT_WORDS], reserve;
     uint32_t data_words, pointer_words;
     const uint8_t *descriptor = (const uint8_t *)slot->words;
     if (headworks_load_acquire(ctl, at) != seq + 1)
         return HEADWORKS_LAPPED;
-    headworks_load_words(ctl, at, image, HEADWORKS_SLOT_WORDS);
+    headworks_load_words(ctl, at, image, HEADWORKS_CTL_SLOT_WORDS);
     /* If any word above is of a later frame, the lock below is no longer ours. */
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if (headworks_load(ctl, at) != seq + 1)
@@ -1010,7 +1010,7 @@ static headworks_status headworks_copy_slot(const headworks_ring *ring, uint64_t
     /* The struct pointer: kind 0, offset 0; words of data in bits 32 to 47, of pointers above. Fields are only ever added. */
     data_words = (uint32_t)(image[5] >> 32) & 0xFFFF;
     pointer_words = (uint32_t)(image[5] >> 48);
-    if ((uint32_t)image[5] != 0 || data_words == 0 || data_words + pointer_words > HEADWORKS_DESCRIPTOR_WORDS)
+    if ((uint32_t)image[5] != 0 || data_words == 0 || data_words + pointer_words > HEADWORKS_CTL_DESCRIPTOR_WORDS)
         return HEADWORKS_ERROR_DESCRIPTOR;
     memset(slot->words, 0, sizeof slot->words);
     memcpy(slot->words, image + 6, data_words * 8);
@@ -1020,7 +1020,7 @@ static headworks_status headworks_copy_slot(const headworks_ring *ring, uint64_t
         (uint64_t)headworks_u32(descriptor, 120) + headworks_u32(descriptor, 124) > slot->extent ||
         slot->position > UINT64_MAX - slot->extent)
         return HEADWORKS_ERROR_BOUNDS;
-    reserve = headworks_load(ctl, HEADWORKS_DATA_RESERVE);
+    reserve = headworks_load(ctl, HEADWORKS_CTL_DATA_RESERVE);
     if (slot->position + slot->extent > reserve)
         return HEADWORKS_ERROR_BOUNDS;
     if (reserve - slot->position > header->data_capacity)
@@ -1032,11 +1032,11 @@ static headworks_status headworks_copy_slot(const headworks_ring *ring, uint64_t
 static int headworks_is_intact(const headworks_ring *ring, uint64_t position) {
     /* If a byte read is of a later frame, the reserve below is more than a capacity ahead. */
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - position <= ring->mapping.header.data_capacity;
+    return headworks_load(ring->mapping.ctl, HEADWORKS_CTL_DATA_RESERVE) - position <= ring->mapping.header.data_capacity;
 }
 
 static int headworks_is_key(const headworks_slot *slot) {
-    return (slot->flags & HEADWORKS_FLAG_KEY) != 0;
+    return (slot->flags & HEADWORKS_CTL_FLAG_KEY) != 0;
 }
 
 static int headworks_is_recovery_point(const headworks_slot *slot) {
@@ -1051,7 +1051,7 @@ static uint64_t headworks_oldest_seq(const headworks_ring *ring, uint64_t head) 
 
 /* Whether the newest random access point that the writer told of is still in the ring. */
 static int headworks_holds_last_key(const headworks_ring *ring, uint64_t head) {
-    uint64_t key = headworks_load_acquire(ring->mapping.ctl, HEADWORKS_LAST_KEY_SEQ);
+    uint64_t key = headworks_load_acquire(ring->mapping.ctl, HEADWORKS_CTL_LAST_KEY_SEQ);
     headworks_slot slot;
     return key < head && key >= headworks_oldest_seq(ring, head) && headworks_copy_slot(ring, key, &slot) == HEADWORKS_OK &&
            headworks_is_key(&slot);
@@ -1060,7 +1060,7 @@ static int headworks_holds_last_key(const headworks_ring *ring, uint64_t head) {
 /* The newest of the readable frames from `from` to below `head` that decoding can start at and that, with `quarter`, at least a quarter of
  * the ring lies between it and the writer, or HEADWORKS_NONE: a random access point or, where the ring holds none at all, a recovery point
  * whose picture is right only some frames later: a stream with gradual refresh has no others. At most one look at every slot.
- * The slots are looked at, and not HEADWORKS_LAST_KEY_SEQ alone: it is stored after the head, perhaps only by the next writer. */
+ * The slots are looked at, and not HEADWORKS_CTL_LAST_KEY_SEQ alone: it is stored after the head, perhaps only by the next writer. */
 static uint64_t headworks_newest_start(const headworks_ring *ring, uint64_t from, uint64_t head, int quarter) {
     uint64_t slots = ring->mapping.header.slot_count, capacity = ring->mapping.header.data_capacity;
     uint64_t kept = quarter ? slots - slots / 4 : slots - 1, recovery_point = HEADWORKS_NONE, seq = head;
@@ -1075,7 +1075,7 @@ static uint64_t headworks_newest_start(const headworks_ring *ring, uint64_t from
         status = headworks_copy_slot(ring, seq, &slot);
         /* So are all before it, and there is no time to lose. */
         if (status == HEADWORKS_LAPPED ||
-            (status == HEADWORKS_OK && headworks_load(ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - slot.position > capacity))
+            (status == HEADWORKS_OK && headworks_load(ring->mapping.ctl, HEADWORKS_CTL_DATA_RESERVE) - slot.position > capacity))
             break;
         if (status != HEADWORKS_OK)
             continue;
@@ -1088,7 +1088,7 @@ static uint64_t headworks_newest_start(const headworks_ring *ring, uint64_t from
 }
 
 /* Which frames are wanted. */
-typedef enum headworks_wanted { HEADWORKS_ANY, HEADWORKS_KEY, HEADWORKS_RECOVERY_POINT } headworks_wanted;
+typedef enum headworks_wanted { HEADWORKS_WANTED_ANY, HEADWORKS_WANTED_KEY, HEADWORKS_WANTED_RECOVERY_POINT } headworks_wanted;
 
 /* The oldest readable frame below `head` of this kind and with at least this stream_seq; at most one look at every slot. */
 static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, headworks_wanted wanted, uint64_t stream_seq) {
@@ -1096,8 +1096,8 @@ static uint64_t headworks_oldest(const headworks_ring *ring, uint64_t head, head
     headworks_slot slot;
     for (; seq < head; seq++) {
         if (headworks_copy_slot(ring, seq, &slot) == HEADWORKS_OK && slot.stream_seq >= stream_seq &&
-            (wanted == HEADWORKS_ANY ||
-             (wanted == HEADWORKS_KEY ? headworks_is_key(&slot) : headworks_is_recovery_point(&slot))))
+            (wanted == HEADWORKS_WANTED_ANY ||
+             (wanted == HEADWORKS_WANTED_KEY ? headworks_is_key(&slot) : headworks_is_recovery_point(&slot))))
             return seq;
     }
     return HEADWORKS_NONE;
@@ -1111,12 +1111,12 @@ void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t s
     switch (start) {
     case HEADWORKS_START_LIVE: break;
     case HEADWORKS_START_SEQUENCE: found = sequence < head ? sequence : head; break;
-    case HEADWORKS_START_OLDEST: found = headworks_oldest(ring, head, HEADWORKS_ANY, 0); break;
+    case HEADWORKS_START_OLDEST: found = headworks_oldest(ring, head, HEADWORKS_WANTED_ANY, 0); break;
     case HEADWORKS_START_KEY: found = headworks_newest_start(ring, 0, head, 0); break;
     case HEADWORKS_START_OLDEST_KEY:
-        found = headworks_oldest(ring, head, HEADWORKS_KEY, 0);
+        found = headworks_oldest(ring, head, HEADWORKS_WANTED_KEY, 0);
         if (found == HEADWORKS_NONE)
-            found = headworks_oldest(ring, head, HEADWORKS_RECOVERY_POINT, 0);
+            found = headworks_oldest(ring, head, HEADWORKS_WANTED_RECOVERY_POINT, 0);
         break;
     }
     if (found == HEADWORKS_NONE && start != HEADWORKS_START_OLDEST)
@@ -1127,7 +1127,7 @@ void headworks_ring_seek(headworks_ring *ring, headworks_start start, uint64_t s
 void headworks_ring_seek_stream_seq(headworks_ring *ring, uint64_t stream_seq) {
     uint64_t head = headworks_head(ring), found;
     headworks_ring_seek(ring, HEADWORKS_START_LIVE, 0);
-    found = headworks_oldest(ring, head, HEADWORKS_ANY, stream_seq);
+    found = headworks_oldest(ring, head, HEADWORKS_WANTED_ANY, stream_seq);
     ring->next = found == HEADWORKS_NONE ? head : found;
 }
 
@@ -1310,7 +1310,7 @@ uint64_t headworks_frame_margin(const headworks_frame *frame) {
     uint64_t ahead, capacity;
     if (!frame->ring)
         return UINT64_MAX;
-    ahead = headworks_load(frame->ring->mapping.ctl, HEADWORKS_DATA_RESERVE) - frame->position;
+    ahead = headworks_load(frame->ring->mapping.ctl, HEADWORKS_CTL_DATA_RESERVE) - frame->position;
     capacity = frame->ring->mapping.header.data_capacity;
     return ahead < capacity ? capacity - ahead : 0;
 }
@@ -1391,7 +1391,7 @@ void headworks_ring_close(headworks_ring *ring) {
  * `from_key` from its first random access point on if none has come from the one before. */
 static int headworks_replace(headworks_ring *ring, headworks_mapping *mapping, int from_key) {
     if (memcmp(mapping->header.ring_uuid, ring->mapping.header.ring_uuid, 16) == 0 ||
-        headworks_state_of(headworks_load_half(mapping->ctl, HEADWORKS_STATE)) == HEADWORKS_STATE_SUPERSEDED) {
+        headworks_state_of(headworks_load_half(mapping->ctl, HEADWORKS_CTL_STATE)) == HEADWORKS_STATE_SUPERSEDED) {
         headworks_unmap(mapping);
         return 0;
     }
@@ -1455,15 +1455,15 @@ static headworks_status headworks_ring_idle(headworks_ring *ring, uint32_t seen,
             return HEADWORKS_STALLED;
         }
         break;
-    case HEADWORKS_LIVE: ring->stalled_told = 0; break;
+    case HEADWORKS_STATE_LIVE: ring->stalled_told = 0; break;
     }
     /* A frame is a sign of life too. */
     if (headworks_has_died(&ring->life,
-                           headworks_load(ctl, HEADWORKS_HEARTBEAT_COUNT) + headworks_load(ctl, HEADWORKS_HEAD_SEQ), now))
+                           headworks_load(ctl, HEADWORKS_CTL_HEARTBEAT_COUNT) + headworks_load(ctl, HEADWORKS_CTL_HEAD_SEQ), now))
         return HEADWORKS_WRITER_DEAD;
     if (left == 0)
         return HEADWORKS_TIMEOUT;
-    headworks_futex_wait(ctl, HEADWORKS_FUTEX, seen, left);
+    headworks_futex_wait(ctl, HEADWORKS_CTL_FUTEX, seen, left);
     return HEADWORKS_OK;
 }
 
@@ -1472,7 +1472,7 @@ static headworks_status headworks_ring_advance(headworks_ring *ring, int timeout
     uint32_t rounds;
     for (rounds = 0; rounds < HEADWORKS_ROUNDS_MAX || deadline == HEADWORKS_FOREVER || headworks_now_ns() < deadline; rounds++) {
         /* Before the look at head_seq and state: the writer bumps it after the stores to them. */
-        uint32_t seen = headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_FUTEX);
+        uint32_t seen = headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_CTL_FUTEX);
         headworks_status status = headworks_look(ring, next);
         if (status == HEADWORKS_FRAME)
             return headworks_take(ring, borrow, next);
@@ -1502,15 +1502,15 @@ const headworks_header *headworks_ring_header(const headworks_ring *ring) {
 }
 
 headworks_state headworks_ring_state(const headworks_ring *ring) {
-    return headworks_state_of(headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_STATE));
+    return headworks_state_of(headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_CTL_STATE));
 }
 
 uint32_t headworks_ring_epoch(const headworks_ring *ring) {
-    return headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_WRITER_EPOCH);
+    return headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_CTL_WRITER_EPOCH);
 }
 
 uint64_t headworks_ring_heartbeat_count(const headworks_ring *ring) {
-    return headworks_load(ring->mapping.ctl, HEADWORKS_HEARTBEAT_COUNT);
+    return headworks_load(ring->mapping.ctl, HEADWORKS_CTL_HEARTBEAT_COUNT);
 }
 
 uint64_t headworks_ring_position(const headworks_ring *ring) {
@@ -1522,20 +1522,20 @@ uint64_t headworks_ring_head_seq(const headworks_ring *ring) {
 }
 
 uint64_t headworks_ring_last_key_seq(const headworks_ring *ring) {
-    return headworks_load_acquire(ring->mapping.ctl, HEADWORKS_LAST_KEY_SEQ);
+    return headworks_load_acquire(ring->mapping.ctl, HEADWORKS_CTL_LAST_KEY_SEQ);
 }
 
 headworks_totals headworks_ring_totals(const headworks_ring *ring) {
     headworks_totals totals;
-    totals.frames = headworks_load(ring->mapping.ctl, HEADWORKS_TOTALS);
-    totals.bytes = headworks_load(ring->mapping.ctl, HEADWORKS_TOTALS + 8);
-    totals.damaged = headworks_load(ring->mapping.ctl, HEADWORKS_TOTALS + 16);
-    totals.discontinuities = headworks_load(ring->mapping.ctl, HEADWORKS_TOTALS + 24);
+    totals.frames = headworks_load(ring->mapping.ctl, HEADWORKS_CTL_TOTALS);
+    totals.bytes = headworks_load(ring->mapping.ctl, HEADWORKS_CTL_TOTALS + 8);
+    totals.damaged = headworks_load(ring->mapping.ctl, HEADWORKS_CTL_TOTALS + 16);
+    totals.discontinuities = headworks_load(ring->mapping.ctl, HEADWORKS_CTL_TOTALS + 24);
     return totals;
 }
 
 uint32_t headworks_ring_configuration_generation(const headworks_ring *ring) {
-    return headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_CONFIG_GENERATION);
+    return headworks_load_half_acquire(ring->mapping.ctl, HEADWORKS_CTL_CONFIG_GENERATION);
 }
 
 headworks_status headworks_ring_configuration(const headworks_ring *ring, uint32_t generation, void *to, size_t room,
@@ -1556,12 +1556,12 @@ headworks_status headworks_ring_configuration(const headworks_ring *ring, uint32
     lengths = headworks_load(ctl, block + 8);
     crc = (uint32_t)headworks_load(ctl, block + 16);
     size = (size_t)(lengths >> 32);
-    if ((uint32_t)lengths != generation || size > header->config_size - HEADWORKS_CONFIG_HEAD)
+    if ((uint32_t)lengths != generation || size > header->config_size - HEADWORKS_CTL_CONFIG_HEAD)
         return headworks_load(ctl, block) == generation ? HEADWORKS_ERROR_CONFIGURATION_DAMAGED : HEADWORKS_ERROR_CONFIGURATION_GONE;
     *length = size;
     if (size > room)
         return HEADWORKS_ERROR_ROOM;
-    headworks_copy_shared(to, ctl + block + HEADWORKS_CONFIG_HEAD, size);
+    headworks_copy_shared(to, ctl + block + HEADWORKS_CTL_CONFIG_HEAD, size);
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if (headworks_load(ctl, block) != generation)
         return HEADWORKS_ERROR_CONFIGURATION_GONE;
@@ -2233,11 +2233,11 @@ static headworks_status headworks_lines(char *answer, char ***names, size_t *cou
 
 /* Whether a ring is looked at. */
 typedef enum headworks_standing {
-    HEADWORKS_READ,       /* its frames are wanted */
-    HEADWORKS_DRAINED,    /* it ended; a source that returns within the retention has it taken up again */
-    HEADWORKS_REPLACED,   /* all its frames have been delivered, and another ring has its name, or will have */
-    HEADWORKS_FAILED,     /* it contradicts itself */
-    HEADWORKS_GONE        /* it was cleared away; its name may come again */
+    HEADWORKS_STANDING_READ,       /* its frames are wanted */
+    HEADWORKS_STANDING_DRAINED,    /* it ended; a source that returns within the retention has it taken up again */
+    HEADWORKS_STANDING_REPLACED,   /* all its frames have been delivered, and another ring has its name, or will have */
+    HEADWORKS_STANDING_FAILED,     /* it contradicts itself */
+    HEADWORKS_STANDING_GONE        /* it was cleared away; its name may come again */
 } headworks_standing;
 
 /* A name, and the ring that has it. */
@@ -2248,7 +2248,7 @@ typedef struct headworks_track {
     int left;    /* it is beside a bell that another one has taken the place of, and perhaps beside that one too */
     int present; /* its name was seen at the last look */
     /* What its state would be if its writer had known of it: ended when it was cleared away, superseded when another ring has its name;
-     * HEADWORKS_LIVE: it is as its writer says. */
+     * HEADWORKS_STATE_LIVE: it is as its writer says. */
     headworks_state over;
     headworks_status announced; /* what to say about it next; HEADWORKS_OK: nothing */
 } headworks_track;
@@ -2365,21 +2365,21 @@ static headworks_status headworks_map_track(const headworks_stream *stream, cons
 }
 
 static headworks_state headworks_track_state(const headworks_track *track) {
-    return track->over == HEADWORKS_LIVE ? headworks_ring_state(track->ring) : track->over;
+    return track->over == HEADWORKS_STATE_LIVE ? headworks_ring_state(track->ring) : track->over;
 }
 
 /* Whether more may come, as far as its writer has said. */
 static int headworks_is_written(const headworks_track *track) {
     headworks_state state = headworks_ring_state(track->ring);
-    return state == HEADWORKS_LIVE || state == HEADWORKS_STATE_STALLED;
+    return state == HEADWORKS_STATE_LIVE || state == HEADWORKS_STATE_STALLED;
 }
 
 /* A ring is read no more, and this is said of it, once. */
 static void headworks_give_up(headworks_track *track, headworks_standing standing) {
-    if (track->standing != HEADWORKS_READ && track->standing != HEADWORKS_REPLACED)
+    if (track->standing != HEADWORKS_STANDING_READ && track->standing != HEADWORKS_STANDING_REPLACED)
         return;
     track->standing = standing;
-    if (standing == HEADWORKS_GONE)
+    if (standing == HEADWORKS_STANDING_GONE)
         track->announced = HEADWORKS_TRACK_ENDED;
 }
 
@@ -2393,46 +2393,46 @@ static void headworks_judge_track(const headworks_stream *stream, headworks_trac
     is_same = is_there && memcmp(mapping.header.ring_uuid, track->ring->mapping.header.ring_uuid, 16) == 0;
     if (is_there)
         headworks_unmap(&mapping);
-    track->over = is_same ? HEADWORKS_LIVE : is_there ? HEADWORKS_STATE_SUPERSEDED : HEADWORKS_STATE_ENDED;
+    track->over = is_same ? HEADWORKS_STATE_LIVE : is_there ? HEADWORKS_STATE_SUPERSEDED : HEADWORKS_STATE_ENDED;
     track->left = 0;
     /* What a ring that was left behind still holds has its number in another stream. */
     if (left && !is_same)
-        headworks_give_up(track, is_there ? HEADWORKS_REPLACED : HEADWORKS_GONE);
+        headworks_give_up(track, is_there ? HEADWORKS_STANDING_REPLACED : HEADWORKS_STANDING_GONE);
 }
 
 /* What is to be done with the ring that a name led to so far. */
 static void headworks_scan_known(headworks_stream *stream, headworks_track *track, int changed) {
     headworks_mapping mapping;
     headworks_state state;
-    if (track->left || track->over != HEADWORKS_LIVE ||
-        (changed && track->standing == HEADWORKS_READ && headworks_is_written(track)))
+    if (track->left || track->over != HEADWORKS_STATE_LIVE ||
+        (changed && track->standing == HEADWORKS_STANDING_READ && headworks_is_written(track)))
         headworks_judge_track(stream, track);
     /* It cannot be told yet whether it is beside the new bell too. */
     if (track->left)
         return;
     state = headworks_track_state(track);
-    if (track->standing == HEADWORKS_READ) {
+    if (track->standing == HEADWORKS_STANDING_READ) {
         if (state != HEADWORKS_STATE_SUPERSEDED || !headworks_is_drained(track->ring))
             return;
-        track->standing = HEADWORKS_REPLACED;
+        track->standing = HEADWORKS_STANDING_REPLACED;
     }
     /* Its source returned; it may have been replaced since, but what it wrote comes first. */
-    if (track->standing == HEADWORKS_DRAINED && track->over == HEADWORKS_LIVE &&
+    if (track->standing == HEADWORKS_STANDING_DRAINED && track->over == HEADWORKS_STATE_LIVE &&
         (headworks_is_written(track) || !headworks_is_drained(track->ring))) {
-        track->standing = HEADWORKS_READ;
+        track->standing = HEADWORKS_STANDING_READ;
         track->announced = HEADWORKS_TRACK_ADDED;
         return;
     }
     /* Said first, while this ring is here to be spoken of. */
-    if (track->standing == HEADWORKS_REPLACED && track->ring->skipped > 0) {
+    if (track->standing == HEADWORKS_STANDING_REPLACED && track->ring->skipped > 0) {
         track->announced = HEADWORKS_SKIPPED;
         stream->rescan = 1;
         return;
     }
     if (headworks_map_track(stream, track->name, &mapping) == HEADWORKS_OK &&
-        headworks_replace(track->ring, &mapping, stream->from_key && mapping.header.kind == HEADWORKS_VIDEO)) {
-        track->standing = HEADWORKS_READ;
-        track->over = HEADWORKS_LIVE;
+        headworks_replace(track->ring, &mapping, stream->from_key && mapping.header.kind == HEADWORKS_KIND_VIDEO)) {
+        track->standing = HEADWORKS_STANDING_READ;
+        track->over = HEADWORKS_STATE_LIVE;
         /* Nobody has heard of the old one yet: this one is new. */
         if (track->announced != HEADWORKS_TRACK_ADDED)
             track->announced = HEADWORKS_REOPENED;
@@ -2442,20 +2442,20 @@ static void headworks_scan_known(headworks_stream *stream, headworks_track *trac
 /* What is to be done with a ring whose name was not seen, though it may be there: a listing can miss a name that is just being given to
  * another ring. */
 static void headworks_scan_absent(const headworks_stream *stream, headworks_track *track) {
-    if (track->standing == HEADWORKS_DRAINED || track->standing == HEADWORKS_FAILED)
-        track->standing = HEADWORKS_GONE;
+    if (track->standing == HEADWORKS_STANDING_DRAINED || track->standing == HEADWORKS_STANDING_FAILED)
+        track->standing = HEADWORKS_STANDING_GONE;
     /* The stream that takes the place of this one may have such a track. If the bell is gone too nobody has said that the stream ended,
      * and another writer may make it anew. (A broker names no tracks then.) */
     if (headworks_stream_state(stream) == HEADWORKS_STATE_SUPERSEDED ||
         (!stream->broker && faccessat(stream->handle, "bell", F_OK, 0) != 0))
         return;
     /* What it holds comes first. */
-    if (track->standing == HEADWORKS_READ && (track->left || headworks_is_written(track)))
+    if (track->standing == HEADWORKS_STANDING_READ && (track->left || headworks_is_written(track)))
         headworks_judge_track(stream, track);
-    else if (track->standing == HEADWORKS_REPLACED) {
+    else if (track->standing == HEADWORKS_STANDING_REPLACED) {
         headworks_judge_track(stream, track);
         if (track->over == HEADWORKS_STATE_ENDED)
-            headworks_give_up(track, HEADWORKS_GONE);
+            headworks_give_up(track, HEADWORKS_STANDING_GONE);
     }
 }
 
@@ -2471,7 +2471,7 @@ static headworks_track *headworks_place(headworks_stream *stream) {
         track = &more[stream->track_count++];
     } else {
         for (i = 0; i < stream->track_count && !track; i++)
-            if (stream->tracks[i].standing == HEADWORKS_GONE && stream->tracks[i].announced == HEADWORKS_OK)
+            if (stream->tracks[i].standing == HEADWORKS_STANDING_GONE && stream->tracks[i].announced == HEADWORKS_OK)
                 track = &stream->tracks[i];
         if (!track)
             return track;
@@ -2509,7 +2509,7 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
         }
         if (headworks_map_track(stream, names[i], &mapping) != HEADWORKS_OK)
             continue;
-        if (headworks_state_of(headworks_load_half(mapping.ctl, HEADWORKS_STATE)) == HEADWORKS_STATE_SUPERSEDED ||
+        if (headworks_state_of(headworks_load_half(mapping.ctl, HEADWORKS_CTL_STATE)) == HEADWORKS_STATE_SUPERSEDED ||
             headworks_ring_new(&ring, &mapping, options) != HEADWORKS_OK) {
             headworks_unmap(&mapping);
             continue;
@@ -2521,7 +2521,7 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
         }
         track->ring = ring;
         track->ring->verify = stream->verify;
-        if (stream->from_key && track->ring->mapping.header.kind == HEADWORKS_VIDEO)
+        if (stream->from_key && track->ring->mapping.header.kind == HEADWORKS_KIND_VIDEO)
             headworks_seek_first_key(track->ring);
         track->name = names[i];
         names[i] = (char *)0;
@@ -2533,7 +2533,7 @@ static headworks_status headworks_scan(headworks_stream *stream, const headworks
         headworks_track *track = &stream->tracks[j];
         if (!track->present)
             headworks_scan_absent(stream, track);
-        if (track->standing != HEADWORKS_READ && track->standing != HEADWORKS_DRAINED)
+        if (track->standing != HEADWORKS_STANDING_READ && track->standing != HEADWORKS_STANDING_DRAINED)
             headworks_let_go(track->ring);
     }
     return status;
@@ -2555,13 +2555,13 @@ static void headworks_align(headworks_stream *stream) {
     uint32_t i;
     for (i = 0; i < stream->track_count; i++) {
         headworks_ring *ring = stream->tracks[i].ring;
-        if (ring->mapping.header.kind == HEADWORKS_VIDEO && headworks_look(ring, &ignored) == HEADWORKS_FRAME &&
+        if (ring->mapping.header.kind == HEADWORKS_KIND_VIDEO && headworks_look(ring, &ignored) == HEADWORKS_FRAME &&
             ring->pending.stream_seq < begin)
             begin = ring->pending.stream_seq;
     }
     for (i = 0; i < stream->track_count; i++) {
         headworks_ring *ring = stream->tracks[i].ring;
-        if (ring->mapping.header.kind == HEADWORKS_VIDEO)
+        if (ring->mapping.header.kind == HEADWORKS_KIND_VIDEO)
             continue;
         /* An empty ring: the newest of its first frames is not better than those before it. */
         if (begin == HEADWORKS_NONE)
@@ -2686,8 +2686,8 @@ static int headworks_stream_reopen(headworks_stream *stream) {
     stream->superseded_told = 0;
     for (i = 0; i < stream->track_count; i++) {
         headworks_standing standing = stream->tracks[i].standing;
-        stream->tracks[i].left = standing == HEADWORKS_READ || standing == HEADWORKS_DRAINED ||
-                                 standing == HEADWORKS_REPLACED;
+        stream->tracks[i].left = standing == HEADWORKS_STANDING_READ || standing == HEADWORKS_STANDING_DRAINED ||
+                                 standing == HEADWORKS_STANDING_REPLACED;
     }
     stream->generation = headworks_load_half_acquire(bell, HEADWORKS_BELL_TRACKS_GENERATION);
     headworks_scan_again(stream, 0);
@@ -2721,7 +2721,7 @@ static headworks_status headworks_first_track(headworks_stream *stream, uint64_t
         headworks_ring *ring = track->ring;
         headworks_status status;
         next->track = i;
-        if (track->standing != HEADWORKS_READ || track->left)
+        if (track->standing != HEADWORKS_STANDING_READ || track->left)
             continue;
         status = headworks_look(ring, next);
         if (status == HEADWORKS_FRAME) {
@@ -2736,18 +2736,18 @@ static headworks_status headworks_first_track(headworks_stream *stream, uint64_t
             if (ring->skipped > 0)
                 return headworks_take_skipped(ring, next);
             if (state == HEADWORKS_STATE_ENDED) {
-                track->standing = HEADWORKS_DRAINED;
+                track->standing = HEADWORKS_STANDING_DRAINED;
                 /* One that was cleared away is held no longer. */
-                if (track->over != HEADWORKS_LIVE)
+                if (track->over != HEADWORKS_STATE_LIVE)
                     stream->rescan = 1;
                 return HEADWORKS_TRACK_ENDED;
             }
             /* The new ring first: its frames may come before those just found. */
-            track->standing = HEADWORKS_REPLACED;
+            track->standing = HEADWORKS_STANDING_REPLACED;
             stream->rescan = 1;
         } else {
             if (status == HEADWORKS_ERROR_HEAD)
-                track->standing = HEADWORKS_FAILED;
+                track->standing = HEADWORKS_STANDING_FAILED;
             return status;
         }
     }
@@ -2787,7 +2787,7 @@ static headworks_status headworks_stream_idle(headworks_stream *stream, uint32_t
             return HEADWORKS_STALLED;
         }
         break;
-    case HEADWORKS_LIVE: stream->stalled_told = 0; break;
+    case HEADWORKS_STATE_LIVE: stream->stalled_told = 0; break;
     }
     has_died = headworks_has_died(
         &stream->life, headworks_load(bell, HEADWORKS_BELL_HEARTBEAT_COUNT) + headworks_load(bell, HEADWORKS_BELL_STREAM_HEAD), now);

@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
         if (status != HEADWORKS_FRAME || (decoder && next.track != track))
             continue;
         if (!decoder) {
-            if (headworks_ring_header(ring)->kind != HEADWORKS_VIDEO || !next.frame.key)
+            if (headworks_ring_header(ring)->kind != HEADWORKS_KIND_VIDEO || !next.frame.key)
                 continue;
             decoder = decoder_of(ring, next.frame.config_generation);
             track = next.track;

@@ -205,6 +205,8 @@ class Header(unittest.TestCase):
         text = HEADER.read_text()
         for enumeration, prefix in [
             (headworks.Status, ""),
+            (headworks.State, "STATE_"),
+            (headworks.Kind, "KIND_"),
             (headworks.Discontinuity, "DISCONTINUITY_"),
             (headworks.Origin, "ORIGIN_"),
             (headworks.WallClock, "WALL_CLOCK_"),

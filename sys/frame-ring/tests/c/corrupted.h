@@ -33,11 +33,11 @@ static int corrupted_file(const void *bytes, size_t size) {
 /* Puts a valid magic and checksum on a header, so that what lies behind them is reached. */
 static void corrupted_seal(uint8_t *ctl, size_t size) {
     uint32_t crc;
-    if (size < HEADWORKS_HEADER_SIZE)
+    if (size < HEADWORKS_CTL_HEADER_SIZE)
         return;
     memcpy(ctl, "HWRING\0\1", 8);
-    crc = headworks_crc32c(ctl, HEADWORKS_HEADER_SIZE - 4);
-    memcpy(ctl + HEADWORKS_HEADER_SIZE - 4, &crc, 4);
+    crc = headworks_crc32c(ctl, HEADWORKS_CTL_HEADER_SIZE - 4);
+    memcpy(ctl + HEADWORKS_CTL_HEADER_SIZE - 4, &crc, 4);
 }
 
 static void corrupted_ring_files(int ctl, int data) {
