@@ -1,14 +1,15 @@
 //! A writer that waits for nobody and eight readers, in processes of their own, on rings so small that readers are overtaken all the
 //! time: no torn frame is accepted, and what is lost is counted exactly.
 //!
-//! `TORTURE_FRAMES` says how many frames are to be read in all (500,000), `TORTURE_SECONDS` how long at most (10). Readers that
-//! have read a ring to its end go back and read it again: more reads meet a writer so than frames are written.
+//! `TORTURE_FRAMES` says how many frames are to be read in all (500,000), `TORTURE_SECONDS` how long at most (10; readers in C 3).
+//! Readers that have read a ring to its end go back and read it again: more reads meet a writer so than frames are written.
 mod common;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::c_compiler::{SANITIZERS, WARNINGS, compile, is_there, source};
 use common::{directory, spec};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
@@ -190,6 +191,17 @@ fn a_process_of_the_torture() {
     println!("\n{role}: {read} {lost}");
 }
 
+/// Its rings are there when this returns.
+fn start_writer(stream: &Path) -> Children {
+    let began = Instant::now();
+    let all = Children(vec![("writer".to_owned(), start(stream, "writer"))]);
+    while !stream.join("ready").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no writer");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    all
+}
+
 fn start(stream: &Path, role: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_process_of_the_torture", "--nocapture", "--test-threads=1"])
@@ -231,11 +243,7 @@ fn eight_readers_of_a_writer_that_waits_for_nobody_accept_no_torn_frame() {
     let dir = directory();
     let stream = dir.path();
     let began = Instant::now();
-    let mut all = Children(vec![("writer".to_owned(), start(stream, "writer"))]);
-    while !stream.join("ready").exists() {
-        assert!(began.elapsed() < Duration::from_secs(60), "no writer");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let mut all = start_writer(stream);
     all.0.extend((0..READERS.len()).map(|reader| (reader.to_string(), start(stream, &reader.to_string()))));
     while read_so_far(stream) < frames && began.elapsed() < Duration::from_secs(seconds) {
         std::thread::sleep(Duration::from_millis(20));
@@ -245,7 +253,7 @@ fn eight_readers_of_a_writer_that_waits_for_nobody_accept_no_torn_frame() {
     }
     std::fs::write(stream.join("stop"), b"").unwrap();
     let (mut written, mut read, mut lost) = (Vec::new(), 0, 0);
-    for (role, child) in std::mem::take(&mut all.0) {
+    while let Some((role, child)) = all.0.pop() {
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{role}: {text}");
@@ -258,5 +266,47 @@ fn eight_readers_of_a_writer_that_waits_for_nobody_accept_no_torn_frame() {
         }
     }
     println!("{written:?} frames written, {read} read, {lost} lost, 0 torn, in {:?}", began.elapsed());
+    assert!(read > 1000 && lost > 0, "{read} read, {lost} lost: that was no race");
+}
+
+/// `include/headworks.h`, compiled as programs compile it, and by sanitizers, which copy in another way.
+#[test]
+fn c_readers_of_a_writer_that_waits_for_nobody_accept_no_torn_frame() {
+    if std::env::var_os(ROLE).is_some() {
+        return;
+    }
+    let dir = directory();
+    let stream = dir.path();
+    let compilers: [(&str, &[&str]); 3] = [("gcc", &["-O3"]), ("clang", &["-O2"]), ("gcc", &SANITIZERS)];
+    let programs = compilers.into_iter().filter(|(compiler, _)| is_there(compiler)).enumerate().map(|(n, built)| {
+        let program = stream.join(format!("race-{n}"));
+        compile(built.0, &[&["-std=c99"], &WARNINGS[..], built.1].concat(), &source("tests/c/race.c"), &program);
+        program
+    });
+    let programs: Vec<_> = programs.collect();
+    assert!(!programs.is_empty(), "neither gcc nor clang is here");
+    let mut all = start_writer(stream);
+    for program in &programs {
+        for (ring, way) in [(0, "on"), (0, "again"), (1, "again"), (2, "on")] {
+            let largest = ring_spec(ring).frame_size_max.to_string();
+            let mut command = Command::new(program);
+            command.arg(stream.join(RINGS[ring])).args([&largest, way]).stdout(Stdio::piped());
+            all.0.push((format!("{} of {way} {}", program.display(), RINGS[ring]), command.spawn().unwrap()));
+        }
+    }
+    std::thread::sleep(Duration::from_secs(number("TORTURE_SECONDS", 3)));
+    std::fs::write(stream.join("stop"), b"").unwrap();
+    let (mut read, mut lost) = (0, 0);
+    while let Some((role, child)) = all.0.pop() {
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{role}: {text}");
+        if role != "writer" {
+            let (of_one, lost_by_one) = text.trim().split_once(' ').expect("two numbers");
+            read += of_one.parse::<u64>().unwrap();
+            lost += lost_by_one.parse::<u64>().unwrap();
+        }
+    }
+    println!("{read} read, {lost} lost, 0 torn");
     assert!(read > 1000 && lost > 0, "{read} read, {lost} lost: that was no race");
 }

@@ -94,40 +94,6 @@ static void race_with(const uint8_t *ctl, size_t size) {
     close(data_file);
 }
 
-static void write_file(const char *directory, const char *name, const uint8_t *bytes, size_t size) {
-    char path[1024];
-    int file;
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (file < 0 || write(file, bytes, size) != (ssize_t)size)
-        abort();
-    close(file);
-}
-
-/* The whole stream with a bell and a ring that lie. */
-static void read_stream(const char *directory) {
-    headworks_stream *stream;
-    headworks_next next;
-    headworks_options options;
-    headworks_anchor anchors[HEADWORKS_ANCHOR_COUNT];
-    int i;
-    memset(&options, 0, sizeof options);
-    options.start = (headworks_start)(draw() % 5);
-    if (headworks_stream_open_directory(&stream, directory, &options) != HEADWORKS_OK)
-        return;
-    for (i = 0; i < 100; i++) {
-        if (i % 2)
-            headworks_stream_next(stream, 0, &next);
-        else
-            headworks_stream_borrow(stream, 0, &next);
-        if (next.status == HEADWORKS_TIMEOUT || next.status == HEADWORKS_ENDED || next.status == HEADWORKS_SUPERSEDED)
-            break;
-        corrupted_touch(&next);
-    }
-    corrupted_sink += headworks_stream_anchors(stream, anchors);
-    headworks_stream_close(stream);
-}
-
 int main(int argc, char **argv) {
     size_t ctl_size, bell_size, description_size;
     uint8_t *ctl, *bell, *description, *ctl_copy, *bell_copy, *description_copy;
@@ -146,7 +112,6 @@ int main(int argc, char **argv) {
     end = headworks_now_ns() + strtoull(argv[2], NULL, 10) * HEADWORKS_SECOND_NS;
     for (; headworks_now_ns() < end; rounds++) {
         uint64_t changes = 1 + draw() % 12, value, i;
-        uint32_t crc;
         size_t cut;
         memcpy(ctl_copy, ctl, ctl_size);
         for (i = 0; i < changes; i++) {
@@ -175,17 +140,16 @@ int main(int argc, char **argv) {
                 value = wild();
                 memcpy(bell_copy + (draw() % 2 ? 0x40 + draw() % 0x98 : draw() % (bell_size - 8)) / 8 * 8, &value, 8);
             }
-            crc = headworks_crc32c(bell_copy, HEADWORKS_BELL_HEAD_CRC);
-            memcpy(bell_copy + HEADWORKS_BELL_HEAD_CRC, &crc, 4);
-            write_file(argv[1], "bell", bell_copy, draw() % 8 ? bell_size : draw() % bell_size);
+            corrupted_seal_bell(bell_copy, bell_size);
+            corrupted_write(argv[1], "bell", bell_copy, draw() % 8 ? bell_size : draw() % bell_size);
             memcpy(ctl_copy, ctl, ctl_size);
             for (i = 0; i < changes % 4; i++) {
                 value = wild();
                 memcpy(ctl_copy + where(ctl_size), &value, 8);
             }
             corrupted_seal(ctl_copy, ctl_size);
-            write_file(track, "ctl", ctl_copy, ctl_size);
-            read_stream(argv[1]);
+            corrupted_write(track, "ctl", ctl_copy, ctl_size);
+            corrupted_stream(argv[1], (headworks_start)(draw() % 5));
         }
     }
     printf("survived %llu rounds\n", (unsigned long long)rounds);

@@ -40,6 +40,26 @@ static void corrupted_seal(uint8_t *ctl, size_t size) {
     memcpy(ctl + HEADWORKS_CTL_HEADER_SIZE - 4, &crc, 4);
 }
 
+/* The same of a bell. */
+static void corrupted_seal_bell(uint8_t *bell, size_t size) {
+    uint32_t crc;
+    if (size < HEADWORKS_BELL_SIZE)
+        return;
+    memcpy(bell, "HWBELL\0\1", 8);
+    crc = headworks_crc32c(bell, HEADWORKS_BELL_HEAD_CRC);
+    memcpy(bell + HEADWORKS_BELL_HEAD_CRC, &crc, 4);
+}
+
+static void corrupted_write(const char *directory, const char *name, const uint8_t *bytes, size_t size) {
+    char path[1024];
+    int file;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (file < 0 || write(file, bytes, size) != (ssize_t)size)
+        abort();
+    close(file);
+}
+
 static void corrupted_ring_files(int ctl, int data) {
     int start, i;
     for (start = 0; start <= HEADWORKS_START_SEQUENCE; start++) {
@@ -84,6 +104,30 @@ static void corrupted_ring(const uint8_t *ctl, size_t size) {
     corrupted_ring_files(ctl_file, data_file);
     close(ctl_file);
     close(data_file);
+}
+
+/* A whole stream with a bell and rings that lie. */
+static void corrupted_stream(const char *directory, headworks_start start) {
+    headworks_stream *stream;
+    headworks_next next;
+    headworks_options options;
+    headworks_anchor anchors[HEADWORKS_ANCHOR_COUNT];
+    int i;
+    memset(&options, 0, sizeof options);
+    options.start = start;
+    if (headworks_stream_open_directory(&stream, directory, &options) != HEADWORKS_OK)
+        return;
+    for (i = 0; i < 100; i++) {
+        if (i % 2)
+            headworks_stream_next(stream, 0, &next);
+        else
+            headworks_stream_borrow(stream, 0, &next);
+        if (next.status == HEADWORKS_TIMEOUT || next.status == HEADWORKS_ENDED || next.status == HEADWORKS_SUPERSEDED)
+            break;
+        corrupted_touch(&next);
+    }
+    corrupted_sink += headworks_stream_anchors(stream, anchors);
+    headworks_stream_close(stream);
 }
 
 static void corrupted_description(const uint8_t *bytes, size_t size) {
