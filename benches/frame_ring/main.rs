@@ -25,6 +25,8 @@ mod memory;
 mod report;
 mod ring;
 mod run;
+#[path = "../support/spread.rs"]
+mod spread;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

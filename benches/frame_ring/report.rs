@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Row;
 use crate::run::{Exchange, Figures};
+use crate::spread::Spread;
 
 /// One exchange in one row, over all rounds.
 pub struct Cell {
@@ -24,30 +25,6 @@ struct Round {
     latency_p50: u64,
     latency_p99: u64,
     bytes_per_s: f64,
-}
-
-/// A ratio of every round, sorted.
-pub struct Ratios(Vec<f64>);
-
-impl Ratios {
-    fn new(mut ratios: Vec<f64>) -> Option<Self> {
-        ratios.retain(|ratio| ratio.is_finite());
-        ratios.sort_by(f64::total_cmp);
-        (!ratios.is_empty()).then_some(Self(ratios))
-    }
-
-    pub fn median(&self) -> f64 {
-        let middle = self.0.len() / 2;
-        if self.0.len().is_multiple_of(2) { (self.0[middle - 1] + self.0[middle]) / 2.0 } else { self.0[middle] }
-    }
-
-    fn text(&self) -> String {
-        format!("{:.2} ({:.2}–{:.2})", self.median(), self.0[0], self.0[self.0.len() - 1])
-    }
-
-    fn json(&self) -> Value {
-        json!({ "median": self.median(), "least": self.0[0], "most": self.0[self.0.len() - 1], "rounds": self.0.len() })
-    }
 }
 
 fn histogram() -> Histogram<u64> {
@@ -80,16 +57,16 @@ impl Cell {
         self.faults.extend(figures.faults().into_iter().map(|fault| format!("round {round}: {fault}")));
     }
 
-    fn ratio(&self, other: &Self, of: impl Fn(&Round) -> u64) -> Option<Ratios> {
+    fn ratio(&self, other: &Self, of: impl Fn(&Round) -> u64) -> Option<Spread> {
         let pairs = self.rounds.iter().filter_map(|ours| {
             let theirs = other.rounds.iter().find(|theirs| theirs.round == ours.round)?;
             Some(of(ours) as f64 / of(theirs) as f64)
         });
-        Ratios::new(pairs.collect())
+        Spread::new(pairs)
     }
 
-    fn bytes_per_s(&self) -> Option<Ratios> {
-        Ratios::new(self.rounds.iter().map(|round| round.bytes_per_s).collect())
+    fn bytes_per_s(&self) -> Option<Spread> {
+        Spread::new(self.rounds.iter().map(|round| round.bytes_per_s))
     }
 
     fn json(&self) -> Value {
@@ -137,14 +114,14 @@ fn judge(
     results: &mut Vec<Value>,
     ours: &Cell,
     what: &str,
-    ratios: Option<Ratios>,
+    ratios: Option<Spread>,
     target: &str,
     met: impl Fn(f64) -> bool,
 ) {
     let who = ours.exchange.name().trim();
-    let value = ratios.as_ref().map_or(f64::NAN, Ratios::median);
+    let value = ratios.as_ref().map_or(f64::NAN, Spread::median);
     let said = if ours.faults.is_empty() { verdict(value, met(value)) } else { "not judged, there were faults" };
-    let text = ratios.as_ref().map_or("-".to_owned(), Ratios::text);
+    let text = ratios.as_ref().map_or("-".to_owned(), |ratios| ratios.text(2));
     println!("{:<40} {who}: {what}: {text}   target {target}: {said}", "");
     results.push(json!({ "exchange": who, "what": what, "ratio": ratios.map(|ratios| ratios.json()),
         "target": target, "verdict": said }));
@@ -178,7 +155,7 @@ pub fn row(row: &Row, cells: &[Cell], bandwidth: &[f64]) -> Value {
         let who = ours.exchange.name().trim();
         if row.window > 0 {
             let shares = |i: &Round| bandwidth.get(i.round - 1).map(|bandwidth| i.bytes_per_s / bandwidth);
-            let shares = Ratios::new(ours.rounds.iter().filter_map(shares).collect());
+            let shares = Spread::new(ours.rounds.iter().filter_map(shares));
             judge(&mut results, ours, "bytes read ÷ memory bandwidth", shares, "≥ 0.50", |value| value >= 0.5);
         } else {
             let ratio = |of: fn(&Round) -> u64| theirs.and_then(|theirs| ours.ratio(theirs, of));
@@ -190,7 +167,7 @@ pub fn row(row: &Row, cells: &[Cell], bandwidth: &[f64]) -> Value {
             });
         }
         if let Some(ratios) = theirs.and_then(|theirs| ours.ratio(theirs, |round| round.commit_p50)) {
-            println!("{:<40} {who}: commit p50 ÷ iceoryx2: {}", "", ratios.text());
+            println!("{:<40} {who}: commit p50 ÷ iceoryx2: {}", "", ratios.text(2));
             results.push(json!({ "exchange": who, "what": "commit p50 ÷ iceoryx2", "ratio": ratios.json() }));
         }
     }

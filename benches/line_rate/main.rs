@@ -1,115 +1,69 @@
 //! What a packet costs: the appliance next to the bare receive loop, and next to libsrt, under the same load in one run.
 //!
-//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,rtp,libsrt] [--json FILE]`
+//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,rtp,libsrt] [--readers 4] [--json FILE]`
 //!
 //! Each row interleaves A B A B: A is the appliance (one shard, pinned to the first core), B what it is compared with on the same
 //! core; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
 //! (`schedstat`, nanoseconds) in a window that starts when all feeds run. A pair gives a ratio; the median of the ratios is
-//! the figure. Softirq and steal time of the machine, run-queue wait of the receiver, drops and the generator's own report stand
-//! beside it: a pair in which the generator fell behind or anything was lost is shown and not counted.
+//! the figure. Beside it stand what arrived of what was sent, softirq and steal time of the machine, run-queue wait of the receiver,
+//! what the kernel dropped, and the generator's schedule error and own limit: a pair in which the generator fell behind or anything
+//! was lost is shown and not counted.
+//!
+//! The appliance says how long after its last packet was due each frame was published. Readers of `--readers` streams, in this process
+//! and on the generator's core, measure until a sleeping reader is awake; their waking is part of what the appliance costs, and their
+//! own delay includes waiting for the generator to give them the core.
 
+mod latency;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::time::Duration;
+use std::{env, fs, io, thread};
 
 use serde_json::{Value, json};
 
-use support::{Appliance, HEADWORKS, RTP_PORT, SRT_PORT, last_object, losses, threads};
+use latency::{Readers, published_lines};
+use support::load::{GENERATOR_CORE, Generator, Load, RECEIVER_CORE, Sent, Window, limit_bps};
+use support::spread::Spread;
+use support::{Appliance, RTP_PORT, SRT_PORT, bare_receiver, libsrt, losses, total};
 
 const ROOT: &str = "/dev/shm/headworks-line-rate";
 const PASSPHRASE: &str = "line rate passphrase";
 const BARE_PORT: u16 = 30_120;
 const LIBSRT_PORT: u16 = 30_130;
-/// From the start of the generator until every feed runs.
-const SETTLE: Duration = Duration::from_millis(3_000);
-const PAYLOAD_BYTES: f64 = 1_316.0;
+/// As many as libsrt takes on one core.
+const LIBSRT_FEEDS: u32 = 8;
+/// From the end of a load until its last frames have left the receive buffers.
+const DRAIN: Duration = Duration::from_millis(700);
 
 struct Options {
     pairs: usize,
-    seconds: u64,
-    feeds: u32,
-    rate: String,
+    load: Load,
     rows: Vec<String>,
+    readers: u32,
     json: Option<String>,
 }
 
-/// One process measured over one window.
-#[derive(Clone, Debug)]
+/// One process under one load.
 struct Measured {
-    cpu_s: f64,
-    wait_s: f64,
-    window_s: f64,
-    softirq_s: f64,
-    steal_s: f64,
-    /// Threads by name with their CPU seconds, the busiest first.
-    threads: Vec<(String, f64)>,
-    generator: Value,
+    window: Window,
+    sent: Sent,
+    /// What the receiver says of itself.
     receiver: Value,
+    /// What arrived of what was sent, and other lines for people.
+    lines: Vec<String>,
+    /// What readers saw.
+    delays: Value,
     faults: Vec<String>,
 }
 
-fn main() {
-    let Some(options) = options() else { return };
-    let mut report = Vec::new();
-    println!(
-        "{} feeds of {} bit/s for {} s, {} pairs; receiver on core 0, generator on core 1",
-        options.feeds, options.rate, options.seconds, options.pairs
-    );
-    for row in &options.rows {
-        let (title, target) = match row.as_str() {
-            "plain" => ("SRT plain → frames ÷ bare loop", "≤ 2.0"),
-            "aes" => ("SRT AES-128 → frames ÷ bare loop", "≤ 2.4"),
-            "rtp" => ("RTP/MPEG-TS → frames ÷ bare loop", "≤ 1.7"),
-            "libsrt" => ("libsrt receive only ÷ SRT plain → frames, 8 feeds", "≥ 5"),
-            other => {
-                eprintln!("no row named {other}");
-                continue;
-            }
-        };
-        println!("\n{title}   (target {target})");
-        let mut ratios = Vec::new();
-        for pair in 1..=options.pairs {
-            let (feeds, ours) = match row.as_str() {
-                "aes" => (options.feeds, appliance(&options, options.feeds, Feed::SrtEncrypted)),
-                "rtp" => (options.feeds, appliance(&options, options.feeds, Feed::Rtp)),
-                "libsrt" => (8, appliance(&options, 8, Feed::Srt)),
-                _ => (options.feeds, appliance(&options, options.feeds, Feed::Srt)),
-            };
-            let theirs = if row == "libsrt" { libsrt(&options, feeds) } else { bare(&options, feeds) };
-            let (Some(ours), Some(theirs)) = (ours, theirs) else {
-                println!("  pair {pair}: not measured");
-                continue;
-            };
-            let ratio = if row == "libsrt" { theirs.cpu_s / ours.cpu_s } else { ours.cpu_s / theirs.cpu_s };
-            show("ours", &ours, feeds, &options);
-            show(if row == "libsrt" { "libsrt" } else { "bare" }, &theirs, feeds, &options);
-            let faulty = !ours.faults.is_empty() || !theirs.faults.is_empty();
-            println!("  pair {pair}: {ratio:.2}{}", if faulty { "  (not counted)" } else { "" });
-            if !faulty {
-                ratios.push(ratio);
-            }
-            report.push(json!({ "row": row, "pair": pair, "ratio": ratio, "counted": !faulty,
-                "ours": as_json(&ours), "theirs": as_json(&theirs) }));
-        }
-        ratios.sort_by(f64::total_cmp);
-        match ratios.as_slice() {
-            [] => println!("  no pair could be counted"),
-            sorted => println!(
-                "  median {:.2}, from {:.2} to {:.2}, {} pairs",
-                sorted[sorted.len() / 2],
-                sorted[0],
-                sorted[sorted.len() - 1],
-                sorted.len()
-            ),
-        }
-    }
-    if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_string_pretty(&report).unwrap()).unwrap();
-    }
-    let _ = fs::remove_dir_all(ROOT);
+/// One line of the report.
+struct Row {
+    name: &'static str,
+    title: &'static str,
+    target: &'static str,
+    feed: Feed,
+    against: Against,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -119,217 +73,253 @@ enum Feed {
     Rtp,
 }
 
-/// The whole appliance on core 0.
-fn appliance(options: &Options, feeds: u32, feed: Feed) -> Option<Measured> {
-    let mut set = vec!["shards.cores=[0]".to_owned()];
+#[derive(Clone, Copy, PartialEq)]
+enum Against {
+    BareLoop,
+    Libsrt,
+}
+
+const ROWS: [Row; 4] = [
+    Row {
+        name: "plain",
+        title: "SRT plain → frames ÷ bare loop",
+        target: "≤ 2.0",
+        feed: Feed::Srt,
+        against: Against::BareLoop,
+    },
+    Row {
+        name: "aes",
+        title: "SRT AES-128 → frames ÷ bare loop",
+        target: "≤ 2.4",
+        feed: Feed::SrtEncrypted,
+        against: Against::BareLoop,
+    },
+    Row {
+        name: "rtp",
+        title: "RTP/MPEG-TS → frames ÷ bare loop",
+        target: "≤ 1.7",
+        feed: Feed::Rtp,
+        against: Against::BareLoop,
+    },
+    Row {
+        name: "libsrt",
+        title: "libsrt receive only ÷ SRT plain → frames, 8 feeds",
+        target: "≥ 5",
+        feed: Feed::Srt,
+        against: Against::Libsrt,
+    },
+];
+
+fn main() -> io::Result<()> {
+    let Some(options) = options() else { return Ok(()) };
+    let mut report = Vec::new();
+    println!(
+        "{} feeds of {} bit/s for {} s, {} pairs; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}",
+        options.load.feeds, options.load.rate, options.load.seconds, options.pairs
+    );
+    let limit_bps = limit_bps()?;
+    println!("the generator's own limit: {:.1} Gbit/s (25 feeds by RTP, as fast as it goes)", limit_bps / 1e9);
+    for name in &options.rows {
+        match ROWS.iter().find(|row| row.name == name) {
+            Some(row) => run(row, &options, &mut report),
+            None => eprintln!("no row named {name}"),
+        }
+    }
+    if let Some(path) = &options.json {
+        let all = json!({ "feeds": options.load.feeds, "rate": options.load.rate, "seconds": options.load.seconds,
+            "generator_limit_bps": limit_bps, "pairs": report });
+        fs::write(path, serde_json::to_string_pretty(&all)?)?;
+    }
+    let _ = fs::remove_dir_all(ROOT);
+    Ok(())
+}
+
+fn run(row: &Row, options: &Options, report: &mut Vec<Value>) {
+    println!("\n{}   (target {})", row.title, row.target);
+    let load = Load {
+        feeds: if row.against == Against::Libsrt { LIBSRT_FEEDS } else { options.load.feeds },
+        ..options.load.clone()
+    };
+    let mut ratios = Vec::new();
+    for pair in 1..=options.pairs {
+        let ours = appliance(&load, row.feed, options.readers);
+        let theirs = match row.against {
+            Against::BareLoop => bare(&load),
+            Against::Libsrt => libsrt_receive(&load),
+        };
+        let (ours, theirs) = match (ours, theirs) {
+            (Ok(ours), Ok(theirs)) => (ours, theirs),
+            (ours, theirs) => {
+                let error = ours.err().or(theirs.err()).map_or(String::new(), |error| error.to_string());
+                println!("  pair {pair}: not measured: {error}");
+                continue;
+            }
+        };
+        let (who, ratio) = match row.against {
+            Against::BareLoop => ("bare", ours.window.cpu_s / theirs.window.cpu_s),
+            Against::Libsrt => ("libsrt", theirs.window.cpu_s / ours.window.cpu_s),
+        };
+        ours.show("ours", &load);
+        theirs.show(who, &load);
+        let faulty = !ours.faults.is_empty() || !theirs.faults.is_empty();
+        println!("  pair {pair}: {ratio:.2}{}", if faulty { "  (not counted)" } else { "" });
+        if !faulty {
+            ratios.push(ratio);
+        }
+        report.push(json!({ "row": row.name, "pair": pair, "ratio": ratio, "counted": !faulty,
+            "ours": ours.json(&load), "theirs": theirs.json(&load) }));
+    }
+    let pairs = ratios.len();
+    match Spread::new(ratios) {
+        None => println!("  no pair could be counted"),
+        Some(ratios) => println!("  median {}, {pairs} pairs", ratios.text(2)),
+    }
+}
+
+/// The whole appliance on its core, with readers of some of its streams.
+fn appliance(load: &Load, feed: Feed, readers: u32) -> io::Result<Measured> {
+    let mut set = vec![format!("shards.cores=[{RECEIVER_CORE}]")];
+    let mut options = Vec::new();
     if feed == Feed::SrtEncrypted {
         set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
+        options = vec!["--passphrase", PASSPHRASE];
     }
-    let receiver = Appliance::start(ROOT, feeds, &set).ok()?;
-    let to = match feed {
-        Feed::Srt | Feed::SrtEncrypted => format!("srt://127.0.0.1:{SRT_PORT}?streamid=feed"),
-        Feed::Rtp => format!("rtp://127.0.0.1:{RTP_PORT}"),
+    let receiver = Appliance::start(ROOT, load.feeds, &set)?;
+    let (to, port) = match feed {
+        Feed::Srt | Feed::SrtEncrypted => (format!("srt://127.0.0.1:{SRT_PORT}?streamid=feed"), SRT_PORT),
+        Feed::Rtp => (format!("rtp://127.0.0.1:{RTP_PORT}"), RTP_PORT),
     };
-    let generator = generator(options, feeds, &to, feed == Feed::SrtEncrypted)?;
-    let mut measured = measure(receiver.id(), options)?;
-    let streams = receiver.get("/api/v1/streams/stats/video");
-    let lost = receiver.get("/metrics");
-    measured.generator = outcome(generator, &mut measured.faults);
-    measured.receiver = streams.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
-    match lost {
-        Some(page) => measured.faults.extend(losses(&page)),
-        None => measured.faults.push("the receiver's /metrics cannot be read".to_owned()),
+    let generator = Generator::start(load, &to, &options)?;
+    let readers = Readers::start(ROOT, readers, load);
+    let window = Window::measure(&[receiver.id()], port..=port, load);
+    let sent = generator.end()?;
+    let window = window.ok_or_else(|| io::Error::other("the appliance has ended"))?;
+    thread::sleep(DRAIN);
+    let page = receiver.get("/metrics").ok_or_else(|| io::Error::other("the appliance does not answer"))?;
+    let delays = readers.end();
+    let mut measured = Measured::new(window, sent);
+    let packets = total(&page, "headworks_stream_packets_received_total{", "");
+    let pictures = total(&page, "headworks_track_frames_total{", "track=\"video");
+    let dropped = total(&page, "headworks_shard_dropped_total{", "reason=\"kernel\"");
+    let pictures_sent = measured.sent.pictures();
+    measured.lines.push(format!("{pictures} of {pictures_sent} pictures arrived; {}", measured.drops(Some(dropped))));
+    measured.lines.extend(published_lines(&page));
+    measured.lines.extend(delays.lines());
+    measured.delays = delays.json();
+    measured.receiver = json!({ "packets": packets, "pictures": pictures, "dropped_by_kernel": dropped });
+    measured.faults.extend(losses(&page));
+    // By RTP nothing says that the last picture of a feed is complete.
+    let open = if feed == Feed::Rtp { u64::from(load.feeds) } else { 0 };
+    if pictures + open < pictures_sent {
+        measured.faults.push(format!("{pictures} of {pictures_sent} pictures arrived"));
     }
-    let pictures = measured.receiver["streams"]
-        .as_object()
-        .map_or(0, |streams| streams.values().filter_map(|stream| stream["frames_assembled"].as_u64()).sum::<u64>());
-    // Synthetic feeds have 25 pictures per second.
-    let least = u64::from(feeds) * options.seconds * 25;
-    if pictures < least {
-        measured.faults.push(format!("{pictures} pictures arrived, of at least {least}"));
-    }
-    Some(measured)
+    Ok(measured)
 }
 
-/// The bare loop on core 0.
-fn bare(options: &Options, feeds: u32) -> Option<Measured> {
-    let duration = SETTLE + Duration::from_secs(options.seconds) + Duration::from_secs(1);
-    let receiver = Command::new(HEADWORKS)
-        .args(["bench", "receive", "--core", "0", "--listen", &format!("127.0.0.1:{BARE_PORT}"), "--duration"])
-        .arg(format!("{}ms", duration.as_millis()))
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
+/// The bare loop on the same core.
+fn bare(load: &Load) -> io::Result<Measured> {
+    let receiver = bare_receiver(BARE_PORT, load.duration() + DRAIN)?;
     thread::sleep(Duration::from_millis(300));
-    let generator = generator(options, feeds, &format!("rtp://127.0.0.1:{BARE_PORT}"), false)?;
-    let mut measured = measure(receiver.id(), options)?;
-    measured.generator = outcome(generator, &mut measured.faults);
-    let output = receiver.wait_with_output().ok()?;
+    let generator = Generator::start(load, &format!("rtp://127.0.0.1:{BARE_PORT}"), &[])?;
+    let window = Window::measure(&[receiver.id()], BARE_PORT..=BARE_PORT, load);
+    let sent = generator.end()?;
+    let output = receiver.wait_with_output()?;
+    let mut measured = Measured::new(window.ok_or_else(|| io::Error::other("the bare loop has ended"))?, sent);
     measured.receiver = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    if measured.receiver["dropped_by_kernel"].as_u64() != Some(0) {
+    let dropped = measured.receiver["dropped_by_kernel"].as_u64();
+    measured.lines.push(format!(
+        "{} datagrams arrived, of {} of media; {}; socket buffer {} bytes",
+        measured.receiver["datagrams"],
+        measured.sent.packets(),
+        measured.drops(dropped),
+        measured.receiver["receive_buffer"]
+    ));
+    if dropped != Some(0) {
         measured.faults.push(format!("bare loop: {}", measured.receiver));
     }
-    Some(measured)
+    Ok(measured)
 }
 
-/// libsrt, receive only, on core 0.
-fn libsrt(options: &Options, feeds: u32) -> Option<Measured> {
-    let program = env::temp_dir().join("headworks-libsrt-receive");
-    let built = Command::new("cc")
-        .args(["-O2", "-o"])
-        .arg(&program)
-        .args(["benches/rivals/libsrt_receive.c", "-lsrt"])
-        .status()
-        .is_ok_and(|status| status.success());
-    if !built {
-        println!("  libsrt's headers are missing: apt-get install libsrt-openssl-dev");
-        return None;
-    }
-    let duration = options.seconds + SETTLE.as_secs() + 1;
-    let receiver = Command::new("taskset")
-        .args(["-c", "0"])
-        .arg(&program)
-        .args([LIBSRT_PORT.to_string(), feeds.to_string(), duration.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
+/// libsrt, receive only, on the same core.
+fn libsrt_receive(load: &Load) -> io::Result<Measured> {
+    let program = libsrt::build().ok_or_else(|| io::Error::other(format!("libsrt takes {}", libsrt::PACKAGES)))?;
+    let receiver = libsrt::start(&program, LIBSRT_PORT, load)?;
     thread::sleep(Duration::from_millis(300));
-    let to = format!("srt://127.0.0.1:{LIBSRT_PORT}?streamid=feed");
-    let generator = generator(options, feeds, &to, false)?;
-    let mut measured = measure(receiver.id(), options)?;
-    measured.generator = outcome(generator, &mut measured.faults);
-    let output = receiver.wait_with_output().ok()?;
+    let generator = Generator::start(load, &format!("srt://127.0.0.1:{LIBSRT_PORT}?streamid=feed"), &[])?;
+    let window = Window::measure(&[receiver.id()], LIBSRT_PORT..=LIBSRT_PORT, load);
+    let sent = generator.end()?;
+    let output = receiver.wait_with_output()?;
+    let mut measured = Measured::new(window.ok_or_else(|| io::Error::other("libsrt_receive has ended"))?, sent);
     measured.receiver = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    measured.lines.push(format!(
+        "{} of {} packets arrived; {}",
+        measured.receiver["messages"],
+        measured.sent.packets(),
+        measured.drops(None)
+    ));
     if measured.receiver["lost"].as_u64() != Some(0) {
         measured.faults.push(format!("libsrt: {}", measured.receiver));
     }
-    Some(measured)
+    Ok(measured)
 }
 
-fn generator(options: &Options, feeds: u32, to: &str, encrypted: bool) -> Option<Child> {
-    let duration = SETTLE + Duration::from_secs(options.seconds) + Duration::from_millis(500);
-    let mut command = Command::new(HEADWORKS);
-    command.args([
-        "send",
-        "--to",
-        to,
-        "--feeds",
-        &feeds.to_string(),
-        "--rate",
-        &options.rate,
-        "--cores",
-        "1",
-        "--json",
-    ]);
-    command.args(["--duration", &format!("{}ms", duration.as_millis())]);
-    if encrypted {
-        command.args(["--passphrase", PASSPHRASE]);
+impl Measured {
+    fn new(window: Window, sent: Sent) -> Self {
+        let mut faults = sent.faults.clone();
+        if window.kernel_drops > 0 {
+            faults.push(format!("the kernel dropped {} datagrams", window.kernel_drops));
+        }
+        Self { window, sent, receiver: Value::Null, lines: Vec::new(), delays: Value::Null, faults }
     }
-    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()
-}
 
-/// The generator's report; what it says of itself counts as a fault when it could not keep up.
-fn outcome(generator: Child, faults: &mut Vec<String>) -> Value {
-    let Ok(output) = generator.wait_with_output() else { return Value::Null };
-    if !output.status.success() {
-        faults.push(format!("the generator fell behind or failed ({})", output.status));
+    /// What the kernel dropped, by the receiver's own count where it has one, and by the kernel's.
+    fn drops(&self, rxq_ovfl: Option<u64>) -> String {
+        let own = rxq_ovfl.map_or(String::new(), |count| format!("{count} (SO_RXQ_OVFL), "));
+        format!("the kernel dropped {own}{} (/proc/net/udp)", self.window.kernel_drops)
     }
-    last_object(&output.stdout)
-}
 
-/// Waits until all feeds run, then takes the difference over the window.
-fn measure(process: u32, options: &Options) -> Option<Measured> {
-    thread::sleep(SETTLE);
-    let (before, machine_before, began) = (threads(process), machine(), Instant::now());
-    thread::sleep(Duration::from_secs(options.seconds));
-    let (after, machine_after, window_s) = (threads(process), machine(), began.elapsed().as_secs_f64());
-    if after.is_empty() {
-        return None;
+    fn show(&self, who: &str, load: &Load) {
+        let window = &self.window;
+        println!(
+            "    {who:6} {:5.1} % of a core, {:6.2} CPU-s per 100 Gbit, {:5.0} ns per packet; waited {:.2} s, softirq {:.2} s, steal {:.2} s; {}",
+            window.cpu_percent(),
+            window.cpu_s_per_100_gbit(load),
+            window.ns_per_packet(load),
+            window.wait_s,
+            window.softirq_s,
+            window.steal_s,
+            window.threads_text()
+        );
+        for line in &self.lines {
+            println!("           {line}");
+        }
+        println!("           generator {}", self.sent.schedule());
+        for fault in &self.faults {
+            println!("           FAULT {fault}");
+        }
     }
-    let mut by_thread = Vec::new();
-    let (mut cpu_s, mut wait_s) = (0.0, 0.0);
-    for (id, name, cpu, wait) in &after {
-        let start = before.iter().find(|(other, ..)| other == id);
-        let cpu = cpu - start.map_or(0.0, |start| start.2);
-        cpu_s += cpu;
-        wait_s += wait - start.map_or(0.0, |start| start.3);
-        by_thread.push((name.clone(), cpu));
+
+    fn json(&self, load: &Load) -> Value {
+        let mut all = self.window.json(load);
+        let parts = [
+            ("generator", self.sent.report.clone()),
+            ("receiver", self.receiver.clone()),
+            ("delays", self.delays.clone()),
+            ("faults", json!(self.faults)),
+        ];
+        for (name, part) in parts {
+            all[name] = part;
+        }
+        all
     }
-    by_thread.sort_by(|a, b| b.1.total_cmp(&a.1));
-    Some(Measured {
-        cpu_s,
-        wait_s,
-        window_s,
-        softirq_s: machine_after.0 - machine_before.0,
-        steal_s: machine_after.1 - machine_before.1,
-        threads: by_thread,
-        generator: Value::Null,
-        receiver: Value::Null,
-        faults: Vec::new(),
-    })
-}
-
-/// Seconds of softirq and of steal of the whole machine.
-fn machine() -> (f64, f64) {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields: Vec<f64> = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .skip(1)
-        .map(|field| field.parse::<f64>().unwrap_or(0.0) / 100.0)
-        .collect();
-    (fields.get(6).copied().unwrap_or(0.0), fields.get(7).copied().unwrap_or(0.0))
-}
-
-fn show(who: &str, measured: &Measured, feeds: u32, options: &Options) {
-    let bits = f64::from(feeds) * bits(&options.rate) * measured.window_s;
-    let packets = bits / 8.0 / PAYLOAD_BYTES;
-    let threads: Vec<String> = measured
-        .threads
-        .iter()
-        .filter(|(_, cpu)| *cpu > 0.001)
-        .map(|(name, cpu)| format!("{name} {:.1} %", cpu / measured.window_s * 100.0))
-        .collect();
-    println!(
-        "    {who:6} {:5.1} % of a core, {:6.2} CPU-s per 100 Gbit, {:5.0} ns per packet; waited {:.2} s, softirq {:.2} s, steal {:.2} s; {}",
-        measured.cpu_s / measured.window_s * 100.0,
-        measured.cpu_s / bits * 1e11,
-        measured.cpu_s / packets * 1e9,
-        measured.wait_s,
-        measured.softirq_s,
-        measured.steal_s,
-        threads.join(", ")
-    );
-    for fault in &measured.faults {
-        println!("           {fault}");
-    }
-}
-
-fn as_json(measured: &Measured) -> Value {
-    json!({ "cpu_s": measured.cpu_s, "wait_s": measured.wait_s, "window_s": measured.window_s,
-        "softirq_s": measured.softirq_s, "steal_s": measured.steal_s, "threads": measured.threads,
-        "generator": measured.generator, "receiver": measured.receiver, "faults": measured.faults })
-}
-
-fn bits(rate: &str) -> f64 {
-    let (number, factor) = match rate.chars().last() {
-        Some('k') => (&rate[..rate.len() - 1], 1e3),
-        Some('M') => (&rate[..rate.len() - 1], 1e6),
-        Some('G') => (&rate[..rate.len() - 1], 1e9),
-        _ => (rate, 1.0),
-    };
-    number.parse::<f64>().unwrap_or(0.0) * factor
 }
 
 fn options() -> Option<Options> {
     let mut options = Options {
         pairs: 5,
-        seconds: 8,
-        feeds: 25,
-        rate: "50M".to_owned(),
+        load: Load { feeds: 25, rate: "50M".to_owned(), seconds: 8 },
         rows: ["plain", "aes", "libsrt"].map(str::to_owned).to_vec(),
+        readers: 4,
         json: None,
     };
     // `cargo bench` adds a --bench of its own.
@@ -338,14 +328,15 @@ fn options() -> Option<Options> {
         let mut value = || arguments.next().unwrap_or_default();
         match argument.as_str() {
             "--pairs" => options.pairs = value().parse().unwrap_or(options.pairs),
-            "--seconds" => options.seconds = value().parse().unwrap_or(options.seconds),
-            "--feeds" => options.feeds = value().parse().unwrap_or(options.feeds),
-            "--rate" => options.rate = value(),
+            "--seconds" => options.load.seconds = value().parse().unwrap_or(options.load.seconds),
+            "--feeds" => options.load.feeds = value().parse().unwrap_or(options.load.feeds),
+            "--rate" => options.load.rate = value(),
             "--rows" => options.rows = value().split(',').map(str::to_owned).collect(),
+            "--readers" => options.readers = value().parse().unwrap_or(options.readers),
             "--json" => options.json = Some(value()),
             _ => {
                 println!(
-                    "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows plain,aes,rtp,libsrt] [--json FILE]"
+                    "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows plain,aes,rtp,libsrt] [--readers N] [--json FILE]"
                 );
                 return None;
             }

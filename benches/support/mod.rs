@@ -2,6 +2,11 @@
 
 #![allow(dead_code, reason = "each bench uses its own part")]
 
+pub mod libsrt;
+pub mod load;
+pub mod programs;
+pub mod spread;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -100,6 +105,15 @@ impl Drop for Process {
     }
 }
 
+/// The bare receive loop on the receiver's core; what it says at its end is JSON.
+pub fn bare_receiver(port: u16, duration: Duration) -> io::Result<Child> {
+    Command::new(HEADWORKS)
+        .args(["bench", "receive", "--core", &load::RECEIVER_CORE.to_string()])
+        .args(["--listen", &format!("127.0.0.1:{port}"), "--duration", &format!("{}ms", duration.as_millis())])
+        .stdout(Stdio::piped())
+        .spawn()
+}
+
 /// What a page of metrics says was lost on the way.
 pub fn losses(page: &str) -> Vec<String> {
     let watched = [
@@ -114,6 +128,14 @@ pub fn losses(page: &str) -> Vec<String> {
         .filter(|(name, value)| *value > 0.0 && watched.iter().any(|word| name.starts_with(word)))
         .map(|(name, value)| format!("{name} = {value}"))
         .collect()
+}
+
+/// The sum of all samples of a page of metrics whose name with labels begins with `name` and holds `label`.
+pub fn total(page: &str, name: &str, label: &str) -> u64 {
+    samples(page)
+        .filter(|(sample, _)| sample.starts_with(name) && sample.contains(label))
+        .map(|(_, value)| value as u64)
+        .sum()
 }
 
 /// Name with labels, and value, of each sample of a page of metrics.
