@@ -1,5 +1,5 @@
 //! `include/headworks.h`, built by the C compilers that are here, beside the Rust writer: every frame by its hash, every loss by its
-//! count, and files that lie under the address and undefined-behaviour sanitizers.
+//! count, and files that lie under the address and undefined-behaviour sanitizers; `C_FUZZ_SECONDS` says how long libFuzzer looks (5).
 mod common;
 
 use std::ffi::OsStr;
@@ -805,6 +805,7 @@ fn a_stream_is_polled_beside_other_files() {
 
 #[test]
 fn libfuzzer_finds_nothing_in_a_moment() {
+    let seconds = std::env::var("C_FUZZ_SECONDS").map_or(5, |seconds| seconds.parse::<u32>().unwrap());
     let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fuzz");
     let sanitizers = ["-std=c99", "-D_GNU_SOURCE", "-g", "-O1", "-fsanitize=fuzzer,address,undefined"];
     compile("clang", &[&sanitizers, &WARNINGS[..]].concat(), &source("tests/c/fuzz.c"), &program);
@@ -820,14 +821,17 @@ fn libfuzzer_finds_nothing_in_a_moment() {
         fs::write(corpus.path().join(kind.to_string()), [&[kind as u8], &bytes[..]].concat()).unwrap();
     }
     let output = Command::new(&program)
-        .args(["-max_total_time=5", "-max_len=131072", "-timeout=5", "-seed=1"])
+        .arg(format!("-max_total_time={seconds}"))
+        .args(["-max_len=131072", "-timeout=5", "-seed=1", "-print_final_stats=1"])
         .arg(corpus.path())
         .current_dir(place.path())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    println!("{}", said.lines().last().unwrap_or_default());
+    for line in said.lines().filter(|line| line.contains("DONE") || line.starts_with("stat::")) {
+        println!("{line}");
+    }
 }
 
 #[test]
