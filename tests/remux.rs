@@ -392,7 +392,7 @@ fn a_live_stream_is_copied_into_a_file_by_the_pipe_of_the_readme() {
     let readme = std::fs::read_to_string("README.md").unwrap();
     let line = readme.lines().find(|line| line.contains(" --from key --format mpegts --out - | ffmpeg ")).unwrap();
     let line = line.replace("cam1.mp4", file.to_str().unwrap()).replace("tap cam1", "tap clip");
-    let pipe = line.replace("headworks tap", &format!("{} tap", env!("CARGO_BIN_EXE_headworks")));
+    let pipe = line.replace("target/release/headworks tap", &format!("{} tap", env!("CARGO_BIN_EXE_headworks")));
     assert_ne!(pipe, line);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| rings.write(&clip.bytes));
