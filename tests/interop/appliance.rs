@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,9 +26,7 @@ pub struct Ports {
 
 impl Ports {
     pub fn free() -> Self {
-        let [srt, rtp, rtcp] = free_udp_ports();
-        // A TCP port of that number may be taken, which is unlikely enough.
-        let control = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [srt, rtp, rtcp, control] = free_ports();
         Self { srt, rtp, rtcp, control }
     }
 
@@ -42,10 +40,19 @@ impl Ports {
     }
 }
 
-/// UDP ports that nobody listens on.
-pub fn free_udp_ports<const N: usize>() -> [u16; N] {
-    let sockets: [UdpSocket; N] = std::array::from_fn(|_| UdpSocket::bind("0.0.0.0:0").expect("a free port"));
-    sockets.map(|socket| socket.local_addr().unwrap().port())
+/// Ports that nobody has, over UDP or TCP. None is given twice: two appliances that come to the same port share its datagrams
+/// (`SO_REUSEPORT`), and neither says so. They lie below those that Linux gives senders by itself (from 32768 on).
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    // Relaxed: it hands out numbers and nothing else.
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Another run of these tests begins elsewhere.
+    let start = std::process::id().wrapping_mul(499);
+    let next = || (FIRST + start.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT) as u16;
+    let is_free =
+        |port: &u16| UdpSocket::bind(("0.0.0.0", *port)).is_ok() && TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    std::array::from_fn(|_| std::iter::repeat_with(next).take(COUNT as usize).find(is_free).expect("a free port"))
 }
 
 /// A directory for rings that is gone at the end.

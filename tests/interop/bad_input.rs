@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::appliance::{Appliance, BINARY, Ports, Root, as_ordinary_user, command, free_udp_ports, must_end};
+use crate::appliance::{Appliance, BINARY, Ports, Root, as_ordinary_user, command, free_ports, must_end};
 use crate::clips::{TONE_48K, VIDEO, clip, run};
 use crate::senders;
 
@@ -161,7 +161,7 @@ fn random_datagrams_to_every_port_change_nothing_but_counters() {
     let seconds = std::env::var(NOISE_SECONDS).map_or(4, |text| text.parse().expect("a number of seconds"));
     let clip =
         clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
-    let [own_port] = free_udp_ports();
+    let [own_port] = free_ports();
     let mut appliance = Appliance::start(&[&format!("streams.own-port.rtp.port={own_port}")]);
     let ports = appliance.ports;
     let noisy = [ports.srt, ports.rtp, ports.rtcp, own_port];

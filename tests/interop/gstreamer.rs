@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::appliance::{Appliance, free_udp_ports};
+use crate::appliance::{Appliance, free_ports};
 use crate::reference::hashed;
 use crate::tap::Frame;
 
@@ -200,7 +200,7 @@ fn hevc_over_rtp_arrives_as_captured() {
 
 #[test]
 fn a_stream_described_by_an_sdp_file_arrives_as_captured() {
-    let [port] = free_udp_ports();
+    let [port] = free_ports();
     let directory = tempfile::tempdir().unwrap();
     let sdp = directory.path().join("cam1.sdp");
     std::fs::write(
@@ -238,7 +238,7 @@ fn multicast_arrives(group: &str, source: Option<&str>) {
         &[crate::clips::VIDEO, crate::clips::TONE_48K],
         "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k",
     );
-    let [port] = free_udp_ports();
+    let [port] = free_ports();
     let mut settings = vec![
         format!("streams.mc.rtp.address={group}"),
         format!("streams.mc.rtp.port={port}"),
