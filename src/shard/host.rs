@@ -185,6 +185,8 @@ fn without_io_uring(config: &Config) -> Severity {
     match config.shards.packet_io {
         PacketIo::Auto | PacketIo::Mmsg => Severity::Degraded,
         PacketIo::Uring => Severity::Prevents,
+        // What serves does not miss it; `headworks send` would.
+        PacketIo::Xdp => Severity::Advice,
     }
 }
 
@@ -209,7 +211,7 @@ fn judge_io_uring(facts: &HostFacts, config: &Config) -> Finding {
     };
     let instead = match config.shards.packet_io {
         PacketIo::Auto | PacketIo::Mmsg => "; packets come by recvmmsg, which costs more",
-        PacketIo::Uring => "",
+        PacketIo::Uring | PacketIo::Xdp => "",
     };
     match choice::probe_uring() {
         Ok(()) => Finding::new("io_uring", "works", "works", None),
