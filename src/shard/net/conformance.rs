@@ -125,7 +125,10 @@ impl Place {
         if self.way == Way::Xdp {
             options.xdp = XdpInterfaces::attach(&[], &by_shard).unwrap();
         }
-        Net::new(options, std::mem::take(&mut by_shard[0])).unwrap()
+        let mut net = Net::new(options, std::mem::take(&mut by_shard[0])).unwrap();
+        // A first look: from then on every way has lent the kernel what it lends.
+        assert_eq!(net.drain_into(&mut Vec::new()).unwrap(), (0, false));
+        net
     }
 
     /// A net with one socket at an address, which may be unspecified, and where that is.

@@ -94,6 +94,20 @@ impl XdpInterfaces {
     }
 }
 
+/// The names of the interfaces that packets for these addresses would be taken from.
+///
+/// # Errors
+/// [`InterfacesError`], which says what mends it.
+pub fn interfaces_for(named: &[String], listening: &[SocketAddr]) -> Result<Vec<String>, InterfacesError> {
+    let listening: Vec<Listening> = listening
+        .iter()
+        .filter(|address| !address.ip().is_multicast())
+        .map(|&address| Listening { address, takes_ipv4: true, owner: Owner::Any })
+        .collect();
+    let there = interfaces().map_err(InterfacesError::List)?;
+    Ok(choose(&there, named, &listening)?.iter().map(|(interface, _)| interface.name.clone()).collect())
+}
+
 /// Says what a shard takes, and how.
 pub(super) fn tell_queues(shard: usize, set: &XdpSockets) {
     let mut is_any = false;

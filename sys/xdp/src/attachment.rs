@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -11,11 +12,15 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use crate::bpf::{self, MAPPABLE, MapKind, Mode};
 use crate::options::XdpError;
 use crate::program::{
-    self, Maps, Owner, PORT_KEY_SIZE, PORT_VALUE_SIZE, QUEUE_LENT, QUEUE_SHARD, QUEUE_SIZE, QUEUE_UNTIMED, port_key,
+    self, Maps, Owner, PORT_KEY_SIZE, PORT_VALUE_SIZE, QUEUE_LENT, QUEUE_SHARD, QUEUE_SIZE, QUEUE_TAKEN, QUEUE_UNTIMED,
+    port_key,
 };
 
 /// Queues that an interface may have.
 pub(crate) const QUEUES_MAX: usize = 64;
+/// How long what somebody else has is tried again.
+pub(crate) const RETRY: Duration = Duration::from_millis(200);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// Characters of the verifier's log that an error shows: its last lines say what is wrong.
 const LOG_SHOWN: usize = 600;
 
@@ -65,14 +70,11 @@ impl Attachment {
                 XdpError::Program { errno, log: refused.log[from..].to_owned() }
             }
         })?;
-        let (link, mode) = match bpf::link_xdp(program.as_fd(), index, Mode::Native) {
+        let (link, mode) = match link(&program, index, Mode::Native) {
             Ok(link) => (link, Mode::Native),
             Err(errno @ (Errno::BUSY | Errno::EXIST | Errno::PERM)) => return Err(failed("bpf (link)")(errno)),
             // The driver cannot, or not with this MTU or these offloads; the kernel can for all.
-            Err(_) => {
-                let link = bpf::link_xdp(program.as_fd(), index, Mode::Generic).map_err(failed("bpf (link)"))?;
-                (link, Mode::Generic)
-            }
+            Err(_) => (link(&program, index, Mode::Generic).map_err(failed("bpf (link)"))?, Mode::Generic),
         };
         Ok(Self { _link: link, name: name.to_owned(), index, mode, queues, sockets, _program: program, _ports: known })
     }
@@ -107,6 +109,15 @@ impl Attachment {
         self.queues.lent(queue).store(lent, Ordering::Release);
     }
 
+    /// Whether the program has used up all slots that a queue was lent, or has been lent none yet: what comes now goes the kernel's
+    /// way, until more are lent.
+    pub(crate) fn is_used_up(&self, queue: u32) -> bool {
+        // Acquire: pairs with the program's addition, which orders as the processor does; what it has taken before is on its way.
+        let taken = self.queues.taken(queue).load(Ordering::Acquire);
+        // Relaxed: only this side writes it.
+        taken >= self.queues.lent(queue).load(Ordering::Relaxed)
+    }
+
     /// Whether the frames of a queue have no times before them, for want of room.
     pub(crate) fn is_untimed(&self, queue: u32) -> bool {
         self.queues.untimed(queue).load(Ordering::Relaxed) != 0
@@ -119,6 +130,17 @@ impl std::fmt::Debug for Attachment {
     }
 }
 
+/// A program outlives its owner by some milliseconds where a child of that has just been started; so long it is tried again.
+fn link(program: &OwnedFd, interface: u32, mode: Mode) -> Result<OwnedFd, Errno> {
+    let began = Instant::now();
+    loop {
+        match bpf::link_xdp(program.as_fd(), interface, mode) {
+            Err(Errno::BUSY | Errno::EXIST) if began.elapsed() < RETRY => std::thread::sleep(RETRY_PAUSE),
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The map of queues, as memory.
 struct QueueTable {
     base: NonNull<u8>,
@@ -126,7 +148,7 @@ struct QueueTable {
 
 const TABLE_SIZE: usize = QUEUES_MAX * QUEUE_SIZE;
 
-// SAFETY: everything in it is reached by atomics (`lent`, `shard`, `untimed`), and the mapping stays until the value is dropped.
+// SAFETY: everything in it is reached by atomics (`lent`, `taken`, `shard`, `untimed`), and the mapping stays until the value is dropped.
 unsafe impl Send for QueueTable {}
 // SAFETY: the same.
 unsafe impl Sync for QueueTable {}
@@ -148,6 +170,11 @@ impl QueueTable {
     fn lent(&self, queue: u32) -> &AtomicU64 {
         // SAFETY: eight bytes of the queue's entry at a multiple of eight, written here and read by the program, by atomics only.
         unsafe { AtomicU64::from_ptr(self.place(queue, QUEUE_LENT).cast().as_ptr()) }
+    }
+
+    fn taken(&self, queue: u32) -> &AtomicU64 {
+        // SAFETY: as `lent`, but that the program writes it and it is read here.
+        unsafe { AtomicU64::from_ptr(self.place(queue, QUEUE_TAKEN).cast().as_ptr()) }
     }
 
     fn shard(&self, queue: u32) -> &AtomicU32 {

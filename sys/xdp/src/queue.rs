@@ -1,14 +1,14 @@
 //! The AF_XDP socket of one queue: slots lent to the kernel, and frames that it has filled them with.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use headworks_packet::{Packet, PacketPool, RawSlot};
 use rustix::io::Errno;
 use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags, XdpOptionsFlags, XdpUmemReg, XdpUmemRegFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, RETRY, RETRY_PAUSE};
 use crate::bpf::Mode;
 use crate::options::XdpError;
 use crate::program::METADATA_SIZE;
@@ -17,11 +17,8 @@ use crate::ring::{FillRing, Frame, ReceiveRing};
 /// Slots that a driver without copies keeps beyond those that datagrams are counted against: from them it takes frames for the
 /// kernel's stack too, which must not starve with us.
 const DRIVER_RESERVE: usize = 512;
-const BIND_RETRY: Duration = Duration::from_millis(200);
-const BIND_PAUSE: Duration = Duration::from_millis(5);
-const OPEN: &str = "it is open until the queue goes";
 
-/// The socket with its rings. It is closed when all of them are gone: a mapping holds it as a descriptor does.
+/// The socket with its rings.
 struct Socket {
     descriptor: OwnedFd,
     fill: FillRing,
@@ -30,8 +27,7 @@ struct Socket {
 
 /// The socket, bound to its queue.
 pub(crate) struct Queue {
-    /// Closed by `Drop`, before its slots go anywhere.
-    socket: Option<Socket>,
+    socket: Socket,
     /// Slots that the kernel may have.
     credit: usize,
     lent: LentSlots,
@@ -78,7 +74,7 @@ impl Queue {
         let fill = FillRing::map(socket.as_fd(), offsets.fr, size).map_err(failed("AF_XDP (fill ring)"))?;
         let received = ReceiveRing::map(socket.as_fd(), offsets.rx, size).map_err(failed("AF_XDP (receive ring)"))?;
         Ok(Some(Self {
-            socket: Some(Socket { descriptor: socket, fill, received }),
+            socket: Socket { descriptor: socket, fill, received },
             credit: credit + reserve,
             lent: LentSlots::new(pool.clone()),
             lent_ever: 0,
@@ -132,7 +128,7 @@ impl Queue {
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.socket.as_ref().expect(OPEN).descriptor.as_fd()
+        self.socket.descriptor.as_fd()
     }
 
     pub(crate) fn is_zero_copy(&self) -> bool {
@@ -150,7 +146,7 @@ impl Queue {
         let count = wanted.min(self.lent.pool.free_slots());
         if count > 0 {
             let lent = &mut self.lent;
-            self.socket.as_mut().expect(OPEN).fill.push((0..count).map_while(|_| lent.lend()));
+            self.socket.fill.push((0..count).map_while(|_| lent.lend()));
             self.lent_ever += count as u64;
             attachment.lend(self.number, self.lent_ever.saturating_sub(self.reserve as u64));
         }
@@ -159,7 +155,7 @@ impl Queue {
 
     /// Hands out frames, `limit` at most, each with the bytes of metadata before it; gives their number.
     pub(crate) fn drain(&mut self, limit: usize, mut sink: impl FnMut(Packet)) -> usize {
-        let received = &mut self.socket.as_mut().expect(OPEN).received;
+        let received = &mut self.socket.received;
         let count = (received.waiting() as usize).min(limit);
         for _ in 0..count {
             sink(self.lent.take_back(received.take()));
@@ -170,6 +166,21 @@ impl Queue {
         count
     }
 
+    /// Closes the socket and frees its slots. A card that writes by itself may go on for a moment: what it was lent is left to it, and
+    /// the memory with it.
+    ///
+    /// # Safety
+    ///
+    /// The program takes nothing for this queue any more, and has been left by every processor since it does not.
+    pub(crate) unsafe fn close(self) {
+        let Self { socket, mut lent, is_zero_copy, .. } = self;
+        drop(socket);
+        if !is_zero_copy {
+            // SAFETY: frames are copied into slots by the program's processor alone, which by the caller's word no longer does.
+            unsafe { lent.take_all_back() };
+        }
+    }
+
     /// Frames that the kernel has lost: none, as long as it and the program count alike.
     pub(crate) fn lost(&self) -> u64 {
         sockopt::xdp_statistics(self.descriptor()).map_or(0, |it| {
@@ -178,12 +189,12 @@ impl Queue {
     }
 }
 
-/// The kernel lets go of a queue some milliseconds after its last socket is closed; this is how long it is tried again.
+/// The kernel lets go of a queue some milliseconds after its last socket is closed; so long it is tried again.
 fn bind_with_retry(socket: &OwnedFd, address: &SocketAddrXdp) -> Result<(), Errno> {
     let began = Instant::now();
     loop {
         match bind(socket, address) {
-            Err(Errno::BUSY) if began.elapsed() < BIND_RETRY => std::thread::sleep(BIND_PAUSE),
+            Err(Errno::BUSY) if began.elapsed() < RETRY => std::thread::sleep(RETRY_PAUSE),
             outcome => return outcome,
         }
     }
@@ -191,19 +202,6 @@ fn bind_with_retry(socket: &OwnedFd, address: &SocketAddrXdp) -> Result<(), Errn
 
 fn ring_size(slots: usize) -> u32 {
     slots.next_power_of_two() as u32
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // The kernel closes it once no processor copies into the slots any more. A card that writes by itself may go on for a
-        // moment, so what it was lent is left to it, and the memory with it.
-        drop(self.socket.take());
-        if !self.is_zero_copy {
-            // SAFETY: the socket was the only one of this UMEM, and it is closed, descriptor and mappings: nobody is left to fill
-            // its slots.
-            unsafe { self.lent.take_all_back() };
-        }
-    }
 }
 
 /// Which slots of a pool the kernel has.

@@ -10,6 +10,7 @@ use headworks_datagram::{Drained, Received, SendError};
 use headworks_host::{monotonic_now_ns, realtime_offset_ns};
 use headworks_mmsg::{MmsgError, MmsgOptions, MmsgSockets};
 use headworks_packet::{Packet, PacketPool};
+use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::attachment::{Attachment, QUEUES_MAX};
 use crate::frame::{self, Datagram};
@@ -21,7 +22,6 @@ use crate::queue::Queue;
 ///
 /// Dropping it sends what is queued.
 pub struct XdpSockets {
-    // Before the attachments: the program takes nothing any more when the queues go.
     queues: Vec<Queue>,
     attachments: Arc<[Attachment]>,
     ordinary: MmsgSockets,
@@ -85,7 +85,8 @@ fn lost_by(socket: BorrowedFd<'_>) -> u64 {
 }
 
 impl XdpSockets {
-    /// Binds the shard's queues of every interface, and lends them slots of `pool`. Ordinary sockets are added after.
+    /// Binds the shard's queues of every interface; slots of `pool` are lent with the first [`drain`](Self::drain). Ordinary sockets
+    /// are added after.
     ///
     /// # Errors
     ///
@@ -104,10 +105,9 @@ impl XdpSockets {
                     let interface = attachment.name().to_owned();
                     return Err(XdpError::Queues { interface, max: QUEUES_MAX });
                 }
-                let Some(mut queue) = Queue::open(attachment, place, number, &pool, options.credit)? else { break };
+                let Some(queue) = Queue::open(attachment, place, number, &pool, options.credit)? else { break };
                 attachment.connect(number, options.shard, queue.descriptor())?;
                 ordinary.watch(queue.descriptor())?;
-                queue.refill(attachment);
                 queues.push(queue);
             }
         }
@@ -156,20 +156,43 @@ impl XdpSockets {
         Ok(self.ordinary.wait_for_any(longest)?)
     }
 
-    /// Hands out everything that has come, or until [`XdpOptions::drain_limit`] datagrams are out; then lends slots again. What
-    /// came by the kernel's stack follows what came past it: it was left to the kernel because the queue had used up its slots.
+    /// Hands out everything that has come, or until [`XdpOptions::drain_limit`] datagrams are out; then lends slots again.
+    ///
+    /// In the order of arrival: once the program has used up the slots of a queue, all that follows goes the kernel's way until more
+    /// are lent. So what it has taken comes first, then what is in the ordinary sockets, and slots are lent when they are empty.
+    /// It begins so too: with what has waited there since before the start.
     ///
     /// # Errors
     ///
     /// `epoll_wait` failed for good.
     pub fn drain(&mut self, mut sink: impl FnMut(Received)) -> Result<Drained, XdpError> {
         let mut left = self.options.drain_limit / 2;
+        let mut taken = self.take(&mut left, &mut sink);
+        let is_used_up = self.queues.iter().any(|it| self.attachments[it.interface].is_used_up(it.number));
+        if is_used_up {
+            // What was taken last, while it was looked for.
+            taken += self.take(&mut left, &mut sink);
+        }
+        let mut drained = self.ordinary.drain(&mut sink)?;
+        if !(is_used_up && drained.more) {
+            self.lend();
+            if is_used_up {
+                // What came to them while slots were being lent.
+                let behind = self.ordinary.drain(&mut sink)?;
+                drained = Drained { datagrams: drained.datagrams + behind.datagrams, more: behind.more };
+            }
+        }
+        Ok(Drained { datagrams: drained.datagrams + taken, more: drained.more || left == 0 })
+    }
+
+    /// Hands out what the program has taken; gives how many datagrams those were.
+    fn take(&mut self, left: &mut usize, sink: &mut impl FnMut(Received)) -> usize {
         let mut taken = 0;
         let clocks = LazyCell::new(Clocks::read);
         for queue in &mut self.queues {
             let attachment = &self.attachments[queue.interface];
             let is_untimed = attachment.is_untimed(queue.number);
-            let count = queue.drain(left, |packet| {
+            *left -= queue.drain(*left, |packet| {
                 match receive(packet, attachment.index(), is_untimed, &clocks, &self.ports) {
                     Some(received) => {
                         taken += 1;
@@ -178,17 +201,16 @@ impl XdpSockets {
                     None => self.unsound += 1,
                 }
             });
-            left -= count;
         }
         self.taken += taken as u64;
-        let mut drained = self.ordinary.drain(&mut sink)?;
-        drained.datagrams += taken;
-        drained.more |= left == 0;
+        taken
+    }
+
+    fn lend(&mut self) {
         for queue in &mut self.queues {
             let is_short = queue.refill(&self.attachments[queue.interface]);
             self.credit_exhausted += u64::from(is_short && queue.lent() == 0);
         }
-        Ok(drained)
     }
 
     /// Queues a datagram on the ordinary socket at `place`, see [`MmsgSockets::queue_send`].
@@ -237,6 +259,16 @@ impl Drop for XdpSockets {
     fn drop(&mut self) {
         for queue in &self.queues {
             self.attachments[queue.interface].lend(queue.number, 0);
+        }
+        // The kernel waits for all processors to have left what they were doing, the program included (`synchronize_rcu`). Closing the
+        // sockets would do the same, were it sure that nobody else, such as a child about to be another program, has them open.
+        let is_quiet = membarrier(MembarrierCommand::Global).is_ok();
+        for queue in self.queues.drain(..) {
+            if is_quiet {
+                // SAFETY: no slot has been lent since the line above `membarrier`, and every processor has left the program since.
+                unsafe { queue.close() };
+            }
+            // Else it is dropped, and its slots stay with the kernel.
         }
     }
 }

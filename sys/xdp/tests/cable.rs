@@ -44,6 +44,8 @@ fn sockets(pool: &PacketPool, options: XdpOptions, owner: Owner) -> (XdpSockets,
     let attachment = Attachment::new(LINK, index, &ports, pool.slot_size(), options.shards).unwrap();
     let mut sockets = XdpSockets::new(options, pool.clone(), Arc::new([attachment])).unwrap();
     sockets.add_socket(descriptor, 7).unwrap();
+    // Now it is lent slots.
+    assert_eq!(sockets.drain(|_| panic!("nothing was sent")).unwrap().datagrams, 0);
     (sockets, port)
 }
 
@@ -108,6 +110,29 @@ fn what_finds_no_slot_waits_in_the_sockets_buffer_and_comes_behind_what_did() {
             assert_eq!(sockets.statistics().taken, round * 64);
         }
         assert_eq!(sockets.dropped_by_kernel(), 0);
+    });
+}
+
+#[test]
+fn what_came_before_the_first_look_comes_first() {
+    let Some(cable) = cable() else { return };
+    let sender = far_socket(&cable, "10.88.0.2:0");
+    cable.on(Host::Near, || {
+        let pool = pool(512);
+        let (descriptor, port) = socket("10.88.0.1:0");
+        let (index, addresses) = link();
+        let send = |from: u8, to: u8| (from..to).for_each(|n| drop(sender.send_to(&[n], ("10.88.0.1", port)).unwrap()));
+        send(0, 30);
+        let attachment =
+            Attachment::new(LINK, index, &[(addresses[0], port, Owner::Any)], pool.slot_size(), 1).unwrap();
+        let mut sockets = XdpSockets::new(options(), pool.clone(), Arc::new([attachment])).unwrap();
+        sockets.add_socket(descriptor, 0).unwrap();
+        send(30, 60);
+        let mut received = receive(&mut sockets, 60);
+        send(60, 90);
+        received.extend(receive(&mut sockets, 30));
+        assert_eq!(received.iter().map(|it| it.packet[0]).collect::<Vec<_>>(), (0..90).collect::<Vec<_>>());
+        assert_eq!(sockets.statistics().taken, 30);
     });
 }
 
@@ -240,6 +265,7 @@ fn where_the_driver_cannot_run_the_program_the_kernel_does() {
         assert_eq!(attachment.mode(), Mode::Generic);
         let mut sockets = XdpSockets::new(options(), pool.clone(), Arc::new([attachment])).unwrap();
         sockets.add_socket(descriptor, 0).unwrap();
+        sockets.drain(|_| panic!("nothing was sent")).unwrap();
         sender.send_to(&[5; 1_316], ("10.88.0.1", port)).unwrap();
         assert_eq!(receive(&mut sockets, 1)[0].packet[..], [5; 1_316]);
         assert_eq!(sockets.statistics().taken, 1);
@@ -247,5 +273,26 @@ fn where_the_driver_cannot_run_the_program_the_kernel_does() {
         sender.send_to(&[6; 1_900], ("10.88.0.1", port)).unwrap();
         assert_eq!(receive(&mut sockets, 1)[0].packet[..], [6; 1_900]);
         assert_eq!(sockets.statistics().taken, 1);
+    });
+}
+
+#[test]
+fn without_privileges_the_error_names_them() {
+    let Some(cable) = cable() else { return };
+    cable.on(Host::Near, || {
+        let (index, addresses) = link();
+        // Of this thread alone.
+        rustix::thread::set_capabilities(
+            None,
+            rustix::thread::CapabilitySets {
+                effective: rustix::thread::CapabilitySet::empty(),
+                permitted: rustix::thread::CapabilitySet::empty(),
+                inheritable: rustix::thread::CapabilitySet::empty(),
+            },
+        )
+        .unwrap();
+        let error = Attachment::new(LINK, index, &[(addresses[0], 5_004, Owner::Any)], 2_048, 1).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW"), "{text}");
     });
 }
