@@ -121,7 +121,11 @@ fn what_came_before_the_first_look_comes_first() {
         let pool = pool(512);
         let (descriptor, port) = socket("10.88.0.1:0");
         let (index, addresses) = link();
-        let send = |from: u8, to: u8| (from..to).for_each(|n| drop(sender.send_to(&[n], ("10.88.0.1", port)).unwrap()));
+        let send = |from: u8, to: u8| {
+            for n in from..to {
+                sender.send_to(&[n], ("10.88.0.1", port)).unwrap();
+            }
+        };
         send(0, 30);
         let attachment =
             Attachment::new(LINK, index, &[(addresses[0], port, Owner::Any)], pool.slot_size(), 1).unwrap();
