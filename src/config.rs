@@ -238,6 +238,8 @@ pub struct Shards {
     pub busy_poll: bool,
     /// The way that packets come in.
     pub packet_io: PacketIo,
+    /// With [`PacketIo::Xdp`], the network interfaces that packets are taken from; empty: those that own the addresses listened on.
+    pub xdp_interfaces: Vec<String>,
     /// Bytes of socket buffer to ask the kernel for, per socket.
     pub socket_buffer: usize,
     /// How much latency packet memory is planned for, per stream.
@@ -249,12 +251,15 @@ pub struct Shards {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PacketIo {
-    /// io_uring where it works, else `recvmmsg`.
+    /// io_uring where it works, else `recvmmsg`. Never AF_XDP: it wants privileges, goes past the host's firewall and lays hold of
+    /// a card's queues, which is for the operator to decide.
     Auto,
     /// io_uring.
     Uring,
     /// `recvmmsg` and `sendmmsg`.
     Mmsg,
+    /// AF_XDP, past the kernel's stack.
+    Xdp,
 }
 
 /// `output`: where frames go.
@@ -481,6 +486,7 @@ impl Default for Shards {
             batch_window_max: Duration::from_millis(4),
             busy_poll: false,
             packet_io: PacketIo::Auto,
+            xdp_interfaces: Vec::new(),
             socket_buffer: 32 << 20,
             planned_latency: Duration::from_secs(1),
         }

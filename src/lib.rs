@@ -23,7 +23,8 @@
 //! # The path of one packet
 //!
 //! ```text
-//! sys/uring                        a completion names a slot of packet memory   (sys/mmsg: recvmmsg fills slots)
+//! sys/uring                        a completion names a slot of packet memory   (sys/mmsg: recvmmsg fills slots;
+//!                                                                                   sys/xdp: an XDP program fills them)
 //! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came
 //! shard/turn.rs                    THE loop
 //! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)
@@ -79,6 +80,10 @@
 //! - **Without io_uring a shard has a plain thread**, since glommio cannot do without it, and sleeps for its window by the clock,
 //!   a millisecond at most: `recvmmsg` has no way to sleep until so many datagrams have come. `headworks send` and `relay` still
 //!   need io_uring.
+//! - **AF_XDP has the ordinary sockets beside it.** They send everything, since a receiver sends little and the kernel knows the way; and
+//!   the XDP program leaves to them what finds no slot, or belongs to another shard than the queue it came in by: so nothing is lost
+//!   for want of a slot, and nothing has to be handed from shard to shard. `auto` never chooses it: it wants privileges, goes past the
+//!   host's firewall and owns a card's queues.
 //! - **Datagram arrival rates in SRT acknowledgements are counted over 100 ms** rather than taken from the median of 16 gaps:
 //!   packets of one kernel aggregate carry one time stamp.
 

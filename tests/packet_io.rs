@@ -1,4 +1,5 @@
-//! The whole appliance without io_uring: because it is told so, and because the kernel refuses it. Every frame arrives.
+//! The whole appliance without io_uring: because it is told so, because the kernel refuses it, and by AF_XDP, from another host
+//! (a network namespace, for which it needs root). Every frame arrives.
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -9,6 +10,7 @@ use headworks::shard::appliance::{Appliance, StartError};
 use headworks::shard::net::{StoredSockets, Way};
 use headworks::shard::report::StreamReport;
 use headworks_forbidden_calls::forbid_io_uring;
+use headworks_network_namespaces::{Cable, Host, LINK};
 
 const FEEDS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,7 +37,12 @@ fn config(packet_io: PacketIo) -> (Config, u16, tempfile::TempDir) {
 }
 
 fn start(packet_io: PacketIo) -> Served {
-    let (config, srt, root) = config(packet_io);
+    start_with(packet_io, &[])
+}
+
+fn start_with(packet_io: PacketIo, cores: &[usize]) -> Served {
+    let (mut config, srt, root) = config(packet_io);
+    config.shards.cores = cores.to_vec();
     Served { appliance: Appliance::start(config, StoredSockets::default(), |_| {}).unwrap(), srt, _root: root }
 }
 
@@ -54,10 +61,17 @@ fn streams(appliance: &Appliance) -> Vec<StreamReport> {
     appliance.shards().reports(Duration::from_secs(5)).into_iter().flat_map(|report| report.streams).collect()
 }
 
-/// Sends feeds, and compares what was sent with what is in the rings.
+/// Sends feeds on this host, and compares what was sent with what is in the rings.
 fn every_frame_arrives(served: Served) {
-    let to = format!("srt://127.0.0.1:{}?streamid=cam&latency=500", served.srt);
-    let output = Command::new(env!("CARGO_BIN_EXE_headworks"))
+    every_frame_arrives_from(Command::new(env!("CARGO_BIN_EXE_headworks")), "127.0.0.1", &served);
+    served.appliance.stop();
+}
+
+/// The same with a sender that reaches the appliance at an address. Gives how many datagrams came, and how many of them past the
+/// kernel's stack.
+fn every_frame_arrives_from(mut sender: Command, address: &str, served: &Served) -> (u64, u64) {
+    let to = format!("srt://{address}:{}?streamid=cam&latency=500", served.srt);
+    let output = sender
         .args(["send", "--to", &to, "--feeds", &FEEDS.to_string(), "--rate", "8M", "--duration", "3s", "--json"])
         // The schedule is not what is tested, and the machine may be busy.
         .args(["--max-lateness", "10s"])
@@ -83,7 +97,7 @@ fn every_frame_arrives(served: Served) {
     assert!(datagrams >= report["datagrams"].as_u64().unwrap());
     assert!(reports.iter().all(|report| report.counters.send_errors == 0));
     assert!(served.appliance.failure().is_none());
-    served.appliance.stop();
+    (datagrams, reports.iter().map(|report| report.counters.past_kernel).sum())
 }
 
 #[test]
@@ -119,4 +133,50 @@ fn where_io_uring_is_forbidden_and_insisted_on_there_is_no_start_and_the_cure_is
     assert!(matches!(error, StartError::PacketIo(_)));
     let text = error.to_string();
     assert!(text.starts_with("shards.packet_io: io_uring is forbidden here: set `sysctl"), "{text}");
+}
+
+/// A cable, an appliance at one of its ends, and a sender at the other.
+fn served_over_a_cable(cores: &[usize], test: impl FnOnce(&Cable, Served, Command)) {
+    let Some(cable) = Cable::new(&["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
+    // Its threads are where the one is that starts them.
+    let served = cable.on(Host::Near, || start_with(PacketIo::Xdp, cores));
+    let mut sender = Command::new("ip");
+    sender.args(["netns", "exec", cable.name(Host::Far), env!("CARGO_BIN_EXE_headworks")]);
+    test(&cable, served, sender);
+}
+
+#[test]
+fn every_frame_of_srt_feeds_arrives_by_af_xdp_past_the_kernel() {
+    served_over_a_cable(&[0], |_, served, sender| {
+        let chosen = served.appliance.started().packet_io.to_string();
+        assert_eq!(chosen, format!("xdp: shards.packet_io is xdp; from {LINK} (native)"));
+        let (datagrams, past_kernel) = every_frame_arrives_from(sender, "10.88.0.1", &served);
+        assert!(past_kernel * 100 >= datagrams * 99, "{past_kernel} of {datagrams}");
+        served.appliance.stop();
+    });
+}
+
+/// The cable has one queue, so the second shard gets all of its packets by the kernel's stack.
+#[test]
+fn with_more_shards_than_queues_every_frame_still_arrives() {
+    let cores = headworks::shard::host::available_cores();
+    served_over_a_cable(&cores[..2.min(cores.len())], |_, served, sender| {
+        let (datagrams, past_kernel) = every_frame_arrives_from(sender, "10.88.0.1", &served);
+        let reports = served.appliance.shards().reports(Duration::from_secs(5));
+        assert!(reports.iter().all(|report| report.counters.handed_over == 0));
+        assert!(reports.iter().skip(1).all(|report| report.counters.past_kernel == 0));
+        let has_streams = !reports[0].streams.is_empty();
+        assert_eq!(past_kernel > 0, has_streams, "{past_kernel} of {datagrams}");
+        served.appliance.stop();
+    });
+}
+
+#[test]
+fn a_loopback_address_is_none_for_af_xdp_and_the_cure_is_named() {
+    let (mut config, srt, _root) = config(PacketIo::Xdp);
+    config.ingestion.srt.address = [127, 0, 0, 1].into();
+    let error = Appliance::start(config, StoredSockets::default(), |_| panic!("nothing is served")).err().unwrap();
+    let text = error.to_string();
+    assert!(text.starts_with("shards.packet_io: no network interface brings packets"), "{text}");
+    assert!(text.contains(&format!("127.0.0.1:{srt}")) && text.contains("set shards.packet_io to auto"), "{text}");
 }

@@ -16,7 +16,9 @@ use super::admission::Desk;
 use super::described::{Described, DescriptionError};
 use super::executor::{ExecutorError, Shell};
 use super::mailbox::Shards;
-use super::net::{Choice, NetError, NetOptions, PortSet, SocketRole, SocketsError, StoredSockets, choice};
+use super::net::{
+    Choice, NetError, NetOptions, PortSet, SocketRole, SocketsError, StoredSockets, Way, XdpInterfaces, choice,
+};
 use super::plan::MemoryPlan;
 use super::turn::{Shard, ShardOptions};
 use crate::config::{Config, PayloadFormat};
@@ -171,7 +173,7 @@ impl Appliance {
         let described = Described::read(&config)?;
         let config = Arc::new(described.config.clone());
         let cores = choose_cores(&config)?;
-        let packet_io = choice::choose(config.shards.packet_io).map_err(StartError::PacketIo)?;
+        let mut packet_io = choice::choose(config.shards.packet_io).map_err(StartError::PacketIo)?;
         let plan = MemoryPlan::new(&config, cores.len());
         if let Some(fault) = plan.fault(&config) {
             return Err(StartError::Memory(fault));
@@ -188,6 +190,12 @@ impl Appliance {
         directory.sweep();
         let broker = BrokerOptions::from_config(&config).map(Broker::start).transpose()?;
         let mut ports = PortSet::open(&described, cores.len(), stored)?;
+        let mut xdp = XdpInterfaces::default();
+        if packet_io.way == Way::Xdp {
+            xdp =
+                XdpInterfaces::attach(&config.shards.xdp_interfaces, &ports.by_shard).map_err(StartError::PacketIo)?;
+            packet_io.reason = format!("{}; from {}", packet_io.reason, xdp.describe());
+        }
         for section in &described.left_out {
             tracing::warn!("{section}");
         }
@@ -212,6 +220,8 @@ impl Appliance {
         let desk = Desk::new(Arc::clone(&config), shards.clone(), directory, housekeeping);
         let net = NetOptions {
             way,
+            xdp,
+            shard: 0,
             slots: plan.slots_per_shard,
             huge_pages: config.output.huge_pages,
             credit: plan.credit,
@@ -227,7 +237,7 @@ impl Appliance {
                 shard: index,
                 core,
                 config: Arc::clone(&config),
-                net,
+                net: NetOptions { shard: index, ..net.clone() },
                 sockets,
                 shards: shards.clone(),
                 desk: Arc::clone(&desk),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use headworks_host::{SocketError, UdpSocketOptions, udp_socket};
 
 use super::batch_window::BatchWindow;
-use super::net::{Net, NetError, NetOptions, SocketRole, choice};
+use super::net::{Net, NetError, NetOptions, SocketRole, Way, XdpInterfaces, choice};
 use super::plan::MemoryPlan;
 use crate::config::Config;
 
@@ -44,14 +44,22 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
     let plan = MemoryPlan::new(config, 1);
     let options = UdpSocketOptions { receive_buffer: config.shards.socket_buffer, ..UdpSocketOptions::new(address) };
     let (socket, granted) = udp_socket(&options)?;
+    let mut sockets = [vec![(SocketRole::Srt, socket)]];
+    let way = choice::choose(config.shards.packet_io)?.way;
+    let xdp = match way {
+        Way::Xdp => XdpInterfaces::attach(&config.shards.xdp_interfaces, &sockets)?,
+        Way::Uring | Way::Mmsg => XdpInterfaces::default(),
+    };
     let net = NetOptions {
-        way: choice::choose(config.shards.packet_io)?.way,
+        way,
+        xdp,
+        shard: 0,
         slots: plan.slots_per_shard,
         huge_pages: config.output.huge_pages,
         credit: plan.credit,
         coldest_first: true,
     };
-    let mut net = Net::new(net, vec![(SocketRole::Srt, socket)])?;
+    let mut net = Net::new(net, std::mem::take(&mut sockets[0]))?;
     let mut outcome = BareOutcome { receive_buffer: granted.receive_buffer, ..BareOutcome::default() };
     let mut batch = std::mem::take(&mut net.batch);
     let mut window = BatchWindow::new(config.shards.batch_window, config.shards.batch_window_max);

@@ -12,6 +12,7 @@ pub use headworks_host::{PinError, available_cores, pin_current_thread, raise_de
 use super::appliance::choose_cores;
 use super::described::Described;
 use super::net::choice;
+use super::net::xdp::interfaces_for;
 use super::plan::{MemoryPlan, Taken};
 use crate::config::{Config, PacketIo};
 use crate::media::TrackKind;
@@ -108,7 +109,8 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     });
     findings.extend(judge_cores(&facts, &named));
     findings.extend(judge_interrupts(Path::new("/"), available.len()));
-    findings.push(judge_capabilities(&facts));
+    findings.push(judge_capabilities(&facts, config));
+    findings.extend(judge_xdp_interfaces(config));
     let plan = MemoryPlan::new(config, shards);
     findings.push(judge_memory(config, &plan, memory_available()));
     findings.extend(facts.memory_cgroup.as_ref().map(|cgroup| judge_memory_cgroup(&plan, cgroup)));
@@ -185,6 +187,8 @@ fn without_io_uring(config: &Config) -> Severity {
     match config.shards.packet_io {
         PacketIo::Auto | PacketIo::Mmsg => Severity::Degraded,
         PacketIo::Uring => Severity::Prevents,
+        // What serves does not miss it; `headworks send` would.
+        PacketIo::Xdp => Severity::Advice,
     }
 }
 
@@ -209,7 +213,7 @@ fn judge_io_uring(facts: &HostFacts, config: &Config) -> Finding {
     };
     let instead = match config.shards.packet_io {
         PacketIo::Auto | PacketIo::Mmsg => "; packets come by recvmmsg, which costs more",
-        PacketIo::Uring => "",
+        PacketIo::Uring | PacketIo::Xdp => "",
     };
     match choice::probe_uring() {
         Ok(()) => Finding::new("io_uring", "works", "works", None),
@@ -378,12 +382,19 @@ fn judge_interrupts(root: &Path, core_count: usize) -> Vec<Finding> {
     findings
 }
 
-fn judge_capabilities(facts: &HostFacts) -> Finding {
+fn judge_capabilities(facts: &HostFacts, config: &Config) -> Finding {
+    let is_xdp = config.shards.packet_io == PacketIo::Xdp;
+    let wanted = if is_xdp {
+        "CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW (shards.packet_io xdp)"
+    } else {
+        "none is needed; CAP_NET_ADMIN lifts limits on buffers"
+    };
     let Some(capabilities) = facts.capabilities else {
-        return Finding::new("capabilities", "unknown", "none is needed", None);
+        return Finding::new("capabilities", "unknown", wanted, None);
     };
     let held: Vec<&str> = [
         ("CAP_NET_ADMIN", capabilities.net_admin()),
+        ("CAP_BPF", capabilities.bpf()),
         ("CAP_NET_RAW", capabilities.net_raw()),
         ("CAP_IPC_LOCK", capabilities.ipc_lock()),
         ("CAP_SYS_NICE", capabilities.sys_nice()),
@@ -392,7 +403,33 @@ fn judge_capabilities(facts: &HostFacts) -> Finding {
     .filter_map(|(name, has)| has.then_some(name))
     .collect();
     let found = if held.is_empty() { "none".to_owned() } else { held.join(" ") };
-    Finding::new("capabilities", found, "none is needed; CAP_NET_ADMIN lifts limits on buffers", None)
+    let is_enough = capabilities.net_admin() && capabilities.bpf() && capabilities.net_raw();
+    let cure = "run as root, or as a service with systemd/headworks-xdp.conf".to_owned();
+    let fault = (is_xdp && !is_enough).then_some((Severity::Prevents, cure));
+    Finding::new("capabilities", found, wanted, fault)
+}
+
+/// Whether there is an interface that AF_XDP can take packets from.
+fn judge_xdp_interfaces(config: &Config) -> Option<Finding> {
+    if config.shards.packet_io != PacketIo::Xdp {
+        return None;
+    }
+    let ingestion = &config.ingestion;
+    let mut listening = Vec::new();
+    if ingestion.srt.enabled {
+        listening.push(SocketAddr::new(ingestion.srt.address, ingestion.srt.port));
+    }
+    if ingestion.rtp.enabled {
+        listening.push(SocketAddr::new(ingestion.rtp.address, ingestion.rtp.port));
+    }
+    let streams = config.streams.values().filter_map(|stream| stream.rtp.as_ref());
+    let any = std::net::IpAddr::from([0, 0, 0, 0]);
+    listening.extend(streams.filter_map(|it| Some(SocketAddr::new(it.address.unwrap_or(any), it.port?))));
+    let (found, fault) = match interfaces_for(&config.shards.xdp_interfaces, &listening) {
+        Ok(names) => (names.join(", "), None),
+        Err(error) => ("none".to_owned(), Some((Severity::Prevents, error.to_string()))),
+    };
+    Some(Finding::new("interfaces for AF_XDP", found, "those that packets come in by", fault))
 }
 
 fn judge_memory(config: &Config, plan: &MemoryPlan, available: Option<u64>) -> Finding {
@@ -571,7 +608,32 @@ mod tests {
         let config = Config::default();
         assert_eq!(judge_socket_buffers(&all, &config).severity, Severity::Good);
         assert!(judge_limits(&all, &config)[1..].iter().all(|it| it.severity == Severity::Good));
-        assert!(judge_capabilities(&all).found.contains("CAP_NET_ADMIN"));
+        assert!(judge_capabilities(&all, &config).found.contains("CAP_NET_ADMIN"));
+    }
+
+    #[test]
+    fn af_xdp_wants_capabilities_and_an_interface_and_each_lack_has_its_cure() {
+        let mut config = Config::default();
+        assert_eq!(judge_capabilities(&facts(), &config).severity, Severity::Good);
+        assert_eq!(judge_xdp_interfaces(&config), None);
+        config.shards.packet_io = PacketIo::Xdp;
+        let all = (1 << 12) | (1 << 13) | (1 << 39);
+        for (held, severity) in [
+            (all, Severity::Good),
+            (all ^ 1 << 12, Severity::Prevents),
+            (all ^ 1 << 13, Severity::Prevents),
+            (0, Severity::Prevents),
+        ] {
+            let facts = HostFacts { capabilities: Some(Capabilities(held)), ..facts() };
+            let finding = judge_capabilities(&facts, &config);
+            assert_eq!(finding.severity, severity, "{held:x}");
+            assert_eq!(finding.cure.is_some_and(|it| it.contains("headworks-xdp.conf")), severity != Severity::Good);
+        }
+        config.ingestion.srt.address = [127, 0, 0, 1].into();
+        config.ingestion.rtp.enabled = false;
+        let finding = judge_xdp_interfaces(&config).unwrap();
+        assert_eq!(finding.severity, Severity::Prevents);
+        assert!(finding.cure.unwrap().contains("127.0.0.1:30000"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct ShardCounters {
     pub idle_turns: u64,
     /// Datagrams taken in.
     pub datagrams: u64,
+    /// Of these, those that came past the kernel's stack (AF_XDP).
+    pub past_kernel: u64,
     /// Datagrams that a socket lost because its buffer was full (`SO_RXQ_OVFL`).
     pub dropped_by_kernel: u64,
     /// Receives that ended because the kernel had no slot left to fill (`ENOBUFS`); nothing is lost by that alone.

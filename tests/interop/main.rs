@@ -26,3 +26,4 @@ mod reference;
 mod relay;
 mod senders;
 mod tap;
+mod xdp;

@@ -81,7 +81,12 @@ impl SrtSender {
 
     /// The same with a latency of its own.
     pub fn with_latency(port: u16, latency_ms: u32, query: &str) -> Self {
-        let url = format!("srt://127.0.0.1:{port}?latency={latency_ms}&{query}");
+        Self::to(SocketAddr::from(([127, 0, 0, 1], port)), latency_ms, query)
+    }
+
+    /// Calls a listener anywhere.
+    pub fn to(listener: SocketAddr, latency_ms: u32, query: &str) -> Self {
+        let url = format!("srt://{listener}?latency={latency_ms}&{query}");
         let mut child = Command::new("srt-live-transmit")
             .args(["-a:no", &format!("-chunk:{DATAGRAM}"), "file://con", &url])
             .stdin(Stdio::piped())

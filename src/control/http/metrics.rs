@@ -33,6 +33,7 @@ const SHARD_COUNTS: &[Count<ShardReport>] = &[
     ("shard_turns", "Turns of the loop", |it| it.counters.turns),
     ("shard_idle_turns", "Turns that waited for a first datagram", |it| it.counters.idle_turns),
     ("shard_datagrams", "Datagrams taken in", |it| it.counters.datagrams),
+    ("shard_past_kernel", "Of these, datagrams past the kernel's stack (AF_XDP)", |it| it.counters.past_kernel),
     ("shard_handed_over", "Datagrams handed to another shard", |it| it.counters.handed_over),
     ("shard_credit_exhausted", "Receives ended for want of a slot", |it| it.counters.credit_exhausted),
     ("shard_sent", "Datagrams sent", |it| it.counters.sent),

@@ -12,9 +12,11 @@ use headworks_datagram::{Drained, Received, SendStatistics};
 use headworks_mmsg::{MmsgError, MmsgOptions, MmsgSockets};
 use headworks_packet::{PacketPool, PoolError, PoolOptions, SlotOrder};
 use headworks_uring::{GroupId, PacketRing, RingError, RingOptions, SocketId};
+use headworks_xdp::{XdpError, XdpOptions, XdpSockets};
 
 use super::choice::Way;
 use super::sockets::SocketRole;
+use super::xdp::{InterfacesError, XdpInterfaces};
 use crate::base::Transmit;
 
 /// Completions that end a wait before its time: more would not make the batch cheaper, only later.
@@ -25,10 +27,14 @@ pub const SLOT_SIZE: usize = 2_048;
 const DRAIN_LIMIT: usize = 4_096;
 
 /// What a shard's net is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NetOptions {
     /// The way that packets come in.
     pub way: Way,
+    /// The interfaces that AF_XDP takes them from; none with another way.
+    pub xdp: XdpInterfaces,
+    /// The shard that the net is for: one of as many as `xdp` is attached for.
+    pub shard: usize,
     /// Slots of packet memory.
     pub slots: usize,
     /// Ask for huge pages under them.
@@ -49,6 +55,12 @@ pub enum NetError {
     /// The sockets cannot be used without one.
     #[error(transparent)]
     Mmsg(#[from] MmsgError),
+    /// AF_XDP does not work.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// There is no interface for it.
+    #[error(transparent)]
+    Interfaces(#[from] InterfacesError),
     /// No packet memory.
     #[error("packet memory: {0}")]
     Memory(#[from] PoolError),
@@ -68,6 +80,10 @@ pub struct NetStatistics {
     pub credit_exhausted: u64,
     /// Receives that ended with any other error.
     pub receive_errors: u64,
+    /// Of the datagrams, those that came past the kernel's stack.
+    pub past_kernel: u64,
+    /// What came past it and is no sound datagram: lengths, checksums.
+    pub unsound: u64,
     /// What became of datagrams sent.
     pub sends: SendStatistics,
 }
@@ -89,6 +105,7 @@ pub struct Net {
 enum Backend {
     Uring { ring: PacketRing, ids: Vec<SocketId> },
     Mmsg(MmsgSockets),
+    Xdp(XdpSockets),
 }
 
 struct Socket {
@@ -130,6 +147,17 @@ impl Net {
                 }
                 Backend::Mmsg(set)
             }
+            Way::Xdp => {
+                let shards = options.xdp.shards();
+                let (credit, shard) = (options.credit, options.shard as u32);
+                let xdp_options = XdpOptions { credit, drain_limit: DRAIN_LIMIT, shard, shards };
+                let mut set = XdpSockets::new(xdp_options, pool.clone(), options.xdp.attachments())?;
+                for (descriptor, token) in descriptors.into_iter().zip(0..) {
+                    set.add_socket(descriptor, token)?;
+                }
+                super::xdp::tell_queues(options.shard, &set);
+                Backend::Xdp(set)
+            }
         };
         let sockets = roles.into_iter().map(|role| Socket { role, overflow: 0 }).collect();
         Ok(Self { backend, pool, sockets, batch: Vec::with_capacity(DRAIN_LIMIT) })
@@ -142,6 +170,7 @@ impl Net {
         match &mut self.backend {
             Backend::Uring { ring, .. } => ring.enter_and_wait(BATCH, window)?,
             Backend::Mmsg(set) => set.wait(window),
+            Backend::Xdp(set) => set.wait(window),
         }
         Ok(())
     }
@@ -152,6 +181,7 @@ impl Net {
         match &mut self.backend {
             Backend::Uring { ring, .. } => ring.enter_and_wait(1, longest)?,
             Backend::Mmsg(set) => set.wait_for_any(longest)?,
+            Backend::Xdp(set) => set.wait_for_any(longest)?,
         }
         Ok(())
     }
@@ -169,12 +199,17 @@ impl Net {
         let Drained { datagrams, more } = match &mut self.backend {
             Backend::Uring { ring, .. } => ring.drain(take)?,
             Backend::Mmsg(set) => set.drain(take)?,
+            Backend::Xdp(set) => set.drain(take)?,
         };
         Ok((datagrams, more))
     }
 
     /// Datagrams that sockets have lost because their buffers were full.
     pub fn dropped_by_kernel(&self) -> u64 {
+        if let Backend::Xdp(set) = &self.backend {
+            // The next datagram, which would tell, may come another way.
+            return set.dropped_by_kernel();
+        }
         self.sockets.iter().map(|socket| u64::from(socket.overflow)).sum()
     }
 
@@ -208,6 +243,7 @@ impl Net {
                     credit_exhausted: ring.credit_exhausted,
                     receive_errors: ring.receive_errors,
                     sends: ring.sends,
+                    ..NetStatistics::default()
                 }
             }
             Backend::Mmsg(set) => {
@@ -217,6 +253,19 @@ impl Net {
                     truncated: set.truncated,
                     credit_exhausted: set.credit_exhausted,
                     receive_errors: set.receive_errors,
+                    sends: set.sends,
+                    ..NetStatistics::default()
+                }
+            }
+            Backend::Xdp(set) => {
+                let set = set.statistics();
+                NetStatistics {
+                    datagrams: set.datagrams,
+                    truncated: set.truncated,
+                    credit_exhausted: set.credit_exhausted,
+                    receive_errors: set.receive_errors,
+                    past_kernel: set.taken,
+                    unsound: set.unsound,
                     sends: set.sends,
                 }
             }
@@ -228,6 +277,7 @@ impl Net {
         match &self.backend {
             Backend::Uring { ring, .. } => ring.credit(GroupId::default()),
             Backend::Mmsg(set) => set.credit(),
+            Backend::Xdp(set) => set.credit(),
         }
     }
 
@@ -237,6 +287,7 @@ impl Net {
         let _ = match &mut self.backend {
             Backend::Uring { ring, ids } => ring.queue_send(ids[place], &peer, local, bytes),
             Backend::Mmsg(set) => set.queue_send(place as u32, &peer, local, bytes),
+            Backend::Xdp(set) => set.queue_send(place as u32, &peer, local, bytes),
         };
     }
 }

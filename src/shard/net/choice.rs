@@ -14,14 +14,17 @@ pub enum Way {
     Uring,
     /// `recvmmsg` and `sendmmsg`.
     Mmsg,
+    /// AF_XDP, beside `recvmmsg` and `sendmmsg`.
+    Xdp,
 }
 
 impl Way {
-    /// The word for it in the configuration: `uring`, `mmsg`.
+    /// The word for it in the configuration: `uring`, `mmsg`, `xdp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
             Self::Mmsg => "mmsg",
+            Self::Xdp => "xdp",
         }
     }
 }
@@ -49,7 +52,8 @@ pub fn probe_uring() -> Result<(), RingError> {
     headworks_uring::probe()
 }
 
-/// Chooses by `shards.packet_io` and by what this host has.
+/// Chooses by `shards.packet_io` and by what this host has. Whether AF_XDP works shows when its program is put on the interfaces, for
+/// which the ports have to be known ([`XdpInterfaces::attach`](super::XdpInterfaces::attach)).
 ///
 /// # Errors
 /// [`NetError`] if the way that is insisted on does not work; it says what mends it.
@@ -62,6 +66,7 @@ pub fn choose(wanted: PacketIo) -> Result<Choice, NetError> {
             Ok(configured(Way::Uring))
         }
         PacketIo::Mmsg => Ok(configured(Way::Mmsg)),
+        PacketIo::Xdp => Ok(configured(Way::Xdp)),
     }
 }
 

@@ -1,12 +1,14 @@
-//! What every way to get and give datagrams must do, on loopback: the same bodies, run once for each way.
+//! What every way to get and give datagrams must do: the same bodies, run once for each way. Those that go through the kernel's
+//! sockets are tried on loopback, AF_XDP between two network namespaces, which root alone can make.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headworks_host::{UdpSocketOptions, probe_exclusive, udp_socket};
+use headworks_network_namespaces::{Cable, Host, LINK};
 
-use super::{Incoming, Net, NetOptions, SocketRole, Way};
+use super::{Incoming, Net, NetOptions, SocketRole, Way, XdpInterfaces};
 use crate::base::Transmit;
 
 const WINDOW: Duration = Duration::from_millis(1);
@@ -15,10 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 macro_rules! for_every_way {
     ($($body:ident)*) => {
         mod uring {
-            $(#[test] fn $body() { super::$body(super::Way::Uring); })*
+            $(#[test] fn $body() { super::Place::on_loopback(super::Way::Uring).run(super::$body); })*
         }
         mod mmsg {
-            $(#[test] fn $body() { super::$body(super::Way::Mmsg); })*
+            $(#[test] fn $body() { super::Place::on_loopback(super::Way::Mmsg).run(super::$body); })*
+        }
+        mod xdp {
+            $(#[test] fn $body() {
+                if let Some(place) = super::Place::on_a_cable(super::Way::Xdp) {
+                    place.run(super::$body);
+                }
+            })*
         }
     };
 }
@@ -41,30 +50,132 @@ for_every_way! {
     a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued
 }
 
-fn options(way: Way, slots: usize) -> NetOptions {
-    NetOptions { way, slots, huge_pages: false, credit: 64, coldest_first: false }
+/// Where a way is tried: the host that the net under test is on, and the one of its peers, which may be the same.
+struct Place {
+    way: Way,
+    cable: Option<Cable>,
 }
 
-fn socket(bind: &str, receive_buffer: usize) -> (OwnedFd, SocketAddr, usize) {
-    let options = UdpSocketOptions { receive_buffer, ..UdpSocketOptions::new(bind.parse().unwrap()) };
+/// Last parts of the IPv4 addresses that bodies use; on loopback all of them are there by themselves.
+const NEAR: [u8; 4] = [1, 5, 6, 9];
+
+impl Place {
+    fn on_loopback(way: Way) -> Self {
+        Self { way, cable: None }
+    }
+
+    /// `None`, and said, for who may not.
+    fn on_a_cable(way: Way) -> Option<Self> {
+        let mut near = NEAR.map(|last| format!("10.88.0.{last}/24")).to_vec();
+        near.push("fd88::1/64".to_owned());
+        let near: Vec<&str> = near.iter().map(String::as_str).collect();
+        let place = Self { way, cable: Some(Cable::new(&near, &["10.88.0.100/24", "fd88::100/64"])?) };
+        // A burst must not have to wait for addresses to be resolved: the kernel keeps little of it meanwhile.
+        place.run(|place| {
+            for (address, peer) in NEAR.map(|last| (place.v4(last), place.peer())) {
+                let met = UdpSocket::bind((address, 0)).unwrap();
+                met.set_read_timeout(Some(PATIENCE)).unwrap();
+                peer.send_to(b"x", met.local_addr().unwrap()).unwrap();
+                assert_eq!(met.recv(&mut [0; 8]).unwrap(), 1);
+            }
+        });
+        Some(place)
+    }
+
+    /// Runs a body on the host of the net.
+    fn run(&self, body: impl FnOnce(&Self) + Send) {
+        match &self.cable {
+            None => body(self),
+            Some(cable) => cable.on(Host::Near, || body(self)),
+        }
+    }
+
+    /// An address of the net's host.
+    fn v4(&self, last: u8) -> IpAddr {
+        let first = if self.cable.is_some() { [10, 88, 0] } else { [127, 0, 0] };
+        IpAddr::from([first[0], first[1], first[2], last])
+    }
+
+    fn v6(&self) -> IpAddr {
+        if self.cable.is_some() { "fd88::1" } else { "::1" }.parse().unwrap()
+    }
+
+    /// Number of the interface that peers' datagrams come in by.
+    fn interface(&self) -> u32 {
+        let name = if self.cable.is_some() { LINK } else { "lo" };
+        let any = UdpSocket::bind("0.0.0.0:0").unwrap();
+        rustix::net::netdevice::name_to_index(any, name).unwrap()
+    }
+
+    fn options(&self, slots: usize) -> NetOptions {
+        NetOptions {
+            way: self.way,
+            xdp: XdpInterfaces::default(),
+            shard: 0,
+            slots,
+            huge_pages: false,
+            credit: 64,
+            coldest_first: false,
+        }
+    }
+
+    fn net(&self, slots: usize, sockets: Vec<(SocketRole, OwnedFd)>) -> Net {
+        let mut options = self.options(slots);
+        let mut by_shard = [sockets];
+        if self.way == Way::Xdp {
+            options.xdp = XdpInterfaces::attach(&[], &by_shard).unwrap();
+        }
+        let mut net = Net::new(options, std::mem::take(&mut by_shard[0])).unwrap();
+        // A first look: from then on every way has lent the kernel what it lends.
+        assert_eq!(net.drain_into(&mut Vec::new()).unwrap(), (0, false));
+        net
+    }
+
+    /// A net with one socket at an address, which may be unspecified, and where that is.
+    fn net_at(&self, address: IpAddr) -> (Net, SocketAddr) {
+        let (descriptor, address, _) = socket(address, 4 << 20);
+        (self.net(1_024, vec![(SocketRole::Srt, descriptor)]), address)
+    }
+
+    /// Opens something on the host of the peers.
+    fn of_peers<T: Send>(&self, open: impl FnOnce() -> T + Send) -> T {
+        match &self.cable {
+            None => open(),
+            Some(cable) => cable.on(Host::Far, open),
+        }
+    }
+
+    fn peer(&self) -> UdpSocket {
+        self.peer_at(if self.cable.is_some() { "10.88.0.100:0" } else { "127.0.0.1:0" })
+    }
+
+    fn peer_v6(&self) -> UdpSocket {
+        self.peer_at(if self.cable.is_some() { "[fd88::100]:0" } else { "[::1]:0" })
+    }
+
+    fn peer_at(&self, bind: &str) -> UdpSocket {
+        let peer = self.of_peers(|| UdpSocket::bind(bind).unwrap());
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer
+    }
+
+    /// A peer with room for what a net sends at once.
+    fn roomy_peer(&self) -> UdpSocket {
+        let address = self.peer().local_addr().unwrap().ip();
+        let (peer, _, _) = self.of_peers(|| socket(address, 4 << 20));
+        let peer = UdpSocket::from(peer);
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer
+    }
+}
+
+const ANY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+const ANY: IpAddr = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
+
+fn socket(address: IpAddr, receive_buffer: usize) -> (OwnedFd, SocketAddr, usize) {
+    let options = UdpSocketOptions { receive_buffer, ..UdpSocketOptions::new(SocketAddr::new(address, 0)) };
     let (socket, granted) = udp_socket(&options).unwrap();
     (socket, granted.local, granted.receive_buffer)
-}
-
-/// A net with one socket, and its address.
-fn net_at(way: Way, bind: &str) -> (Net, SocketAddr) {
-    let (descriptor, address, _) = socket(bind, 4 << 20);
-    (Net::new(options(way, 1_024), vec![(SocketRole::Srt, descriptor)]).unwrap(), address)
-}
-
-fn peer(bind: &str) -> UdpSocket {
-    let peer = UdpSocket::bind(bind).unwrap();
-    peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    peer
-}
-
-fn sender() -> UdpSocket {
-    peer("127.0.0.1:0")
 }
 
 /// Receives until there are `count` datagrams, or nothing more to be patient for.
@@ -76,6 +187,19 @@ fn receive(net: &mut Net, count: usize) -> Vec<Incoming> {
         net.drain_into(&mut received).unwrap();
     }
     assert!(received.len() >= count, "{} of {count} came", received.len());
+    received
+}
+
+/// Receives until nothing has come for a while.
+fn receive_all(net: &mut Net) -> Vec<Incoming> {
+    let mut received = receive(net, 1);
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_millis(50) {
+        net.wait(WINDOW).unwrap();
+        if net.drain_into(&mut received).unwrap().0 > 0 {
+            last = Instant::now();
+        }
+    }
     received
 }
 
@@ -91,43 +215,44 @@ fn bytes_of(n: usize) -> Vec<u8> {
     (0..n % 1_400 + 1).map(|i| (i * 7 + n) as u8).collect()
 }
 
-fn datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them(way: Way) {
-    let (mut net, address) = net_at(way, "0.0.0.0:0");
-    let sender = sender();
+fn datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them(place: &Place) {
+    let (mut net, address) = place.net_at(ANY_V4);
+    let sender = place.peer();
     let now_ns = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let before = now_ns();
     for n in 0..150 {
-        sender.send_to(&bytes_of(n * 11), (Ipv4Addr::new(127, 0, 0, 6), address.port())).unwrap();
+        sender.send_to(&bytes_of(n * 11), (place.v4(6), address.port())).unwrap();
     }
     let received = receive(&mut net, 150);
     assert_eq!(received.len(), 150);
     for (n, incoming) in received.iter().enumerate() {
         assert_eq!(incoming.packet[..], bytes_of(n * 11));
         assert_eq!(incoming.peer, sender.local_addr().unwrap());
-        assert_eq!(incoming.local_ip, Some(IpAddr::from([127, 0, 0, 6])));
-        assert_eq!((incoming.interface, incoming.gro_segment, incoming.truncated), (1, None, false));
+        assert_eq!(incoming.local_ip, Some(place.v4(6)));
+        assert_eq!((incoming.interface, incoming.gro_segment, incoming.truncated), (place.interface(), None, false));
         let stamp = incoming.timestamp_ns.expect("the socket asks for it");
         assert!((before..=now_ns()).contains(&stamp));
     }
     assert!(received.is_sorted_by_key(|incoming| incoming.timestamp_ns));
     assert_eq!((net.statistics().datagrams, net.dropped_by_kernel()), (150, 0));
+    assert_eq!(net.statistics().past_kernel > 0, place.way == Way::Xdp);
     assert_eq!(net.statistics().receive_errors, 0);
 }
 
-fn a_socket_that_asks_for_nothing_is_told_nothing(way: Way) {
-    let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
+fn a_socket_that_asks_for_nothing_is_told_nothing(place: &Place) {
+    let plain = UdpSocket::bind((place.v4(1), 0)).unwrap();
     plain.set_nonblocking(true).unwrap();
     let address = plain.local_addr().unwrap();
-    let mut net = Net::new(options(way, 256), vec![(SocketRole::Srt, plain.into())]).unwrap();
-    sender().send_to(b"x", address).unwrap();
+    let mut net = place.net(256, vec![(SocketRole::Srt, plain.into())]);
+    place.peer().send_to(b"x", address).unwrap();
     let received = &receive(&mut net, 1)[0];
     assert_eq!(received.packet[..], b"x"[..]);
     assert_eq!((received.local_ip, received.interface, received.timestamp_ns), (None, 0, None));
 }
 
-fn a_datagram_longer_than_a_slot_is_cut_and_marked(way: Way) {
-    let (mut net, address) = net_at(way, "127.0.0.1:0");
-    let sender = sender();
+fn a_datagram_longer_than_a_slot_is_cut_and_marked(place: &Place) {
+    let (mut net, address) = place.net_at(place.v4(1));
+    let sender = place.peer();
     sender.send_to(&[1; 1_500], address).unwrap();
     sender.send_to(&[2; 4_000], address).unwrap();
     sender.send_to(&[3; 1_500], address).unwrap();
@@ -139,9 +264,9 @@ fn a_datagram_longer_than_a_slot_is_cut_and_marked(way: Way) {
     assert_eq!(net.statistics().truncated, 1);
 }
 
-fn an_empty_datagram_is_one_and_ends_nothing(way: Way) {
-    let (mut net, address) = net_at(way, "127.0.0.1:0");
-    let sender = sender();
+fn an_empty_datagram_is_one_and_ends_nothing(place: &Place) {
+    let (mut net, address) = place.net_at(place.v4(1));
+    let sender = place.peer();
     for n in 0..40 {
         let payload: &[u8] = if n % 2 == 0 { b"" } else { b"full" };
         sender.send_to(payload, address).unwrap();
@@ -150,18 +275,18 @@ fn an_empty_datagram_is_one_and_ends_nothing(way: Way) {
     assert_eq!(lengths, [0, 4].repeat(20));
 }
 
-fn what_a_full_socket_buffer_loses_is_counted(way: Way) {
-    let (small, address, _) = socket("127.0.0.1:0", 4_096);
-    let (other, other_address, _) = socket("127.0.0.1:0", 4_096);
+fn what_a_full_socket_buffer_loses_is_counted(place: &Place) {
+    let (small, address, _) = socket(place.v4(1), 4_096);
+    let (other, other_address, _) = socket(place.v4(1), 4_096);
     let sockets = vec![(SocketRole::Srt, small), (SocketRole::Rtp, other)];
-    let mut net = Net::new(options(way, 1_024), sockets).unwrap();
-    let sender = sender();
+    let mut net = place.net(1_024, sockets);
+    let sender = place.peer();
     let mut lost = 0;
     for address in [address, other_address] {
         for n in 0..500_u64 {
             sender.send_to(&n.to_be_bytes(), address).unwrap();
         }
-        let first = receive(&mut net, 1).len();
+        let first = receive_all(&mut net).len();
         assert!(first < 500);
         // The kernel tells it with the next datagram that finds room.
         sender.send_to(b"the last", address).unwrap();
@@ -171,11 +296,11 @@ fn what_a_full_socket_buffer_loses_is_counted(way: Way) {
     }
 }
 
-fn an_exhausted_pool_loses_nothing_does_not_spin_and_recovers(way: Way) {
+fn an_exhausted_pool_loses_nothing_does_not_spin_and_recovers(place: &Place) {
     const SLOTS: usize = 100;
-    let (descriptor, address, _) = socket("127.0.0.1:0", 4 << 20);
-    let mut net = Net::new(options(way, SLOTS), vec![(SocketRole::Srt, descriptor)]).unwrap();
-    let sender = sender();
+    let (descriptor, address, _) = socket(place.v4(1), 4 << 20);
+    let mut net = place.net(SLOTS, vec![(SocketRole::Srt, descriptor)]);
+    let sender = place.peer();
     for n in 0..250_u64 {
         sender.send_to(&n.to_be_bytes(), address).unwrap();
     }
@@ -200,14 +325,14 @@ fn an_exhausted_pool_loses_nothing_does_not_spin_and_recovers(way: Way) {
     assert!(net.statistics().credit_exhausted > 0);
 }
 
-fn a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it(way: Way) {
+fn a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it(place: &Place) {
     const COUNT: usize = 10_000;
     const BUFFER: usize = 32 << 20;
-    let (descriptor, address, granted) = socket("127.0.0.1:0", BUFFER);
-    let mut net = Net::new(options(way, 1_024), vec![(SocketRole::Srt, descriptor)]).unwrap();
+    let (descriptor, address, granted) = socket(place.v4(1), BUFFER);
+    let mut net = place.net(1_024, vec![(SocketRole::Srt, descriptor)]);
     // All at once, where the host grants that much; elsewhere as many as the buffer holds.
     let at_once = (COUNT * granted / BUFFER).clamp(1, COUNT);
-    let sender = sender();
+    let sender = place.peer();
     let mut datagram = [0x47; 1_316];
     let (mut sent, mut next) = (0, 0);
     let started = Instant::now();
@@ -231,14 +356,14 @@ fn a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it(way: 
     assert_eq!((net.statistics().datagrams, net.dropped_by_kernel()), (COUNT as u64, 0));
 }
 
-fn ipv6_is_received_and_answered_from_where_it_was_sent_to(way: Way) {
-    let (mut net, address) = net_at(way, "[::]:0");
-    let to = SocketAddr::new("::1".parse().unwrap(), address.port());
-    let peer = peer("[::1]:0");
+fn ipv6_is_received_and_answered_from_where_it_was_sent_to(place: &Place) {
+    let (mut net, address) = place.net_at(ANY);
+    let to = SocketAddr::new(place.v6(), address.port());
+    let peer = place.peer_v6();
     peer.send_to(b"question", to).unwrap();
     let received = &receive(&mut net, 1)[0];
     assert_eq!(received.peer, peer.local_addr().unwrap());
-    assert_eq!((received.local_ip, received.interface), (Some(to.ip()), 1));
+    assert_eq!((received.local_ip, received.interface), (Some(to.ip()), place.interface()));
     assert!(received.timestamp_ns.is_some());
     send_to(&mut net, SocketRole::Srt, received.peer, received.local_ip, b"answer");
     net.wait(Duration::ZERO).unwrap();
@@ -247,10 +372,10 @@ fn ipv6_is_received_and_answered_from_where_it_was_sent_to(way: Way) {
     assert_eq!((&buffer[..length], from), (&b"answer"[..], to));
 }
 
-fn a_socket_for_both_versions_shows_ipv4_as_ipv4_and_answers_from_where_it_was_sent_to(way: Way) {
-    let (mut net, address) = net_at(way, "[::]:0");
-    let peer = sender();
-    let to = SocketAddr::from(([127, 0, 0, 9], address.port()));
+fn a_socket_for_both_versions_shows_ipv4_as_ipv4_and_answers_from_where_it_was_sent_to(place: &Place) {
+    let (mut net, address) = place.net_at(ANY);
+    let peer = place.peer();
+    let to = SocketAddr::new(place.v4(9), address.port());
     peer.send_to(b"question", to).unwrap();
     let received = &receive(&mut net, 1)[0];
     assert_eq!((received.peer, received.local_ip), (peer.local_addr().unwrap(), Some(to.ip())));
@@ -261,18 +386,18 @@ fn a_socket_for_both_versions_shows_ipv4_as_ipv4_and_answers_from_where_it_was_s
     assert_eq!((&buffer[..length], from), (&b"answer"[..], to));
 }
 
-fn the_source_address_can_be_chosen(way: Way) {
-    let (mut net, address) = net_at(way, "0.0.0.0:0");
-    let peer = sender();
-    for (local, source) in [(Some(IpAddr::from([127, 0, 0, 5])), [127, 0, 0, 5]), (None, [127, 0, 0, 1])] {
+fn the_source_address_can_be_chosen(place: &Place) {
+    let (mut net, address) = place.net_at(ANY_V4);
+    let peer = place.peer();
+    for (local, source) in [(Some(place.v4(5)), place.v4(5)), (None, place.v4(1))] {
         send_to(&mut net, SocketRole::Srt, peer.local_addr().unwrap(), local, b"x");
         net.wait(Duration::ZERO).unwrap();
         let (_, from) = peer.recv_from(&mut [0; 8]).unwrap();
-        assert_eq!(from, SocketAddr::from((source, address.port())));
+        assert_eq!(from, SocketAddr::new(source, address.port()));
     }
 }
 
-fn sockets_are_told_apart_by_their_roles_in_and_out(way: Way) {
+fn sockets_are_told_apart_by_their_roles_in_and_out(place: &Place) {
     let roles = [
         SocketRole::Srt,
         SocketRole::Rtp,
@@ -283,12 +408,12 @@ fn sockets_are_told_apart_by_their_roles_in_and_out(way: Way) {
     ];
     let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
     for role in roles {
-        let (descriptor, address, _) = socket("127.0.0.1:0", 1 << 20);
+        let (descriptor, address, _) = socket(place.v4(1), 1 << 20);
         sockets.push((role, descriptor));
         addresses.push(address);
     }
-    let mut net = Net::new(options(way, 1_024), sockets).unwrap();
-    let sender = sender();
+    let mut net = place.net(1_024, sockets);
+    let sender = place.peer();
     for n in 0..20_u64 {
         for address in &addresses {
             sender.send_to(&n.to_be_bytes(), address).unwrap();
@@ -308,11 +433,10 @@ fn sockets_are_told_apart_by_their_roles_in_and_out(way: Way) {
     }
 }
 
-fn what_is_sent_arrives_byte_for_byte_and_in_order(way: Way) {
-    let (mut net, from) = net_at(way, "127.0.0.1:0");
-    let (to, address, _) = socket("127.0.0.1:0", 4 << 20);
-    let to = UdpSocket::from(to);
-    to.set_read_timeout(Some(PATIENCE)).unwrap();
+fn what_is_sent_arrives_byte_for_byte_and_in_order(place: &Place) {
+    let (mut net, from) = place.net_at(place.v4(1));
+    let to = place.roomy_peer();
+    let address = to.local_addr().unwrap();
     let mut buffer = [0; 2_048];
     for batch in [0..100, 100..130, 130..131] {
         for n in batch.clone() {
@@ -325,7 +449,7 @@ fn what_is_sent_arrives_byte_for_byte_and_in_order(way: Way) {
         }
     }
     // More than can be queued at once: some leave on the way.
-    let sink = sender();
+    let sink = place.peer();
     for _ in 0..2_000 {
         send_to(&mut net, SocketRole::Srt, sink.local_addr().unwrap(), None, b"into a small buffer");
     }
@@ -335,8 +459,8 @@ fn what_is_sent_arrives_byte_for_byte_and_in_order(way: Way) {
     assert_eq!((sends.sent, sends.arena_full, sends.other), (2_131, 0, 0), "{sends:?}");
 }
 
-fn send_errors_are_counted_and_harmless(way: Way) {
-    let (mut net, address) = net_at(way, "127.0.0.1:0");
+fn send_errors_are_counted_and_harmless(place: &Place) {
+    let (mut net, address) = place.net_at(place.v4(1));
     send_to(&mut net, SocketRole::Srt, "255.255.255.255:9".parse().unwrap(), None, b"x");
     send_to(&mut net, SocketRole::Srt, address, Some([203, 0, 113, 7].into()), b"x");
     send_to(&mut net, SocketRole::Srt, address, None, b"good");
@@ -346,8 +470,8 @@ fn send_errors_are_counted_and_harmless(way: Way) {
     assert_eq!(sends.unreachable + sends.other, 1, "{sends:?}");
 }
 
-fn waits_end_in_time(way: Way) {
-    let (mut net, address) = net_at(way, "127.0.0.1:0");
+fn waits_end_in_time(place: &Place) {
+    let (mut net, address) = place.net_at(place.v4(1));
     let started = Instant::now();
     net.wait_for_any(Duration::from_millis(20)).unwrap();
     let waited = started.elapsed();
@@ -361,17 +485,17 @@ fn waits_end_in_time(way: Way) {
     let started = Instant::now();
     net.wait(Duration::from_millis(20)).unwrap();
     assert!(started.elapsed() < Duration::from_secs(1));
-    sender().send_to(b"here", address).unwrap();
+    place.peer().send_to(b"here", address).unwrap();
     let started = Instant::now();
     net.wait_for_any(Duration::from_secs(10)).unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(receive(&mut net, 1).len(), 1);
 }
 
-fn a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued(way: Way) {
-    let (mut net, address) = net_at(way, "127.0.0.1:0");
+fn a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued(place: &Place) {
+    let (mut net, address) = place.net_at(place.v4(1));
     let pool = net.pool().clone();
-    let peer = sender();
+    let peer = place.peer();
     peer.send_to(b"still here", address).unwrap();
     let received = receive(&mut net, 1).pop().unwrap();
     peer.send_to(b"never taken", address).unwrap();

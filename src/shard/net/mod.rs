@@ -7,6 +7,7 @@ pub mod outbound;
 pub mod random;
 pub mod sockets;
 pub mod stored;
+pub mod xdp;
 
 pub use backend::{Incoming, Net, NetError, NetOptions, NetStatistics};
 pub use choice::{Choice, Way};
@@ -15,6 +16,7 @@ pub use headworks_packet::PacketPool;
 pub use headworks_uring::{RingStatistics, SendStatistics};
 pub use sockets::{PortSet, SocketRole, SocketsError};
 pub use stored::StoredSockets;
+pub use xdp::XdpInterfaces;
 
 #[cfg(test)]
 mod conformance;

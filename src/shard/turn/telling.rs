@@ -17,6 +17,7 @@ impl Shard {
         let counters = ShardCounters {
             dropped_by_kernel: self.net.dropped_by_kernel(),
             credit_exhausted: net.credit_exhausted,
+            past_kernel: net.past_kernel,
             sent: net.sends.sent,
             send_errors: net.sends.unreachable
                 + net.sends.no_buffer
@@ -28,7 +29,7 @@ impl Shard {
             slots_used: self.net.pool().in_use() as u64,
             inductions: door.inductions,
             rejections: self.counters.rejections + door.rejections,
-            dropped_malformed: door.dropped_malformed + door.dropped_cookie,
+            dropped_malformed: door.dropped_malformed + door.dropped_cookie + net.unsound,
             dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
             ..self.counters
         };

@@ -60,6 +60,11 @@ impl Capabilities {
         self.has(23)
     }
 
+    /// BPF programs: `CAP_BPF`, or `CAP_SYS_ADMIN`, which holds it.
+    pub fn bpf(self) -> bool {
+        self.has(39) || self.has(21)
+    }
+
     fn has(self, bit: u32) -> bool {
         self.0 >> bit & 1 == 1
     }

@@ -1,7 +1,7 @@
 //! The set of sockets: sleeping, draining, queueing.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use headworks_datagram::{Drained, Received, Route, SendError};
@@ -24,6 +24,9 @@ pub(crate) struct Socket {
     ipv6: bool,
 }
 
+/// What stands in an event instead of a socket's place, for descriptors that are only watched.
+const WATCHED: u64 = u64::MAX;
+
 /// UDP sockets, slots in hand for what they receive, and send slots. It stays on the thread that made it.
 ///
 /// Dropping it sends what is queued.
@@ -34,6 +37,8 @@ pub struct MmsgSockets {
     sender: Sender,
     options: MmsgOptions,
     events: Vec<epoll::Event>,
+    /// Descriptors that are watched.
+    watched: usize,
     /// Places of sockets that have, or may have, something: what is left of them in a drain.
     ready: Vec<u32>,
     /// The last drain left datagrams in sockets for want of a slot.
@@ -64,6 +69,7 @@ impl MmsgSockets {
             sender: Sender::new(options.send_slots, options.send_slot_size, options.send_wait),
             options,
             events: Vec::new(),
+            watched: 0,
             ready: Vec::new(),
             is_starved: false,
             statistics: MmsgStatistics::default(),
@@ -87,9 +93,27 @@ impl MmsgSockets {
         epoll::add(&self.epoll, &descriptor, data, epoll::EventFlags::IN).map_err(MmsgError::Socket)?;
         self.sockets.push(Socket { descriptor, token, ipv6 });
         // A drain lists every socket at most, and allocates nothing.
-        self.events.reserve(self.sockets.len());
+        self.events.reserve(self.sockets.len() + self.watched);
         self.ready.reserve(self.sockets.len());
         Ok(place)
+    }
+
+    /// Has [`wait_for_any`](Self::wait_for_any) end for another descriptor too, from which nothing is received here: that of a way
+    /// that has these sockets beside its own. Before sockets are added; for as long as the descriptor is open.
+    ///
+    /// # Errors
+    ///
+    /// It is none that can be waited for.
+    pub fn watch(&mut self, descriptor: BorrowedFd<'_>) -> Result<(), MmsgError> {
+        let data = epoll::EventData::new_u64(WATCHED);
+        epoll::add(&self.epoll, descriptor, data, epoll::EventFlags::IN).map_err(MmsgError::Socket)?;
+        self.watched += 1;
+        Ok(())
+    }
+
+    /// The socket at `place`.
+    pub fn descriptor(&self, place: u32) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(place as usize).map(|socket| socket.descriptor.as_fd())
     }
 
     /// Sends what is queued, then sleeps for `window`, or for a millisecond if that is shorter, whatever comes. A window of zero
@@ -172,7 +196,10 @@ impl MmsgSockets {
             return Ok(());
         }
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&Timespec::default())) {
-            Ok(_) => self.ready.extend(self.events.iter().map(|event| event.data.u64() as u32)),
+            Ok(_) => {
+                let places = self.events.iter().map(|event| event.data.u64()).filter(|&data| data != WATCHED);
+                self.ready.extend(places.map(|place| place as u32));
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(MmsgError::System { call: "epoll_wait", error }),
         }

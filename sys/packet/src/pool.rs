@@ -340,6 +340,12 @@ impl PacketPool {
         self.inner().region.memfd().as_fd()
     }
 
+    /// Where the memory begins, and its bytes: slot after slot from the first on, for a kernel interface that takes it as a whole.
+    /// It stays there for as long as the pool or anything of it does.
+    pub fn region(&self) -> (NonNull<u8>, usize) {
+        (self.inner().region.base(), self.inner().region.length())
+    }
+
     /// Whether `packet` lies in this pool.
     pub fn owns(&self, packet: &Packet) -> bool {
         packet.is_in(self.inner)
