@@ -4,8 +4,8 @@
 //!
 //! Each part runs twice as a process of its own, with so many packets and with twice as many: what the second one executes more is
 //! what the packets cost, whatever starting costs. `--check` compares with `accepted.txt` and exits with 1 when a part has come to
-//! cost more than 3 % more, or has no accepted figure; `--accept` writes the file anew. Another compiler makes other instructions:
-//! with one that is not the file's, 15 % are allowed. valgrind shows each x86-64 processor that has them the vector instructions up
+//! cost more than 3 % more, and more than a few instructions, or has no accepted figure; `--accept` writes the file anew. Another
+//! compiler makes other instructions: with one that is not the file's, 15 % are allowed. valgrind shows each x86-64 processor that has them the vector instructions up
 //! to AVX2 and none beyond, so that the processor matters little.
 
 use std::hint::black_box;
@@ -52,6 +52,8 @@ const FRAME_LEN: usize = 250_000;
 const ACCEPTED: &str = "benches/counted/accepted.txt";
 /// More than this is a change for the worse.
 const TOLERANCE: f64 = 1.03;
+/// Instructions per datagram that come and go with changes elsewhere, as the compiler cuts the crate into other units; 19 were seen.
+const NOISE: f64 = 25.0;
 /// The same where another compiler made the accepted figures.
 const TOLERANCE_OTHER_COMPILER: f64 = 1.15;
 const COMPILER: &str = "compiler";
@@ -100,12 +102,14 @@ fn count(compare: Option<Compare>) -> ExitCode {
         };
         let each = long.saturating_sub(short) as f64 / PACKETS as f64;
         let accepted: Option<f64> = before(part).and_then(|figure| figure.parse().ok());
-        let ratio = accepted.map(|accepted| each / accepted);
-        match ratio {
+        match accepted {
             None => faults.push(format!("{part} has no accepted figure")),
-            Some(ratio) if ratio > tolerance => faults.push(format!("{part} costs {ratio:.3} of what was accepted")),
+            Some(accepted) if each > (accepted * tolerance).max(accepted + NOISE) => {
+                faults.push(format!("{part} takes {each:.0} instructions, accepted were {accepted:.0}"));
+            }
             Some(_) => {}
         }
+        let ratio = accepted.map(|accepted| each / accepted);
         let shown =
             |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
         println!("{part:<16} {each:>12.0} {:>10} {:>7}  {about}", shown(accepted, 0), shown(ratio, 3));
@@ -127,7 +131,7 @@ fn count(compare: Option<Compare>) -> ExitCode {
         );
     }
     for fault in &faults {
-        println!("{fault} (allowed {tolerance}; if it is worth it: cargo bench --bench counted -- --accept)");
+        println!("{fault} (if that is worth it: cargo bench --bench counted -- --accept)");
     }
     if compare == Some(Compare::Check) && !faults.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
