@@ -141,7 +141,7 @@ impl Assembler {
     }
 
     /// The lower bits of `register`, from the network's byte order into the processor's.
-    pub(crate) fn from_network(&mut self, register: Register, bits: i32) -> &mut Self {
+    pub(crate) fn network_order(&mut self, register: Register, bits: i32) -> &mut Self {
         self.push(BIG_ENDIAN | CLASS_ARITHMETIC_32, register as u8, 0, 0, bits)
     }
 
@@ -241,7 +241,7 @@ mod tests {
             .value(Operation::Add, R2, -24)
             .value_32(Operation::Multiply, R1, 7)
             .copy(R6, R1)
-            .from_network(R1, 16)
+            .network_order(R1, 16)
             .fetch_add(R7, 64, R2)
             .map(R1, 5)
             .call(Helper::RedirectMap)

@@ -131,7 +131,7 @@ pub(crate) fn program(maps: &Maps, slot_size: usize, shards: u32) -> Vec<Instruc
         .address(R1, R7, (ETHERNET + IPV4_LENGTH + UDP_LENGTH).into())
         .jump_if(R1, Condition::Greater, R8, "pass")
         .load(R1, R7, ETHERNET_TYPE, Size::Half)
-        .from_network(R1, 16)
+        .network_order(R1, 16)
         .jump_if_value(R1, Condition::Equal, TYPE_IPV6, "ipv6")
         .jump_if_value(R1, Condition::NotEqual, TYPE_IPV4, "pass");
     ipv4(&mut it);
@@ -165,7 +165,7 @@ fn ipv4(it: &mut Assembler) {
         // Version 4, a header of five words.
         .jump_if_value(R1, Condition::NotEqual, 0x45, "pass")
         .load(R1, R7, ETHERNET + 6, Size::Half)
-        .from_network(R1, 16)
+        .network_order(R1, 16)
         .value(Operation::And, R1, FRAGMENT)
         .jump_if_value(R1, Condition::NotEqual, 0, "pass")
         .load(R1, R7, ETHERNET + 9, Size::Byte)
@@ -209,7 +209,7 @@ fn owner(it: &mut Assembler, shards: u32) {
         .address(R3, R9, (SRT_DESTINATION + 4).into())
         .jump_if(R3, Condition::Greater, R8, "pass")
         .load(R1, R9, SRT_DESTINATION, Size::Word)
-        .from_network(R1, 32)
+        .network_order(R1, 32)
         .jump_if_value(R1, Condition::Equal, 0, "pass")
         .value_32(Operation::ShiftRight, R1, SRT_SHARD_SHIFT)
         .value_32(Operation::And, R1, SRT_SHARD_MASK)
@@ -222,7 +222,7 @@ fn owner(it: &mut Assembler, shards: u32) {
         .value(Operation::ShiftRight, R1, 6)
         .jump_if_value(R1, Condition::NotEqual, RTP_VERSION, "pass")
         .load(R1, R9, RTP_SSRC, Size::Word)
-        .from_network(R1, 32)
+        .network_order(R1, 32)
         .value_32(Operation::Multiply, R1, SPREAD)
         .value_32(Operation::ShiftRight, R1, 16)
         .value_32(Operation::Modulo, R1, shards as i32)

@@ -39,9 +39,14 @@ pub(crate) struct Queue {
     pub(crate) interface: usize,
 }
 
-/// What kind of socket a queue gave.
+/// What came of binding a socket.
 enum Bound {
-    Socket(OwnedFd, bool),
+    Socket {
+        descriptor: OwnedFd,
+        is_zero_copy: bool,
+        /// Entries of its rings.
+        size: u32,
+    },
     NoSuchQueue,
 }
 
@@ -64,12 +69,11 @@ impl Queue {
             bound = Self::bind(attachment, number, pool, size, SocketAddrXdpFlags::XDP_ZEROCOPY).ok();
         }
         let bound = match bound {
-            Some(bound @ Bound::Socket(..)) => bound,
+            Some(bound @ Bound::Socket { .. }) => bound,
             _ => Self::bind(attachment, number, pool, ring_size(credit), SocketAddrXdpFlags::XDP_COPY)?,
         };
-        let Bound::Socket(socket, is_zero_copy) = bound else { return Ok(None) };
+        let Bound::Socket { descriptor: socket, is_zero_copy, size } = bound else { return Ok(None) };
         let reserve = if is_zero_copy { DRIVER_RESERVE } else { 0 };
-        let size = ring_size(credit + reserve);
         let offsets = sockopt::xdp_mmap_offsets(&socket).map_err(failed("AF_XDP (offsets)"))?;
         let fill = FillRing::map(socket.as_fd(), offsets.fr, size).map_err(failed("AF_XDP (fill ring)"))?;
         let received = ReceiveRing::map(socket.as_fd(), offsets.rx, size).map_err(failed("AF_XDP (receive ring)"))?;
@@ -118,7 +122,8 @@ impl Queue {
         match bind_with_retry(&socket, &SocketAddrXdp::new(how, attachment.index(), number)) {
             Ok(()) => {
                 let options = sockopt::xdp_options(&socket).map_err(failed("AF_XDP (options)"))?;
-                Ok(Bound::Socket(socket, options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY)))
+                let is_zero_copy = options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
+                Ok(Bound::Socket { descriptor: socket, is_zero_copy, size })
             }
             // What the kernel says of a queue beyond the last, too.
             Err(Errno::INVAL) if number > 0 => Ok(Bound::NoSuchQueue),

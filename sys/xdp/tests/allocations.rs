@@ -1,6 +1,6 @@
 //! Steady state means no allocation: neither for a datagram past the kernel's stack nor for one that found no slot. For root alone.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use headworks_xdp::{Attachment, Owner, XdpOptions, XdpSockets, interfaces};
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Takes `count` datagrams of another host, which sends more at a time than there is credit for; half of them are held for a while.
-fn turns(sockets: &mut XdpSockets, sender: &UdpSocket, port: u16, count: usize) {
+fn turns(sockets: &mut XdpSockets, sender: &UdpSocket, to: SocketAddr, count: usize) {
     let mut held: [Option<Packet>; 32] = [const { None }; 32];
     let (mut sent, mut taken) = (0, 0);
     let started = Instant::now();
     while taken < count && started.elapsed() < Duration::from_secs(20) {
         while sent < count && sent - taken < 60 {
-            sender.send_to(&[0x47; 1_316], ("10.88.0.1", port)).unwrap();
+            sender.send_to(&[0x47; 1_316], to).unwrap();
             sent += 1;
         }
         sockets.wait_for_any(Duration::from_millis(1)).unwrap();
@@ -43,17 +43,17 @@ fn nothing_is_allocated_per_datagram() {
         let pool = PacketPool::new(PoolOptions { slots: 256, ..PoolOptions::default() }).unwrap();
         let socket = UdpSocket::bind("10.88.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
-        let port = socket.local_addr().unwrap().port();
+        let to = socket.local_addr().unwrap();
         let link = interfaces().unwrap().into_iter().find(|it| it.name == LINK).unwrap();
-        let ports = [(link.addresses[0], port, Owner::Any)];
+        let ports = [(to.ip(), to.port(), Owner::Any)];
         let attachment = Attachment::new(LINK, link.index, &ports, pool.slot_size(), 1).unwrap();
         let options = XdpOptions { credit: 32, drain_limit: 4_096, shard: 0, shards: 1 };
         let mut sockets = XdpSockets::new(options, pool, Arc::new([attachment])).unwrap();
         sockets.add_socket(socket.into(), 0).unwrap();
-        turns(&mut sockets, &sender, port, 1_000);
+        turns(&mut sockets, &sender, to, 1_000);
         let (before, taken) = (allocations(), sockets.statistics().taken);
         assert!(before > 0, "the allocator counts");
-        turns(&mut sockets, &sender, port, 20_000);
+        turns(&mut sockets, &sender, to, 20_000);
         assert_eq!(allocations() - before, 0);
         let taken = sockets.statistics().taken - taken;
         assert!((5_000..20_000).contains(&taken), "{taken}");
