@@ -4,9 +4,10 @@
 //!
 //! Each part runs twice as a process of its own, with so many packets and with twice as many: what the second one executes more is
 //! what the packets cost, whatever starting costs. `--check` compares with `accepted.txt` and exits with 1 when a part has come to
-//! cost more than 3 % more, and more than a few instructions, or has no accepted figure; `--accept` writes the file anew. Another
-//! compiler makes other instructions: with one that is not the file's, 15 % are allowed. valgrind shows each x86-64 processor that has them the vector instructions up
-//! to AVX2 and none beyond, so that the processor matters little.
+//! cost more than 15 % more, or has no accepted figure; `--accept` writes the file anew. The same sources do not make the same
+//! instructions: where the compiler cuts them into units depends on names and paths, and the demultiplexer alone has been seen to
+//! take 437, 456 and 499. With a compiler that is not the file's, 25 % are allowed. valgrind shows each x86-64 processor that has
+//! them the vector instructions up to AVX2 and none beyond, so that the processor matters little.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -51,11 +52,9 @@ const PAYLOAD_LEN: usize = 184;
 const FRAME_LEN: usize = 250_000;
 const ACCEPTED: &str = "benches/counted/accepted.txt";
 /// More than this is a change for the worse.
-const TOLERANCE: f64 = 1.03;
-/// Instructions per datagram that come and go with changes elsewhere, as the compiler cuts the crate into other units; 19 were seen.
-const NOISE: f64 = 25.0;
+const TOLERANCE: f64 = 1.15;
 /// The same where another compiler made the accepted figures.
-const TOLERANCE_OTHER_COMPILER: f64 = 1.15;
+const TOLERANCE_OTHER_COMPILER: f64 = 1.25;
 const COMPILER: &str = "compiler";
 
 fn main() -> ExitCode {
@@ -104,7 +103,7 @@ fn count(compare: Option<Compare>) -> ExitCode {
         let accepted: Option<f64> = before(part).and_then(|figure| figure.parse().ok());
         match accepted {
             None => faults.push(format!("{part} has no accepted figure")),
-            Some(accepted) if each > (accepted * tolerance).max(accepted + NOISE) => {
+            Some(accepted) if each > accepted * tolerance => {
                 faults.push(format!("{part} takes {each:.0} instructions, accepted were {accepted:.0}"));
             }
             Some(_) => {}

@@ -42,8 +42,10 @@ use run::{Exchange, Programs, measure};
 
 const ALL: &[Exchange] = &[Exchange::FrameRing, Exchange::FrameRingDirect, Exchange::Iceoryx2, Exchange::Shmsink];
 const NOBODY_SLEEPS: &[Exchange] = &[Exchange::FrameRing, Exchange::Iceoryx2, Exchange::Shmsink];
-/// shmsink's readers cannot spin, and hundreds of its pipelines are no exchange that anybody runs.
-const WITHOUT_SHMSINK: &[Exchange] = &[Exchange::FrameRing, Exchange::Iceoryx2];
+/// shmsink's readers cannot spin.
+const ALL_SPIN: &[Exchange] = &[Exchange::FrameRing, Exchange::Iceoryx2];
+/// Hundreds of shmsink's pipelines are no exchange that anybody runs.
+const WITHOUT_SHMSINK: &[Exchange] = &[Exchange::FrameRing, Exchange::FrameRingDirect, Exchange::Iceoryx2];
 
 /// One line of the table.
 pub struct Row {
@@ -63,7 +65,11 @@ pub struct Row {
 
 impl Row {
     const fn new(name: &'static str, size: usize, rate: u64, spinning: bool, readers: usize, rings: usize) -> Self {
-        let exchanges = if spinning || rings > 1 { WITHOUT_SHMSINK } else { ALL };
+        let exchanges = match (spinning, rings) {
+            (true, _) => ALL_SPIN,
+            (false, 1) => ALL,
+            (false, _) => WITHOUT_SHMSINK,
+        };
         Self { name, size, rate, spinning, readers, rings, window: 0, exchanges }
     }
 
