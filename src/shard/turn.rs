@@ -36,7 +36,7 @@ use crate::protocol::srt::packet::destination;
 /// as the keep-alives of silent peers do, is no traffic.
 const IDLE_AFTER: Duration = Duration::from_millis(10);
 /// Its longest sleep then: how late a message of another thread may be read.
-const IDLE_WINDOW: Duration = Duration::from_millis(25);
+const IDLE_WINDOW: Duration = Duration::from_millis(50);
 /// The same while an answer of the desk is awaited.
 const AWAITING_WINDOW: Duration = Duration::from_millis(5);
 /// Regular work.
