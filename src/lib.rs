@@ -49,7 +49,7 @@
 //!
 //! # Where this differs from the first design, and why
 //!
-//! - **A shard's turn keeps its thread**, and sleeps in its own net when it is idle too, for ten milliseconds at most and until
+//! - **A shard's turn keeps its thread**, and sleeps in its own net when it is idle too, for fifty milliseconds at most and until
 //!   the first datagram, instead of parking in glommio or giving way to its other tasks: glommio 0.9 was seen, on a busy host,
 //!   to sleep on for good beside an armed timer and a readable eventfd, and is suspected of it after a mere yield. glommio gives
 //!   placement; tasks beside the turn will need another shell.
