@@ -145,17 +145,15 @@ impl Queue {
         self.lent.count
     }
 
-    /// Lends what the pool has, up to the credit. Gives whether the pool had too little.
+    /// Lends what the pool has and the fill ring has room for, up to the credit. Gives whether the pool had too little.
     pub(crate) fn refill(&mut self, attachment: &Attachment) -> bool {
         let wanted = self.credit - self.lent.count;
-        let count = wanted.min(self.lent.pool.free_slots());
+        let count = self.lent.lend_some(wanted, &mut self.socket.fill);
         if count > 0 {
-            let lent = &mut self.lent;
-            self.socket.fill.push((0..count).map_while(|_| lent.lend()));
             self.lent_ever += count as u64;
             attachment.lend(self.number, self.lent_ever.saturating_sub(self.reserve as u64));
         }
-        count < wanted
+        count < wanted && self.lent.pool.free_slots() == 0
     }
 
     /// Hands out frames, `limit` at most, each with the bytes of metadata before it; gives their number.
@@ -221,6 +219,16 @@ impl LentSlots {
         Self { slots: vec![false; pool.total_slots()].into_boxed_slice(), pool, count: 0 }
     }
 
+    /// Lends as many slots as are wanted, free, and have room in the fill ring; gives how many those are. What finds no room is lent
+    /// the next time.
+    fn lend_some(&mut self, wanted: usize, fill: &mut FillRing) -> usize {
+        let count = wanted.min(self.pool.free_slots()).min(fill.room());
+        if count > 0 {
+            fill.push((0..count).map_while(|_| self.lend()));
+        }
+        count
+    }
+
     /// Gives a slot up; its place in the UMEM.
     fn lend(&mut self) -> Option<u64> {
         let slot = self.pool.take_slot()?.into_index();
@@ -258,5 +266,33 @@ impl LentSlots {
             }
         }
         self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headworks_packet::PoolOptions;
+
+    use super::*;
+    use crate::ring::tests::fill_ring;
+
+    fn lent_slots(slots: usize) -> LentSlots {
+        LentSlots::new(PacketPool::new(PoolOptions { slots, ..PoolOptions::default() }).unwrap())
+    }
+
+    #[test]
+    fn where_the_kernel_shows_frames_before_what_it_has_read_slots_are_lent_the_next_time() {
+        let (mut lent, (mut fill, kernel)) = (lent_slots(64), fill_ring(8));
+        assert_eq!(lent.lend_some(8, &mut fill), 8);
+        let size = lent.pool.slot_size() as u64;
+        let filled: Vec<u64> = (0..).zip(&lent.slots).filter(|(_, is_lent)| **is_lent).map(|(slot, _)| slot).collect();
+        for slot in filled {
+            let place = slot * size + METADATA_SIZE as u64;
+            assert_eq!(lent.take_back(Frame::new(place, 100)).len(), METADATA_SIZE + 100);
+        }
+        assert_eq!((lent.count, lent.lend_some(8, &mut fill), lent.count), (0, 0, 0));
+        assert_eq!(kernel.read_all(), 8);
+        assert_eq!((lent.lend_some(8, &mut fill), lent.count), (8, 8));
+        assert_eq!(kernel.read_all(), 8);
     }
 }
