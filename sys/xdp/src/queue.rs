@@ -18,6 +18,9 @@ use crate::ring::{FillRing, Frame, ReceiveRing};
 /// kernel's stack too, which must not starve with us.
 const DRIVER_RESERVE: usize = 512;
 
+/// Free slots that no queue is lent, so that ordinary sockets always have some: this many, or an eighth of a small pool.
+const ORDINARY_RESERVE: usize = 512;
+
 /// The socket with its rings.
 struct Socket {
     descriptor: OwnedFd,
@@ -28,7 +31,7 @@ struct Socket {
 /// The socket, bound to its queue.
 pub(crate) struct Queue {
     socket: Socket,
-    /// Slots that the kernel may have.
+    /// Slots that the kernel may have, beside the driver's reserve.
     credit: usize,
     lent: LentSlots,
     /// Slots lent since the beginning, but for the driver's reserve.
@@ -73,16 +76,15 @@ impl Queue {
             _ => Self::bind(attachment, number, pool, ring_size(credit), SocketAddrXdpFlags::XDP_COPY)?,
         };
         let Bound::Socket { descriptor: socket, is_zero_copy, size } = bound else { return Ok(None) };
-        let reserve = if is_zero_copy { DRIVER_RESERVE } else { 0 };
         let offsets = sockopt::xdp_mmap_offsets(&socket).map_err(failed("AF_XDP (offsets)"))?;
         let fill = FillRing::map(socket.as_fd(), offsets.fr, size).map_err(failed("AF_XDP (fill ring)"))?;
         let received = ReceiveRing::map(socket.as_fd(), offsets.rx, size).map_err(failed("AF_XDP (receive ring)"))?;
         Ok(Some(Self {
             socket: Socket { descriptor: socket, fill, received },
-            credit: credit + reserve,
+            credit,
             lent: LentSlots::new(pool.clone()),
             lent_ever: 0,
-            reserve,
+            reserve: if is_zero_copy { DRIVER_RESERVE } else { 0 },
             is_zero_copy,
             number,
             interface: place,
@@ -140,20 +142,27 @@ impl Queue {
         self.is_zero_copy
     }
 
+    /// Keeps what is lent, the driver's reserve included, to `share` slots.
+    pub(crate) fn limit(&mut self, share: usize) {
+        self.reserve = self.reserve.min(share / 2);
+        self.credit = self.credit.min(share - self.reserve);
+    }
+
     /// Slots that the kernel has.
     pub(crate) fn lent(&self) -> usize {
         self.lent.count
     }
 
-    /// Lends what the pool has and the fill ring has room for, up to the credit. Gives whether the pool had too little.
+    /// Lends what the pool can spare and the fill ring has room for, up to the credit. Gives whether the pool had too little.
     pub(crate) fn refill(&mut self, attachment: &Attachment) -> bool {
-        let wanted = self.credit - self.lent.count;
+        let wanted = self.credit + self.reserve - self.lent.count;
+        let is_short = wanted > self.lent.spare();
         let count = self.lent.lend_some(wanted, &mut self.socket.fill);
         if count > 0 {
             self.lent_ever += count as u64;
             attachment.lend(self.number, self.lent_ever.saturating_sub(self.reserve as u64));
         }
-        count < wanted && self.lent.pool.free_slots() == 0
+        is_short
     }
 
     /// Hands out frames, `limit` at most, each with the bytes of metadata before it; gives their number.
@@ -219,10 +228,15 @@ impl LentSlots {
         Self { slots: vec![false; pool.total_slots()].into_boxed_slice(), pool, count: 0 }
     }
 
-    /// Lends as many slots as are wanted, free, and have room in the fill ring; gives how many those are. What finds no room is lent
-    /// the next time.
+    /// Free slots that may be lent.
+    fn spare(&self) -> usize {
+        self.pool.free_slots().saturating_sub(ORDINARY_RESERVE.min(self.pool.total_slots() / 8))
+    }
+
+    /// Lends as many slots as are wanted, can be spared, and have room in the fill ring; gives how many those are. What finds no room
+    /// is lent the next time.
     fn lend_some(&mut self, wanted: usize, fill: &mut FillRing) -> usize {
-        let count = wanted.min(self.pool.free_slots()).min(fill.room());
+        let count = wanted.min(self.spare()).min(fill.room());
         if count > 0 {
             fill.push((0..count).map_while(|_| self.lend()));
         }
@@ -278,6 +292,18 @@ mod tests {
 
     fn lent_slots(slots: usize) -> LentSlots {
         LentSlots::new(PacketPool::new(PoolOptions { slots, ..PoolOptions::default() }).unwrap())
+    }
+
+    #[test]
+    fn ordinary_sockets_are_left_some_slots() {
+        let (mut lent, (mut fill, _kernel)) = (lent_slots(64), fill_ring(64));
+        assert_eq!(lent.lend_some(64, &mut fill), 56);
+        assert_eq!((lent.spare(), lent.pool.free_slots()), (0, 8));
+        let (mut lent, (mut fill, _kernel)) = (lent_slots(8_192), fill_ring(256));
+        let held: Vec<_> = (0..8_000 - ORDINARY_RESERVE).map(|_| lent.pool.take_slot().unwrap()).collect();
+        assert_eq!((lent.lend_some(256, &mut fill), lent.pool.free_slots()), (192, ORDINARY_RESERVE));
+        drop(held);
+        assert_eq!(lent.spare(), 8_000 - ORDINARY_RESERVE);
     }
 
     #[test]

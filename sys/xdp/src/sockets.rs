@@ -18,6 +18,9 @@ use crate::options::{XdpError, XdpOptions, XdpStatistics};
 use crate::program::METADATA_SIZE;
 use crate::queue::Queue;
 
+/// Part of a pool that is lent to all queues together.
+const LENT_PART: usize = 4;
+
 /// The sockets of a shard. They stay on the thread that made them.
 ///
 /// Dropping it sends what is queued.
@@ -85,8 +88,8 @@ fn lost_by(socket: BorrowedFd<'_>) -> u64 {
 }
 
 impl XdpSockets {
-    /// Binds the shard's queues of every interface; slots of `pool` are lent with the first [`drain`](Self::drain). Ordinary sockets
-    /// are added after.
+    /// Binds the shard's queues of every interface; slots of `pool` are lent with the first [`drain`](Self::drain), to all queues
+    /// together a quarter of them at most. Ordinary sockets are added after.
     ///
     /// # Errors
     ///
@@ -111,6 +114,9 @@ impl XdpSockets {
                 queues.push(queue);
             }
         }
+        // Queues that nothing comes by keep what they are lent.
+        let share = pool.total_slots() / LENT_PART / queues.len().max(1);
+        queues.iter_mut().for_each(|queue| queue.limit(share));
         Ok(Self {
             queues,
             attachments,

@@ -114,6 +114,27 @@ fn what_finds_no_slot_waits_in_the_sockets_buffer_and_comes_behind_what_did() {
 }
 
 #[test]
+fn queues_that_nothing_comes_by_leave_slots_to_the_ordinary_sockets() {
+    let Some(cable) = Cable::with_queues(4, &["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
+    let sender = far_socket(&cable, "10.88.0.2:0");
+    cable.on(Host::Near, || {
+        // As many as four queues could take.
+        let pool = pool(256);
+        let (mut sockets, port) = sockets(&pool, options(), Owner::Any);
+        assert_eq!((sockets.queues().count(), pool.free_slots()), (4, 192));
+        // In fragments, and so by the kernel's stack.
+        for n in 0..100 {
+            sender.send_to(&[n; 1_800], ("10.88.0.1", port)).unwrap();
+        }
+        let numbers: Vec<u8> = receive(&mut sockets, 100).iter().map(|it| it.packet[0]).collect();
+        assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+        sender.send_to(b"whole", ("10.88.0.1", port)).unwrap();
+        assert_eq!(receive(&mut sockets, 1)[0].packet[..], b"whole"[..]);
+        assert_eq!(sockets.statistics().taken, 1);
+    });
+}
+
+#[test]
 fn what_came_before_the_first_look_comes_first() {
     let Some(cable) = cable() else { return };
     let sender = far_socket(&cable, "10.88.0.2:0");
