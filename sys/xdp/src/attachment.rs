@@ -96,6 +96,7 @@ impl Attachment {
 
     /// Has the program bring what belongs to `shard` to the socket of a queue, as soon as slots are lent.
     pub(crate) fn connect(&self, queue: u32, shard: u32, socket: BorrowedFd<'_>) -> Result<(), XdpError> {
+        // Relaxed: the program goes by it when the queue has been lent slots, which is told later and with release (`lend`).
         self.queues.shard(queue).store(shard, Ordering::Relaxed);
         let socket = socket.as_raw_fd() as u32;
         // SAFETY: the map was made in `new`, with keys and values of these sizes.
@@ -105,7 +106,7 @@ impl Attachment {
 
     /// Tells the program how many slots a queue has been lent since the beginning; 0 has it take nothing any more.
     pub(crate) fn lend(&self, queue: u32, lent: u64) {
-        // Release: pairs with nothing in the program, which only counts; the slots themselves are shown by the fill ring, before.
+        // Release: pairs with the program's addition, before which it reads this; slots and shard are there by then.
         self.queues.lent(queue).store(lent, Ordering::Release);
     }
 
@@ -120,6 +121,7 @@ impl Attachment {
 
     /// Whether the frames of a queue have no times before them, for want of room.
     pub(crate) fn is_untimed(&self, queue: u32) -> bool {
+        // Relaxed: the program writes it before it passes the frame on, which was seen with acquire (`ReceiveRing::waiting`).
         self.queues.untimed(queue).load(Ordering::Relaxed) != 0
     }
 }

@@ -165,17 +165,20 @@ impl Queue {
         is_short
     }
 
-    /// Hands out frames, `limit` at most, each with the bytes of metadata before it; gives their number.
-    pub(crate) fn drain(&mut self, limit: usize, mut sink: impl FnMut(Packet)) -> usize {
+    /// How many frames wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.socket.received.waiting() as usize
+    }
+
+    /// Hands out so many frames of those that [`wait`](Self::waiting), each with the bytes of metadata before it.
+    pub(crate) fn take(&mut self, count: usize, mut sink: impl FnMut(Packet)) {
         let received = &mut self.socket.received;
-        let count = (received.waiting() as usize).min(limit);
         for _ in 0..count {
             sink(self.lent.take_back(received.take()));
         }
         if count > 0 {
             received.release();
         }
-        count
     }
 
     /// Closes the socket and frees its slots. A card that writes by itself may go on for a moment: what it was lent is left to it, and
@@ -193,11 +196,10 @@ impl Queue {
         }
     }
 
-    /// Frames that the kernel has lost: none, as long as it and the program count alike.
+    /// Frames that the kernel has lost: none, as long as it and the program count alike. That the fill ring was empty
+    /// (`rx_fill_ring_empty_descs`) is no loss of its own: a copy that finds it so is among those dropped, and a driver asks again.
     pub(crate) fn lost(&self) -> u64 {
-        sockopt::xdp_statistics(self.descriptor()).map_or(0, |it| {
-            it.rx_dropped + it.rx_ring_full.unwrap_or_default() + it.rx_fill_ring_empty_descs.unwrap_or_default()
-        })
+        sockopt::xdp_statistics(self.descriptor()).map_or(0, |it| it.rx_dropped + it.rx_ring_full.unwrap_or_default())
     }
 }
 

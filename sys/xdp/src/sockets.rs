@@ -197,15 +197,16 @@ impl XdpSockets {
         let clocks = LazyCell::new(Clocks::read);
         for queue in &mut self.queues {
             let attachment = &self.attachments[queue.interface];
+            let count = queue.waiting().min(*left);
+            *left -= count;
+            // After the look at what waits, so that it is true of all of that.
             let is_untimed = attachment.is_untimed(queue.number);
-            *left -= queue.drain(*left, |packet| {
-                match receive(packet, attachment.index(), is_untimed, &clocks, &self.ports) {
-                    Some(received) => {
-                        taken += 1;
-                        sink(received);
-                    }
-                    None => self.unsound += 1,
+            queue.take(count, |packet| match receive(packet, attachment.index(), is_untimed, &clocks, &self.ports) {
+                Some(received) => {
+                    taken += 1;
+                    sink(received);
                 }
+                None => self.unsound += 1,
             });
         }
         self.taken += taken as u64;
