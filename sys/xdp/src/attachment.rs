@@ -41,8 +41,8 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Has the interface run the program, by its driver where that can, for slots of `slot_size` bytes. Until a shard has lent slots for
-    /// a queue, all of its packets go the kernel's way.
+    /// Has the interface run the program, by its driver where that can, for slots of `slot_size` bytes. Until a shard has lent slots
+    /// for a queue, all of its packets go the kernel's way.
     ///
     /// # Errors
     ///
@@ -113,10 +113,14 @@ impl Attachment {
     /// Whether the program has used up all slots that a queue was lent, or has been lent none yet: what comes now goes the kernel's
     /// way, until more are lent.
     pub(crate) fn is_used_up(&self, queue: u32) -> bool {
-        // Acquire: pairs with the program's addition, which orders as the processor does; what it has taken before is on its way.
-        let taken = self.queues.taken(queue).load(Ordering::Acquire);
         // Relaxed: only this side writes it.
-        taken >= self.queues.lent(queue).load(Ordering::Relaxed)
+        self.taken(queue) >= self.queues.lent(queue).load(Ordering::Relaxed)
+    }
+
+    /// Slots of a queue that the program has used since it was put on the interface.
+    pub(crate) fn taken(&self, queue: u32) -> u64 {
+        // Acquire: pairs with the program's addition, which orders as the processor does; what it has taken before is on its way.
+        self.queues.taken(queue).load(Ordering::Acquire)
     }
 
     /// Whether the frames of a queue have no times before them, for want of room.
@@ -150,7 +154,8 @@ struct QueueTable {
 
 const TABLE_SIZE: usize = QUEUES_MAX * QUEUE_SIZE;
 
-// SAFETY: everything in it is reached by atomics (`lent`, `taken`, `shard`, `untimed`), and the mapping stays until the value is dropped.
+// SAFETY: everything in it is reached by atomics (`lent`, `taken`, `shard`, `untimed`), and the mapping stays until the value is
+// dropped.
 unsafe impl Send for QueueTable {}
 // SAFETY: the same.
 unsafe impl Sync for QueueTable {}

@@ -34,7 +34,7 @@ pub(crate) struct Queue {
     /// Slots that the kernel may have, beside the driver's reserve.
     credit: usize,
     lent: LentSlots,
-    /// Slots lent since the beginning, but for the driver's reserve.
+    /// Slots lent since the program was put on the interface, by whichever socket.
     lent_ever: u64,
     reserve: usize,
     is_zero_copy: bool,
@@ -83,7 +83,7 @@ impl Queue {
             socket: Socket { descriptor: socket, fill, received },
             credit,
             lent: LentSlots::new(pool.clone()),
-            lent_ever: 0,
+            lent_ever: attachment.taken(number),
             reserve: if is_zero_copy { DRIVER_RESERVE } else { 0 },
             is_zero_copy,
             number,
@@ -181,8 +181,8 @@ impl Queue {
         }
     }
 
-    /// Closes the socket and frees its slots. A card that writes by itself may go on for a moment: what it was lent is left to it, and
-    /// the memory with it.
+    /// Closes the socket and frees its slots. A card that writes by itself may go on for a moment: what it was lent is left to it,
+    /// and the memory with it.
     ///
     /// # Safety
     ///
@@ -235,8 +235,8 @@ impl LentSlots {
         self.pool.free_slots().saturating_sub(ORDINARY_RESERVE.min(self.pool.total_slots() / 8))
     }
 
-    /// Lends as many slots as are wanted, can be spared, and have room in the fill ring; gives how many those are. What finds no room
-    /// is lent the next time.
+    /// Lends as many slots as are wanted, can be spared, and have room in the fill ring; gives how many those are. What finds no
+    /// room is lent the next time.
     fn lend_some(&mut self, wanted: usize, fill: &mut FillRing) -> usize {
         let count = wanted.min(self.spare()).min(fill.room());
         if count > 0 {

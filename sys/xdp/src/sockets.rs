@@ -164,9 +164,10 @@ impl XdpSockets {
 
     /// Hands out everything that has come, or until [`XdpOptions::drain_limit`] datagrams are out; then lends slots again.
     ///
-    /// In the order of arrival: once the program has used up the slots of a queue, all that follows goes the kernel's way until more
-    /// are lent. So what it has taken comes first, then what is in the ordinary sockets, and slots are lent when they are empty.
-    /// It begins so too: with what has waited there since before the start.
+    /// In the order of arrival: once the program has used up the slots of a queue, all that follows goes the kernel's way until
+    /// more are lent. So what it has taken comes first, then what is in the ordinary sockets, and slots are lent when they are empty.
+    /// It begins so too: with what has waited there since before the start. The price is that a load which never lets the ordinary
+    /// sockets run empty keeps to the kernel's way, as slow as that is, until it slackens.
     ///
     /// # Errors
     ///
@@ -267,8 +268,8 @@ impl Drop for XdpSockets {
         for queue in &self.queues {
             self.attachments[queue.interface].lend(queue.number, 0);
         }
-        // The kernel waits for all processors to have left what they were doing, the program included (`synchronize_rcu`). Closing the
-        // sockets would do the same, were it sure that nobody else, such as a child about to be another program, has them open.
+        // The kernel waits for all processors to have left what they were doing, the program included (`synchronize_rcu`). Closing
+        // the sockets would do the same, were it sure that nobody else, such as a child about to be another program, has them open.
         let is_quiet = membarrier(MembarrierCommand::Global).is_ok();
         for queue in self.queues.drain(..) {
             if is_quiet {

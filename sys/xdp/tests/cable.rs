@@ -110,6 +110,32 @@ fn an_address_with_a_label_is_one_more_of_its_interface() {
 }
 
 #[test]
+fn sockets_that_follow_others_on_a_queue_are_brought_all_that_they_lend_for() {
+    let Some(cable) = cable() else { return };
+    let sender = far_socket(&cable, "10.88.0.2:0");
+    cable.on(Host::Near, || {
+        let pool = pool(512);
+        let (index, addresses) = link();
+        let (mut descriptor, port) = socket("[::]:0");
+        let ports: Vec<_> = addresses.into_iter().map(|address| (address, port, Owner::Any)).collect();
+        let attachments: Arc<[_]> = Arc::new([Attachment::new(LINK, index, &ports, pool.slot_size(), 1).unwrap()]);
+        for _ in 0..3 {
+            let kept = descriptor.try_clone().unwrap();
+            let mut sockets = XdpSockets::new(options(), pool.clone(), Arc::clone(&attachments)).unwrap();
+            sockets.add_socket(descriptor, 0).unwrap();
+            sockets.drain(|_| panic!("nothing was sent")).unwrap();
+            for n in 0..64 {
+                sender.send_to(&[n], ("10.88.0.1", port)).unwrap();
+            }
+            let numbers: Vec<u8> = receive(&mut sockets, 64).iter().map(|it| it.packet[0]).collect();
+            assert_eq!((numbers, sockets.statistics().taken), ((0..64).collect(), 64));
+            assert_eq!(sockets.dropped_by_kernel(), 0);
+            descriptor = kept;
+        }
+    });
+}
+
+#[test]
 fn what_finds_no_slot_waits_in_the_sockets_buffer_and_comes_behind_what_did() {
     let Some(cable) = cable() else { return };
     let sender = far_socket(&cable, "10.88.0.2:0");
