@@ -1,5 +1,5 @@
-//! For tests: two hosts on one Ethernet, which are network namespaces of this one. Needs the right to make them, and `ip` of Debian's
-//! iproute2; who lacks the one is told that the test is skipped, who lacks the other that it has failed.
+//! For tests: two hosts on one Ethernet, which are network namespaces of this one. Needs the right to make them, and `ip` of
+//! Debian's iproute2; who lacks the one is told that the test is skipped, who lacks the other that it has failed.
 //!
 //! ```no_run
 //! use headworks_network_namespaces::{Cable, Host};
