@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use headworks::config::{Config, PacketIo};
 use headworks::shard::appliance::{Appliance, StartError};
+use headworks::shard::host::available_cores;
 use headworks::shard::net::{StoredSockets, Way};
 use headworks::shard::report::StreamReport;
 use headworks_forbidden_calls::forbid_io_uring;
@@ -137,7 +138,7 @@ fn where_io_uring_is_forbidden_and_insisted_on_there_is_no_start_and_the_cure_is
 
 /// A cable, an appliance at one of its ends, and a sender at the other.
 fn served_over_a_cable(cores: &[usize], test: impl FnOnce(&Cable, Served, Command)) {
-    let Some(cable) = Cable::new(&["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
+    let Some(cable) = Cable::for_xdp(1, &["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
     // Its threads are where the one is that starts them.
     let served = cable.on(Host::Near, || start_with(PacketIo::Xdp, cores));
     let mut sender = Command::new("ip");
@@ -147,7 +148,7 @@ fn served_over_a_cable(cores: &[usize], test: impl FnOnce(&Cable, Served, Comman
 
 #[test]
 fn every_frame_of_srt_feeds_arrives_by_af_xdp_past_the_kernel() {
-    served_over_a_cable(&[0], |_, served, sender| {
+    served_over_a_cable(&available_cores()[..1], |_, served, sender| {
         let chosen = served.appliance.started().packet_io.to_string();
         assert_eq!(chosen, format!("xdp: shards.packet_io is xdp; from {LINK} (native)"));
         let (datagrams, past_kernel) = every_frame_arrives_from(sender, "10.88.0.1", &served);
@@ -159,7 +160,7 @@ fn every_frame_of_srt_feeds_arrives_by_af_xdp_past_the_kernel() {
 /// The cable has one queue, so the second shard gets all of its packets by the kernel's stack.
 #[test]
 fn with_more_shards_than_queues_every_frame_still_arrives() {
-    let cores = headworks::shard::host::available_cores();
+    let cores = available_cores();
     served_over_a_cable(&cores[..2.min(cores.len())], |_, served, sender| {
         let (datagrams, past_kernel) = every_frame_arrives_from(sender, "10.88.0.1", &served);
         let reports = served.appliance.shards().reports(Duration::from_secs(5));

@@ -10,7 +10,8 @@ use crate::protocol::srt::connection::Limits;
 
 /// Round trip that buffers are sized for beside the latency: around the world by fibre, and some.
 const ROUND_TRIP: Duration = Duration::from_millis(300);
-/// Slots lent to the kernel per shard: the base load's packets of 17 ms.
+/// Slots lent to the kernel per shard, with AF_XDP per queue as far as a quarter of packet memory goes: the base load's packets of
+/// 17 ms.
 const CREDIT: u16 = 2_048;
 /// Slots of a shard that no stream is planned for: credit, batches, strangers.
 const SPARE_SLOTS: usize = 4_096;
@@ -70,7 +71,7 @@ pub struct MemoryPlan {
     pub streams: usize,
     /// Slots of packet memory of each shard.
     pub slots_per_shard: usize,
-    /// Slots lent to the kernel at a time, per shard.
+    /// Slots lent to the kernel at a time, per shard; with AF_XDP, which bounds the sum to a quarter of the slots, per queue.
     pub credit: u16,
 }
 

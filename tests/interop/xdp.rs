@@ -14,12 +14,12 @@ const FAR: &[&str] = &["10.88.0.2/24", "fd88::2/64"];
 
 #[test]
 fn srt_rtp_and_raw_transport_streams_arrive_bit_exact_past_the_kernel() {
-    let Some(cable) = Cable::new(NEAR, FAR) else { return };
+    let Some(cable) = Cable::for_xdp(1, NEAR, FAR) else { return };
     let clip =
         clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
     let settings = [
         "shards.packet_io=xdp",
-        "shards.cores=[0]",
+        &format!("shards.cores=[{}]", headworks::shard::host::available_cores()[0]),
         "ingestion.srt.address=::",
         "streams.secret.passphrase=ten or more letters",
         "streams.raw.rtp.address=10.88.0.1",

@@ -69,7 +69,7 @@ impl Place {
         let mut near = NEAR.map(|last| format!("10.88.0.{last}/24")).to_vec();
         near.push("fd88::1/64".to_owned());
         let near: Vec<&str> = near.iter().map(String::as_str).collect();
-        let place = Self { way, cable: Some(Cable::new(&near, &["10.88.0.100/24", "fd88::100/64"])?) };
+        let place = Self { way, cable: Some(Cable::for_xdp(1, &near, &["10.88.0.100/24", "fd88::100/64"])?) };
         // A burst must not have to wait for addresses to be resolved: the kernel keeps little of it meanwhile.
         place.run(|place| {
             for (address, peer) in NEAR.map(|last| (place.v4(last), place.peer())) {

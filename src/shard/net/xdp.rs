@@ -70,6 +70,12 @@ impl XdpInterfaces {
         let listening = listening(by_shard);
         let there = interfaces().map_err(InterfacesError::List)?;
         let chosen = choose(&there, named, &listening)?;
+        for name in left_out(named, &chosen) {
+            tracing::warn!(
+                "nothing is taken from {name}, which shards.xdp_interfaces names: it is down, loopback, or has no address that is \
+                 listened on"
+            );
+        }
         let attachments: Result<Vec<_>, _> = chosen
             .iter()
             .map(|(interface, ports)| {
@@ -181,6 +187,11 @@ fn choose<'a>(
     Ok(chosen)
 }
 
+/// Interfaces that are named, but have nothing to take.
+fn left_out<'a>(named: &'a [String], chosen: &[(&Interface, Vec<Port>)]) -> Vec<&'a str> {
+    named.iter().map(String::as_str).filter(|name| chosen.iter().all(|(it, _)| it.name != *name)).collect()
+}
+
 impl Listening {
     fn is_at(&self, address: IpAddr) -> bool {
         let is_version = if address.is_ipv4() { self.takes_ipv4 } else { self.address.is_ipv6() };
@@ -239,6 +250,14 @@ mod tests {
         assert_eq!(of_both, expected(&[("eth0", &["192.0.2.1:30000", "[fe80::2]:30000"])]));
         let v6_only = chosen(&[], &[at("[::]:30000", false)]);
         assert_eq!(v6_only, expected(&[("eth0", &["[fe80::2]:30000"]), ("eth1", &["[2001:db8::1]:30000"])]));
+    }
+
+    #[test]
+    fn interfaces_that_are_named_and_have_nothing_to_take_are_known() {
+        let (host, named) = (host(), ["eth2", "eth1", "lo", "eth0"].map(str::to_owned));
+        let chosen = choose(&host, &named, &[at("198.51.100.1:30000", true)]).unwrap();
+        assert_eq!(left_out(&named, &chosen), ["eth2", "lo", "eth0"]);
+        assert_eq!(left_out(&[], &chosen), [""; 0]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! For tests: two hosts on one Ethernet, which are network namespaces of this one. Needs root, and `ip` of Debian's iproute2; who
-//! lacks the one is told that the test is skipped, who lacks the other that it has failed.
+//! For tests: two hosts on one Ethernet, which are network namespaces of this one. Needs the right to make them, and `ip` of
+//! Debian's iproute2; who lacks the one is told that the test is skipped, who lacks the other that it has failed.
 //!
 //! ```no_run
 //! use headworks_network_namespaces::{Cable, Host};
@@ -13,8 +13,11 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use headworks_packet::{PacketPool, PoolOptions};
+use headworks_xdp::{Attachment, XdpError, XdpOptions, XdpSockets, interfaces};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The interface of either host that the cable is plugged into.
@@ -37,11 +40,11 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// The hosts, with their addresses and prefix lengths. `None`, and said, for who is not root.
+    /// The hosts, with their addresses and prefix lengths. `None`, and said, for who may not make network namespaces.
     ///
     /// # Panics
     ///
-    /// Without `ip`, or where the kernel refuses namespaces, with a message that says so.
+    /// Without `ip`, or where it fails for another reason, with a message that says so.
     pub fn new(near_addresses: &[&str], far_addresses: &[&str]) -> Option<Self> {
         Self::with_queues(1, near_addresses, far_addresses)
     }
@@ -53,17 +56,22 @@ impl Cable {
     /// As [`new`](Self::new).
     pub fn with_queues(queues: u32, near_addresses: &[&str], far_addresses: &[&str]) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            // Past what the test harness keeps to itself.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: only root makes network namespaces");
-            return None;
+            return skip("only root makes network namespaces");
         }
-        // Neighbouring tests have hosts of their own.
+        // Neighbouring tests have hosts of their own. Relaxed: it hands out numbers and nothing else.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = |host: &str| format!("hw-{}-c{number}-{host}", std::process::id());
         let cable = Self { near: name("near"), far: name("far") };
         let (near, far) = (&cable.near, &cable.far);
-        ip(&format!("netns add {near}"));
+        // What a run that was killed has left behind under the same number.
+        cable.delete();
+        // A container's root may lack the right.
+        if let Err(message) = try_ip(&format!("netns add {near}")) {
+            let is_refused = ["Operation not permitted", "Permission denied"].iter().any(|it| message.contains(it));
+            assert!(is_refused, "{message}");
+            return skip(&format!("no network namespaces here: {message}"));
+        }
         ip(&format!("netns add {far}"));
         let lanes = format!("numtxqueues {queues} numrxqueues {queues}");
         ip(&format!("link add {LINK} {lanes} netns {near} type veth peer name {LINK} {lanes} netns {far}"));
@@ -77,6 +85,22 @@ impl Cable {
             }
         }
         Some(cable)
+    }
+
+    /// The same for tests of AF_XDP: `None`, and said, also where bpf(2) or AF_XDP sockets are refused.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new), and if AF_XDP does not work for another reason.
+    pub fn for_xdp(queues: u32, near_addresses: &[&str], far_addresses: &[&str]) -> Option<Self> {
+        let cable = Self::with_queues(queues, near_addresses, far_addresses)?;
+        match cable.on(Host::Near, try_xdp) {
+            Ok(()) => Some(cable),
+            Err(refused @ (XdpError::Privilege { .. } | XdpError::NoSockets)) => {
+                skip(&format!("no AF_XDP here: {refused}"))
+            }
+            Err(fault) => panic!("{fault}"),
+        }
     }
 
     /// The namespace's name, for `ip netns exec`.
@@ -106,17 +130,62 @@ impl Cable {
     }
 }
 
-impl Drop for Cable {
-    fn drop(&mut self) {
+impl Cable {
+    fn delete(&self) {
         for host in [&self.near, &self.far] {
-            // One that was not made cannot be deleted.
+            // One that is not there cannot be deleted.
             let _ = Command::new("ip").args(["netns", "delete", host]).output();
         }
     }
 }
 
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.delete();
+    }
+}
+
+/// Says why a test is skipped, past what the test harness keeps to itself.
+fn skip<T>(reason: &str) -> Option<T> {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {}", reason.trim());
+    None
+}
+
+/// Program and sockets on the link, for no port.
+fn try_xdp() -> Result<(), XdpError> {
+    let link = interfaces().expect("interfaces are listed").into_iter().find(|it| it.name == LINK);
+    let link = link.expect("the link has an address");
+    let pool = PacketPool::new(PoolOptions { slots: 64, ..PoolOptions::default() }).expect("there is memory");
+    let attachment = Attachment::new(LINK, link.index, &[], pool.slot_size(), 1)?;
+    let options = XdpOptions { credit: 8, drain_limit: 8, shard: 0, shards: 1 };
+    XdpSockets::new(options, pool, Arc::new([attachment])).map(drop)
+}
+
 fn ip(arguments: &str) {
+    try_ip(arguments).unwrap_or_else(|message| panic!("no network namespaces here: {message}"));
+}
+
+fn try_ip(arguments: &str) -> Result<(), String> {
     let outcome = Command::new("ip").args(arguments.split(' ')).output().expect("Debian's iproute2 is installed");
     let message = String::from_utf8_lossy(&outcome.stderr);
-    assert!(outcome.status.success(), "no network namespaces here: ip {arguments}: {message}");
+    if outcome.status.success() { Ok(()) } else { Err(format!("ip {arguments}: {message}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+
+    use super::*;
+
+    #[test]
+    fn who_may_not_make_network_namespaces_gets_none() {
+        let made = std::thread::spawn(|| {
+            if rustix::process::geteuid().is_root() {
+                // Of this thread, and of what it starts.
+                remove_capability_from_bounding_set(CapabilitySet::SYS_ADMIN).unwrap();
+            }
+            Cable::new(&[], &[]).is_some()
+        });
+        assert!(!made.join().unwrap());
+    }
 }

@@ -41,8 +41,8 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Has the interface run the program, by its driver where that can, for slots of `slot_size` bytes. Until a shard has lent slots for
-    /// a queue, all of its packets go the kernel's way.
+    /// Has the interface run the program, by its driver where that can, for slots of `slot_size` bytes. Until a shard has lent slots
+    /// for a queue, all of its packets go the kernel's way.
     ///
     /// # Errors
     ///
@@ -96,6 +96,7 @@ impl Attachment {
 
     /// Has the program bring what belongs to `shard` to the socket of a queue, as soon as slots are lent.
     pub(crate) fn connect(&self, queue: u32, shard: u32, socket: BorrowedFd<'_>) -> Result<(), XdpError> {
+        // Relaxed: the program goes by it when the queue has been lent slots, which is told later and with release (`lend`).
         self.queues.shard(queue).store(shard, Ordering::Relaxed);
         let socket = socket.as_raw_fd() as u32;
         // SAFETY: the map was made in `new`, with keys and values of these sizes.
@@ -105,21 +106,26 @@ impl Attachment {
 
     /// Tells the program how many slots a queue has been lent since the beginning; 0 has it take nothing any more.
     pub(crate) fn lend(&self, queue: u32, lent: u64) {
-        // Release: pairs with nothing in the program, which only counts; the slots themselves are shown by the fill ring, before.
+        // Release: pairs with the program's addition, before which it reads this; slots and shard are there by then.
         self.queues.lent(queue).store(lent, Ordering::Release);
     }
 
     /// Whether the program has used up all slots that a queue was lent, or has been lent none yet: what comes now goes the kernel's
     /// way, until more are lent.
     pub(crate) fn is_used_up(&self, queue: u32) -> bool {
-        // Acquire: pairs with the program's addition, which orders as the processor does; what it has taken before is on its way.
-        let taken = self.queues.taken(queue).load(Ordering::Acquire);
         // Relaxed: only this side writes it.
-        taken >= self.queues.lent(queue).load(Ordering::Relaxed)
+        self.taken(queue) >= self.queues.lent(queue).load(Ordering::Relaxed)
+    }
+
+    /// Slots of a queue that the program has used since it was put on the interface.
+    pub(crate) fn taken(&self, queue: u32) -> u64 {
+        // Acquire: pairs with the program's addition, which orders as the processor does; what it has taken before is on its way.
+        self.queues.taken(queue).load(Ordering::Acquire)
     }
 
     /// Whether the frames of a queue have no times before them, for want of room.
     pub(crate) fn is_untimed(&self, queue: u32) -> bool {
+        // Relaxed: the program writes it before it passes the frame on, which was seen with acquire (`ReceiveRing::waiting`).
         self.queues.untimed(queue).load(Ordering::Relaxed) != 0
     }
 }
@@ -148,7 +154,8 @@ struct QueueTable {
 
 const TABLE_SIZE: usize = QUEUES_MAX * QUEUE_SIZE;
 
-// SAFETY: everything in it is reached by atomics (`lent`, `taken`, `shard`, `untimed`), and the mapping stays until the value is dropped.
+// SAFETY: everything in it is reached by atomics (`lent`, `taken`, `shard`, `untimed`), and the mapping stays until the value is
+// dropped.
 unsafe impl Send for QueueTable {}
 // SAFETY: the same.
 unsafe impl Sync for QueueTable {}

@@ -188,7 +188,7 @@ pub(crate) unsafe fn update<const K: usize, const V: usize>(
         value: value.as_ptr() as u64,
         flags: 0,
     };
-    // SAFETY: both addresses are those of live arrays of the sizes that the map has, by the caller's word.
+    // SAFETY: the addresses are those of two live arrays, whose sizes are the map's by the caller's word; the kernel only reads them.
     unsafe { bpf(MAP_UPDATE_ELEM, &attribute).map(drop) }
 }
 

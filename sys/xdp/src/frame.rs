@@ -141,6 +141,10 @@ fn ipv6(packet: &[u8], interface: u32) -> Result<(SocketAddr, IpAddr, Behind<'_>
     if source.is_unspecified() || source.is_loopback() || source.is_multicast() || source.to_ipv4_mapped().is_some() {
         return Err(Fault::Source);
     }
+    // The map of ports has IPv4 addresses under such.
+    if destination.to_ipv4_mapped().is_some() {
+        return Err(Fault::Malformed);
+    }
     let scope = if source.is_unicast_link_local() { interface } else { 0 };
     let behind = Behind { bytes: &packet[IPV6..total], start: ETHERNET + IPV6, addresses: sum(&packet[8..40]) };
     Ok((SocketAddrV6::new(source, 0, 0, scope).into(), destination.into(), behind))
@@ -264,6 +268,15 @@ mod tests {
             frame[22..38].copy_from_slice(&source.parse::<Ipv6Addr>().unwrap().octets());
             assert_eq!(parse(&frame, 9), Err(Fault::Source), "{source}");
         }
+    }
+
+    #[test]
+    fn a_mapped_address_is_none_to_send_to() {
+        let mut frame = ipv6_frame();
+        let mapped: Ipv6Addr = "::ffff:192.0.2.1".parse().unwrap();
+        frame[38..54].copy_from_slice(&mapped.octets());
+        let (frame, _) = with_checksum(frame, 54, 22..54);
+        assert_eq!(parse(&frame, 9), Err(Fault::Malformed));
     }
 
     proptest! {

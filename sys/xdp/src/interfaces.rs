@@ -1,6 +1,6 @@
 //! Which network interfaces there are, and the addresses that they own.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -39,13 +39,13 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
         // SAFETY: null, or an address that is as long as its family says, as is the element's life.
         let Some(address) = (unsafe { address(element.ifa_addr) }) else { continue };
         // SAFETY: every element has a name that ends in a zero byte.
-        let name = unsafe { CStr::from_ptr(element.ifa_name) };
+        let label = unsafe { CStr::from_ptr(element.ifa_name) };
+        let name = interface_name(&label.to_string_lossy()).to_owned();
         let flags = element.ifa_flags as libc::c_int;
-        let place = found.iter().position(|it| it.name.as_bytes() == name.to_bytes()).unwrap_or_else(|| {
+        let place = found.iter().position(|it| it.name == name).unwrap_or_else(|| {
             found.push(Interface {
-                name: name.to_string_lossy().into_owned(),
-                // SAFETY: the name is a string of C.
-                index: unsafe { libc::if_nametoindex(name.as_ptr()) },
+                index: index(&name),
+                name,
                 is_up: flags & libc::IFF_UP != 0,
                 is_loopback: flags & libc::IFF_LOOPBACK != 0,
                 addresses: Vec::new(),
@@ -57,6 +57,18 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
     // SAFETY: the list made above, of which nothing is borrowed any more.
     unsafe { libc::freeifaddrs(first) };
     Ok(found)
+}
+
+/// The interface that an address with a label is of: `eth0` of `eth0:1`. A colon stands in no name of an interface.
+fn interface_name(label: &str) -> &str {
+    label.split(':').next().unwrap_or(label)
+}
+
+/// The number of an interface; 0 if it is gone.
+fn index(name: &str) -> u32 {
+    let Ok(name) = CString::new(name) else { return 0 };
+    // SAFETY: the name is a string of C.
+    unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
 /// # Safety
@@ -85,6 +97,13 @@ unsafe fn address(address: *const libc::sockaddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_leads_to_its_interface() {
+        for (label, name) in [("eth0", "eth0"), ("eth0:1", "eth0"), ("eth0.7:voice:2", "eth0.7")] {
+            assert_eq!(interface_name(label), name);
+        }
+    }
 
     #[test]
     fn the_loopback_interface_is_found_with_its_address() {

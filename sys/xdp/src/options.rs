@@ -7,7 +7,8 @@ use rustix::io::Errno;
 /// What a shard's sockets are to be.
 #[derive(Debug, Clone, Copy)]
 pub struct XdpOptions {
-    /// Slots lent to the kernel at a time, for each queue: a power of two.
+    /// Slots lent to the kernel at a time for each queue, while all queues together have no more than a quarter of the pool: a power
+    /// of two.
     pub credit: u16,
     /// Datagrams after which a drain stops although there are more, so that timers get their turn under a flood.
     pub drain_limit: usize,

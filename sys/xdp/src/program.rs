@@ -119,7 +119,8 @@ const SPREAD: i32 = 0x9e37_79b1_u32 as i32;
 
 /// The program, for slots of `slot_size` bytes and so many shards.
 ///
-/// Registers: `R6` the context, `R7` the frame, then the port's owner, then the queue's entry; `R8` the frame's end, `R9` the UDP payload.
+/// Registers: `R6` the context; `R7` the frame, then the port's owner, then the queue's entry; `R8` the frame's end; `R9` the UDP
+/// payload.
 pub(crate) fn program(maps: &Maps, slot_size: usize, shards: u32) -> Vec<Instruction> {
     let longest = (slot_size - HEADROOM - METADATA_SIZE) as i32;
     let mut it = Assembler::default();
@@ -234,6 +235,11 @@ fn take(it: &mut Assembler, maps: &Maps) {
     it.label("take")
         .copy(R7, R0)
         .load(R1, R7, QUEUE_LENT as i16, Size::Double)
+        // While nothing is to be taken the count stands still, so that it can be read.
+        .load(R2, R7, QUEUE_TAKEN as i16, Size::Double)
+        .jump_if(R2, Condition::Less, R1, "some")
+        .jump("pass")
+        .label("some")
         .value(Operation::Move, R2, 1)
         .fetch_add(R7, QUEUE_TAKEN as i16, R2)
         .jump_if(R2, Condition::Less, R1, "lent")

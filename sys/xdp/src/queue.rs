@@ -18,6 +18,9 @@ use crate::ring::{FillRing, Frame, ReceiveRing};
 /// kernel's stack too, which must not starve with us.
 const DRIVER_RESERVE: usize = 512;
 
+/// Free slots that no queue is lent, so that ordinary sockets always have some: this many, or an eighth of a small pool.
+const ORDINARY_RESERVE: usize = 512;
+
 /// The socket with its rings.
 struct Socket {
     descriptor: OwnedFd,
@@ -28,10 +31,10 @@ struct Socket {
 /// The socket, bound to its queue.
 pub(crate) struct Queue {
     socket: Socket,
-    /// Slots that the kernel may have.
+    /// Slots that the kernel may have, beside the driver's reserve.
     credit: usize,
     lent: LentSlots,
-    /// Slots lent since the beginning, but for the driver's reserve.
+    /// Slots lent since the program was put on the interface, by whichever socket.
     lent_ever: u64,
     reserve: usize,
     is_zero_copy: bool,
@@ -73,16 +76,15 @@ impl Queue {
             _ => Self::bind(attachment, number, pool, ring_size(credit), SocketAddrXdpFlags::XDP_COPY)?,
         };
         let Bound::Socket { descriptor: socket, is_zero_copy, size } = bound else { return Ok(None) };
-        let reserve = if is_zero_copy { DRIVER_RESERVE } else { 0 };
         let offsets = sockopt::xdp_mmap_offsets(&socket).map_err(failed("AF_XDP (offsets)"))?;
         let fill = FillRing::map(socket.as_fd(), offsets.fr, size).map_err(failed("AF_XDP (fill ring)"))?;
         let received = ReceiveRing::map(socket.as_fd(), offsets.rx, size).map_err(failed("AF_XDP (receive ring)"))?;
         Ok(Some(Self {
             socket: Socket { descriptor: socket, fill, received },
-            credit: credit + reserve,
+            credit,
             lent: LentSlots::new(pool.clone()),
-            lent_ever: 0,
-            reserve,
+            lent_ever: attachment.taken(number),
+            reserve: if is_zero_copy { DRIVER_RESERVE } else { 0 },
             is_zero_copy,
             number,
             interface: place,
@@ -140,39 +142,47 @@ impl Queue {
         self.is_zero_copy
     }
 
+    /// Keeps what is lent, the driver's reserve included, to `share` slots.
+    pub(crate) fn limit(&mut self, share: usize) {
+        self.reserve = self.reserve.min(share / 2);
+        self.credit = self.credit.min(share - self.reserve);
+    }
+
     /// Slots that the kernel has.
     pub(crate) fn lent(&self) -> usize {
         self.lent.count
     }
 
-    /// Lends what the pool has, up to the credit. Gives whether the pool had too little.
+    /// Lends what the pool can spare and the fill ring has room for, up to the credit. Gives whether the pool had too little.
     pub(crate) fn refill(&mut self, attachment: &Attachment) -> bool {
-        let wanted = self.credit - self.lent.count;
-        let count = wanted.min(self.lent.pool.free_slots());
+        let wanted = self.credit + self.reserve - self.lent.count;
+        let is_short = wanted > self.lent.spare();
+        let count = self.lent.lend_some(wanted, &mut self.socket.fill);
         if count > 0 {
-            let lent = &mut self.lent;
-            self.socket.fill.push((0..count).map_while(|_| lent.lend()));
             self.lent_ever += count as u64;
             attachment.lend(self.number, self.lent_ever.saturating_sub(self.reserve as u64));
         }
-        count < wanted
+        is_short
     }
 
-    /// Hands out frames, `limit` at most, each with the bytes of metadata before it; gives their number.
-    pub(crate) fn drain(&mut self, limit: usize, mut sink: impl FnMut(Packet)) -> usize {
+    /// How many frames wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.socket.received.waiting() as usize
+    }
+
+    /// Hands out so many frames of those that [`wait`](Self::waiting), each with the bytes of metadata before it.
+    pub(crate) fn take(&mut self, count: usize, mut sink: impl FnMut(Packet)) {
         let received = &mut self.socket.received;
-        let count = (received.waiting() as usize).min(limit);
         for _ in 0..count {
             sink(self.lent.take_back(received.take()));
         }
         if count > 0 {
             received.release();
         }
-        count
     }
 
-    /// Closes the socket and frees its slots. A card that writes by itself may go on for a moment: what it was lent is left to it, and
-    /// the memory with it.
+    /// Closes the socket and frees its slots. A card that writes by itself may go on for a moment: what it was lent is left to it,
+    /// and the memory with it.
     ///
     /// # Safety
     ///
@@ -186,11 +196,10 @@ impl Queue {
         }
     }
 
-    /// Frames that the kernel has lost: none, as long as it and the program count alike.
+    /// Frames that the kernel has lost: none, as long as it and the program count alike. That the fill ring was empty
+    /// (`rx_fill_ring_empty_descs`) is no loss of its own: a copy that finds it so is among those dropped, and a driver asks again.
     pub(crate) fn lost(&self) -> u64 {
-        sockopt::xdp_statistics(self.descriptor()).map_or(0, |it| {
-            it.rx_dropped + it.rx_ring_full.unwrap_or_default() + it.rx_fill_ring_empty_descs.unwrap_or_default()
-        })
+        sockopt::xdp_statistics(self.descriptor()).map_or(0, |it| it.rx_dropped + it.rx_ring_full.unwrap_or_default())
     }
 }
 
@@ -219,6 +228,21 @@ struct LentSlots {
 impl LentSlots {
     fn new(pool: PacketPool) -> Self {
         Self { slots: vec![false; pool.total_slots()].into_boxed_slice(), pool, count: 0 }
+    }
+
+    /// Free slots that may be lent.
+    fn spare(&self) -> usize {
+        self.pool.free_slots().saturating_sub(ORDINARY_RESERVE.min(self.pool.total_slots() / 8))
+    }
+
+    /// Lends as many slots as are wanted, can be spared, and have room in the fill ring; gives how many those are. What finds no
+    /// room is lent the next time.
+    fn lend_some(&mut self, wanted: usize, fill: &mut FillRing) -> usize {
+        let count = wanted.min(self.spare()).min(fill.room());
+        if count > 0 {
+            fill.push((0..count).map_while(|_| self.lend()));
+        }
+        count
     }
 
     /// Gives a slot up; its place in the UMEM.
@@ -258,5 +282,45 @@ impl LentSlots {
             }
         }
         self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headworks_packet::PoolOptions;
+
+    use super::*;
+    use crate::ring::tests::fill_ring;
+
+    fn lent_slots(slots: usize) -> LentSlots {
+        LentSlots::new(PacketPool::new(PoolOptions { slots, ..PoolOptions::default() }).unwrap())
+    }
+
+    #[test]
+    fn ordinary_sockets_are_left_some_slots() {
+        let (mut lent, (mut fill, _kernel)) = (lent_slots(64), fill_ring(64));
+        assert_eq!(lent.lend_some(64, &mut fill), 56);
+        assert_eq!((lent.spare(), lent.pool.free_slots()), (0, 8));
+        let (mut lent, (mut fill, _kernel)) = (lent_slots(8_192), fill_ring(256));
+        let held: Vec<_> = (0..8_000 - ORDINARY_RESERVE).map(|_| lent.pool.take_slot().unwrap()).collect();
+        assert_eq!((lent.lend_some(256, &mut fill), lent.pool.free_slots()), (192, ORDINARY_RESERVE));
+        drop(held);
+        assert_eq!(lent.spare(), 8_000 - ORDINARY_RESERVE);
+    }
+
+    #[test]
+    fn where_the_kernel_shows_frames_before_what_it_has_read_slots_are_lent_the_next_time() {
+        let (mut lent, (mut fill, kernel)) = (lent_slots(64), fill_ring(8));
+        assert_eq!(lent.lend_some(8, &mut fill), 8);
+        let size = lent.pool.slot_size() as u64;
+        let filled: Vec<u64> = (0..).zip(&lent.slots).filter(|(_, is_lent)| **is_lent).map(|(slot, _)| slot).collect();
+        for slot in filled {
+            let place = slot * size + METADATA_SIZE as u64;
+            assert_eq!(lent.take_back(Frame::new(place, 100)).len(), METADATA_SIZE + 100);
+        }
+        assert_eq!((lent.count, lent.lend_some(8, &mut fill), lent.count), (0, 0, 0));
+        assert_eq!(kernel.read_all(), 8);
+        assert_eq!((lent.lend_some(8, &mut fill), lent.count), (8, 8));
+        assert_eq!(kernel.read_all(), 8);
     }
 }

@@ -66,19 +66,28 @@ impl FillRing {
         Ring::map(socket, offsets, size, libc::XDP_UMEM_PGOFF_FILL_RING).map(Self)
     }
 
-    /// Writes places, and shows them to the kernel. The caller keeps no more of them with the kernel than the ring has entries.
+    /// Entries that can be written. The kernel shows a frame before it shows that it has read the entry that the frame's slot came
+    /// by, so a slot that has come back may find no room yet.
+    pub(crate) fn room(&self) -> usize {
+        // Relaxed: only this side writes it.
+        let producer = self.0.producer().load(Ordering::Relaxed);
+        // Acquire: pairs with the kernel's release when it has read entries: they may be written again.
+        let unread = producer.wrapping_sub(self.0.consumer().load(Ordering::Acquire));
+        (self.0.mask as usize + 1).saturating_sub(unread as usize)
+    }
+
+    /// Writes places, and shows them to the kernel: no more of them than there is [`room`](Self::room).
     ///
     /// # Panics
     ///
     /// If they do not fit.
     pub(crate) fn push(&mut self, places: impl Iterator<Item = u64>) {
+        let room = self.room();
         let ring = &self.0;
         // Relaxed: only this side writes it.
         let mut producer = ring.producer().load(Ordering::Relaxed);
-        for place in places {
-            // Acquire: pairs with the kernel's release when it has read entries: they may be written again.
-            let unread = producer.wrapping_sub(ring.consumer().load(Ordering::Acquire));
-            assert!(unread <= ring.mask, "more slots than the fill ring holds");
+        for (written, place) in places.enumerate() {
+            assert!(written < room, "more slots than the fill ring has room for");
             // SAFETY: the entry is one that the kernel has read, as judged above, and does not read again before the store below.
             unsafe { ring.entry(producer).write(place) };
             producer = producer.wrapping_add(1);
@@ -97,6 +106,13 @@ pub(crate) struct Frame {
     /// Its bytes.
     pub(crate) length: u32,
     _options: u32,
+}
+
+#[cfg(test)]
+impl Frame {
+    pub(crate) fn new(place: u64, length: u32) -> Self {
+        Self { place, length, _options: 0 }
+    }
 }
 
 /// A ring that the kernel writes: frames that have come.
@@ -131,5 +147,52 @@ impl ReceiveRing {
     pub(crate) fn release(&mut self) {
         // Release: the kernel, which acquires it, writes entries after they were read.
         self.ring.consumer().store(self.consumer, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    const OFFSETS: XdpRingOffset = XdpRingOffset { producer: 0, consumer: 64, desc: 128, flags: None };
+
+    /// The kernel's side of a fill ring.
+    pub(crate) struct Kernel {
+        ring: Ring<u64>,
+        _memory: OwnedFd,
+    }
+
+    /// A fill ring in memory that no kernel looks at, and the side that it would have.
+    pub(crate) fn fill_ring(size: u32) -> (FillRing, Kernel) {
+        let memory = memfd_create("fill ring", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, 4_096).unwrap();
+        let map = || Ring::map(memory.as_fd(), OFFSETS, size, 0).unwrap();
+        let (ring, kernels) = (map(), map());
+        (FillRing(ring), Kernel { ring: kernels, _memory: memory })
+    }
+
+    impl Kernel {
+        /// Shows that it has read all entries; gives how many those are.
+        pub(crate) fn read_all(&self) -> u32 {
+            let producer = self.ring.producer().load(Ordering::Acquire);
+            producer.wrapping_sub(self.ring.consumer().swap(producer, Ordering::Release))
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_what_the_kernel_has_shown_to_have_read() {
+        let (mut ring, kernel) = fill_ring(8);
+        assert_eq!(ring.room(), 8);
+        ring.push(0..5);
+        assert_eq!(ring.room(), 3);
+        ring.push(5..8);
+        assert_eq!(ring.room(), 0);
+        ring.push(std::iter::empty());
+        assert_eq!(kernel.read_all(), 8);
+        assert_eq!(ring.room(), 8);
     }
 }

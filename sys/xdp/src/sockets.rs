@@ -18,6 +18,9 @@ use crate::options::{XdpError, XdpOptions, XdpStatistics};
 use crate::program::METADATA_SIZE;
 use crate::queue::Queue;
 
+/// Part of a pool that is lent to all queues together.
+const LENT_PART: usize = 4;
+
 /// The sockets of a shard. They stay on the thread that made them.
 ///
 /// Dropping it sends what is queued.
@@ -85,8 +88,8 @@ fn lost_by(socket: BorrowedFd<'_>) -> u64 {
 }
 
 impl XdpSockets {
-    /// Binds the shard's queues of every interface; slots of `pool` are lent with the first [`drain`](Self::drain). Ordinary sockets
-    /// are added after.
+    /// Binds the shard's queues of every interface; slots of `pool` are lent with the first [`drain`](Self::drain), to all queues
+    /// together a quarter of them at most. Ordinary sockets are added after.
     ///
     /// # Errors
     ///
@@ -111,6 +114,9 @@ impl XdpSockets {
                 queues.push(queue);
             }
         }
+        // Queues that nothing comes by keep what they are lent.
+        let share = pool.total_slots() / LENT_PART / queues.len().max(1);
+        queues.iter_mut().for_each(|queue| queue.limit(share));
         Ok(Self {
             queues,
             attachments,
@@ -158,9 +164,10 @@ impl XdpSockets {
 
     /// Hands out everything that has come, or until [`XdpOptions::drain_limit`] datagrams are out; then lends slots again.
     ///
-    /// In the order of arrival: once the program has used up the slots of a queue, all that follows goes the kernel's way until more
-    /// are lent. So what it has taken comes first, then what is in the ordinary sockets, and slots are lent when they are empty.
-    /// It begins so too: with what has waited there since before the start.
+    /// In the order of arrival: once the program has used up the slots of a queue, all that follows goes the kernel's way until
+    /// more are lent. So what it has taken comes first, then what is in the ordinary sockets, and slots are lent when they are empty.
+    /// It begins so too: with what has waited there since before the start. The price is that a load which never lets the ordinary
+    /// sockets run empty keeps to the kernel's way, as slow as that is, until it slackens.
     ///
     /// # Errors
     ///
@@ -191,15 +198,16 @@ impl XdpSockets {
         let clocks = LazyCell::new(Clocks::read);
         for queue in &mut self.queues {
             let attachment = &self.attachments[queue.interface];
+            let count = queue.waiting().min(*left);
+            *left -= count;
+            // After the look at what waits, so that it is true of all of that.
             let is_untimed = attachment.is_untimed(queue.number);
-            *left -= queue.drain(*left, |packet| {
-                match receive(packet, attachment.index(), is_untimed, &clocks, &self.ports) {
-                    Some(received) => {
-                        taken += 1;
-                        sink(received);
-                    }
-                    None => self.unsound += 1,
+            queue.take(count, |packet| match receive(packet, attachment.index(), is_untimed, &clocks, &self.ports) {
+                Some(received) => {
+                    taken += 1;
+                    sink(received);
                 }
+                None => self.unsound += 1,
             });
         }
         self.taken += taken as u64;
@@ -260,8 +268,8 @@ impl Drop for XdpSockets {
         for queue in &self.queues {
             self.attachments[queue.interface].lend(queue.number, 0);
         }
-        // The kernel waits for all processors to have left what they were doing, the program included (`synchronize_rcu`). Closing the
-        // sockets would do the same, were it sure that nobody else, such as a child about to be another program, has them open.
+        // The kernel waits for all processors to have left what they were doing, the program included (`synchronize_rcu`). Closing
+        // the sockets would do the same, were it sure that nobody else, such as a child about to be another program, has them open.
         let is_quiet = membarrier(MembarrierCommand::Global).is_ok();
         for queue in self.queues.drain(..) {
             if is_quiet {

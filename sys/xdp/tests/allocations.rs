@@ -37,7 +37,7 @@ fn turns(sockets: &mut XdpSockets, sender: &UdpSocket, to: SocketAddr, count: us
 
 #[test]
 fn nothing_is_allocated_per_datagram() {
-    let Some(cable) = Cable::new(&["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
+    let Some(cable) = Cable::for_xdp(1, &["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
     let sender = cable.on(Host::Far, || UdpSocket::bind("10.88.0.2:0").unwrap());
     cable.on(Host::Near, || {
         let pool = PacketPool::new(PoolOptions { slots: 256, ..PoolOptions::default() }).unwrap();
