@@ -409,10 +409,13 @@ fn judge_capabilities(facts: &HostFacts, config: &Config) -> Finding {
     Finding::new("capabilities", found, wanted, fault)
 }
 
-/// Whether there is an interface that AF_XDP can take packets from.
+/// Whether there is an interface that AF_XDP can take packets from, and whether one is named in vain.
 fn judge_xdp_interfaces(config: &Config) -> Option<Finding> {
     if config.shards.packet_io != PacketIo::Xdp {
-        return None;
+        let named = Some(config.shards.xdp_interfaces.join(", ")).filter(|named| !named.is_empty())?;
+        let cure = "set shards.packet_io to xdp, or leave shards.xdp_interfaces out: it is of no effect".to_owned();
+        let wanted = "named with shards.packet_io: xdp alone";
+        return Some(Finding::new("interfaces for AF_XDP", named, wanted, Some((Severity::Advice, cure))));
     }
     let ingestion = &config.ingestion;
     let mut listening = Vec::new();
@@ -616,6 +619,11 @@ mod tests {
         let mut config = Config::default();
         assert_eq!(judge_capabilities(&facts(), &config).severity, Severity::Good);
         assert_eq!(judge_xdp_interfaces(&config), None);
+        config.shards.xdp_interfaces = vec!["eth1".to_owned()];
+        let finding = judge_xdp_interfaces(&config).unwrap();
+        assert_eq!((finding.severity, finding.found.as_str()), (Severity::Advice, "eth1"));
+        assert!(finding.cure.unwrap().contains("shards.packet_io"));
+        config.shards.xdp_interfaces.clear();
         config.shards.packet_io = PacketIo::Xdp;
         let all = (1 << 12) | (1 << 13) | (1 << 39);
         for (held, severity) in [
