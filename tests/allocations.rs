@@ -21,8 +21,7 @@ use headworks::protocol::rtp::{Encoding, PayloadFormat, PayloadTypes, Source, So
 use headworks::protocol::srt::connection::{Connection, Limits};
 use headworks::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use headworks::protocol::srt::packet::SequenceNumber;
-use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
-use headworks::protocol::srt::stream_id::StreamId;
+use headworks::protocol::srt::parameters::{ConnectionParameters, Role};
 use headworks_counting_allocator::{CountingAllocator, allocations};
 
 #[global_allocator]
@@ -190,25 +189,12 @@ fn transport_stream() -> impl FnMut(u64) -> Vec<Vec<u8>> {
 fn srt_parameters(now: Instant, role: Role, encryption: Option<Encryption>) -> ConnectionParameters {
     let (socket_id, peer_socket_id) = if role == Role::Receiver { (2, 1) } else { (1, 2) };
     ConnectionParameters {
-        peer: sender_address(),
-        local: None,
         interface: 1,
-        role,
         socket_id,
         peer_socket_id,
         initial_sequence: SequenceNumber::new(1_000),
-        start: now,
-        peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: now },
-        receive_latency_ms: 120,
-        send_latency_ms: 120,
-        mtu: 1_500,
-        flow_window: 8_192,
-        peer_flow_window: 8_192,
-        peer_version: 0x0001_0501,
-        peer_flags: 0xbf,
-        features: Features::default(),
         encryption,
-        stream_id: StreamId::default(),
+        ..ConnectionParameters::plain(role, sender_address(), now)
     }
 }
 

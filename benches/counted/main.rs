@@ -28,8 +28,7 @@ use headworks::protocol::rtp::PayloadTypes;
 use headworks::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use headworks::protocol::srt::connection::{Connection, Limits};
 use headworks::protocol::srt::packet::SequenceNumber;
-use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
-use headworks::protocol::srt::stream_id::StreamId;
+use headworks::protocol::srt::parameters::{ConnectionParameters, Role};
 use headworks_frame_ring::bell::BellWriter;
 use headworks_frame_ring::builder::{self, RingSpec};
 use headworks_frame_ring::descriptor::FrameDescriptor;
@@ -204,25 +203,11 @@ fn pool() -> PacketPool {
 
 fn srt_receive(packets: usize) {
     let parameters = |now: Instant, role| ConnectionParameters {
-        peer: sender_address(),
-        local: None,
         interface: 1,
-        role,
         socket_id: if role == Role::Receiver { 2 } else { 1 },
         peer_socket_id: if role == Role::Receiver { 1 } else { 2 },
         initial_sequence: SequenceNumber::new(1_000),
-        start: now,
-        peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: now },
-        receive_latency_ms: 120,
-        send_latency_ms: 120,
-        mtu: 1_500,
-        flow_window: 8_192,
-        peer_flow_window: 8_192,
-        peer_version: 0x0001_0501,
-        peer_flags: 0xbf,
-        features: Features::default(),
-        encryption: None,
-        stream_id: StreamId::default(),
+        ..ConnectionParameters::plain(role, sender_address(), now)
     };
     let (pool, mut now) = (pool(), Instant::from_millis(1_000));
     let limits = Limits { send_buffer_packets: 8_192, ..Limits::default() };

@@ -13,9 +13,8 @@ use crate::pipeline::frame::{
 use crate::protocol::rtp::raw_ts::RawOptions;
 use crate::protocol::srt::connection::{Connection, Limits};
 use crate::protocol::srt::packet::{DataHeader, SequenceNumber};
-use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
+use crate::protocol::srt::parameters::{ConnectionParameters, Role};
 use crate::protocol::srt::statistics::Statistics;
-use crate::protocol::srt::stream_id::StreamId;
 
 const FRAME_SIZE_MAX: usize = 40_000;
 /// 25 frames per second in ticks of 90 kHz.
@@ -235,27 +234,7 @@ fn over_srt(stream: &[u8], early: bool, lost: usize, again: Option<usize>) -> (V
     let mut bench = Bench::new();
     let peer: SocketAddr = "192.0.2.1:4000".parse().unwrap();
     let start = bench.now;
-    let parameters = ConnectionParameters {
-        peer,
-        local: None,
-        interface: 0,
-        role: Role::Receiver,
-        socket_id: 7,
-        peer_socket_id: 9,
-        initial_sequence: SequenceNumber::new(0),
-        start,
-        peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: start },
-        receive_latency_ms: 120,
-        send_latency_ms: 120,
-        mtu: 1_500,
-        flow_window: 8_192,
-        peer_flow_window: 8_192,
-        peer_version: 0x0001_0501,
-        peer_flags: 0xbf,
-        features: Features::default(),
-        encryption: None,
-        stream_id: StreamId::default(),
-    };
+    let parameters = ConnectionParameters::plain(Role::Receiver, peer, start);
     let connection = Connection::new(start, parameters, Limits::default());
     (bench.ingest, bench.lists.early) = (Ingest::new(PayloadTypes::default()), early);
     bench.ingest.attach(Protocol::Srt(Box::new(connection)));

@@ -129,6 +129,32 @@ pub struct ConnectionParameters {
 }
 
 impl ConnectionParameters {
+    /// Of a connection in plain whose sides ask for the same: 120 ms, packets of 1,500 bytes, 8,192 of them in flight, numbers from 0 on, and
+    /// both clocks at 0 at `start`. A handshake settles its own; tests and benches begin with these and change what they are about.
+    pub fn plain(role: Role, peer: SocketAddr, start: Instant) -> Self {
+        Self {
+            peer,
+            local: None,
+            interface: 0,
+            role,
+            socket_id: 7,
+            peer_socket_id: 9,
+            initial_sequence: SequenceNumber::new(0),
+            start,
+            peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: start },
+            receive_latency_ms: 120,
+            send_latency_ms: 120,
+            mtu: 1_500,
+            flow_window: 8_192,
+            peer_flow_window: 8_192,
+            peer_version: 0x0001_0501,
+            peer_flags: 0xbf,
+            features: Features::default(),
+            encryption: None,
+            stream_id: StreamId::default(),
+        }
+    }
+
     /// Largest SRT packet (header and payload) to the peer, in bytes.
     #[inline]
     pub fn packet_size_max(&self) -> usize {

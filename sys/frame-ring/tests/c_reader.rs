@@ -18,6 +18,7 @@ use headworks_frame_ring::descriptor::FrameDescriptor;
 use headworks_frame_ring::directory::encode_name;
 use headworks_frame_ring::layout::{State, TrackKind};
 use headworks_frame_ring::stream_descriptor::{Programme, StreamDescriptor, Track};
+use headworks_frame_ring::writer::Writer;
 
 /// The optimised program, which copies by the processor's own string move.
 fn reader() -> &'static Path {
@@ -32,6 +33,13 @@ fn read<S: AsRef<OsStr>>(program: &Path, arguments: &[S]) -> String {
 
 fn start<S: AsRef<OsStr>>(program: &Path, arguments: &[S]) -> OtherProcess {
     OtherProcess::start(Command::new(program).args(arguments))
+}
+
+/// A stream that is not there yet, with a track `video0`.
+fn make_stream(stream: &Path) -> (BellWriter, Writer) {
+    fs::create_dir(stream).unwrap();
+    let bell = BellWriter::create(stream).unwrap();
+    (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
 }
 
 fn frame_line(track: &str, seq: u64, bytes: &[u8]) -> String {
@@ -364,12 +372,7 @@ fn a_new_bell_over_the_same_rings_is_found_and_no_frame_is_repeated_or_skipped()
 fn a_stream_that_was_cleared_away_and_made_anew_after_its_writer_died_is_gone_on_with() {
     let root = directory();
     let stream = root.path().join("cam1");
-    let make = || {
-        fs::create_dir(&stream).unwrap();
-        let bell = BellWriter::create(&stream).unwrap();
-        (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
-    };
-    let (mut bell, mut writer) = make();
+    let (mut bell, mut writer) = make_stream(&stream);
     let sound = builder::create(&stream.join("audio0"), &spec()).unwrap();
     let mut reader = start(reader(), &["stream", stream.to_str().unwrap(), "live", "stop-after=1"]);
     reader.hear("video0 a new track\n");
@@ -381,7 +384,7 @@ fn a_stream_that_was_cleared_away_and_made_anew_after_its_writer_died_is_gone_on
     // Once a second tracks are looked for.
     reader.hear("the writer's heartbeat stopped");
     std::thread::sleep(Duration::from_millis(1_200));
-    let (mut bell, mut writer) = make();
+    let (mut bell, mut writer) = make_stream(&stream);
     for n in 0..2 {
         write(&mut writer, &mut bell, &payload(n, 100), true);
     }
@@ -482,12 +485,8 @@ fn a_relative_path_counts_from_where_the_process_was_when_it_opened() {
     for words in openings {
         let root = directory();
         serve(root.path());
-        let make = || {
-            fs::create_dir(root.path().join("cam1")).unwrap();
-            let bell = BellWriter::create(&root.path().join("cam1")).unwrap();
-            (bell, builder::create(&root.path().join("cam1/video0"), &spec()).unwrap())
-        };
-        let (mut bell, mut writer) = make();
+        let stream = root.path().join("cam1");
+        let (mut bell, mut writer) = make_stream(&stream);
         let mut command = Command::new(reader());
         command.args(words).args(["live", "leave", "stop-after=0"]).current_dir(root.path());
         let mut reader = OtherProcess::start(&mut command);
@@ -495,7 +494,7 @@ fn a_relative_path_counts_from_where_the_process_was_when_it_opened() {
         fs::remove_dir_all(root.path().join("cam1")).unwrap();
         writer.set_state(State::Superseded);
         bell.set_state(State::Superseded);
-        let (mut bell, mut writer) = make();
+        let (mut bell, mut writer) = make_stream(&stream);
         write(&mut writer, &mut bell, b"new", true);
         bell.wake_target().wake();
         let said = reader.end();
@@ -511,12 +510,7 @@ fn that_another_has_the_name_but_cannot_be_opened_is_said_once() {
     for program in READERS.iter() {
         let root = directory();
         let stream = root.path().join("cam1");
-        let make = || {
-            fs::create_dir(&stream).unwrap();
-            let bell = BellWriter::create(&stream).unwrap();
-            (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
-        };
-        let (mut bell, mut writer) = make();
+        let (mut bell, mut writer) = make_stream(&stream);
         let (ring, path) = (stream.join("video0"), stream.to_str().unwrap());
         let mut one = start(program, &["ring", ring.to_str().unwrap(), "timeout=0", "step", "on"]);
         let mut all = start(program, &["stream", path, "timeout=0", "step", "on"]);
@@ -531,7 +525,7 @@ fn that_another_has_the_name_but_cannot_be_opened_is_said_once() {
             assert_eq!(drain(reader), [""; 0]);
         }
         fs::remove_dir_all(&stream).unwrap();
-        let _new = make();
+        let _new = make_stream(&stream);
         assert_eq!(drain(&mut one), ["ring replaced by another, which has been opened"]);
         assert_eq!(drain(&mut all), ["video0 replaced by another, which has been opened"]);
         assert_eq!(drain(&mut stays), [""; 0]);
@@ -646,12 +640,7 @@ fn a_changed_configuration_is_said_again_after_a_frame_that_was_damaged_or_overt
 fn an_end_is_said_once_and_a_source_that_returns_is_found() {
     let root = directory();
     let stream = root.path().join("cam1");
-    let make = || {
-        fs::create_dir(&stream).unwrap();
-        let bell = BellWriter::create(&stream).unwrap();
-        (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
-    };
-    let (mut bell, mut writer) = make();
+    let (mut bell, mut writer) = make_stream(&stream);
     let mut reader = start(reader(), &["stream", stream.to_str().unwrap(), "oldest", "on", "stop-after=2"]);
     assert_eq!(reader.line(), "ready");
     for seq in 0..2 {
@@ -667,7 +656,7 @@ fn an_end_is_said_once_and_a_source_that_returns_is_found() {
         assert_eq!([reader.line(), reader.line()], ["video0 a track has ended", "stream ended"]);
     }
     fs::remove_dir_all(&stream).unwrap();
-    let (mut bell, mut writer) = make();
+    let (mut bell, mut writer) = make_stream(&stream);
     for seq in 0..3 {
         write(&mut writer, &mut bell, &payload(seq, 100), true);
     }

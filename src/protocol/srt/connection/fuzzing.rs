@@ -11,7 +11,6 @@ use crate::protocol::srt::encryption::{
 };
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
-use crate::protocol::srt::stream_id::StreamId;
 
 /// Derived once: it is meant to be slow.
 static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
@@ -26,22 +25,9 @@ fn connection(flags: u8, now: Instant) -> Connection {
     let encryption =
         (flags & 1 != 0).then(|| Encryption::initiate(KEY_ENCRYPTING_KEY.clone(), [1; SALT_LEN], [2; 32], refresh).0);
     let parameters = ConnectionParameters {
-        peer: peer(),
-        local: None,
-        interface: 0,
-        role: Role::Both,
         socket_id: SOCKET_ID,
-        peer_socket_id: 9,
         initial_sequence: SequenceNumber::new(FIRST),
-        start: now,
         peer_time_base: PeerTimeBase { timestamp_us: u32::MAX - 100_000, arrival: now },
-        receive_latency_ms: 120,
-        send_latency_ms: 120,
-        mtu: 1_500,
-        flow_window: 8_192,
-        peer_flow_window: 8_192,
-        peer_version: 0x0001_0501,
-        peer_flags: 0xbf,
         features: Features {
             receive_by_timestamp: flags & 2 == 0,
             peer_repeats_loss_reports: flags & 4 == 0,
@@ -49,7 +35,7 @@ fn connection(flags: u8, now: Instant) -> Connection {
             ..Features::default()
         },
         encryption,
-        stream_id: StreamId::default(),
+        ..ConnectionParameters::plain(Role::Both, peer(), now)
     };
     let limits = Limits {
         receive_buffer_packets: BUFFER,

@@ -7,8 +7,7 @@ use crate::protocol::srt::encryption::{
     Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
 use crate::protocol::srt::packet::KeyFlag;
-use crate::protocol::srt::parameters::{Features, PeerTimeBase, Role};
-use crate::protocol::srt::stream_id::StreamId;
+use crate::protocol::srt::parameters::{Features, Role};
 
 const FIRST: u64 = 0x7fff_fff0;
 const LATENCY_MS: u64 = 120;
@@ -30,25 +29,12 @@ fn peer() -> SocketAddr {
 
 fn parameters(features: Features, encryption: Option<Encryption>) -> ConnectionParameters {
     ConnectionParameters {
-        peer: peer(),
-        local: None,
-        interface: 0,
-        role: Role::Both,
-        socket_id: 7,
-        peer_socket_id: 9,
         initial_sequence: SequenceNumber::new(FIRST),
-        start: at(0),
-        peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: at(0) },
         receive_latency_ms: LATENCY_MS as u16,
         send_latency_ms: LATENCY_MS as u16,
-        mtu: 1_500,
-        flow_window: 8_192,
-        peer_flow_window: 8_192,
-        peer_version: 0x0001_0501,
-        peer_flags: 0xbf,
         features,
         encryption,
-        stream_id: StreamId::default(),
+        ..ConnectionParameters::plain(Role::Both, peer(), at(0))
     }
 }
 

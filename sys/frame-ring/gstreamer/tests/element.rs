@@ -85,6 +85,11 @@ impl Player {
         self.seen.lock().unwrap().iter().filter(|line| line.contains(" buffer ")).cloned().collect()
     }
 
+    /// What lies in them.
+    fn payloads(&self) -> Vec<String> {
+        self.buffers().iter().map(|line| line.split('"').nth(1).unwrap().to_owned()).collect()
+    }
+
     fn wait_for(&self, line: &str) {
         let began = Instant::now();
         while !self.seen.lock().unwrap().iter().any(|seen| seen.contains(line)) {
@@ -260,9 +265,7 @@ fn reading_starts_where_it_is_told_to() {
     ];
     for (player, expected) in players.iter().zip(expected) {
         player.wait_for_end();
-        let got = player.buffers();
-        let got: Vec<_> = got.iter().map(|line| line.split('"').nth(1).unwrap()).collect();
-        assert_eq!(got, expected);
+        assert_eq!(player.payloads(), expected);
     }
 }
 
@@ -450,9 +453,7 @@ fn pictures_of_a_track_that_comes_after_the_stream_was_opened_begin_at_a_key() {
     assert_eq!(facts.get::<u64>("frames").unwrap(), 3);
     rings.end(&mut [&mut video]);
     player.wait_for_end();
-    let buffers = player.buffers();
-    let payloads: Vec<_> = buffers.iter().map(|line| line.split('"').nth(1).unwrap()).collect();
-    assert_eq!(payloads, ["3", "4", "5"]);
+    assert_eq!(player.payloads(), ["3", "4", "5"]);
 }
 
 #[test]
