@@ -51,8 +51,8 @@
 //!
 //! - **A shard's turn keeps its thread**, and sleeps in its own net when it is idle too, for fifty milliseconds at most and until
 //!   the first datagram, instead of parking in glommio or giving way to its other tasks: glommio 0.9 was seen, on a busy host,
-//!   to sleep on for good beside an armed timer and a readable eventfd, and is suspected of it after a mere yield. glommio gives
-//!   placement; tasks beside the turn will need another shell.
+//!   to sleep on for good beside an armed timer and a readable eventfd, and before its first task, which `shard/executor.rs` explains.
+//!   glommio gives placement; tasks beside the turn will need another shell.
 //! - **Who owns a stream is decided on the housekeeping thread**, which must be asked for rings and keys anyway, instead of in a
 //!   table between shards. The owner answers the caller from its own socket, and the shard that got the handshake keeps the
 //!   answer for repetitions.

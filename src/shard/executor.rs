@@ -2,8 +2,13 @@
 //!
 //! glommio gives a named and pinned thread. It does not carry packets, because its UDP sockets cost eight times what the private
 //! ring does; and it does not sleep for the turn, because glommio 0.9 was seen, on a busy machine, in its own sleep for ever with
-//! a timer armed beside a descriptor, and is suspected of it after a mere yield. So the turn keeps the thread while the shard
+//! a timer armed beside a descriptor. So the turn keeps the thread while the shard
 //! lives, and sleeps inside its own net, always for a bounded time.
+//!
+//! It was seen in that sleep even before the first task: its loop arms the timer by which tasks are preempted, and when that has run
+//! out before the loop comes to the tasks, which takes no more than another thread on the core meanwhile, it runs none of them and
+//! sleeps although they are ready, for ever. One start in 500 was lost so with a timer of 1 ms. Nothing here is to be preempted, so
+//! the timer is put off beyond any start.
 //!
 //! glommio cannot do without io_uring, and a shard that gets its packets without it is given a plain thread instead.
 
@@ -14,6 +19,9 @@ use glommio::{BuilderErrorKind, ExecutorJoinHandle, GlommioError, LocalExecutorB
 use headworks_host::{PinError, pin_current_thread};
 
 use super::net::Way;
+
+/// When glommio is to preempt a task: see above.
+const PREEMPT_NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a shard's thread could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +71,7 @@ impl Shell {
                     .name(name)
                     // Its three rings need no file buffers to speak of here, and each locks what it is given.
                     .io_memory(64 << 10)
-                    // Its timers starve beside a busy task unless it preempts often.
-                    .preempt_timer(Duration::from_millis(1))
+                    .preempt_timer(PREEMPT_NEVER)
                     .spawn(task);
                 Handle::Glommio(executor.map_err(|error| not_started(error.to_string()))?)
             }
@@ -96,6 +103,44 @@ impl Shell {
                 Ok(outcome) => outcome.map_err(|error| ExecutorError::NotStarted { name, reason: error.to_string() }),
                 Err(_) => Err(ExecutorError::Panicked { name }),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Of many executors on one core, all but one have to wait for it between their start and their first task.
+    #[test]
+    fn a_shell_runs_its_task_however_late_its_thread_gets_the_core() {
+        const SHELLS: usize = 64;
+        let core = headworks_host::available_cores()[0];
+        for _ in 0..10 {
+            let (ran, runs) = channel();
+            let shells: Vec<Shell> = (0..SHELLS)
+                .map(|index| {
+                    let ran = ran.clone();
+                    let task = move || async move {
+                        // Long enough that others wait for the core.
+                        let began = Instant::now();
+                        while began.elapsed() < Duration::from_millis(2) {}
+                        ran.send(index).expect("the test waits");
+                    };
+                    Shell::spawn(&format!("shell-{index}"), Some(core), Way::Uring, task).unwrap()
+                })
+                .collect();
+            let mut missing: Vec<usize> = (0..SHELLS).collect();
+            while !missing.is_empty() {
+                match runs.recv_timeout(Duration::from_secs(10)) {
+                    Ok(index) => missing.retain(|&it| it != index),
+                    Err(_) => panic!("of {SHELLS} tasks these never ran: {missing:?}"),
+                }
+            }
+            shells.into_iter().for_each(|shell| shell.join().unwrap());
         }
     }
 }
