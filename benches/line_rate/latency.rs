@@ -87,6 +87,12 @@ impl Delays {
         }
     }
 
+    /// From when the last packet was due, or came, to the reader that knows of the frame: 99 % of the frames whose end shows with their
+    /// last packet.
+    pub fn other_p99_ns(&self) -> f64 {
+        if self.other.is_empty() { f64::NAN } else { self.other.value_at_quantile(0.99) as f64 }
+    }
+
     /// One line each, unless nothing was read.
     pub fn lines(&self) -> Vec<String> {
         let rows = [

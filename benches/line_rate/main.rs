@@ -1,9 +1,10 @@
-//! What a packet costs: the appliance next to the bare receive loop, and next to libsrt, under the same load in one run.
+//! What a packet costs: the appliance next to the bare receive loop, next to libsrt, and next to itself in other ways, under the same load in
+//! one run.
 //!
-//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,rtp,libsrt] [--readers 4] [--json FILE]`
+//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,libsrt] [--readers 4] [--json FILE]`
 //!
-//! Each row interleaves A B A B: A is the appliance (one shard, pinned to the first core), B what it is compared with on the same
-//! core; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
+//! Each row (`rows.rs`) interleaves A B A B: A is the appliance (one shard, pinned to the first core), B what it is compared with on the
+//! same core; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
 //! (`schedstat`, nanoseconds) in a window that starts when all feeds run. A pair gives a ratio; the median of the ratios is
 //! the figure. Beside it stand what arrived of what was sent, softirq and steal time of the machine, run-queue wait of the receiver,
 //! what the kernel dropped, and the generator's schedule error and own limit: a pair in which the generator fell behind or anything
@@ -14,25 +15,29 @@
 //! own delay includes waiting for the generator to give them the core.
 
 mod latency;
+mod rows;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::time::Duration;
 use std::{env, fs, io, thread};
 
+use headworks_network_namespaces::{Cable, Host};
 use serde_json::{Value, json};
 
-use latency::{Readers, published_lines};
+use latency::{Delays, Readers, published_lines};
+use rows::{Feed, Figure, ROWS, Receiver, Row, Side};
 use support::load::{GENERATOR_CORE, Generator, Load, RECEIVER_CORE, Sent, Window, limit_bps};
 use support::spread::Spread;
-use support::{Appliance, RTP_PORT, SRT_PORT, bare_receiver, libsrt, losses, total};
+use support::{Appliance, RTP_PORT, SRT_PORT, bare_receiver, headworks, libsrt, losses, total};
 
 const ROOT: &str = "/dev/shm/headworks-line-rate";
 const PASSPHRASE: &str = "line rate passphrase";
 const BARE_PORT: u16 = 30_120;
 const LIBSRT_PORT: u16 = 30_130;
-/// As many as libsrt takes on one core.
-const LIBSRT_FEEDS: u32 = 8;
+/// The hosts at the ends of a cable.
+const NEAR: &str = "10.88.0.1";
+const FAR: &str = "10.88.0.2";
 /// From the end of a load until its last frames have left the receive buffers.
 const DRAIN: Duration = Duration::from_millis(700);
 
@@ -53,62 +58,9 @@ struct Measured {
     /// What arrived of what was sent, and other lines for people.
     lines: Vec<String>,
     /// What readers saw.
-    delays: Value,
+    delays: Option<Delays>,
     faults: Vec<String>,
 }
-
-/// One line of the report.
-struct Row {
-    name: &'static str,
-    title: &'static str,
-    target: &'static str,
-    feed: Feed,
-    against: Against,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Feed {
-    Srt,
-    SrtEncrypted,
-    Rtp,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Against {
-    BareLoop,
-    Libsrt,
-}
-
-const ROWS: [Row; 4] = [
-    Row {
-        name: "plain",
-        title: "SRT plain → frames ÷ bare loop",
-        target: "≤ 2.0",
-        feed: Feed::Srt,
-        against: Against::BareLoop,
-    },
-    Row {
-        name: "aes",
-        title: "SRT AES-128 → frames ÷ bare loop",
-        target: "≤ 2.4",
-        feed: Feed::SrtEncrypted,
-        against: Against::BareLoop,
-    },
-    Row {
-        name: "rtp",
-        title: "RTP/MPEG-TS → frames ÷ bare loop",
-        target: "≤ 1.7",
-        feed: Feed::Rtp,
-        against: Against::BareLoop,
-    },
-    Row {
-        name: "libsrt",
-        title: "libsrt receive only ÷ SRT plain → frames, 8 feeds",
-        target: "≥ 5",
-        feed: Feed::Srt,
-        against: Against::Libsrt,
-    },
-];
 
 fn main() -> io::Result<()> {
     let Some(options) = options() else { return Ok(()) };
@@ -135,39 +87,36 @@ fn main() -> io::Result<()> {
 }
 
 fn run(row: &Row, options: &Options, report: &mut Vec<Value>) {
-    println!("\n{}   (target {})", row.title, row.target);
-    let load = Load {
-        feeds: if row.against == Against::Libsrt { LIBSRT_FEEDS } else { options.load.feeds },
-        ..options.load.clone()
-    };
+    let target = if row.target.is_empty() { String::new() } else { format!("   (target {})", row.target) };
+    println!("\n{}{target}", row.title);
+    let loads = row.sides.each_ref().map(|side| side.load(&options.load));
     let mut ratios = Vec::new();
     for pair in 1..=options.pairs {
-        let ours = appliance(&load, row.feed, options.readers);
-        let theirs = match row.against {
-            Against::BareLoop => bare(&load),
-            Against::Libsrt => libsrt_receive(&load),
-        };
-        let (ours, theirs) = match (ours, theirs) {
-            (Ok(ours), Ok(theirs)) => (ours, theirs),
-            (ours, theirs) => {
-                let error = ours.err().or(theirs.err()).map_or(String::new(), |error| error.to_string());
+        let [first, second] = [0, 1].map(|place| row.sides[place].measure(&loads[place], options.readers));
+        let (first, second) = match (first, second) {
+            (Ok(first), Ok(second)) => (first, second),
+            (first, second) => {
+                let error = first.err().or(second.err()).map_or(String::new(), |error| error.to_string());
                 println!("  pair {pair}: not measured: {error}");
                 continue;
             }
         };
-        let (who, ratio) = match row.against {
-            Against::BareLoop => ("bare", ours.window.cpu_s / theirs.window.cpu_s),
-            Against::Libsrt => ("libsrt", theirs.window.cpu_s / ours.window.cpu_s),
+        let figure = |measured: &Measured, load: &Load| match row.figure {
+            Figure::Cost | Figure::CostOfSecond => measured.window.cpu_s,
+            Figure::CostPerPacket => measured.window.ns_per_packet(load),
+            Figure::AwakeP99 => measured.delays.as_ref().map_or(f64::NAN, Delays::other_p99_ns),
         };
-        ours.show("ours", &load);
-        theirs.show(who, &load);
-        let faulty = !ours.faults.is_empty() || !theirs.faults.is_empty();
+        let [of_first, of_second] = [figure(&first, &loads[0]), figure(&second, &loads[1])];
+        let ratio = if row.figure == Figure::CostOfSecond { of_second / of_first } else { of_first / of_second };
+        first.show(row.sides[0].name, &loads[0]);
+        second.show(row.sides[1].name, &loads[1]);
+        let faulty = !first.faults.is_empty() || !second.faults.is_empty();
         println!("  pair {pair}: {ratio:.2}{}", if faulty { "  (not counted)" } else { "" });
         if !faulty {
             ratios.push(ratio);
         }
         report.push(json!({ "row": row.name, "pair": pair, "ratio": ratio, "counted": !faulty,
-            "ours": ours.json(&load), "theirs": theirs.json(&load) }));
+            "ours": first.json(&loads[0]), "theirs": second.json(&loads[1]) }));
     }
     let pairs = ratios.len();
     match Spread::new(ratios) {
@@ -176,68 +125,92 @@ fn run(row: &Row, options: &Options, report: &mut Vec<Value>) {
     }
 }
 
-/// The whole appliance on its core, with readers of some of its streams.
-fn appliance(load: &Load, feed: Feed, readers: u32) -> io::Result<Measured> {
-    let mut set = vec![format!("shards.cores=[{RECEIVER_CORE}]")];
-    let mut options = Vec::new();
-    if feed == Feed::SrtEncrypted {
-        set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
-        options = vec!["--passphrase", PASSPHRASE];
+impl Side {
+    fn measure(&self, load: &Load, readers: u32) -> io::Result<Measured> {
+        match self.receiver {
+            Receiver::Appliance(feed) => self.appliance(load, feed, readers),
+            Receiver::Bare => self.bare(load),
+            Receiver::Libsrt => libsrt_receive(load),
+        }
     }
-    let receiver = Appliance::start(ROOT, load.feeds, &set)?;
-    let (to, port) = match feed {
-        Feed::Srt | Feed::SrtEncrypted => (format!("srt://127.0.0.1:{SRT_PORT}?streamid=feed"), SRT_PORT),
-        Feed::Rtp => (format!("rtp://127.0.0.1:{RTP_PORT}"), RTP_PORT),
-    };
-    let generator = Generator::start(load, &to, &options)?;
-    let readers = Readers::start(ROOT, readers, load);
-    let window = Window::measure(&[receiver.id()], port..=port, load);
-    let sent = generator.end()?;
-    let window = window.ok_or_else(|| io::Error::other("the appliance has ended"))?;
-    thread::sleep(DRAIN);
-    let page = receiver.get("/metrics").ok_or_else(|| io::Error::other("the appliance does not answer"))?;
-    let delays = readers.end();
-    let mut measured = Measured::new(window, sent);
-    let packets = total(&page, "headworks_stream_packets_received_total{", "");
-    let pictures = total(&page, "headworks_track_frames_total{", "track=\"video");
-    let dropped = total(&page, "headworks_shard_dropped_total{", "reason=\"kernel\"");
-    let pictures_sent = measured.sent.pictures();
-    measured.lines.push(format!("{pictures} of {pictures_sent} pictures arrived; {}", measured.drops(Some(dropped))));
-    measured.lines.extend(published_lines(&page));
-    measured.lines.extend(delays.lines());
-    measured.delays = delays.json();
-    measured.receiver = json!({ "packets": packets, "pictures": pictures, "dropped_by_kernel": dropped });
-    measured.faults.extend(losses(&page));
-    // By RTP nothing says that the last picture of a feed is complete.
-    let open = if feed == Feed::Rtp { u64::from(load.feeds) } else { 0 };
-    if pictures + open < pictures_sent {
-        measured.faults.push(format!("{pictures} of {pictures_sent} pictures arrived"));
-    }
-    Ok(measured)
-}
 
-/// The bare loop on the same core.
-fn bare(load: &Load) -> io::Result<Measured> {
-    let receiver = bare_receiver(BARE_PORT, load.duration() + DRAIN)?;
-    thread::sleep(Duration::from_millis(300));
-    let generator = Generator::start(load, &format!("rtp://127.0.0.1:{BARE_PORT}"), &[])?;
-    let window = Window::measure(&[receiver.id()], BARE_PORT..=BARE_PORT, load);
-    let sent = generator.end()?;
-    let output = receiver.wait_with_output()?;
-    let mut measured = Measured::new(window.ok_or_else(|| io::Error::other("the bare loop has ended"))?, sent);
-    measured.receiver = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    let dropped = measured.receiver["dropped_by_kernel"].as_u64();
-    measured.lines.push(format!(
-        "{} datagrams arrived, of {} of media; {}; socket buffer {} bytes",
-        measured.receiver["datagrams"],
-        measured.sent.packets(),
-        measured.drops(dropped),
-        measured.receiver["receive_buffer"]
-    ));
-    if dropped != Some(0) {
-        measured.faults.push(format!("bare loop: {}", measured.receiver));
+    /// The whole appliance on its core, with readers of some of its streams.
+    fn appliance(&self, load: &Load, feed: Feed, readers: u32) -> io::Result<Measured> {
+        let cable = match self.wire {
+            false => None,
+            true => Some(
+                Cable::for_xdp(1, &[&format!("{NEAR}/24")], &[&format!("{FAR}/24")])
+                    .ok_or_else(|| io::Error::other("there can be no cable"))?,
+            ),
+        };
+        let command = |host| headworks(cable.as_ref().map(|cable| cable.name(host)));
+        let mut set = vec![format!("shards.cores=[{RECEIVER_CORE}]")];
+        set.extend(self.settings.iter().map(|setting| (*setting).to_owned()));
+        let mut options = Vec::new();
+        if feed == Feed::SrtEncrypted {
+            set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
+            options = vec!["--passphrase", PASSPHRASE];
+        }
+        let receiver = Appliance::start_by(command(Host::Near), ROOT, load.feeds, &set)?;
+        let address = if self.wire { NEAR } else { "127.0.0.1" };
+        let (to, port) = match feed {
+            Feed::Srt | Feed::SrtEncrypted => (format!("srt://{address}:{SRT_PORT}?streamid=feed"), SRT_PORT),
+            Feed::Rtp => (format!("rtp://{address}:{RTP_PORT}"), RTP_PORT),
+        };
+        let generator = Generator::start_by(command(Host::Far), load, &to, &options)?;
+        let readers = Readers::start(ROOT, readers, load);
+        let window = Window::measure(&[receiver.id()], port..=port, load);
+        let sent = generator.end()?;
+        let window = window.ok_or_else(|| io::Error::other("the appliance has ended"))?;
+        thread::sleep(DRAIN);
+        let get = || receiver.get("/metrics");
+        let page = cable.as_ref().map_or_else(get, |cable| cable.on(Host::Near, get));
+        let page = page.ok_or_else(|| io::Error::other("the appliance does not answer"))?;
+        let delays = readers.end();
+        let mut measured = Measured::new(window, sent);
+        let packets = total(&page, "headworks_stream_packets_received_total{", "");
+        let pictures = total(&page, "headworks_track_frames_total{", "track=\"video");
+        let dropped = total(&page, "headworks_shard_dropped_total{", "reason=\"kernel\"");
+        let pictures_sent = measured.sent.pictures();
+        measured
+            .lines
+            .push(format!("{pictures} of {pictures_sent} pictures arrived; {}", measured.drops(Some(dropped))));
+        measured.lines.extend(published_lines(&page));
+        measured.lines.extend(delays.lines());
+        measured.delays = Some(delays);
+        measured.receiver = json!({ "packets": packets, "pictures": pictures, "dropped_by_kernel": dropped });
+        measured.faults.extend(losses(&page));
+        // By RTP nothing says that the last picture of a feed is complete.
+        let open = if feed == Feed::Rtp { u64::from(load.feeds) } else { 0 };
+        if pictures + open < pictures_sent {
+            measured.faults.push(format!("{pictures} of {pictures_sent} pictures arrived"));
+        }
+        Ok(measured)
     }
-    Ok(measured)
+
+    /// The bare loop on the same core.
+    fn bare(&self, load: &Load) -> io::Result<Measured> {
+        let receiver = bare_receiver(BARE_PORT, load.duration() + DRAIN, self.settings)?;
+        thread::sleep(Duration::from_millis(300));
+        let generator = Generator::start(load, &format!("rtp://127.0.0.1:{BARE_PORT}"), &[])?;
+        let window = Window::measure(&[receiver.id()], BARE_PORT..=BARE_PORT, load);
+        let sent = generator.end()?;
+        let output = receiver.wait_with_output()?;
+        let mut measured = Measured::new(window.ok_or_else(|| io::Error::other("the bare loop has ended"))?, sent);
+        measured.receiver = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        let dropped = measured.receiver["dropped_by_kernel"].as_u64();
+        measured.lines.push(format!(
+            "{} datagrams arrived, of {} of media; {}; socket buffer {} bytes",
+            measured.receiver["datagrams"],
+            measured.sent.packets(),
+            measured.drops(dropped),
+            measured.receiver["receive_buffer"]
+        ));
+        if dropped != Some(0) {
+            measured.faults.push(format!("bare loop: {}", measured.receiver));
+        }
+        Ok(measured)
+    }
 }
 
 /// libsrt, receive only, on the same core.
@@ -269,7 +242,7 @@ impl Measured {
         if window.kernel_drops > 0 {
             faults.push(format!("the kernel dropped {} datagrams", window.kernel_drops));
         }
-        Self { window, sent, receiver: Value::Null, lines: Vec::new(), delays: Value::Null, faults }
+        Self { window, sent, receiver: Value::Null, lines: Vec::new(), delays: None, faults }
     }
 
     /// What the kernel dropped, by the receiver's own count where it has one, and by the kernel's.
@@ -304,7 +277,7 @@ impl Measured {
         let parts = [
             ("generator", self.sent.report.clone()),
             ("receiver", self.receiver.clone()),
-            ("delays", self.delays.clone()),
+            ("delays", self.delays.as_ref().map_or(Value::Null, Delays::json)),
             ("faults", json!(self.faults)),
         ];
         for (name, part) in parts {
@@ -336,8 +309,9 @@ fn options() -> Option<Options> {
             "--json" => options.json = Some(value()),
             _ => {
                 println!(
-                    "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows plain,aes,rtp,libsrt] [--readers N] [--json FILE]"
+                    "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows A,B,…] [--readers N] [--json FILE]"
                 );
+                ROWS.iter().for_each(|row| println!("  {:<8} {}", row.name, row.title));
                 return None;
             }
         }

@@ -7,7 +7,7 @@ use std::{fs, io, thread};
 
 use serde_json::{Value, json};
 
-use super::{HEADWORKS, Process, bare_receiver, last_object, threads};
+use super::{HEADWORKS, Process, bare_receiver, headworks, last_object, threads};
 
 /// Where what is measured runs.
 pub const RECEIVER_CORE: usize = 0;
@@ -62,7 +62,12 @@ pub struct Generator(Child);
 impl Generator {
     /// Begins to send `load` to `to`, with further options of `headworks send`.
     pub fn start(load: &Load, to: &str, options: &[&str]) -> io::Result<Self> {
-        Command::new(HEADWORKS)
+        Self::start_by(headworks(None), load, to, options)
+    }
+
+    /// The same by a command of [`headworks`].
+    pub fn start_by(mut command: Command, load: &Load, to: &str, options: &[&str]) -> io::Result<Self> {
+        command
             .args(["send", "--json", "--to", to, "--feeds", &load.feeds.to_string(), "--rate", &load.rate])
             .args(["--cores", &GENERATOR_CORE.to_string()])
             .args(["--duration", &format!("{}ms", load.duration().as_millis())])
@@ -132,7 +137,7 @@ impl Sent {
 /// What the generator can do at most, in bits of transport stream per second: 25 feeds by RTP, packet by packet, into the bare loop,
 /// which need not keep up.
 pub fn limit_bps() -> io::Result<f64> {
-    let mut receiver = Process(bare_receiver(LIMIT_PORT, Duration::from_secs(60))?);
+    let mut receiver = Process(bare_receiver(LIMIT_PORT, Duration::from_secs(60), &[])?);
     thread::sleep(Duration::from_millis(300));
     let output = Command::new(HEADWORKS)
         .args(["send", "--json", "--to", &format!("rtp://127.0.0.1:{LIMIT_PORT}")])
@@ -162,8 +167,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Waits until all feeds run, then takes the difference over the window, of all threads of all `processes` and of the UDP sockets
-    /// on `ports`; `None` if one of the processes ends meanwhile.
+    /// Waits until all feeds run, then takes the difference over the window, of all threads of all `processes`; and what the UDP sockets
+    /// on `ports` of the first one's network namespace have dropped. `None` if one of the processes ends meanwhile.
     pub fn measure(processes: &[u32], ports: RangeInclusive<u16>, load: &Load) -> Option<Self> {
         let all = || processes.iter().map(|process| threads(*process)).collect::<Vec<_>>();
         thread::sleep(SETTLE);
@@ -193,7 +198,7 @@ impl Window {
             softirq_s: machine_after.0 - machine_before.0,
             steal_s: machine_after.1 - machine_before.1,
             threads: by_name,
-            kernel_drops: kernel_drops(ports),
+            kernel_drops: kernel_drops(processes[0], ports),
         })
     }
 
@@ -242,9 +247,9 @@ fn machine() -> (f64, f64) {
     (fields.get(6).copied().unwrap_or(0.0), fields.get(7).copied().unwrap_or(0.0))
 }
 
-/// What the UDP sockets on these local ports have dropped since they were opened.
-fn kernel_drops(ports: RangeInclusive<u16>) -> u64 {
-    let lines = fs::read_to_string("/proc/net/udp").unwrap_or_default();
+/// What the UDP sockets on these local ports of the namespace of `process` have dropped since they were opened.
+fn kernel_drops(process: u32, ports: RangeInclusive<u16>) -> u64 {
+    let lines = fs::read_to_string(format!("/proc/{process}/net/udp")).unwrap_or_default();
     let drops = lines.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
         let port = u16::from_str_radix(fields.nth(1)?.rsplit_once(':')?.1, 16).ok()?;

@@ -25,6 +25,14 @@ const CONTROL_PORT: u16 = 30_180;
 /// How long the rings that are made ahead are waited for.
 const HOUSE_MAX: Duration = Duration::from_secs(60);
 
+/// A command of the program that is measured, in a network namespace if one is named.
+pub fn headworks(namespace: Option<&str>) -> Command {
+    let Some(namespace) = namespace else { return Command::new(HEADWORKS) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, HEADWORKS]);
+    command
+}
+
 /// `headworks serve`, with rings made ahead for all feeds.
 pub struct Appliance {
     process: Process,
@@ -33,6 +41,11 @@ pub struct Appliance {
 impl Appliance {
     /// Starts it with `set` beside its ports, its rings under `root`, and waits until it is at rest.
     pub fn start(root: &str, feeds: u32, set: &[String]) -> io::Result<Self> {
+        Self::start_by(headworks(None), root, feeds, set)
+    }
+
+    /// The same by a command of [`headworks`].
+    pub fn start_by(mut command: Command, root: &str, feeds: u32, set: &[String]) -> io::Result<Self> {
         let _ = fs::remove_dir_all(root);
         let ports = [
             format!("output.root={root}"),
@@ -43,7 +56,6 @@ impl Appliance {
             format!("ingestion.buffer.pool_size={feeds}"),
             "log.level=warn".to_owned(),
         ];
-        let mut command = Command::new(HEADWORKS);
         command.arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
         for set in ports.iter().chain(set) {
             command.args(["--set", set]);
@@ -105,11 +117,12 @@ impl Drop for Process {
     }
 }
 
-/// The bare receive loop on the receiver's core; what it says at its end is JSON.
-pub fn bare_receiver(port: u16, duration: Duration) -> io::Result<Child> {
+/// The bare receive loop on the receiver's core, configured by `settings`; what it says at its end is JSON.
+pub fn bare_receiver(port: u16, duration: Duration, settings: &[&str]) -> io::Result<Child> {
     Command::new(HEADWORKS)
         .args(["bench", "receive", "--core", &load::RECEIVER_CORE.to_string()])
         .args(["--listen", &format!("127.0.0.1:{port}"), "--duration", &format!("{}ms", duration.as_millis())])
+        .args(settings.iter().flat_map(|setting| ["--set", *setting]))
         .stdout(Stdio::piped())
         .spawn()
 }
