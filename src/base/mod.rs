@@ -7,7 +7,7 @@ pub mod sequence;
 pub mod time;
 
 pub use allowance::Allowance;
-pub use datagram::{Datagram, Packet, Transmit};
+pub use datagram::{Datagram, Packet, Transmit, prefetch};
 #[doc(hidden)]
 pub use datagram::{PacketPool, PoolOptions};
 pub use time::Instant;

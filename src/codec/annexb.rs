@@ -6,10 +6,13 @@
 #[doc(hidden)]
 pub mod fuzzing;
 
+use std::sync::LazyLock;
+
 use arrayvec::ArrayVec;
 use memchr::memmem;
 
 use super::{Framer, Step};
+use crate::base::prefetch;
 use crate::media::{AccessUnitInfo, TrackConfiguration};
 
 /// The most bytes of one unit that a [`Syntax`] may ask for before it judges.
@@ -20,6 +23,8 @@ const HELD_BYTES_MAX: usize = 2 * (JUDGED_BYTES_MAX + 8);
 pub const CAPTURED_BYTES_MAX: usize = 4096;
 
 const START_CODE_PREFIX: &[u8] = &[0, 0, 1];
+/// One for all tracks, so that it stays in the processor's cache.
+static START_CODE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(START_CODE_PREFIX));
 
 /// What one standard says of the units between start codes.
 pub trait Syntax: Default {
@@ -89,7 +94,6 @@ pub struct StartCodeFramer<S: Syntax> {
     captured: Vec<u8>,
     /// A judged unit that shares the fate of the next one.
     deferred: Option<S::Unit>,
-    finder: memmem::Finder<'static>,
     syntax: S,
 }
 
@@ -143,7 +147,6 @@ impl<S: Syntax> StartCodeFramer<S> {
             truncated: false,
             captured: Vec::with_capacity(CAPTURED_BYTES_MAX),
             deferred: None,
-            finder: memmem::Finder::new(START_CODE_PREFIX),
             syntax,
         }
     }
@@ -159,7 +162,7 @@ impl<S: Syntax> StartCodeFramer<S> {
                     if bytes.is_empty() {
                         return None;
                     }
-                    let found = self.finder.find(bytes);
+                    let found = START_CODE.find(bytes);
                     let len = match found {
                         Some(at) => at - usize::from(S::ZERO_BYTE && at > 0 && bytes[at - 1] == 0),
                         None => bytes.len() - trailing_zeros(bytes, Self::ZEROS_MAX),
@@ -280,7 +283,7 @@ impl<S: Syntax> StartCodeFramer<S> {
         if have == 0 {
             return false;
         }
-        let found = self.finder.find(&self.held[body..]).map(|at| body + at);
+        let found = START_CODE.find(&self.held[body..]).map(|at| body + at);
         let unit_end = found.unwrap_or(self.held.len());
         let complete = at_end || found.is_some() || have >= self.syntax.wanted(self.held[body]);
         // Zeros at the end may be the start of a start code, so no judgement rests on them: the first byte excepted,
@@ -457,11 +460,17 @@ impl<S: Syntax> Framer for StartCodeFramer<S> {
         let is_amid = matches!(self.state, State::Pass) && self.held.is_empty() && self.open && !self.capturing;
         // Zeros at the end of a piece may be the start of a start code.
         let is_whole = || pieces.iter().all(|piece| piece.last().is_some_and(|&last| last != 0));
-        if !is_amid || !is_whole() || self.finder.find(covering).is_some() {
+        if !is_amid || !is_whole() || START_CODE.find(covering).is_some() {
             return false;
         }
         self.position += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         true
+    }
+
+    fn prefetch(&self) {
+        prefetch(&self.state);
+        prefetch(&self.position);
+        prefetch(&self.open);
     }
 
     fn flush(&mut self) -> Option<Step<'_>> {

@@ -103,6 +103,11 @@ impl Framer for AnyFramer {
     }
 
     #[inline]
+    fn prefetch(&self) {
+        for_each!(self, framer => framer.prefetch());
+    }
+
+    #[inline]
     fn flush(&mut self) -> Option<Step<'_>> {
         for_each!(self, framer => framer.flush())
     }

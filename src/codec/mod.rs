@@ -44,6 +44,9 @@ pub trait Framer {
         false
     }
 
+    /// Asks the processor for what [`pass`](Self::pass) looks at.
+    fn prefetch(&self) {}
+
     /// The open access unit ends here, as the container or protocol knows (RTP marker or new time stamp, PES length of an
     /// aligned track, end of stream): gives the bytes held back and the [`Step::End`], then `None`. Nothing open: `None` at once.
     fn flush(&mut self) -> Option<Step<'_>>;

@@ -17,7 +17,7 @@ use super::housekeeping::{Housekeeping, Job};
 use super::staging::{Staging, Waiting, What};
 use super::track_names::{TrackKey, TrackNames};
 use super::waker::WakeFlag;
-use crate::base::Instant;
+use crate::base::{Instant, prefetch};
 use crate::media::{Format, TrackConfiguration};
 use crate::pipeline::Timeline;
 use crate::pipeline::frame::{Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription};
@@ -83,6 +83,8 @@ pub struct StreamRings {
     /// Where the newest frame of each programme stands on its timeline, in nanoseconds, those left out that are at a place now.
     newest_ns: BTreeMap<u32, i64>,
     opening: usize,
+    /// The track that was last written to.
+    recent: usize,
     /// Frames that are not due yet.
     staging: Staging,
     flushed_at: Instant,
@@ -158,6 +160,7 @@ impl StreamRings {
             segment_base: output.segment_base,
             newest_ns: output.newest_ns,
             opening: 0,
+            recent: 0,
             staging: Staging::new(),
             flushed_at: Instant::ZERO,
             published: false,
@@ -167,6 +170,17 @@ impl StreamRings {
     /// The stream's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Asks the processor for what the next bytes of the track that was last written to change: link by link of the chain, `step` 0
+    /// first.
+    #[inline]
+    pub fn prefetch(&self, step: usize) {
+        match (step, self.tracks.get(self.recent)) {
+            (0, Some(track)) => prefetch(&track.state),
+            (1 | 2, Some(TrackRing { state: RingState::Ready(writer), .. })) => writer.prefetch(step - 1),
+            _ => {}
+        }
     }
 
     /// The tracks, in the order they were opened until one takes the place of another.
@@ -517,6 +531,7 @@ impl StreamSink for StreamRings {
 
     #[inline]
     fn track(&mut self, index: SinkIndex) -> OpenTrack<'_> {
+        self.recent = index.0;
         OpenTrack {
             ring: &mut self.tracks[index.0],
             index,

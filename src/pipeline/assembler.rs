@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::frame::{Damage, DiscontinuityCause, Frame, FrameSink, Origin};
 use super::timeline::Timeline;
-use crate::base::Instant;
+use crate::base::{Instant, prefetch};
 use crate::codec::dts::DecodeTimeEstimator;
 use crate::codec::{Framer, Step};
 use crate::media::{AccessUnitInfo, Format, PictureStructure, PictureType, TrackConfiguration};
@@ -136,6 +136,15 @@ impl<F: Framer> Assembler<F> {
     /// An assembler for the track whose bytes `framer` cuts.
     pub fn new(framer: F, decode_time: DecodeTime) -> Self {
         Self { framer, assembly: Assembly::new(decode_time), unflushed_since: None, carrier_ended: false }
+    }
+
+    /// Asks the processor for what bytes amid an access unit change.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(&self.assembly.open);
+        prefetch(&self.assembly.last_carriage);
+        prefetch(&self.unflushed_since);
+        self.framer.prefetch();
     }
 
     /// A time stamp for the first access unit that begins at or after the next byte pushed.

@@ -187,6 +187,14 @@ impl Ingest {
         }
     }
 
+    /// Asks the processor for what the next payload is likely to need: link by link of the chain, `step` 0 first.
+    #[inline]
+    pub fn prefetch(&self, step: usize) {
+        if let Content::Transport(transport) = &self.content {
+            transport.prefetch(step);
+        }
+    }
+
     /// Takes a datagram of the session. Its payload comes out with [`deliver`](Self::deliver).
     #[inline]
     pub fn receive(&mut self, now: Instant, datagram: Datagram) {

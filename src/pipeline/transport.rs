@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::assembler::{Assembler, Carriage, DecodeTime};
 use super::frame::{Damage, FrameSink, Origin, SinkIndex, StreamSink, TrackDescription};
 use super::timeline::{ClockWidth, Timeline};
-use crate::base::Instant;
+use crate::base::{Instant, prefetch};
 use crate::codec::framer::{AnyFramer, FramerHints};
 use crate::container::mpegts::{self, Demux, DiscontinuityCause, Event, Limits, TrackIndex};
 use crate::media::timestamp::CLOCK_RATE_90_KHZ;
@@ -25,6 +25,8 @@ pub struct TransportStream {
     programmes: Vec<Programme>,
     /// Datagrams lost since the last one that came; what a discontinuity found now is due to.
     datagrams_lost: u32,
+    /// The track whose packets were last taken at one go.
+    recent: TrackIndex,
 }
 
 /// One elementary stream on its way into frames.
@@ -53,7 +55,35 @@ struct Programme {
 impl TransportStream {
     /// Nothing received yet.
     pub fn new() -> Self {
-        Self { demux: Demux::new(Limits::default()), tracks: Vec::new(), programmes: Vec::new(), datagrams_lost: 0 }
+        Self {
+            demux: Demux::new(Limits::default()),
+            tracks: Vec::new(),
+            programmes: Vec::new(),
+            datagrams_lost: 0,
+            recent: TrackIndex(0),
+        }
+    }
+
+    /// Asks the processor for what the next payload is likely to need: link by link of the chain, `step` 0 first.
+    #[inline]
+    pub fn prefetch(&self, step: usize) {
+        match (step, self.tracks.get(self.recent.get())) {
+            (0, _) => {
+                prefetch(&self.demux);
+                prefetch(&self.tracks);
+                prefetch(&self.programmes);
+            }
+            (1, track) => {
+                self.demux.prefetch();
+                track.into_iter().for_each(prefetch);
+            }
+            (2, Some(Some(track))) => {
+                track.assembler.prefetch();
+                prefetch(&track.sink);
+                self.programmes.get(track.programme).into_iter().for_each(|programme| prefetch(&programme.pcr_27mhz));
+            }
+            _ => {}
+        }
     }
 
     /// Takes one payload, from the byte at `from` on, and writes what it completes.
@@ -86,6 +116,7 @@ impl TransportStream {
             {
                 carriage.origin = programme.pcr_27mhz.map_or(Origin::None, Origin::Pcr);
                 if track.assembler.pass(run.packets, &run.payloads, &carriage, &mut sink.track(track.sink)) {
+                    self.recent = run.track;
                     taken += self.demux.accept_run(&run);
                     continue;
                 }

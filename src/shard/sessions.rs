@@ -412,6 +412,15 @@ impl Sessions {
         self.slots[index].as_mut().expect("an index is kept as long as its session")
     }
 
+    /// Asks the processor for what serving a session is likely to need: link by link of the chain, `step` 0 first.
+    #[inline]
+    pub fn prefetch(&self, index: usize, step: usize) {
+        if let Some(Some(session)) = self.slots.get(index) {
+            session.ingest.prefetch(step);
+            session.rings.iter().for_each(|rings| rings.prefetch(step));
+        }
+    }
+
     /// Whether there is a session in a slot.
     pub fn contains(&self, index: usize) -> bool {
         self.slots.get(index).is_some_and(Option::is_some)

@@ -45,6 +45,8 @@ const TICK: Duration = Duration::from_millis(100);
 const STALL_AFTER: Duration = Duration::from_secs(1);
 /// How long peers' last packets may still come in and be delivered when the shard is to end.
 const DRAIN: Duration = Duration::from_secs(3);
+/// Links of the chain from a session to the memory of its next frame.
+const PREFETCH_STEPS: usize = 3;
 /// How long a source that has said goodbye waits for the answer of the desk.
 const NAMED_WITHIN: Duration = Duration::from_secs(2);
 /// Sources of the RTP ports that wait for their admission, beside those that are in.
@@ -442,7 +444,8 @@ impl Shard {
         touched.sort_unstable();
         touched.dedup();
         let mut published = false;
-        for &index in &touched {
+        for (place, &index) in touched.iter().enumerate() {
+            self.prefetch(&touched[place..]);
             if self.sessions.contains(index) {
                 published |= self.serve(now, index);
             }
@@ -455,6 +458,14 @@ impl Shard {
         }
         if published {
             self.waker.ring();
+        }
+    }
+
+    /// Asks for what the sessions after the first of these need: where there are many, each has left the caches since it was last served.
+    #[inline]
+    fn prefetch(&self, touched: &[usize]) {
+        for step in 0..PREFETCH_STEPS {
+            touched.get(PREFETCH_STEPS - step).into_iter().for_each(|&index| self.sessions.prefetch(index, step));
         }
     }
 

@@ -1,5 +1,7 @@
 //! What each PID is for, and how far it has come: two flat tables, one small and dense for the quick path.
 
+use crate::base::prefetch;
+
 use super::directory::{Directory, Limits, TrackIndex};
 use super::packet::{NULL_PID, PAT_PID};
 use super::pes::HeaderCollector;
@@ -95,6 +97,8 @@ pub(super) struct Pids {
     pub(super) hot: Vec<Hot>,
     pub(super) slots: Vec<Slot>,
     section_bytes: usize,
+    /// PID and slot of the packets that were last taken at one go.
+    recent: (u16, usize),
 }
 
 impl Hot {
@@ -139,6 +143,7 @@ impl Pids {
             hot: Vec::with_capacity(most),
             slots: Vec::with_capacity(most),
             section_bytes: limits.section_bytes,
+            recent: (PAT_PID, 0),
         };
         pids.hot.push(Hot::new(TrackIndex(0)));
         pids.slots.push(Slot::new(NULL_PID, 0, Role::PcrOnly));
@@ -150,6 +155,20 @@ impl Pids {
     #[inline]
     pub(super) fn slot_of(&self, pid: u16) -> usize {
         usize::from(self.slot_of[usize::from(pid & NULL_PID)])
+    }
+
+    /// Takes note of what the next packets are likely to be like.
+    #[inline]
+    pub(super) fn remember(&mut self, pid: u16, slot: usize) {
+        self.recent = (pid, slot);
+    }
+
+    /// Asks the processor for what packets like the last ones are judged by.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        let (pid, slot) = self.recent;
+        prefetch(&self.slot_of[usize::from(pid)]);
+        prefetch(&self.hot[slot]);
     }
 
     fn assign(&mut self, pid: u16, track: TrackIndex, serial: u32, role: Role) {

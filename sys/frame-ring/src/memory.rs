@@ -281,6 +281,12 @@ impl MirroredData {
         copy::prefetch_for_write(to, length.div_ceil(64).clamp(3, 32));
     }
 
+    /// Asks the processor for the memory of the next bytes of a frame: a datagram's payload.
+    #[inline]
+    pub(crate) fn prefetch(&self, position: u64, offset: usize) {
+        copy::prefetch_for_write(self.at(position, offset).wrapping_add(offset), 8);
+    }
+
     /// Copies bytes from a virtual position, racing.
     ///
     /// # Panics

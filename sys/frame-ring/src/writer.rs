@@ -13,6 +13,7 @@ use std::sync::atomic::fence;
 use thiserror::Error;
 
 use crate::bell::BellWriter;
+use crate::copy;
 use crate::crash::{Step, point};
 use crate::descriptor::{Discontinuity, FrameDescriptor};
 use crate::layout::{self, Header, NONE, SLOT_WORDS, State};
@@ -160,6 +161,19 @@ impl Writer {
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FrameTooLarge> {
         self.append_all(&[bytes])
+    }
+
+    /// Asks the processor for what [`append_all`](Self::append_all) changes, the memory of the next bytes included: in two steps, the
+    /// second of which reads what the first has asked for.
+    #[inline]
+    pub fn prefetch(&self, step: usize) {
+        if step == 0 {
+            copy::prefetch_for_write((&raw const self.data).cast(), 1);
+            copy::prefetch_for_write((&raw const self.open_pos).cast(), 1);
+            copy::prefetch_for_write((&raw const self.private.reserve).cast(), 1);
+        } else {
+            self.data.prefetch(self.open_pos, self.open_len);
+        }
     }
 
     /// Appends pieces of payload to the open frame, one after the other.

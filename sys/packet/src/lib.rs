@@ -22,10 +22,12 @@
 
 mod packet;
 mod pool;
+mod prefetch;
 mod region;
 
 pub use packet::{Packet, RawSlot};
 pub use pool::{PacketPool, PoolError, PoolOptions, PoolStatistics, SlotOrder};
+pub use prefetch::prefetch;
 pub use region::Pages;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::ops::{Bound, Deref, RangeBounds};
 use std::ptr::NonNull;
 
 use crate::pool::Inner;
+use crate::prefetch;
 
 /// A slot with one owner and no packet in it yet: to be lent to the kernel, or filled by hand. Dropping it frees the slot.
 pub struct RawSlot {
@@ -144,11 +145,8 @@ impl Packet {
     /// the lines that follow in order are fetched by themselves.
     #[inline]
     pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
         for offset in (0..(self.length as usize).min(PREFETCHED)).step_by(64) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: the address lies within this packet's bytes; a prefetch reads no value and cannot fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().add(offset).cast()) };
+            prefetch::line(self.start.as_ptr().wrapping_add(offset));
         }
     }
 

@@ -49,12 +49,20 @@ impl Demux {
         (payloads.len() > 1).then_some(Run { track: hot.track, packets, payloads })
     }
 
+    /// Asks the processor for what the next packets are judged by, if they are like the last ones.
+    #[inline]
+    pub fn prefetch(&self) {
+        self.state.pids.prefetch();
+    }
+
     /// Takes a run that [`Demux::plain_run`] has just shown. Returns its bytes.
     #[inline]
     pub fn accept_run(&mut self, run: &Run<'_>) -> usize {
         let first = run.packets.first_chunk().expect("a run has packets");
         let count = run.payloads.len();
-        let slot = self.state.pids.slot_of(Header::of(first).pid());
+        let pid = Header::of(first).pid();
+        let slot = self.state.pids.slot_of(pid);
+        self.state.pids.remember(pid, slot);
         let hot = &mut self.state.pids.hot[slot];
         hot.next_counter = (hot.gate + count as u8) & 0x0f;
         hot.gate = hot.next_counter;
