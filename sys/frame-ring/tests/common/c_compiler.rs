@@ -1,8 +1,17 @@
 //! The C compilers that are here, and the program of theirs that prints what the C reader sees.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+
+use headworks_frame_ring::bell::BellWriter;
+use headworks_frame_ring::builder;
+use headworks_frame_ring::writer::Writer;
+
+use super::other_process::{OtherProcess, fnv};
+use super::spec;
 
 pub const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 pub const SANITIZERS: [&str; 4] = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
@@ -47,3 +56,29 @@ pub static READERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     assert!(!readers.is_empty(), "neither gcc nor clang is here");
     readers
 });
+
+/// The optimised program, which copies by the processor's own string move.
+pub fn reader() -> &'static Path {
+    &READERS[0]
+}
+
+pub fn read<S: AsRef<OsStr>>(program: &Path, arguments: &[S]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn start<S: AsRef<OsStr>>(program: &Path, arguments: &[S]) -> OtherProcess {
+    OtherProcess::start(Command::new(program).args(arguments))
+}
+
+/// A stream that is not there yet, with a track `video0`.
+pub fn make_stream(stream: &Path) -> (BellWriter, Writer) {
+    fs::create_dir(stream).unwrap();
+    let bell = BellWriter::create(stream).unwrap();
+    (bell, builder::create(&stream.join("video0"), &spec()).unwrap())
+}
+
+pub fn frame_line(track: &str, seq: u64, bytes: &[u8]) -> String {
+    format!("{track} frame {seq} {} {:016x} ", bytes.len(), fnv(bytes))
+}
