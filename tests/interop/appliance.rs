@@ -40,8 +40,8 @@ impl Ports {
     }
 }
 
-/// Ports that nobody has, over UDP or TCP. None is given twice: two appliances that come to the same port share its datagrams
-/// (`SO_REUSEPORT`), and neither says so. They lie below those that Linux gives senders by itself (from 32768 on).
+/// Ports that nobody has, over UDP or TCP. None is given twice: of two appliances that come to the same port one does not start.
+/// They lie below those that Linux gives senders by itself (from 32768 on).
 pub fn free_ports<const N: usize>() -> [u16; N] {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;

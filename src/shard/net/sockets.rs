@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use headworks_host::{
     Granted, Interface, Membership, MulticastError, SocketError, Steering, SteeringError, UdpSocketOptions,
-    attach_steering, group_address, probe_exclusive, udp_socket,
+    attach_steering, group_address, shared_udp_sockets, udp_socket,
 };
 
 use siphasher::sip::SipHasher13;
@@ -110,8 +110,7 @@ impl Port<'_> {
     fn open(&self, count: usize) -> Result<Vec<(OwnedFd, Granted)>, SocketsError> {
         let socket_error = |source| SocketsError::Socket { what: self.what.clone(), source };
         match self.kind {
-            // A second instance would otherwise join the group of sockets without a word.
-            Kind::Shared(_) => probe_exclusive(self.options.bind).map_err(socket_error)?,
+            Kind::Shared(_) => return shared_udp_sockets(&self.options, count).map_err(socket_error),
             // It is done without.
             Kind::Stream { .. } if matches!(self.role, SocketRole::StreamRtcp(_)) => {
                 return Ok(udp_socket(&self.options).into_iter().collect());

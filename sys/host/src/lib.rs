@@ -19,7 +19,9 @@ pub use instance::{InstanceError, InstanceLock};
 pub use multicast::{Interface, Membership, MulticastError, group_address};
 pub use notify::{ServiceManager, ServiceState, watchdog_interval};
 pub use signals::{Signal, SignalFd};
-pub use socket::{Granted, SocketError, UdpSocketOptions, adopt_udp_socket, probe_exclusive, udp_socket};
+pub use socket::{
+    Granted, SocketError, UdpSocketOptions, adopt_udp_socket, probe_exclusive, shared_udp_sockets, udp_socket,
+};
 pub use steering::{
     MAX_SHARDS, Steering, SteeringError, attach_steering, compose_socket_id, shard_of_handshake, shard_of_socket_id,
     shard_of_source, shard_of_ssrc,

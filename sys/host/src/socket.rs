@@ -261,7 +261,31 @@ fn bind_with_retry(socket: &Socket, address: SocketAddr) -> Result<(), SocketErr
     }
 }
 
-/// Whether nobody has `address`: binds it exclusively, and lets go of it. A shared bind alone would not notice a second instance.
+/// As many sockets as asked for on one port (`SO_REUSEPORT`), in the order in which `attach_steering` counts them, and nobody else's with
+/// them: the first is bound while it shares with nobody, and shares only then. A shared bind alone would not notice a second instance,
+/// and a probe before it leaves a moment in which two of them probe, see nobody, and share.
+///
+/// # Errors
+///
+/// See [`SocketError`].
+pub fn shared_udp_sockets(options: &UdpSocketOptions, count: usize) -> Result<Vec<(OwnedFd, Granted)>, SocketError> {
+    let (first, granted) = udp_socket(&UdpSocketOptions { reuse_port: false, ..options.clone() })?;
+    let address = granted.local;
+    SockRef::from(&first).set_reuse_port(true).map_err(|error| SocketError::System {
+        address,
+        what: "share the port",
+        error,
+    })?;
+    let others = UdpSocketOptions { reuse_port: true, bind: address, ..options.clone() };
+    let mut sockets = vec![(first, granted)];
+    for _ in 1..count {
+        sockets.push(udp_socket(&others)?);
+    }
+    Ok(sockets)
+}
+
+/// Whether nobody has `address`: binds it exclusively, and lets go of it. Who means to have it is to bind it instead: it may be gone
+/// the moment after.
 ///
 /// # Errors
 ///
@@ -359,6 +383,29 @@ mod tests {
         assert!(matches!(probe_exclusive(granted.local), Err(SocketError::InUse { .. })));
         drop((first, second));
         probe_exclusive(granted.local).unwrap();
+    }
+
+    #[test]
+    fn of_several_that_come_to_a_port_at_once_one_has_it_with_all_its_sockets() {
+        const COMERS: usize = 4;
+        for _ in 0..8 {
+            let (holder, granted) = udp_socket(&UdpSocketOptions::new(local(0))).unwrap();
+            drop(holder);
+            let options = UdpSocketOptions { reuse_port: true, ..UdpSocketOptions::new(granted.local) };
+            let start = std::sync::Barrier::new(COMERS);
+            let come = || {
+                start.wait();
+                shared_udp_sockets(&options, 3)
+            };
+            let outcomes: Vec<_> = std::thread::scope(|scope| {
+                let comers: Vec<_> = (0..COMERS).map(|_| scope.spawn(come)).collect();
+                comers.into_iter().map(|comer| comer.join().unwrap()).collect()
+            });
+            let had: Vec<_> = outcomes.iter().flatten().collect();
+            assert_eq!((had.len(), had[0].len()), (1, 3), "{outcomes:?}");
+            let refused = |outcome: &&Result<_, _>| matches!(outcome, Err(SocketError::InUse { .. }));
+            assert_eq!(outcomes.iter().filter(refused).count(), COMERS - 1);
+        }
     }
 
     #[test]

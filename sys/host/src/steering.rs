@@ -202,6 +202,10 @@ pub fn attach_steering(socket: impl AsFd, shards: usize, steering: Steering) -> 
     if shards == 0 || shards > MAX_SHARDS {
         return Err(SteeringError::ShardCount(shards));
     }
+    if shards == 1 {
+        // There is nothing to choose, and no group either until a second socket joins.
+        return Ok(());
+    }
     let mut instructions = program(steering, shards as u32);
     let program = libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_mut_ptr().cast() };
     // SAFETY: what the kernel takes for this option: a count and a pointer to that many instructions, which `Instruction` has the

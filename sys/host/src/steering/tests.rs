@@ -1,7 +1,7 @@
 //! The programs as the kernel runs them, against what Rust says.
 
 use super::*;
-use crate::{UdpSocketOptions, udp_socket};
+use crate::{UdpSocketOptions, shared_udp_sockets, udp_socket};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -13,15 +13,12 @@ struct Group {
 
 impl Group {
     fn new(bind: &str, shards: usize, steering: Steering) -> Self {
-        let mut address: SocketAddr = bind.parse().unwrap();
-        let mut sockets = Vec::new();
-        for _ in 0..shards {
-            let (socket, granted) =
-                udp_socket(&UdpSocketOptions { reuse_port: true, ..UdpSocketOptions::new(address) }).unwrap();
-            address = granted.local;
-            let socket = UdpSocket::from(socket);
+        let options = UdpSocketOptions { reuse_port: true, ..UdpSocketOptions::new(bind.parse().unwrap()) };
+        let opened = shared_udp_sockets(&options, shards).unwrap();
+        let address = opened[0].1.local;
+        let sockets: Vec<UdpSocket> = opened.into_iter().map(|(socket, _)| socket.into()).collect();
+        for socket in &sockets {
             socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-            sockets.push(socket);
         }
         attach_steering(&sockets[0], shards, steering).unwrap();
         Self { sockets, address }
