@@ -229,7 +229,7 @@ impl Appliance {
         };
         let (outcome_sender, outcomes) = channel();
         let (ready_sender, ready) = channel();
-        let cookie_secret = random_bytes();
+        let (cookie_secret, address_secret) = (random_bytes(), random_bytes());
         let mut shells = Vec::with_capacity(cores.len());
         for (index, core) in cores.iter().copied().enumerate() {
             let sockets: Vec<(SocketRole, OwnedFd)> = std::mem::take(&mut ports.by_shard[index]);
@@ -245,6 +245,7 @@ impl Appliance {
                 payload_types: Arc::clone(&payload_types),
                 sources: Arc::clone(&sources),
                 cookie_secret,
+                address_secret,
                 seed: u64::from_le_bytes(random_bytes()),
             };
             let (ready, outcome) = (ready_sender.clone(), outcome_sender.clone());

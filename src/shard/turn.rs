@@ -76,6 +76,8 @@ pub struct ShardOptions {
     pub sources: Arc<Vec<SourceFilter>>,
     /// Secret of the SRT cookies; the same on all shards.
     pub cookie_secret: [u8; 16],
+    /// Secret by which SRT peers that have moved prove it.
+    pub address_secret: [u8; 16],
     /// Start of this shard's random numbers.
     pub seed: u64,
 }
@@ -98,8 +100,9 @@ pub struct Shard {
     /// Sessions to be served in this turn.
     touched: Vec<usize>,
     transmit_buffer: Vec<u8>,
-    /// For socket ids and SSRCs; keys and cookies have randomness of the operating system.
+    /// For socket ids and SSRCs; keys, cookies and proofs of an address have randomness of the operating system.
     random: Random,
+    address_secret: [u8; 16],
     counters: ShardCounters,
     window: BatchWindow,
     next_tick: Instant,
@@ -156,6 +159,7 @@ impl Shard {
             touched: Vec::with_capacity(1_024),
             transmit_buffer: Vec::with_capacity(64 << 10),
             random: Random::new(options.seed),
+            address_secret: options.address_secret,
             counters: ShardCounters::default(),
             window,
             next_tick: now + TICK,
@@ -266,6 +270,9 @@ impl Shard {
             return;
         };
         if let Some(index) = self.sessions.by_socket_id(id) {
+            if self.sessions.get_mut(index).peer != Some(datagram.peer) {
+                return self.hand_from_elsewhere(now, index, datagram);
+            }
             return self.hand_to(now, index, datagram);
         }
         if id == 0 {
@@ -295,6 +302,23 @@ impl Shard {
         if self.touched.last() != Some(&index) {
             self.touched.push(index);
         }
+    }
+
+    /// A datagram with the socket id of a session, but not from its peer: no sign of life, and nothing of it is held. It may prove
+    /// that the peer has moved.
+    #[cold]
+    fn hand_from_elsewhere(&mut self, now: Instant, index: usize, datagram: Datagram) {
+        self.counters.dropped_wrong_peer += 1;
+        let session = self.sessions.get_mut(index);
+        let source = self.config.streams.get(&session.name).and_then(|stream| stream.source);
+        if source.is_some_and(|source| source != datagram.peer.ip().to_canonical()) {
+            return;
+        }
+        session.ingest.receive(now, datagram);
+        if let Some(Protocol::Srt(connection)) = session.ingest.protocol() {
+            session.peer = session.peer.and(Some(connection.parameters().peer));
+        }
+        self.touched.push(index);
     }
 
     fn receive_rtp(&mut self, now: Instant, role: SocketRole, datagram: Datagram) {

@@ -12,7 +12,7 @@ use headworks::protocol::srt::parameters::ConnectionParameters;
 use headworks::protocol::srt::stream_id::StreamId;
 
 use crate::conversation::{Script, refresh};
-use crate::link::{InFlight, Link, MS};
+use crate::link::{InFlight, Link, MS, PORT};
 
 /// What a call over bad links has come to.
 pub struct Call {
@@ -57,7 +57,7 @@ pub fn call(
         while let Some(Reverse((at, ..))) = in_flight.peek()
             && *at <= now
         {
-            let Some(Reverse((_, _, to_listener, bytes))) = in_flight.pop() else { break };
+            let Some(Reverse((_, _, to_listener, _, bytes))) = in_flight.pop() else { break };
             if to_listener {
                 listener.receive((clocks.1)(now), addresses.0, None, 0, &bytes);
             } else {
@@ -70,6 +70,7 @@ pub fn call(
                 socket_id: 2,
                 receive_latency_ms: 20,
                 flow_window: script.receive_buffer_packets as u32,
+                address_secret: Some([3; 16]),
                 key_encrypting_key: request.key_material.as_ref().map(|material| derive(material.key_length())),
                 ..Acceptance::default()
             };
@@ -88,7 +89,7 @@ pub fn call(
         let mut post = |link: &mut Link, bytes: Vec<u8>, to_listener| {
             for at in link.arrivals(now, bytes.len()).into_iter().flatten() {
                 posted += 1;
-                in_flight.push(Reverse((at, posted, to_listener, bytes.clone())));
+                in_flight.push(Reverse((at, posted, to_listener, PORT, bytes.clone())));
             }
         };
         let mut buffer = Vec::new();

@@ -2,20 +2,22 @@
 //! what went in.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use headworks::base::{Datagram, Instant};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Event, Limits};
+use headworks::protocol::srt::control::{Acknowledgement, Control, ControlWriter};
 use headworks::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
-use headworks::protocol::srt::packet::SequenceNumber;
+use headworks::protocol::srt::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
 use headworks::protocol::srt::statistics::Statistics;
 use headworks::protocol::srt::stream_id::StreamId;
 use headworks_packet::{PacketPool, PoolOptions};
 
 use crate::call::call;
-use crate::link::{Conditions, InFlight, Link, MS};
+use crate::link::{Conditions, InFlight, Link, MS, PORT};
 use crate::random::Random;
 
 /// What is played.
@@ -39,6 +41,12 @@ pub struct Script {
     pub receive_buffer_packets: usize,
     /// Datagrams of noise thrown at the receiver from the sender's address, per million packets.
     pub noise: u32,
+    /// When the sender goes to another port, in ns since the first payload; what is on its way to the old one is lost.
+    pub moves: Vec<u64>,
+    /// Packets of the sender, per million, whose bytes somebody throws at the receiver from elsewhere too, before they arrive themselves.
+    pub forgeries: u32,
+    /// Where from.
+    pub forger: Forger,
     /// Encrypted, with keys of this length, changed every so many packets.
     pub encryption: Option<(KeyLength, u64)>,
     /// Payloads are taken before they are due, as long as none is missing before them.
@@ -46,6 +54,18 @@ pub struct Script {
     /// Begins with a handshake; then the initial time stamp is that of the caller, zero.
     pub handshake: bool,
 }
+
+/// Who sees the sender's packets and wants its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forger {
+    /// Sends from an address of others each time.
+    Blind,
+    /// Sends from one of its own, and answers what it is asked there.
+    Answering,
+}
+
+/// The port of the one who answers; those of others lie above it.
+const FORGER_PORT: u16 = 20_000;
 
 impl Default for Script {
     fn default() -> Self {
@@ -63,6 +83,9 @@ impl Default for Script {
             turn: MS / 2,
             receive_buffer_packets: 4_096,
             noise: 0,
+            moves: Vec::new(),
+            forgeries: 0,
+            forger: Forger::Blind,
             encryption: None,
             early: false,
             handshake: false,
@@ -82,6 +105,8 @@ pub struct Outcome {
     pub latest: u64,
     pub most_held: usize,
     pub jumps: u64,
+    /// Ports of those that were challenged without being the sender.
+    pub challenged: usize,
     pub receiver: Statistics,
     pub sender: Statistics,
 }
@@ -112,6 +137,9 @@ struct World {
     next_index: u64,
     last_delivery: Instant,
     drift_means: u64,
+    port: u16,
+    /// Bytes from and to each port but the sender's.
+    elsewhere: BTreeMap<u16, (usize, usize)>,
 }
 
 /// What the sender's clock shows at virtual time `now`.
@@ -131,7 +159,7 @@ fn receiver_clock(now: u64) -> Instant {
 }
 
 fn address(last: u8) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, last], 9_000))
+    SocketAddr::from(([192, 0, 2, last], PORT))
 }
 
 /// Keys are announced a third of their time before they change.
@@ -180,6 +208,7 @@ fn parameters(
         features: Features::default(),
         encryption,
         stream_id: StreamId::default(),
+        address_secret: (role == Role::Receiver).then_some([3; 16]),
     }
 }
 
@@ -246,6 +275,8 @@ impl World {
             next_index: 0,
             last_delivery: Instant::ZERO,
             drift_means: 0,
+            port: PORT,
+            elsewhere: BTreeMap::new(),
         }
     }
 
@@ -254,9 +285,9 @@ impl World {
         if turn == 0 { at } else { at.div_ceil(turn) * turn }
     }
 
-    fn post(&mut self, at: u64, to_receiver: bool, bytes: Vec<u8>) {
+    fn post(&mut self, at: u64, to_receiver: bool, port: u16, bytes: Vec<u8>) {
         self.posted += 1;
-        self.in_flight.push(Reverse((at, self.posted, to_receiver, bytes)));
+        self.in_flight.push(Reverse((at, self.posted, to_receiver, port, bytes)));
     }
 
     fn run(mut self) -> Outcome {
@@ -267,6 +298,8 @@ impl World {
         let mut next_send = self.begin;
         let mut now = self.begin;
         while now < end {
+            let moves = self.script.moves.iter().filter(|&&at| self.begin + at <= now).count();
+            self.port = PORT + moves as u16;
             // What the sender hands in.
             while next_send <= now && (self.submitted.len() as u64) < self.script.packets {
                 let bytes = payload(self.submitted.len() as u64);
@@ -279,8 +312,8 @@ impl World {
             while let Some(Reverse((at, ..))) = self.in_flight.peek()
                 && *at <= now
             {
-                let Some(Reverse((at, _, to_receiver, bytes))) = self.in_flight.pop() else { break };
-                self.arrive(now, at, to_receiver, &bytes);
+                let Some(Reverse((at, _, to_receiver, port, bytes))) = self.in_flight.pop() else { break };
+                self.arrive(now, at, to_receiver, port, &bytes);
                 receiver_turn |= to_receiver;
             }
             let clock = sender_clock(&self.script, now);
@@ -305,7 +338,7 @@ impl World {
         if (self.submitted.len() as u64) < self.script.packets {
             next = next.min(next_send);
         }
-        if let Some(Reverse((at, _, to_receiver, _))) = self.in_flight.peek() {
+        if let Some(Reverse((at, _, to_receiver, ..))) = self.in_flight.peek() {
             next = next.min(if *to_receiver { self.round_up(*at) } else { *at });
         }
         if let Some(at) = self.sender.next_timeout() {
@@ -317,18 +350,50 @@ impl World {
         next.max(now + 1)
     }
 
-    fn arrive(&mut self, now: u64, at: u64, to_receiver: bool, bytes: &[u8]) {
+    fn arrive(&mut self, now: u64, at: u64, to_receiver: bool, port: u16, bytes: &[u8]) {
+        if !to_receiver && port != self.port {
+            return self.arrive_elsewhere(now, port, bytes);
+        }
         let (pool, peer) = if to_receiver { (&self.receiver_pool, 1) } else { (&self.sender_pool, 2) };
         let packet = pool.copy_from(bytes).expect("a slot: the receive buffer is bounded");
         let mut datagram =
             Datagram { packet, peer: address(peer), local: None, interface: 0, path: 0, arrival: receiver_clock(at) };
         if to_receiver {
+            datagram.peer.set_port(port);
+            if port != self.receiver.parameters().peer.port() {
+                self.elsewhere.entry(port).or_default().0 += bytes.len();
+            }
             self.receiver.receive(receiver_clock(now), datagram);
             self.outcome.most_held = self.outcome.most_held.max(self.receiver.held_packets());
         } else {
             datagram.arrival = sender_clock(&self.script, now);
             self.sender.receive(datagram.arrival, datagram);
         }
+    }
+
+    /// What comes to a port that the sender is not at: only one who forges answers it.
+    fn arrive_elsewhere(&mut self, now: u64, port: u16, bytes: &[u8]) {
+        if port != FORGER_PORT {
+            return;
+        }
+        let Ok(Header::Control(header)) = packet::parse(bytes) else { panic!("no data comes to a sender") };
+        if let Ok(Control::Acknowledgement(Acknowledgement { number, .. })) =
+            Control::parse(&header, &bytes[HEADER_LEN..])
+        {
+            let timestamp_us = self.sender.parameters().timestamp_us(sender_clock(&self.script, now));
+            let mut answer = Vec::new();
+            ControlWriter { timestamp_us, socket_id: self.receiver.parameters().socket_id }
+                .acknowledgement_receipt(&mut answer, number);
+            self.post(now + MS, true, FORGER_PORT, answer);
+        }
+    }
+
+    fn forge(&mut self, now: u64, bytes: &[u8]) {
+        let port = match self.script.forger {
+            Forger::Blind => FORGER_PORT + self.noise.between(1, 1_000) as u16,
+            Forger::Answering => FORGER_PORT,
+        };
+        self.post(now + self.script.there.delay / 2, true, port, bytes.to_vec());
     }
 
     fn flush_sender(&mut self, now: u64) {
@@ -339,11 +404,14 @@ impl World {
             assert_eq!((transmit.len, transmit.peer), (self.buffer.len(), address(2)));
             let bytes = self.buffer.clone();
             for at in self.there.arrivals(now, bytes.len()).into_iter().flatten() {
-                self.post(at, true, bytes.clone());
+                self.post(at, true, self.port, bytes.clone());
+            }
+            if self.script.forgeries > 0 && self.noise.per_million(self.script.forgeries) {
+                self.forge(now, &bytes);
             }
             if self.noise.per_million(self.script.noise) {
                 let noise = self.noise_from(bytes);
-                self.post(now + self.script.there.delay, true, noise);
+                self.post(now + self.script.there.delay, true, self.port, noise);
             }
         }
     }
@@ -368,12 +436,16 @@ impl World {
         loop {
             self.buffer.clear();
             let clock = receiver_clock(now);
-            if self.receiver.poll_transmit(clock, &mut self.buffer).is_none() {
-                break;
+            let Some(transmit) = self.receiver.poll_transmit(clock, &mut self.buffer) else { break };
+            let (port, bytes) = (transmit.peer.port(), self.buffer.clone());
+            assert_eq!(transmit.len, bytes.len());
+            if transmit.peer != self.receiver.parameters().peer {
+                let (from, to) = self.elsewhere.entry(port).or_default();
+                *to += bytes.len();
+                assert!(*to <= *from, "port {port} has sent {from} bytes and is sent {to}");
             }
-            let bytes = self.buffer.clone();
             for at in self.back.arrivals(now, bytes.len()).into_iter().flatten() {
-                self.post(at, false, bytes.clone());
+                self.post(at, false, port, bytes.clone());
             }
         }
     }
@@ -412,6 +484,10 @@ impl World {
         while let Some(event) = self.receiver.poll_event() {
             match event {
                 Event::SequenceJump { .. } => self.outcome.jumps += 1,
+                Event::PeerChanged { from, to } => {
+                    assert_ne!(from, to);
+                    assert_eq!(to, self.receiver.parameters().peer);
+                }
                 Event::Connected | Event::PeerError { .. } | Event::KeyRefreshed | Event::KeyRefreshFailed(_) => {}
                 event => panic!("{event:?}"),
             }
@@ -420,6 +496,8 @@ impl World {
 
     fn finish(mut self) -> Outcome {
         let statistics = *self.receiver.statistics();
+        let challenged = self.elsewhere.iter().filter(|(port, (_, to))| **port >= FORGER_PORT && *to > 0);
+        self.outcome.challenged = challenged.count();
         assert_eq!(statistics.pkt_delivered, self.outcome.delivered);
         assert_eq!(statistics.pkt_rcv_drop, self.outcome.lost);
         assert_eq!(self.receiver.held_packets(), 0, "nothing waits for ever");

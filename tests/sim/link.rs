@@ -7,8 +7,12 @@ use crate::random::Random;
 
 pub const MS: u64 = 1_000_000;
 
-/// Datagrams under way: when they arrive, the order they were sent in, whether they go to the receiver, their bytes.
-pub type InFlight = BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>>;
+/// The port that a sender has as long as it does not move.
+pub const PORT: u16 = 9_000;
+
+/// Datagrams under way: when they arrive, the order they were sent in, whether they go to the receiver, the port at the other end,
+/// their bytes.
+pub type InFlight = BinaryHeap<Reverse<(u64, u64, bool, u16, Vec<u8>)>>;
 
 /// How bad.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ mod random;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use conversation::{Outcome, Script, play};
+use conversation::{Forger, Outcome, Script, play};
 use headworks::protocol::srt::encryption::KeyLength;
 use link::{Conditions, MS};
 use random::Random;
@@ -64,6 +64,9 @@ fn random_script(seed: u64) -> Script {
         turn: random.pick(&[0, MS / 2, 2 * MS]),
         receive_buffer_packets: random.pick(&[512, 4_096]),
         noise: random.pick(&[0, 0, 20_000]),
+        moves: (0..random.pick(&[0, 0, 1, 3])).map(|_| random.between(100, 2_000) * MS).collect(),
+        forgeries: random.pick(&[0, 0, 0, 200_000]),
+        forger: random.pick(&[Forger::Blind, Forger::Answering]),
         encryption: if dark { None } else { key_length.map(|length| (length, (1_800 * MS / interval).max(900))) },
     }
 }
@@ -223,6 +226,70 @@ fn keys_change_without_a_packet_lost() {
         assert_eq!((outcome.delivered, outcome.lost), (4_000, 0));
         assert_eq!((outcome.receiver.key_refreshes, outcome.receiver.pkt_rcv_undecrypt), (4, 0));
     }
+}
+
+#[test]
+fn a_peer_that_moves_keeps_its_session_and_loses_nothing_when_the_latency_allows_for_it() {
+    // Two seconds apart, and three times in a row with little more between them than a move takes.
+    let moves = vec![700 * MS, 2_700 * MS, 3_000 * MS, 3_300 * MS];
+    let scripts =
+        [None, Some((KeyLength::Aes128, 1_500)), Some((KeyLength::Aes256, 1_500))].into_iter().flat_map(|keys| {
+            [(120, 0), (500, 0), (500, 20_000)].into_iter().flat_map(move |(latency_ms, loss)| {
+                let path = Conditions { delay: 15 * MS, loss, ..Conditions::default() };
+                (0..4).map(move |seed| Script {
+                    seed,
+                    there: path.clone(),
+                    back: path.clone(),
+                    latency_ms,
+                    encryption: keys,
+                    early: seed % 2 == 1,
+                    ..Script::default()
+                })
+            })
+        });
+    let scripts = scripts.map(|script| Script { moves: moves.clone(), packets: 5_000, ..script });
+    play_all(scripts, |script, outcome| {
+        assert_eq!((outcome.delivered, outcome.lost), (script.packets, 0));
+        assert_eq!((outcome.receiver.peer_changes, outcome.jumps), (4, 0));
+        assert!(outcome.sender.pkt_retrans > 100, "what came before the proof is sent again");
+    });
+}
+
+#[test]
+fn whoever_copies_a_peers_packets_from_elsewhere_neither_gets_its_session_nor_disturbs_it() {
+    let undisturbed = play(Script { packets: 10_000, ..Script::default() });
+    for (forger, share) in [(Forger::Blind, 1_000_000), (Forger::Blind, 50_000), (Forger::Answering, 1_000_000)] {
+        let outcome = play(Script { packets: 10_000, forgeries: share, forger, ..Script::default() });
+        assert_eq!((outcome.delivered, outcome.lost), (10_000, 0));
+        let count = &outcome.receiver;
+        assert_eq!(count.peer_changes, 0, "{forger:?}");
+        assert!(count.pkt_wrong_peer > u64::from(share) / 200, "{}", count.pkt_wrong_peer);
+        // Ten seconds at fifty a second.
+        assert!((100..=505).contains(&count.pkt_sent_challenge), "{}", count.pkt_sent_challenge);
+        assert!(outcome.challenged <= count.pkt_sent_challenge as usize);
+        assert_eq!(outcome.due_error, undisturbed.due_error);
+        assert_eq!((count.pkt_recv, count.pkt_sent_ack, count.pkt_sent_nak, count.pkt_recv_ackack), {
+            let count = &undisturbed.receiver;
+            (count.pkt_recv, count.pkt_sent_ack, count.pkt_sent_nak, count.pkt_recv_ackack)
+        });
+    }
+}
+
+#[test]
+fn a_flood_from_forged_addresses_does_not_keep_a_peer_that_moves_from_proving_it() {
+    // As many forged packets as there are packets, each fit to be the peer's.
+    let scripts = (0..16).map(|seed| Script {
+        seed,
+        packets: 5_000,
+        latency_ms: 1_000,
+        moves: vec![1_000 * MS, 3_000 * MS],
+        forgeries: 1_000_000,
+        ..Script::default()
+    });
+    play_all(scripts, |script, outcome| {
+        assert_eq!((outcome.delivered, outcome.lost), (script.packets, 0));
+        assert_eq!(outcome.receiver.peer_changes, 2);
+    });
 }
 
 #[test]

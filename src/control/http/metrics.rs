@@ -50,6 +50,7 @@ const SHARD_DROPS: &[Drop<ShardReport>] = &[
     ("unknown", |it| it.counters.dropped_unknown),
     ("truncated", |it| it.counters.dropped_truncated),
     ("quota", |it| it.counters.dropped_quota),
+    ("wrong_peer", |it| it.counters.dropped_wrong_peer),
     ("lane_full", |it| it.counters.dropped_lane_full),
     ("malformed", |it| it.counters.dropped_malformed),
 ];
@@ -71,6 +72,9 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
     }),
     ("stream_continuity_errors", "Continuity errors in the transport stream", |it| it.continuity_errors),
     ("stream_tracks_refused", "Programmes and tracks refused because there were too many", |it| it.tracks_refused),
+    ("stream_peer_changes", "Times that the present session's peer has moved", |it| {
+        it.srt.map(|srt| srt.peer_changes).or(it.rtp.as_ref().map(|rtp| rtp.peer_changes)).unwrap_or(0)
+    }),
     ("stream_sessions", "Sessions so far", |it| u64::from(it.sessions)),
 ];
 

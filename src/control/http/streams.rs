@@ -76,6 +76,7 @@ pub struct Statistics {
     continuity_errors: u64,
     unknown_payload_type: u64,
     ssrc_restarts: Option<u64>,
+    peer_changes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -252,6 +253,7 @@ impl Statistics {
             continuity_errors: stream.continuity_errors,
             unknown_payload_type: stream.ingest.unknown_payload_type,
             ssrc_restarts: rtp.map(|rtp| rtp.restarts),
+            peer_changes: srt.map(|srt| srt.peer_changes).or(rtp.map(|rtp| rtp.peer_changes)),
         }
     }
 }

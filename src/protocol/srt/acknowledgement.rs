@@ -61,6 +61,11 @@ impl RoundTrip {
         }
     }
 
+    /// The way to the peer is another one: the next measurement replaces what was measured.
+    pub fn path_changed(&mut self) {
+        self.measured = false;
+    }
+
     /// How long an answer may reasonably take: RTT + 4 deviations.
     #[inline]
     pub fn patience(&self) -> Duration {

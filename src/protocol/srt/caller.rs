@@ -275,6 +275,8 @@ impl Caller {
             features,
             encryption: self.encryption.take().map(|(encryption, _)| encryption),
             stream_id: settings.stream_id.clone(),
+            // A listener stays where it was called.
+            address_secret: None,
         })
     }
 

@@ -14,9 +14,11 @@
 //! sends makes the connection allocate: all memory is taken in [`Connection::new`].
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::acknowledgement::RoundTrip;
+use super::address_proof::AddressProof;
 use super::control::{
     Acknowledgement, Control, ControlWriter, DropRequest, ReceiverReport, ReceivingRates, SequenceRange,
 };
@@ -29,6 +31,7 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::media::Payload;
 
+mod elsewhere;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(test)]
@@ -78,6 +81,13 @@ pub enum Event {
     SequenceJump {
         /// How many packets were given up.
         skipped: u64,
+    },
+    /// The peer has shown that it is at another address now; packets from the old one are not taken in any more.
+    PeerChanged {
+        /// Where it was.
+        from: SocketAddr,
+        /// Where it is.
+        to: SocketAddr,
     },
     /// The peer cannot process what it is sent (draft-sharabayko-srt §3.2.10).
     PeerError {
@@ -134,6 +144,7 @@ pub struct Connection {
     sender: Option<Sender>,
     events: VecDeque<Event>,
     key_material_response: Vec<u8>,
+    address_proof: Option<AddressProof>,
 }
 
 impl Connection {
@@ -155,6 +166,7 @@ impl Connection {
             round_trip: RoundTrip::default(),
             statistics,
             sender: (limits.send_buffer_packets > 0).then(|| Sender::new(now, &parameters, limits.send_buffer_packets)),
+            address_proof: parameters.address_secret.map(|secret| AddressProof::new(secret, parameters.socket_id)),
             parameters,
             limits,
             events,
@@ -192,8 +204,7 @@ impl Connection {
             return;
         }
         if datagram.peer != self.parameters.peer {
-            self.statistics.pkt_wrong_peer += 1;
-            return;
+            return self.receive_from_elsewhere(now, &datagram);
         }
         match packet::parse(&datagram.packet) {
             Ok(Header::Data(header)) if header.socket_id == self.parameters.socket_id => {
@@ -432,6 +443,9 @@ impl Connection {
     /// The next datagram to send: its bytes are appended to `buffer`.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let start = buffer.len();
+        if let Some(challenge) = self.write_challenge(now, buffer) {
+            return Some(challenge);
+        }
         if !self.write_next(now, buffer) {
             return None;
         }
@@ -446,10 +460,7 @@ impl Connection {
     }
 
     fn write_next(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
-        let writer = ControlWriter {
-            timestamp_us: self.parameters.timestamp_us(now),
-            socket_id: self.parameters.peer_socket_id,
-        };
+        let writer = self.control_writer(now);
         if self.state != State::Running {
             if std::mem::take(&mut self.pending.shutdown) {
                 writer.shutdown(buffer);
@@ -458,6 +469,10 @@ impl Connection {
             return false;
         }
         self.write_control(now, writer, buffer) || self.write_data(now, buffer)
+    }
+
+    fn control_writer(&self, now: Instant) -> ControlWriter {
+        ControlWriter { timestamp_us: self.parameters.timestamp_us(now), socket_id: self.parameters.peer_socket_id }
     }
 
     fn write_control(&mut self, now: Instant, writer: ControlWriter, buffer: &mut Vec<u8>) -> bool {

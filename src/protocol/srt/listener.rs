@@ -168,6 +168,8 @@ pub struct Acceptance {
     pub key_seed: [u8; 32],
     /// When our own keys change.
     pub key_refresh: KeyRefresh,
+    /// A secret by which the caller can prove that it has moved; without one it is heard at its first address alone.
+    pub address_secret: Option<[u8; 16]>,
 }
 
 impl Default for Acceptance {
@@ -184,6 +186,7 @@ impl Default for Acceptance {
             key_encrypting_key: None,
             key_seed: [0; 32],
             key_refresh: KeyRefresh::default(),
+            address_secret: None,
         }
     }
 }
@@ -295,6 +298,7 @@ impl AdmissionRequest {
             features,
             encryption,
             stream_id: self.stream_id.clone(),
+            address_secret: acceptance.address_secret,
         };
         Ok((parameters, answer))
     }

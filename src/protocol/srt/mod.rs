@@ -1,6 +1,7 @@
 //! SRT, live mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it.
 
 pub mod acknowledgement;
+pub mod address_proof;
 pub mod caller;
 pub mod connection;
 pub mod control;

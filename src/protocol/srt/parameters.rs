@@ -126,6 +126,8 @@ pub struct ConnectionParameters {
     pub encryption: Option<Encryption>,
     /// What the caller asked for; empty without a Stream ID.
     pub stream_id: StreamId,
+    /// A secret for [`AddressProof`](super::address_proof::AddressProof); without one the peer is heard at its address alone.
+    pub address_secret: Option<[u8; 16]>,
 }
 
 impl ConnectionParameters {
@@ -152,6 +154,7 @@ impl ConnectionParameters {
             features: Features::default(),
             encryption: None,
             stream_id: StreamId::default(),
+            address_secret: None,
         }
     }
 

@@ -106,6 +106,31 @@ impl Receiver {
         self.next_due
     }
 
+    /// Whether a packet of this number would be taken into the buffer.
+    pub fn is_awaited(&self, sequence: SequenceNumber) -> bool {
+        matches!(self.buffer.place(sequence.distance(SequenceNumber::new(self.buffer.head()))), Place::Free(_))
+    }
+
+    /// Whether a time stamp is one that the peer's clock can show on a packet that comes at `arrival`, first sent as long before
+    /// as it is of use, give or take a second. That of a peer without TSBPD can be any.
+    pub fn is_of_now(&self, timestamp_us: u32, arrival: Instant) -> bool {
+        let expected_us = self.time.expected(arrival);
+        let within_us = self.time.latency().as_micros() as u64 + 1_000_000;
+        !self.by_timestamp
+            || self.time.unwrap(timestamp_us, arrival).is_some_and(|at_us| at_us.abs_diff(expected_us) <= within_us)
+    }
+
+    /// The peer has moved and may not know what it was told: it is told again at once.
+    pub fn path_changed(&mut self) {
+        self.acknowledged_at = Instant::ZERO;
+        self.confirmed = self.confirmed.min(self.buffer.first_missing().saturating_sub(1));
+    }
+
+    /// What the last full acknowledgement said.
+    pub fn acknowledged(&self) -> SequenceNumber {
+        SequenceNumber::new(self.acknowledged)
+    }
+
     /// Takes in a data packet whose header has been read: judged against the window first, then decrypted, and only then
     /// given a place, so that a packet that cannot be read takes nobody's.
     #[inline]

@@ -54,8 +54,12 @@ pub struct Statistics {
     pub pkt_malformed: u64,
     /// Datagrams that came after the end.
     pub pkt_after_end: u64,
-    /// Datagrams from another address than the peer's.
+    /// Datagrams from another address than the peer's; none is taken in.
     pub pkt_wrong_peer: u64,
+    /// Acknowledgements sent to such addresses, whose answer would prove that the peer is there.
+    pub pkt_sent_challenge: u64,
+    /// Times that the peer has moved to another address.
+    pub peer_changes: u64,
     /// Datagrams for another socket id.
     pub pkt_wrong_socket: u64,
     /// Control packets whose body was not one of their type.

@@ -317,6 +317,7 @@ impl Shard {
             flow_window: plan.flow_window,
             key_encrypting_key: terms.key,
             key_seed: terms.key_seed,
+            address_secret: Some(self.address_secret),
             ..Acceptance::default()
         };
         let (parameters, answer) = request.accept(now, acceptance)?;

@@ -62,6 +62,9 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
         IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
             session.tell_of_peer(now, format!("the sender jumped ahead by {skipped} packets"));
         }
+        IngestEvent::Srt(SrtEvent::PeerChanged { from, to }) => {
+            session.tell_of_peer(now, format!("the peer has moved from {from} to {to}"));
+        }
         IngestEvent::Srt(SrtEvent::PeerError { code }) => {
             session.tell_of_peer(now, format!("the peer reports error {code}"))
         }

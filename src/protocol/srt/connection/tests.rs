@@ -9,6 +9,8 @@ use crate::protocol::srt::encryption::{
 use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::parameters::{Features, Role};
 
+mod elsewhere;
+
 const FIRST: u64 = 0x7fff_fff0;
 const LATENCY_MS: u64 = 120;
 
@@ -140,7 +142,7 @@ impl Bench {
         loop {
             self.buffer.clear();
             let Some(transmit) = self.connection.poll_transmit(now, &mut self.buffer) else { return out };
-            assert_eq!((transmit.len, transmit.peer), (self.buffer.len(), peer()));
+            assert_eq!((transmit.len, transmit.peer), (self.buffer.len(), self.connection.parameters().peer));
             out.push(match packet::parse(&self.buffer).expect("well-formed") {
                 Header::Data(header) => {
                     assert_eq!(header.socket_id, 9);

@@ -1,0 +1,104 @@
+//! What comes for a connection from another address than its peer's.
+//!
+//! Nothing of it is taken in: a sender repeats what was not acknowledged, so that a peer that has moved and proves it in time
+//! loses nothing, and forgers gain nothing. What may be the peer's is answered with a challenge ([`AddressProof`]); with the
+//! right answer the peer is there. That takes as long as the peer's silence has to last, or a round trip if that is longer; what came
+//! meanwhile is asked for with the next packet, one more round trip later.
+//!
+//! Who cannot read the connection's packets has a socket id, a sequence number of the window and the peer's clock to guess before
+//! he is even challenged. Who can read them is kept off by the peer itself: as long as that is heard, no answer counts.
+//!
+//! [`AddressProof`]: crate::protocol::srt::address_proof::AddressProof
+
+use std::time::Duration;
+
+use super::{Connection, Event, KEEP_ALIVE_INTERVAL, State};
+use crate::base::{Datagram, Instant, Transmit};
+use crate::protocol::srt::control::{Acknowledgement, Control, ReceiverReport};
+use crate::protocol::srt::packet::{self, HEADER_LEN, Header};
+use crate::protocol::srt::receiver::ACK_INTERVAL;
+
+/// A peer that is there says something each [`KEEP_ALIVE_INTERVAL`]. After half as long again it is missed, and whatever its clock can
+/// have stamped may be its.
+const MISSED_AFTER: Duration = KEEP_ALIVE_INTERVAL.saturating_mul(3).checked_div(2).unwrap();
+/// The share of the latency that the peer must not have been heard for when somebody else proves to be it: what was not taken in by then
+/// can still be asked for and come in time.
+const QUIET_SHARE: u32 = 4;
+
+impl Connection {
+    #[cold]
+    pub(super) fn receive_from_elsewhere(&mut self, now: Instant, datagram: &Datagram) {
+        self.statistics.pkt_wrong_peer += 1;
+        let silence = now.saturating_since(self.heard_at);
+        let socket_id = self.parameters.socket_id;
+        let is_same_family = datagram.peer.is_ipv4() == self.parameters.peer.is_ipv4();
+        let Some(proof) = self.address_proof.as_mut().filter(|_| is_same_family) else { return };
+        let may_be_the_peer = match packet::parse(&datagram.packet) {
+            Ok(Header::Data(header)) if header.socket_id == socket_id => {
+                (self.receiver.is_awaited(header.sequence) || silence >= MISSED_AFTER)
+                    && self.receiver.is_of_now(header.timestamp_us, datagram.arrival)
+            }
+            Ok(Header::Control(header)) if header.socket_id == socket_id => {
+                match Control::parse(&header, &datagram.packet[HEADER_LEN..]) {
+                    Ok(Control::AcknowledgementReceipt { number }) if proof.is_answer(now, datagram.peer, number) => {
+                        if silence >= self.quiet_time() {
+                            self.follow_peer(now, datagram);
+                        }
+                        false
+                    }
+                    Ok(Control::KeepAlive) => {
+                        silence >= MISSED_AFTER && self.receiver.is_of_now(header.timestamp_us, datagram.arrival)
+                    }
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        if may_be_the_peer && let Some(proof) = &mut self.address_proof {
+            proof.ask(now, datagram);
+        }
+    }
+
+    /// How long the peer must not have been heard when somebody else proves to be it.
+    fn quiet_time(&self) -> Duration {
+        let latency = Duration::from_millis(u64::from(self.parameters.receive_latency_ms));
+        (latency / QUIET_SHARE).max(ACK_INTERVAL)
+    }
+
+    fn follow_peer(&mut self, now: Instant, datagram: &Datagram) {
+        let from = self.parameters.peer;
+        (self.parameters.peer, self.parameters.local, self.parameters.interface) =
+            (datagram.peer, datagram.local, datagram.interface);
+        self.heard_at = now;
+        self.round_trip.path_changed();
+        self.receiver.path_changed();
+        self.pending.loss_report = true;
+        self.statistics.peer_changes += 1;
+        self.event(Event::PeerChanged { from, to: datagram.peer });
+    }
+
+    /// Says to somebody elsewhere what the peer was told last, under a number to be answered with.
+    pub(super) fn write_challenge(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let challenge = self.address_proof.as_mut()?.take_challenge()?;
+        if self.state != State::Running {
+            return None;
+        }
+        let start = buffer.len();
+        let report = ReceiverReport {
+            rtt_us: self.round_trip.smoothed_us(),
+            rtt_variance_us: self.round_trip.variance_us(),
+            available_buffer_packets: self.receiver.free() as u32,
+            rates: None,
+        };
+        let (number, next) = (challenge.number, self.receiver.acknowledged());
+        self.control_writer(now).acknowledgement(buffer, &Acknowledgement { number, next, report: Some(report) });
+        self.statistics.pkt_sent_challenge += 1;
+        Some(Transmit {
+            peer: challenge.peer,
+            local: challenge.local,
+            interface: challenge.interface,
+            path: 0,
+            len: buffer.len() - start,
+        })
+    }
+}
