@@ -24,7 +24,7 @@ const ROAD: &str = "--delay 15ms --reorder 2% --reorder-delay 4ms --duplicate 1%
 const LATENCY_MS: u32 = 500;
 
 /// Ten seconds of some 6 Mbit/s.
-fn long_clip() -> Arc<Clip> {
+pub fn long_clip() -> Arc<Clip> {
     clip(
         "long",
         &[

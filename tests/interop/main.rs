@@ -17,6 +17,7 @@ mod gstreamer;
 mod headworkssrc;
 mod latm;
 mod loss;
+mod moves;
 mod multicast;
 mod operation;
 #[path = "../../sys/frame-ring/tests/common/python.rs"]

@@ -1,0 +1,379 @@
+//! Many shards behind one port, as a whole and over real sockets: with one, two and four of them, which is more than many machines
+//! have cores.
+
+mod callers;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use headworks::cli::send::material::PesPackets;
+use headworks::config::{Config, Stream};
+use headworks::protocol::srt::caller::{Caller, CallerSettings};
+use headworks::protocol::srt::handshake::HANDSHAKE_LEN;
+use headworks::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
+use headworks::protocol::srt::stream_id::StreamId;
+use headworks::shard::appliance::Appliance;
+use headworks::shard::clock::Clock;
+use headworks::shard::host::available_cores;
+use headworks::shard::mailbox::{Message, Shards};
+use headworks::shard::net::{StoredSockets, shard_of_socket_id};
+use headworks::shard::report::{ShardReport, StreamReport};
+use headworks_host::shard_of_handshake;
+use headworks_stalled_threads::stall;
+
+use callers::Callers;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Bits per second of a caller, where it does not matter.
+const RATE_BPS: u64 = 4_000_000;
+const PASSPHRASE: &str = "known to everybody";
+
+/// An appliance on a port of its own. One at a time: shards are looked for by the names of their threads, and two have
+/// enough to do with one.
+struct Served {
+    /// Gone when it is dropped.
+    appliance: Option<Appliance>,
+    peer: SocketAddr,
+    _root: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Served {
+    fn start(shards: usize) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let root = tempfile::tempdir_in("/dev/shm").unwrap();
+        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let mut config = Config::default();
+        config.output.root = root.path().join("rings");
+        config.shards.cores = available_cores().into_iter().cycle().take(shards).collect();
+        config.ingestion.max_connections = 16;
+        config.ingestion.buffer.pool_size = 4;
+        config.ingestion.frame.max_frame_size = 1 << 20;
+        config.ingestion.srt.port = port;
+        config.ingestion.rtp.enabled = false;
+        for number in 0..4 {
+            let encrypted = Stream { passphrase: Some(PASSPHRASE.to_owned()), ..Stream::default() };
+            config.streams.insert(format!("encrypted{number}"), encrypted);
+        }
+        let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
+        Self { appliance: Some(appliance), peer: SocketAddr::from(([127, 0, 0, 1], port)), _root: root, _alone: alone }
+    }
+
+    fn shards(&self) -> &Shards {
+        self.appliance.as_ref().expect("until it is dropped").shards()
+    }
+
+    fn reports(&self) -> Vec<ShardReport> {
+        let reports = self.shards().reports(Duration::from_secs(10));
+        assert_eq!(reports.len(), self.shards().len(), "every shard answers");
+        reports
+    }
+
+    /// What one shard says, the others being left alone.
+    fn report(&self, shard: usize) -> ShardReport {
+        let (sender, receiver) = sync_channel(1);
+        assert!(self.shards().mailbox(shard).post(Message::Report(sender)));
+        receiver.recv_timeout(PATIENCE).expect("the shard answers")
+    }
+
+    /// The shard that owns a stream.
+    fn owner(&self, name: &str) -> usize {
+        let owns = |report: &ShardReport| report.streams.iter().any(|stream| stream.name == name);
+        self.reports().iter().find(|report| owns(report)).expect("a stream").shard
+    }
+
+    fn streams(&self) -> Vec<StreamReport> {
+        self.reports().into_iter().flat_map(|report| report.streams).collect()
+    }
+
+    /// Waits until every frame that was sent is in its ring, whole.
+    fn expect_every_frame(&self, sent: &[(String, PesPackets)]) {
+        let began = Instant::now();
+        for (name, expected) in sent {
+            let of = |stream: &StreamReport, kind: &str| -> u64 {
+                let tracks = stream.tracks.iter().filter(|track| track.name.starts_with(kind));
+                tracks.map(|track| track.statistics.frames).sum()
+            };
+            let stream = loop {
+                let stream = self.streams().into_iter().find(|stream| stream.name == *name).expect("a stream");
+                let frames = [of(&stream, "video"), of(&stream, "audio")];
+                if frames == [expected.video, expected.audio] {
+                    break stream;
+                }
+                assert!(began.elapsed() < PATIENCE, "{name}: {frames:?} of {expected:?}, {:?}", stream.srt);
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            assert!(expected.video > 20, "{name}: {expected:?}");
+            let damaged: u64 = stream.tracks.iter().map(|track| track.statistics.damaged).sum();
+            let jumps: u64 = stream.tracks.iter().map(|track| track.statistics.discontinuities).sum();
+            assert_eq!((stream.ingest.lost, damaged, stream.continuity_errors), (0, 0, 0), "{name}");
+            assert_eq!((stream.sessions, jumps), (1, stream.tracks.len() as u64), "{name}: each track begins once");
+        }
+        assert!(self.appliance.as_ref().expect("until it is dropped").failure().is_none());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.appliance.take().expect("dropped once").stop();
+    }
+}
+
+/// A caller's socket id whose handshakes come to this shard.
+fn id_for(shard: usize, shards: usize, number: u32) -> u32 {
+    (1 + number * 1_000..).find(|&id| shard_of_handshake(id, shards) == shard).expect("one in so many")
+}
+
+#[test]
+fn callers_that_move_keep_their_sessions_and_every_frame_over_one_two_and_four_shards() {
+    for shards in [1, 2, 4] {
+        let served = Served::start(shards);
+        let mut callers = Callers::new(served.peer, Duration::from_secs(2), RATE_BPS);
+        let mut names = Vec::new();
+        for number in 0..4_u32 {
+            let encrypted = number % 2 == 1;
+            let name = format!("{}{number}", if encrypted { "encrypted" } else { "plain" });
+            let socket = callers.open();
+            let id = id_for(number as usize / 2 % shards, shards, number);
+            callers.call(&name, id, encrypted.then_some(PASSPHRASE), socket);
+            names.push(name);
+        }
+        callers.run(Duration::from_millis(700));
+        let before: Vec<_> = served.streams().iter().map(|stream| stream.peer).collect();
+        for moves in 1..=2 {
+            for feed in 0..4 {
+                callers.move_to_new_socket(feed);
+            }
+            let began = Instant::now();
+            while served.streams().iter().any(|stream| stream.srt.is_none_or(|srt| srt.peer_changes < moves)) {
+                assert!(began.elapsed() < PATIENCE, "{shards} shards: {:?}", served.streams());
+                callers.run(Duration::from_millis(50));
+            }
+            callers.run(Duration::from_millis(700));
+        }
+        for stream in served.streams() {
+            assert!(stream.peer.is_some_and(|peer| !before.contains(&Some(peer))), "{:?}", stream.peer);
+            let told = stream.events.iter().filter(|(_, what)| what.starts_with("the peer has moved from 127.0.0.1:"));
+            assert_eq!(told.count(), 2, "{:?}", stream.events);
+            assert_eq!(stream.srt.map(|srt| srt.peer_changes), Some(2));
+        }
+        let sent = callers.finish();
+        served.expect_every_frame(&names.into_iter().zip(sent).collect::<Vec<_>>());
+        let owners = served.reports().iter().filter(|report| !report.streams.is_empty()).count();
+        assert_eq!(owners, shards, "each has some");
+    }
+}
+
+/// A caller that has got as far as its conclusion, and repeats it.
+struct Repeating {
+    socket: UdpSocket,
+    conclusion: Vec<u8>,
+}
+
+impl Repeating {
+    fn new(peer: SocketAddr, stream: &str, socket_id: u32) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(peer).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let settings = CallerSettings {
+            stream_id: StreamId::new(stream).unwrap(),
+            timeout: PATIENCE,
+            ..CallerSettings::new(peer, socket_id, SequenceNumber::new(77))
+        };
+        let mut caller = Caller::new(Clock::now(), settings);
+        let (mut packet, mut answer) = (Vec::new(), [0; 1_500]);
+        let began = Instant::now();
+        // An induction has no extensions.
+        while packet.len() <= HEADER_LEN + HANDSHAKE_LEN {
+            assert!(began.elapsed() < PATIENCE, "nobody answers");
+            if !packet.is_empty() {
+                socket.send(&packet).unwrap();
+            }
+            if let Ok(length) = socket.recv(&mut answer) {
+                caller.receive(Clock::now(), peer, &answer[..length]);
+            }
+            packet.clear();
+            caller.poll_transmit(Clock::now(), &mut packet);
+        }
+        Self { socket, conclusion: packet }
+    }
+
+    fn conclude(&self) {
+        self.socket.send(&self.conclusion).unwrap();
+    }
+
+    /// The next answer, without its time stamp, which is that of its sending; `None` when there is none for a while.
+    fn answer(&self) -> Option<Vec<u8>> {
+        let mut answer = [0; 1_500];
+        // Of a session there are other packets too: its answers are handshakes, of type 0.
+        loop {
+            let length = self.socket.recv(&mut answer).ok()?;
+            if answer[..4] == [0x80, 0, 0, 0] {
+                answer[8..12].fill(0);
+                return Some(answer[..length].to_vec());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_conclusion_is_admitted_wherever_it_lands_and_repeated_it_gets_the_same_answer() {
+    for shards in [1, 2, 4] {
+        let served = Served::start(shards);
+        let mut strays = 0;
+        let mut owners = vec![0; shards];
+        for number in 0..2 * shards {
+            // Two from each shard: the second finds another one with fewer streams.
+            let origin = number / 2;
+            let name = format!("repeated{number}");
+            let id = id_for(origin, shards, number as u32);
+            let caller = Repeating::new(served.peer, &name, id);
+            (0..3).for_each(|_| caller.conclude());
+            let began = Instant::now();
+            let first = loop {
+                if let Some(answer) = caller.answer() {
+                    break answer;
+                }
+                assert!(began.elapsed() < PATIENCE, "{name} is not answered");
+                caller.conclude();
+            };
+            // Its header says to whom, its body of what kind and from whom.
+            let word = |at: usize| u32::from_be_bytes(first[at..at + 4].try_into().unwrap());
+            let owner = shard_of_socket_id(word(HEADER_LEN + 24));
+            assert_eq!((word(12), word(HEADER_LEN + 20) as i32), (id, -1), "a conclusion for this caller");
+            assert_eq!(owner, served.owner(&name));
+            owners[owner] += 1;
+            strays += usize::from(owner != origin);
+            for _ in 0..3 {
+                caller.conclude();
+                assert_eq!(caller.answer().expect("the same again"), first);
+            }
+            while let Some(answer) = caller.answer() {
+                assert_eq!(answer, first);
+            }
+            // Its cookie is that of another address.
+            let elsewhere =
+                Repeating { socket: UdpSocket::bind("127.0.0.1:0").unwrap(), conclusion: caller.conclusion };
+            elsewhere.socket.connect(served.peer).unwrap();
+            elsewhere.socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            elsewhere.conclude();
+            assert_eq!(elsewhere.answer(), None);
+        }
+        assert_eq!(owners, vec![2; shards], "spread");
+        assert_eq!(strays > 0, shards > 1, "some were admitted on another shard than they came to");
+        assert!(served.streams().iter().all(|stream| stream.sessions == 1));
+        let reports = served.reports();
+        let total = |count: fn(&ShardReport) -> u64| reports.iter().map(count).sum::<u64>();
+        assert_eq!(total(|report| report.counters.admissions), 2 * shards as u64, "each once");
+        assert_eq!(total(|report| report.counters.dropped_malformed), 2 * shards as u64, "the wrong cookies");
+        assert_eq!(total(|report| report.counters.rejections), 0);
+    }
+}
+
+/// Callers of streams that different shards own, on one socket, in bursts.
+fn mixed_callers(served: &Served, latency: Duration, rate_bps: u64) -> (Callers, Vec<String>) {
+    let shards = served.shards().len();
+    let mut callers = Callers::new(served.peer, latency, rate_bps);
+    let socket = callers.open();
+    let names: Vec<String> = (0..shards).map(|number| format!("mixed{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        callers.call(name, id_for(number, shards, number as u32), None, socket);
+    }
+    callers.send_in_bursts_of(8);
+    callers.run(Duration::from_millis(500));
+    let mut owners: Vec<usize> = names.iter().map(|name| served.owner(name)).collect();
+    owners.sort_unstable();
+    assert_eq!(owners, (0..shards).collect::<Vec<_>>(), "one each");
+    (callers, names)
+}
+
+#[test]
+fn datagrams_of_several_sessions_in_one_burst_reach_the_shards_that_own_them() {
+    for shards in [2, 4] {
+        let served = Served::start(shards);
+        let (mut callers, names) = mixed_callers(&served, Duration::from_secs(2), RATE_BPS);
+        callers.run(Duration::from_millis(1_500));
+        let sent = callers.finish();
+        served.expect_every_frame(&names.into_iter().zip(sent).collect::<Vec<_>>());
+        let reports = served.reports();
+        let handed_over: u64 = reports.iter().map(|report| report.counters.handed_over).sum();
+        assert!(handed_over > 100, "{handed_over}");
+        for ShardReport { counters, .. } in &reports {
+            assert_eq!((counters.dropped_lane_full, counters.dropped_stray, counters.dropped_truncated), (0, 0, 0));
+        }
+    }
+}
+
+/// The thread of a shard: the first of its name, which those that it starts inherit.
+fn thread_of(shard: usize) -> i32 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let name = format!("hw-shard-{shard}");
+    let of_shard =
+        tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(&name)));
+    of_shard.map(|task| task.file_name().unwrap().to_str().unwrap().parse().unwrap()).min().expect("a shard")
+}
+
+fn frames(report: &ShardReport) -> u64 {
+    report.streams.iter().flat_map(|stream| &stream.tracks).map(|track| track.statistics.frames).sum()
+}
+
+#[test]
+fn a_shard_that_stalls_holds_up_its_own_streams_alone_and_they_recover() {
+    let (latency, pause) = (Duration::from_millis(2_500), Duration::from_millis(1_500));
+    for shards in [2, 4] {
+        let served = Served::start(shards);
+        let mut callers = Callers::new(served.peer, latency, RATE_BPS);
+        let names: Vec<String> = (0..shards).map(|number| format!("stalled{number}")).collect();
+        for (number, name) in names.iter().enumerate() {
+            let socket = callers.open();
+            callers.call(name, id_for(number, shards, number as u32), None, socket);
+        }
+        // Frames come out a latency after they were sent.
+        callers.run(latency + Duration::from_millis(700));
+        let stalled = served.owner(&names[0]);
+        let others: Vec<usize> = (0..shards).filter(|&shard| shard != stalled).collect();
+        stall(thread_of(stalled), pause).unwrap();
+        callers.run(Duration::from_millis(100));
+        let turns = served.shards().turns()[stalled];
+        let before: Vec<u64> = others.iter().map(|&shard| frames(&served.report(shard))).collect();
+        loop {
+            callers.run(Duration::from_millis(50));
+            let now: Vec<u64> = others.iter().map(|&shard| frames(&served.report(shard))).collect();
+            assert_eq!(served.shards().turns()[stalled], turns, "it stands still: {now:?} after {before:?}");
+            if now.iter().zip(&before).all(|(now, before)| *now >= before + 20) {
+                break;
+            }
+        }
+        for &shard in &others {
+            for stream in served.report(shard).streams {
+                let srt = stream.srt.expect("an SRT session");
+                assert_eq!((srt.pkt_rcv_loss, srt.pkt_rcv_belated, stream.ingest.lost), (0, 0, 0), "{}", stream.name);
+            }
+        }
+        callers.run(pause);
+        assert!(served.shards().turns()[stalled] > turns, "it goes on");
+        let sent = callers.finish();
+        served.expect_every_frame(&names.into_iter().zip(sent).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_is_handed_to_a_shard_that_stalls_is_bounded_and_counted_and_sent_again() {
+    let (latency, pause) = (Duration::from_secs(5), Duration::from_secs(2));
+    let served = Served::start(2);
+    // A thousand packets a second each: more than its lane holds.
+    let (mut callers, names) = mixed_callers(&served, latency, 3 * RATE_BPS);
+    let handing = served.reports().into_iter().max_by_key(|report| report.counters.handed_over).expect("two").shard;
+    stall(thread_of(1 - handing), pause).unwrap();
+    callers.run(pause + Duration::from_millis(500));
+    let counters = served.report(handing).counters;
+    assert!(counters.dropped_lane_full > 0, "{counters:?}");
+    assert!(counters.dropped_lane_full < counters.handed_over);
+    let sent = callers.finish();
+    served.expect_every_frame(&names.into_iter().zip(sent).collect::<Vec<_>>());
+    let recovered: u64 = served.streams().iter().map(|stream| stream.ingest.recovered).sum();
+    assert!(recovered > 0, "what found no room was asked for again");
+}
