@@ -318,7 +318,9 @@ impl Shard {
         if let Some(Protocol::Srt(connection)) = session.ingest.protocol() {
             session.peer = session.peer.and(Some(connection.parameters().peer));
         }
-        self.touched.push(index);
+        if self.touched.last() != Some(&index) {
+            self.touched.push(index);
+        }
     }
 
     fn receive_rtp(&mut self, now: Instant, role: SocketRole, datagram: Datagram) {

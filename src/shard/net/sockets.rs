@@ -333,6 +333,30 @@ mod tests {
     }
 
     #[test]
+    fn of_two_instances_that_open_the_same_ports_at_once_one_is_refused() {
+        let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = probe.local_addr().unwrap().port();
+        drop(probe);
+        let described = described(&[format!("ingestion.srt.port={port}"), "ingestion.rtp.enabled=false".to_owned()]);
+        for shards in [1, 2] {
+            let start = std::sync::Barrier::new(2);
+            let open = || {
+                start.wait();
+                PortSet::open(&described, shards, StoredSockets::default())
+            };
+            let [first, second] = std::thread::scope(|scope| {
+                let others = scope.spawn(open);
+                let own = open();
+                [own, others.join().unwrap()]
+            });
+            let (had, refused) = if first.is_ok() { (first, second) } else { (second, first) };
+            assert!(had.unwrap().by_shard.iter().all(|sockets| sockets.len() == 1));
+            let text = refused.unwrap_err().to_string();
+            assert!(text.starts_with(&format!("SRT: UDP 0.0.0.0:{port} is in use")), "{text}");
+        }
+    }
+
+    #[test]
     fn streams_on_neighbouring_ports_keep_their_media_and_do_without_rtcp() {
         let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = probe.local_addr().unwrap().port() & !1;

@@ -10,6 +10,7 @@
 //!
 //! [`AddressProof`]: crate::protocol::srt::address_proof::AddressProof
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Connection, Event, KEEP_ALIVE_INTERVAL, State};
@@ -31,7 +32,9 @@ impl Connection {
         self.statistics.pkt_wrong_peer += 1;
         let silence = now.saturating_since(self.heard_at);
         let socket_id = self.parameters.socket_id;
-        let is_same_family = datagram.peer.is_ipv4() == self.parameters.peer.is_ipv4();
+        let is_ipv4 = |peer: SocketAddr| peer.ip().to_canonical().is_ipv4();
+        // Packets over the other version of IP have another length.
+        let is_same_family = is_ipv4(datagram.peer) == is_ipv4(self.parameters.peer);
         let Some(proof) = self.address_proof.as_mut().filter(|_| is_same_family) else { return };
         let may_be_the_peer = match packet::parse(&datagram.packet) {
             Ok(Header::Data(header)) if header.socket_id == socket_id => {

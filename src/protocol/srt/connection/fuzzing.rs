@@ -35,6 +35,7 @@ fn connection(flags: u8, now: Instant) -> Connection {
             ..Features::default()
         },
         encryption,
+        address_secret: Some([3; 16]),
         ..ConnectionParameters::plain(Role::Both, peer(), now)
     };
     let limits = Limits {
@@ -114,7 +115,9 @@ pub fn fuzz_connection(data: &[u8]) {
             }
         }
         if let Some(packet) = pool.copy_from(&bytes) {
-            let datagram = Datagram { packet, peer: peer(), local: None, interface: 0, path: c & 7, arrival: now };
+            let mut peer = peer();
+            peer.set_port(peer.port() + u16::from(c >> 3 & 1));
+            let datagram = Datagram { packet, peer, local: None, interface: 0, path: c & 7, arrival: now };
             connection.receive(now, datagram);
         }
         assert!(connection.held_packets() <= BUFFER);
