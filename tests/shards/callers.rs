@@ -73,7 +73,12 @@ impl Callers {
 
     /// A socket of its own.
     pub fn open(&mut self) -> usize {
-        self.net.open(&OutboundSocket::to(self.peer)).expect("a port").0
+        self.open_at([127, 0, 0, 1])
+    }
+
+    fn open_at(&mut self, address: [u8; 4]) -> usize {
+        let bind = SocketAddr::from((address, 0));
+        self.net.open(&OutboundSocket { bind, ..OutboundSocket::to(self.peer) }).expect("a port").0
     }
 
     /// One more caller; gives its number.
@@ -106,7 +111,12 @@ impl Callers {
 
     /// A caller goes to another socket, as behind a router that gives it another mapping; nothing comes by the old one any more.
     pub fn move_to_new_socket(&mut self, feed: usize) {
-        let socket = self.open();
+        self.move_to(feed, [127, 0, 0, 1]);
+    }
+
+    /// The same at another address.
+    pub fn move_to(&mut self, feed: usize, address: [u8; 4]) {
+        let socket = self.open_at(address);
         let old = std::mem::replace(&mut self.feeds[feed].socket, socket);
         self.net.close(old);
     }
@@ -205,6 +215,7 @@ impl Callers {
                     None => {}
                     Some(caller::Event::Failed(error)) => panic!("caller {index}: {error}"),
                     Some(caller::Event::Connected(parameters)) => {
+                        assert_eq!(parameters.send_latency_ms, self.latency_ms, "as much as was asked for");
                         let limits = Limits {
                             receive_buffer_packets: 64,
                             send_buffer_packets: 8_192,

@@ -25,6 +25,8 @@ const MISSED_AFTER: Duration = KEEP_ALIVE_INTERVAL.saturating_mul(3).checked_div
 /// The share of the latency that the peer must not have been heard for when somebody else proves to be it: what was not taken in by then
 /// can still be asked for and come in time.
 const QUIET_SHARE: u32 = 4;
+/// And no longer than this: senders keep some 8,192 packets (libsrt), 1.7 s of 50 Mbit/s.
+const QUIET_MAX: Duration = Duration::from_millis(250);
 
 impl Connection {
     #[cold]
@@ -65,7 +67,7 @@ impl Connection {
     /// How long the peer must not have been heard when somebody else proves to be it.
     fn quiet_time(&self) -> Duration {
         let latency = Duration::from_millis(u64::from(self.parameters.receive_latency_ms));
-        (latency / QUIET_SHARE).max(ACK_INTERVAL)
+        (latency / QUIET_SHARE).clamp(ACK_INTERVAL, QUIET_MAX)
     }
 
     fn follow_peer(&mut self, now: Instant, datagram: &Datagram) {
