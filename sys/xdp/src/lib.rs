@@ -20,7 +20,6 @@
 mod assembler;
 mod attachment;
 mod bpf;
-mod frame;
 mod interfaces;
 mod options;
 mod program;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headworks_datagram::{Drained, Received, SendError};
+use headworks_ethernet::Port;
 use headworks_host::{monotonic_now_ns, realtime_offset_ns};
 use headworks_mmsg::{MmsgError, MmsgOptions, MmsgSockets};
 use headworks_packet::{Packet, PacketPool};
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::attachment::{Attachment, QUEUES_MAX};
-use crate::frame::{self, Datagram};
 use crate::options::{XdpError, XdpOptions, XdpStatistics};
 use crate::program::METADATA_SIZE;
 use crate::queue::Queue;
@@ -36,34 +36,17 @@ pub struct XdpSockets {
 }
 
 /// What is known of an ordinary socket, for datagrams that did not come by it.
-#[derive(Debug, Clone, Copy)]
-struct Port {
-    local: SocketAddr,
-    takes_ipv4: bool,
-    token: u32,
-    wants_packet_info: bool,
-    wants_timestamps: bool,
-}
-
-impl Port {
-    fn read(socket: BorrowedFd<'_>, token: u32) -> Option<Self> {
-        let name = rustix::net::getsockname(socket).ok()?;
-        let local = SocketAddr::try_from(name).ok()?;
-        let has = |level, option| int_option(socket, level, option) != 0;
-        let wants_packet_info = match local {
-            SocketAddr::V4(_) => has(libc::IPPROTO_IP, libc::IP_PKTINFO),
-            SocketAddr::V6(_) => has(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-        };
-        let takes_ipv4 = local.is_ipv4() || !has(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
-        let wants_timestamps = has(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS);
-        Some(Self { local, takes_ipv4, token, wants_packet_info, wants_timestamps })
-    }
-
-    fn is_for(&self, datagram: &Datagram) -> bool {
-        let (own, sent_to) = (self.local.ip().to_canonical(), datagram.local);
-        let is_version = if sent_to.is_ipv4() { self.takes_ipv4 } else { self.local.is_ipv6() };
-        self.local.port() == datagram.port && is_version && (own.is_unspecified() || own == sent_to)
-    }
+fn read_port(socket: BorrowedFd<'_>, token: u32) -> Option<Port> {
+    let name = rustix::net::getsockname(socket).ok()?;
+    let local = SocketAddr::try_from(name).ok()?;
+    let has = |level, option| int_option(socket, level, option) != 0;
+    let wants_packet_info = match local {
+        SocketAddr::V4(_) => has(libc::IPPROTO_IP, libc::IP_PKTINFO),
+        SocketAddr::V6(_) => has(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    };
+    let takes_ipv4 = local.is_ipv4() || !has(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+    let wants_timestamps = has(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS);
+    Some(Port { local, takes_ipv4, token, wants_packet_info, wants_timestamps })
 }
 
 fn int_option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> libc::c_int {
@@ -137,7 +120,7 @@ impl XdpSockets {
     /// The descriptor is no IP socket.
     pub fn add_socket(&mut self, descriptor: OwnedFd, token: u32) -> Result<u32, XdpError> {
         let place = self.ordinary.add_socket(descriptor, token)?;
-        let port = self.ordinary.descriptor(place).and_then(|socket| Port::read(socket, token));
+        let port = self.ordinary.descriptor(place).and_then(|socket| read_port(socket, token));
         self.ports.push(port.ok_or(MmsgError::Socket(rustix::io::Errno::AFNOSUPPORT))?);
         Ok(place)
     }
@@ -304,20 +287,10 @@ impl Clocks {
 #[inline]
 fn receive(mut packet: Packet, interface: u32, is_untimed: bool, clocks: &Clocks, ports: &[Port]) -> Option<Received> {
     let (metadata, frame) = packet.split_at(METADATA_SIZE);
-    let datagram = frame::parse(frame, interface).ok()?;
+    let datagram = headworks_ethernet::parse(frame, interface).ok()?;
     let port = ports.iter().find(|port| port.is_for(&datagram))?;
     let arrival_ns = clocks.arrival_ns((!is_untimed).then_some(metadata));
     packet.truncate(METADATA_SIZE + datagram.payload.end);
     packet.advance(METADATA_SIZE + datagram.payload.start);
-    Some(Received {
-        packet,
-        token: port.token,
-        peer: datagram.peer,
-        local_ip: port.wants_packet_info.then_some(datagram.local),
-        interface: if port.wants_packet_info { interface } else { 0 },
-        timestamp_ns: port.wants_timestamps.then_some(arrival_ns),
-        gro_segment: None,
-        overflow: None,
-        truncated: false,
-    })
+    Some(port.received(packet, &datagram, interface, arrival_ns))
 }

@@ -9,26 +9,35 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
 
-const ETHERNET: usize = 14;
-const IPV4: usize = 20;
-const IPV6: usize = 40;
-const UDP: usize = 8;
-const PROTOCOL_UDP: u8 = 17;
+/// Bytes of an Ethernet header without a tag.
+pub(crate) const ETHERNET: usize = 14;
+/// Bytes of an IPv4 header without options.
+pub(crate) const IPV4: usize = 20;
+/// Bytes of an IPv6 header.
+pub(crate) const IPV6: usize = 40;
+/// Bytes of a UDP header.
+pub(crate) const UDP: usize = 8;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
+pub(crate) const TYPE_IPV4: u16 = 0x0800;
+pub(crate) const TYPE_IPV6: u16 = 0x86dd;
 
 /// A UDP datagram in a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Datagram {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: IpAddr,
-    pub(crate) port: u16,
+pub struct Datagram {
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The address it was sent to.
+    pub local: IpAddr,
+    /// The port.
+    pub port: u16,
     /// Where in the frame the payload is.
-    pub(crate) payload: Range<usize>,
+    pub payload: Range<usize>,
 }
 
 /// Why a frame is no datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// A header that is cut short, contradicts itself, or is not what the program lets through.
+pub enum Fault {
+    /// A header that is cut short, contradicts itself, or is not plain: options, extension headers, fragments.
     Malformed,
     /// A checksum is wrong.
     Checksum,
@@ -36,13 +45,13 @@ pub(crate) enum Fault {
     Source,
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// The 16-bit words of `bytes` added up (RFC 1071), in the processor's byte order: it changes neither what is all ones nor what is
 /// equal.
-fn sum(bytes: &[u8]) -> u64 {
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(4);
     let rest = words.remainder();
     let mut last = [0; 4];
@@ -51,21 +60,30 @@ fn sum(bytes: &[u8]) -> u64 {
     words.map(word).sum::<u64>() + word(&last)
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
 }
 
-/// Takes a frame that came in by `interface` apart.
-pub(crate) fn parse(frame: &[u8], interface: u32) -> Result<Datagram, Fault> {
+/// Takes a frame without a tag apart that came in by `interface`.
+///
+/// # Errors
+///
+/// See [`Fault`].
+pub fn parse(frame: &[u8], interface: u32) -> Result<Datagram, Fault> {
     if frame.len() < ETHERNET {
         return Err(Fault::Malformed);
     }
-    let (peer, local, udp) = match u16_at(frame, 12) {
-        0x0800 => ipv4(&frame[ETHERNET..])?,
-        0x86dd => ipv6(&frame[ETHERNET..], interface)?,
+    parse_packet(frame, ETHERNET, u16_at(frame, 12), interface)
+}
+
+/// Takes apart what stands from `start` on, which is of this Ethernet type.
+pub(crate) fn parse_packet(frame: &[u8], start: usize, ether_type: u16, interface: u32) -> Result<Datagram, Fault> {
+    let (mut peer, local, udp) = match ether_type {
+        TYPE_IPV4 => ipv4(&frame[start..])?,
+        TYPE_IPV6 => ipv6(&frame[start..], interface)?,
         _ => return Err(Fault::Malformed),
     };
     let (peer_port, port) = (u16_at(udp.bytes, 0), u16_at(udp.bytes, 2));
@@ -74,16 +92,15 @@ pub(crate) fn parse(frame: &[u8], interface: u32) -> Result<Datagram, Fault> {
         return Err(Fault::Malformed);
     }
     udp.checksum(length, peer.is_ipv4())?;
-    let mut peer = peer;
     peer.set_port(peer_port);
-    let start = udp.start + UDP;
-    Ok(Datagram { peer, local, port, payload: start..udp.start + length })
+    let payload = start + udp.start + UDP;
+    Ok(Datagram { peer, local, port, payload: payload..payload + length - UDP })
 }
 
 /// What is behind the IP header: UDP, at least its header.
 struct Behind<'a> {
     bytes: &'a [u8],
-    /// Where in the frame.
+    /// Where in the packet.
     start: usize,
     /// Source and destination address, added up.
     addresses: u64,
@@ -119,7 +136,7 @@ fn ipv4(packet: &[u8]) -> Result<(SocketAddr, IpAddr, Behind<'_>), Fault> {
     if source.is_unspecified() || source.is_loopback() || source.is_multicast() || source.is_broadcast() {
         return Err(Fault::Source);
     }
-    let behind = Behind { bytes: &packet[IPV4..total], start: ETHERNET + IPV4, addresses: sum(&packet[12..20]) };
+    let behind = Behind { bytes: &packet[IPV4..total], start: IPV4, addresses: sum(&packet[12..20]) };
     Ok((SocketAddrV4::new(source, 0).into(), destination.into(), behind))
 }
 
@@ -146,7 +163,7 @@ fn ipv6(packet: &[u8], interface: u32) -> Result<(SocketAddr, IpAddr, Behind<'_>
         return Err(Fault::Malformed);
     }
     let scope = if source.is_unicast_link_local() { interface } else { 0 };
-    let behind = Behind { bytes: &packet[IPV6..total], start: ETHERNET + IPV6, addresses: sum(&packet[8..40]) };
+    let behind = Behind { bytes: &packet[IPV6..total], start: IPV6, addresses: sum(&packet[8..40]) };
     Ok((SocketAddrV6::new(source, 0, 0, scope).into(), destination.into(), behind))
 }
 

@@ -1,0 +1,224 @@
+//! Who has which Ethernet address on this link, and what waits for that to be known.
+//!
+//! One table for both versions, bounded: a newcomer takes the place of the entry that was not used for the longest time. Only what
+//! was asked for, and who speaks to us, is entered (RFC 826; RFC 4861 §7.2.3, §7.2.5).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use crate::write::Mac;
+
+/// Addresses known or asked for.
+const ENTRIES_MAX: usize = 512;
+/// Frames that wait for an address, all together.
+const WAITING_MAX: usize = 128;
+/// How long an address is believed without being heard of (RFC 4861 §10, REACHABLE_TIME).
+const BELIEVED_NS: u64 = 30_000_000_000;
+/// Between two questions (RFC 4861 §10, RETRANS_TIMER).
+const ASK_AGAIN_NS: u64 = 1_000_000_000;
+/// Questions without an answer after which nobody is there (MAX_MULTICAST_SOLICIT).
+const QUESTIONS_MAX: u8 = 3;
+
+/// What is known of an address.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    mac: Option<Mac>,
+    heard_ns: u64,
+    used_ns: u64,
+    /// Questions without an answer yet; 0 while none is open.
+    questions: u8,
+    ask_again_ns: u64,
+}
+
+/// A frame that is whole but for where it goes.
+#[derive(Debug)]
+struct Waiting {
+    next_hop: IpAddr,
+    frame: Vec<u8>,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours {
+    entries: BTreeMap<IpAddr, Entry>,
+    waiting: VecDeque<Waiting>,
+    /// Addresses to be asked for.
+    questions: VecDeque<IpAddr>,
+    /// Frames given up: nobody answered, or too many waited.
+    pub(crate) given_up: u64,
+}
+
+impl Neighbours {
+    /// The Ethernet address of a neighbour; if it is not known, or not for sure any more, it is asked for.
+    pub(crate) fn look_up(&mut self, now_ns: u64, address: IpAddr) -> Option<Mac> {
+        if !self.entries.contains_key(&address) {
+            self.make_room();
+        }
+        let entry = self.entries.entry(address).or_insert(Entry {
+            mac: None,
+            heard_ns: now_ns,
+            used_ns: now_ns,
+            questions: 0,
+            ask_again_ns: now_ns,
+        });
+        entry.used_ns = now_ns;
+        let is_believed = entry.mac.is_some() && now_ns.saturating_sub(entry.heard_ns) < BELIEVED_NS;
+        if !is_believed && entry.questions == 0 {
+            entry.questions = 1;
+            entry.ask_again_ns = now_ns + ASK_AGAIN_NS;
+            self.questions.push_back(address);
+        }
+        entry.mac
+    }
+
+    /// Keeps a frame until the Ethernet address of its next hop is known. The oldest makes way.
+    pub(crate) fn wait(&mut self, next_hop: IpAddr, frame: Vec<u8>) {
+        if self.waiting.len() == WAITING_MAX {
+            self.waiting.pop_front();
+            self.given_up += 1;
+        }
+        self.waiting.push_back(Waiting { next_hop, frame });
+    }
+
+    /// A neighbour has told its Ethernet address. One that was not asked for is entered only if `speaks_to_us`.
+    pub(crate) fn heard(&mut self, now_ns: u64, address: IpAddr, mac: Mac, speaks_to_us: bool) {
+        match self.entries.get_mut(&address) {
+            Some(entry) => *entry = Entry { mac: Some(mac), heard_ns: now_ns, questions: 0, ..*entry },
+            None if speaks_to_us => {
+                self.make_room();
+                let entry = Entry { mac: Some(mac), heard_ns: now_ns, used_ns: now_ns, questions: 0, ask_again_ns: 0 };
+                self.entries.insert(address, entry);
+            }
+            None => {}
+        }
+    }
+
+    /// The next frame whose way is known by now, in the order in which they came.
+    pub(crate) fn poll_frame(&mut self) -> Option<Vec<u8>> {
+        let entries = &self.entries;
+        let known = |waiting: &Waiting| entries.get(&waiting.next_hop).and_then(|entry| entry.mac);
+        let (place, mac) = self.waiting.iter().enumerate().find_map(|(place, it)| Some((place, known(it)?)))?;
+        let Waiting { mut frame, .. } = self.waiting.remove(place)?;
+        frame[..6].copy_from_slice(&mac);
+        Some(frame)
+    }
+
+    /// The next address to ask for.
+    pub(crate) fn poll_question(&mut self) -> Option<IpAddr> {
+        self.questions.pop_front()
+    }
+
+    /// Asks again for what is overdue, and gives up whoever does not answer.
+    pub(crate) fn handle_timeout(&mut self, now_ns: u64) {
+        let questions = &mut self.questions;
+        self.entries.retain(|address, entry| {
+            if entry.questions == 0 || entry.ask_again_ns > now_ns {
+                return true;
+            }
+            if entry.questions == QUESTIONS_MAX {
+                return false;
+            }
+            entry.questions += 1;
+            entry.ask_again_ns = now_ns + ASK_AGAIN_NS;
+            questions.push_back(*address);
+            true
+        });
+        self.drop_orphans();
+    }
+
+    /// When the next question is overdue.
+    pub(crate) fn next_timeout(&self) -> Option<u64> {
+        self.entries.values().filter(|entry| entry.questions > 0).map(|entry| entry.ask_again_ns).min()
+    }
+
+    fn make_room(&mut self) {
+        if self.entries.len() < ENTRIES_MAX {
+            return;
+        }
+        let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used_ns).map(|(address, _)| *address);
+        if let Some(oldest) = oldest {
+            self.entries.remove(&oldest);
+            self.drop_orphans();
+        }
+    }
+
+    /// Drops frames whose next hop is not asked for any more.
+    fn drop_orphans(&mut self) {
+        let (entries, before) = (&self.entries, self.waiting.len());
+        self.waiting.retain(|it| entries.contains_key(&it.next_hop));
+        self.given_up += (before - self.waiting.len()) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const MAC: Mac = [2, 0, 0, 0, 0, 7];
+
+    fn at(last: u16) -> IpAddr {
+        IpAddr::from([10, 88, (last >> 8) as u8, last as u8])
+    }
+
+    #[test]
+    fn a_frame_waits_until_its_neighbour_answers() {
+        let mut table = Neighbours::default();
+        assert_eq!(table.look_up(0, at(7)), None);
+        table.wait(at(7), vec![0; 60]);
+        assert_eq!((table.poll_question(), table.poll_question(), table.poll_frame()), (Some(at(7)), None, None));
+        table.heard(5, at(7), MAC, false);
+        assert_eq!(table.poll_frame().unwrap()[..6], MAC);
+        assert_eq!((table.poll_frame(), table.look_up(6, at(7)), table.next_timeout()), (None, Some(MAC), None));
+    }
+
+    #[test]
+    fn nobody_is_there_after_three_questions_and_what_waited_is_counted() {
+        let mut table = Neighbours::default();
+        table.look_up(0, at(7));
+        table.wait(at(7), vec![0; 60]);
+        let mut questions = 0;
+        for second in 0..5 {
+            table.handle_timeout(second * SECOND);
+            questions += std::iter::from_fn(|| table.poll_question()).count();
+        }
+        assert_eq!((questions, table.given_up, table.next_timeout()), (3, 1, None));
+        assert_eq!(table.look_up(9 * SECOND, at(7)), None);
+        assert_eq!(table.poll_question(), Some(at(7)), "asked for anew");
+    }
+
+    #[test]
+    fn an_old_address_is_used_while_it_is_asked_for_again() {
+        let mut table = Neighbours::default();
+        table.heard(0, at(7), MAC, true);
+        assert_eq!((table.look_up(29 * SECOND, at(7)), table.poll_question()), (Some(MAC), None));
+        assert_eq!((table.look_up(31 * SECOND, at(7)), table.poll_question()), (Some(MAC), Some(at(7))));
+        table.heard(32 * SECOND, at(7), [2, 0, 0, 0, 0, 8], false);
+        assert_eq!(table.look_up(33 * SECOND, at(7)), Some([2, 0, 0, 0, 0, 8]));
+        assert_eq!(table.next_timeout(), None);
+    }
+
+    #[test]
+    fn who_does_not_speak_to_us_and_was_not_asked_for_is_not_entered() {
+        let mut table = Neighbours::default();
+        table.heard(0, at(7), MAC, false);
+        assert_eq!(table.look_up(0, at(7)), None);
+    }
+
+    #[test]
+    fn a_flood_of_neighbours_takes_no_more_than_its_room_and_frames_make_way_oldest_first() {
+        let mut table = Neighbours::default();
+        for last in 0..2_000 {
+            table.heard(u64::from(last), at(last), MAC, true);
+        }
+        assert_eq!(table.entries.len(), ENTRIES_MAX);
+        assert_eq!(table.look_up(2_000, at(1_999)), Some(MAC));
+        table.look_up(2_001, at(9_999));
+        for n in 0..=WAITING_MAX {
+            table.wait(at(9_999), vec![n as u8; 60]);
+        }
+        assert_eq!((table.waiting.len(), table.given_up), (WAITING_MAX, 1));
+        table.heard(2_002, at(9_999), MAC, false);
+        assert_eq!(table.poll_frame().unwrap()[6], 1);
+    }
+}
