@@ -4,12 +4,13 @@
 //! `--set ingestion.srt.port=30000`. A key that is not known is an error that names its line and the nearest known key.
 //!
 //! Here: what can be set, then the defaults. Beside it: `load.rs` merges the sources, `keys.rs` knows which keys there are,
-//! `checks.rs` which values make sense, `duration.rs` how a duration is written.
+//! `checks.rs` which values make sense, `duration.rs` how a duration is written, `host_address.rs` an address with its prefix.
 
 mod checks;
 pub mod duration;
 #[doc(hidden)]
 pub mod fuzzing;
+mod host_address;
 mod keys;
 mod load;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use checks::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
+pub use host_address::HostAddress;
 pub use load::{ConfigError, Loaded, load};
 
 /// Everything that can be set. Field names are the keys of the YAML file.
@@ -240,6 +242,8 @@ pub struct Shards {
     pub packet_io: PacketIo,
     /// With [`PacketIo::Xdp`], the network interfaces that packets are taken from; empty: those that own the addresses listened on.
     pub xdp_interfaces: Vec<String>,
+    /// With [`PacketIo::Dpdk`], the device and who this host is on its link.
+    pub dpdk: Dpdk,
     /// Bytes of socket buffer to ask the kernel for, per socket.
     pub socket_buffer: usize,
     /// How much latency packet memory is planned for, per stream.
@@ -260,6 +264,24 @@ pub enum PacketIo {
     Mmsg,
     /// AF_XDP, past the kernel's stack.
     Xdp,
+    /// DPDK, without the kernel; in programs that are built with the feature `dpdk`.
+    Dpdk,
+}
+
+/// `shards.dpdk`: a network card without the kernel, which knows nothing of it then: not its addresses, not its routes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dpdk {
+    /// The PCI address of the card (`0000:01:00.0`), or a virtual device with its parameters (`net_af_packet0,iface=eth1`).
+    pub device: Option<String>,
+    /// The host's addresses there.
+    pub addresses: Vec<HostAddress>,
+    /// Who forwards what is for none of their prefixes, one for each version; none: there is nobody beyond.
+    pub gateways: Vec<IpAddr>,
+    /// The VLAN that all of this is in (1 to 4094); none: frames have no tag.
+    pub vlan: Option<u16>,
+    /// More arguments for DPDK's environment, such as `--no-huge`.
+    pub eal_args: Vec<String>,
 }
 
 /// `output`: where frames go.
@@ -487,6 +509,7 @@ impl Default for Shards {
             busy_poll: false,
             packet_io: PacketIo::Auto,
             xdp_interfaces: Vec::new(),
+            dpdk: Dpdk::default(),
             socket_buffer: 32 << 20,
             planned_latency: Duration::from_secs(1),
         }

@@ -33,6 +33,7 @@ const SYS_SEEN_BY: &[(&str, &[&str])] = &[
     ("headworks_uring", &["shard/net/"]),
     ("headworks_mmsg", &["shard/net/"]),
     ("headworks_xdp", &["shard/net/"]),
+    ("headworks_dpdk", &["shard/net/"]),
     ("headworks_host", &["shard/", "output/"]),
     ("headworks_frame_ring", &["output/"]),
 ];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Config;
+use super::{Config, PacketIo};
 
 /// Shortest passphrase that SRT allows, in bytes.
 pub const PASSPHRASE_LEN_MIN: usize = 10;
@@ -45,7 +45,9 @@ impl Config {
                 ));
             }
         }
-        let checks: [(bool, &str, &str); 21] = [
+        let dpdk = &self.shards.dpdk;
+        let is_dpdk = self.shards.packet_io == PacketIo::Dpdk;
+        let checks: [(bool, &str, &str); 24] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -113,6 +115,21 @@ impl Config {
                 self.shards.batch_window_max <= Duration::from_millis(100),
                 "shards.batch_window_max",
                 "is above 100 ms: frames would come late",
+            ),
+            (
+                !is_dpdk || dpdk.device.as_ref().is_some_and(|it| !it.is_empty()),
+                "shards.dpdk.device",
+                "is empty, and shards.packet_io is dpdk: name the network card by its PCI address, such as 0000:01:00.0",
+            ),
+            (
+                !is_dpdk || !dpdk.addresses.is_empty(),
+                "shards.dpdk.addresses",
+                "is empty, and shards.packet_io is dpdk: say which addresses this host has there, such as [192.0.2.1/24]",
+            ),
+            (
+                dpdk.vlan.is_none_or(|it| (1..=4_094).contains(&it)),
+                "shards.dpdk.vlan",
+                "must be 1 to 4094, or left out",
             ),
             (self.output.root.is_absolute(), "output.root", "must be an absolute path"),
         ];

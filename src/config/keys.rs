@@ -65,6 +65,8 @@ fn template() -> Value {
     config.ingestion.srt.passphrase = Some(String::new());
     config.output.hugetlbfs = Some(PathBuf::new());
     config.output.broker.socket = Some(PathBuf::new());
+    config.shards.dpdk.device = Some(String::new());
+    config.shards.dpdk.vlan = Some(0);
     let rtp = StreamRtp {
         port: Some(0),
         address,

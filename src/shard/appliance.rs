@@ -17,7 +17,8 @@ use super::described::{Described, DescriptionError};
 use super::executor::{ExecutorError, Shell};
 use super::mailbox::Shards;
 use super::net::{
-    Choice, NetError, NetOptions, PortSet, SocketRole, SocketsError, StoredSockets, Way, XdpInterfaces, choice,
+    Choice, Dpdk, NetError, NetOptions, PortSet, SocketRole, SocketsError, StoredSockets, Way, XdpInterfaces, choice,
+    sockets,
 };
 use super::plan::MemoryPlan;
 use super::turn::{Shard, ShardOptions};
@@ -189,8 +190,15 @@ impl Appliance {
         let lock = InstanceLock::acquire(&config.output.root.join(".lock"))?;
         directory.sweep();
         let broker = BrokerOptions::from_config(&config).map(Broker::start).transpose()?;
-        let mut ports = PortSet::open(&described, cores.len(), stored)?;
-        let mut xdp = XdpInterfaces::default();
+        let (mut xdp, mut dpdk) = (XdpInterfaces::default(), Dpdk::default());
+        let mut ports = if packet_io.way == Way::Dpdk {
+            let (ports, own) = sockets::own_ports(&described, stored)?;
+            dpdk = Dpdk::find(&config.shards.dpdk, own, cores.len()).map_err(StartError::PacketIo)?;
+            packet_io.reason = format!("{}; from {}", packet_io.reason, dpdk.describe());
+            ports
+        } else {
+            PortSet::open(&described, cores.len(), stored)?
+        };
         if packet_io.way == Way::Xdp {
             xdp =
                 XdpInterfaces::attach(&config.shards.xdp_interfaces, &ports.by_shard).map_err(StartError::PacketIo)?;
@@ -221,6 +229,7 @@ impl Appliance {
         let net = NetOptions {
             way,
             xdp,
+            dpdk,
             shard: 0,
             slots: plan.slots_per_shard,
             huge_pages: config.output.huge_pages,

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use headworks_host::{SocketError, UdpSocketOptions, udp_socket};
 
 use super::batch_window::BatchWindow;
-use super::net::{Net, NetError, NetOptions, SocketRole, Way, XdpInterfaces, choice};
+use super::net::{Dpdk, Net, NetError, NetOptions, OwnPort, SocketRole, Way, XdpInterfaces, choice};
 use super::plan::MemoryPlan;
 use crate::config::Config;
+use crate::protocol::rtp::sdp::SourceFilter;
 
 /// Why the bare loop does not run.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,7 @@ pub struct BareOutcome {
     pub dropped_by_kernel: u64,
     /// Turns.
     pub turns: u64,
-    /// Bytes of socket buffer granted.
+    /// Bytes of socket buffer granted; 0 where there is no socket.
     pub receive_buffer: usize,
 }
 
@@ -42,17 +43,26 @@ pub struct BareOutcome {
 /// [`BareError`].
 pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Result<BareOutcome, BareError> {
     let plan = MemoryPlan::new(config, 1);
-    let options = UdpSocketOptions { receive_buffer: config.shards.socket_buffer, ..UdpSocketOptions::new(address) };
-    let (socket, granted) = udp_socket(&options)?;
-    let mut sockets = [vec![(SocketRole::Srt, socket)]];
     let way = choice::choose(config.shards.packet_io)?.way;
-    let xdp = match way {
-        Way::Xdp => XdpInterfaces::attach(&config.shards.xdp_interfaces, &sockets)?,
-        Way::Uring | Way::Mmsg => XdpInterfaces::default(),
-    };
+    let (mut sockets, mut xdp, mut dpdk) = ([Vec::new()], XdpInterfaces::default(), Dpdk::default());
+    let mut receive_buffer = 0;
+    if way == Way::Dpdk {
+        let own = OwnPort { address, takes_ipv4: true, sources: SourceFilter::Any };
+        dpdk = Dpdk::find(&config.shards.dpdk, vec![(SocketRole::Srt, own)], 1)?;
+    } else {
+        let asked = config.shards.socket_buffer;
+        let options = UdpSocketOptions { receive_buffer: asked, ..UdpSocketOptions::new(address) };
+        let (socket, granted) = udp_socket(&options)?;
+        receive_buffer = granted.receive_buffer;
+        sockets[0].push((SocketRole::Srt, socket));
+    }
+    if way == Way::Xdp {
+        xdp = XdpInterfaces::attach(&config.shards.xdp_interfaces, &sockets)?;
+    }
     let net = NetOptions {
         way,
         xdp,
+        dpdk,
         shard: 0,
         slots: plan.slots_per_shard,
         huge_pages: config.output.huge_pages,
@@ -60,7 +70,7 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
         coldest_first: true,
     };
     let mut net = Net::new(net, std::mem::take(&mut sockets[0]))?;
-    let mut outcome = BareOutcome { receive_buffer: granted.receive_buffer, ..BareOutcome::default() };
+    let mut outcome = BareOutcome { receive_buffer, ..BareOutcome::default() };
     let mut batch = std::mem::take(&mut net.batch);
     let mut window = BatchWindow::new(config.shards.batch_window, config.shards.batch_window_max);
     let end = Instant::now() + duration;

@@ -75,7 +75,7 @@ impl Shell {
                     .spawn(task);
                 Handle::Glommio(executor.map_err(|error| not_started(error.to_string()))?)
             }
-            Way::Mmsg | Way::Xdp => {
+            Way::Mmsg | Way::Xdp | Way::Dpdk => {
                 let run = move || {
                     core.map_or(Ok(()), pin_current_thread)?;
                     futures_lite::future::block_on(task());

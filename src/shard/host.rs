@@ -188,7 +188,7 @@ fn without_io_uring(config: &Config) -> Severity {
         PacketIo::Auto | PacketIo::Mmsg => Severity::Degraded,
         PacketIo::Uring => Severity::Prevents,
         // What serves does not miss it; `headworks send` would.
-        PacketIo::Xdp => Severity::Advice,
+        PacketIo::Xdp | PacketIo::Dpdk => Severity::Advice,
     }
 }
 
@@ -213,7 +213,7 @@ fn judge_io_uring(facts: &HostFacts, config: &Config) -> Finding {
     };
     let instead = match config.shards.packet_io {
         PacketIo::Auto | PacketIo::Mmsg => "; packets come by recvmmsg, which costs more",
-        PacketIo::Uring | PacketIo::Xdp => "",
+        PacketIo::Uring | PacketIo::Xdp | PacketIo::Dpdk => "",
     };
     match choice::probe_uring() {
         Ok(()) => Finding::new("io_uring", "works", "works", None),

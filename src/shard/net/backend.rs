@@ -15,6 +15,7 @@ use headworks_uring::{GroupId, PacketRing, RingError, RingOptions, SocketId};
 use headworks_xdp::{XdpError, XdpOptions, XdpSockets};
 
 use super::choice::Way;
+use super::dpdk::{Dpdk, UnfitError};
 use super::sockets::SocketRole;
 use super::xdp::{InterfacesError, XdpInterfaces};
 use crate::base::Transmit;
@@ -33,6 +34,8 @@ pub struct NetOptions {
     pub way: Way,
     /// The interfaces that AF_XDP takes them from; none with another way.
     pub xdp: XdpInterfaces,
+    /// The device that DPDK takes them from; none with another way.
+    pub dpdk: Dpdk,
     /// The shard that the net is for: one of as many as `xdp` is attached for.
     pub shard: usize,
     /// Slots of packet memory.
@@ -58,7 +61,14 @@ pub enum NetError {
     /// AF_XDP does not work.
     #[error(transparent)]
     Xdp(#[from] XdpError),
-    /// There is no interface for it.
+    /// DPDK does not fit this program or its configuration.
+    #[error(transparent)]
+    Unfit(#[from] UnfitError),
+    /// DPDK does not work.
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Dpdk(#[from] headworks_dpdk::DpdkError),
+    /// There is no interface for AF_XDP.
     #[error(transparent)]
     Interfaces(#[from] InterfacesError),
     /// No packet memory.
@@ -84,6 +94,10 @@ pub struct NetStatistics {
     pub past_kernel: u64,
     /// What came past it and is no sound datagram: lengths, checksums.
     pub unsound: u64,
+    /// Parts of packets, which nobody puts together where the kernel has no part in it.
+    pub fragments: u64,
+    /// Datagrams for our addresses and no port of ours, where the kernel does not keep them away.
+    pub no_port: u64,
     /// What became of datagrams sent.
     pub sends: SendStatistics,
 }
@@ -100,9 +114,14 @@ pub struct Net {
 /// The ways, each with its sockets in the order of [`Net::sockets`]. Large ones stand in place: there is one per shard, and a box would
 /// be one more step to each packet.
 enum Backend {
-    Uring { ring: PacketRing, ids: Vec<SocketId> },
+    Uring {
+        ring: PacketRing,
+        ids: Vec<SocketId>,
+    },
     Mmsg(MmsgSockets),
     Xdp(XdpSockets),
+    #[cfg(feature = "dpdk")]
+    Dpdk(headworks_dpdk::DpdkQueue),
 }
 
 struct Socket {
@@ -112,7 +131,8 @@ struct Socket {
 }
 
 impl Net {
-    /// Makes packet memory and takes the sockets. Runs on the shard's own thread, which the net then belongs to.
+    /// Makes packet memory and takes the sockets, or where it has none (DPDK) the ports of [`NetOptions::dpdk`]. Runs on the shard's own
+    /// thread, which the net then belongs to.
     ///
     /// # Errors
     /// [`NetError`], which says what mends it.
@@ -124,7 +144,8 @@ impl Net {
             prefault: true,
             order: if options.coldest_first { SlotOrder::FirstFreedFirst } else { SlotOrder::LastFreedFirst },
         })?;
-        let (roles, descriptors): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
+        let (mut roles, descriptors): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
+        roles.extend(options.dpdk.roles());
         let backend = match options.way {
             Way::Uring => {
                 let ring_options =
@@ -155,6 +176,10 @@ impl Net {
                 super::xdp::tell_queues(options.shard, &set);
                 Backend::Xdp(set)
             }
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk => Backend::Dpdk(options.dpdk.open(options.shard, DRAIN_LIMIT, pool.clone())?),
+            #[cfg(not(feature = "dpdk"))]
+            Way::Dpdk => return Err(UnfitError::NotBuilt.into()),
         };
         let sockets = roles.into_iter().map(|role| Socket { role, overflow: 0 }).collect();
         Ok(Self { backend, pool, sockets, batch: Vec::with_capacity(DRAIN_LIMIT) })
@@ -168,6 +193,8 @@ impl Net {
             Backend::Uring { ring, .. } => ring.enter_and_wait(BATCH, window)?,
             Backend::Mmsg(set) => set.wait(window),
             Backend::Xdp(set) => set.wait(window),
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => queue.wait(window),
         }
         Ok(())
     }
@@ -179,6 +206,8 @@ impl Net {
             Backend::Uring { ring, .. } => ring.enter_and_wait(1, longest)?,
             Backend::Mmsg(set) => set.wait_for_any(longest)?,
             Backend::Xdp(set) => set.wait_for_any(longest)?,
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => queue.wait_for_any(longest),
         }
         Ok(())
     }
@@ -197,17 +226,23 @@ impl Net {
             Backend::Uring { ring, .. } => ring.drain(take)?,
             Backend::Mmsg(set) => set.drain(take)?,
             Backend::Xdp(set) => set.drain(take)?,
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => queue.drain(take),
         };
         Ok((datagrams, more))
     }
 
-    /// Datagrams that sockets have lost because their buffers were full.
+    /// Datagrams that sockets have lost because their buffers were full, or a card for want of room.
     pub fn dropped_by_kernel(&self) -> u64 {
-        if let Backend::Xdp(set) = &self.backend {
+        match &self.backend {
+            Backend::Uring { .. } | Backend::Mmsg(_) => {
+                self.sockets.iter().map(|socket| u64::from(socket.overflow)).sum()
+            }
             // The next datagram, which would tell, may come another way.
-            return set.dropped_by_kernel();
+            Backend::Xdp(set) => set.dropped_by_kernel(),
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => queue.dropped_by_device(),
         }
-        self.sockets.iter().map(|socket| u64::from(socket.overflow)).sum()
     }
 
     /// Queues a datagram on the socket of this role.
@@ -264,6 +299,22 @@ impl Net {
                     past_kernel: set.taken,
                     unsound: set.unsound,
                     sends: set.sends,
+                    ..NetStatistics::default()
+                }
+            }
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => {
+                let queue = queue.statistics();
+                NetStatistics {
+                    datagrams: queue.datagrams,
+                    truncated: queue.truncated,
+                    credit_exhausted: queue.credit_exhausted,
+                    receive_errors: queue.receive_errors,
+                    past_kernel: queue.datagrams,
+                    unsound: queue.edge.malformed + queue.edge.checksum + queue.edge.source + queue.too_long,
+                    fragments: queue.edge.fragments,
+                    no_port: queue.no_port,
+                    sends: queue.sends,
                 }
             }
         }
@@ -275,6 +326,8 @@ impl Net {
             Backend::Uring { ring, .. } => ring.credit(GroupId::default()),
             Backend::Mmsg(set) => set.credit(),
             Backend::Xdp(set) => set.credit(),
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => queue.credit(),
         }
     }
 
@@ -285,6 +338,8 @@ impl Net {
             Backend::Uring { ring, ids } => ring.queue_send(ids[place], &peer, local, bytes),
             Backend::Mmsg(set) => set.queue_send(place as u32, &peer, local, bytes),
             Backend::Xdp(set) => set.queue_send(place as u32, &peer, local, bytes),
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => queue.queue_send(place as u32, &peer, local, bytes),
         };
     }
 }

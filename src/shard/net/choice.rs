@@ -16,15 +16,18 @@ pub enum Way {
     Mmsg,
     /// AF_XDP, beside `recvmmsg` and `sendmmsg`.
     Xdp,
+    /// DPDK, without the kernel.
+    Dpdk,
 }
 
 impl Way {
-    /// The word for it in the configuration: `uring`, `mmsg`, `xdp`.
+    /// The word for it in the configuration: `uring`, `mmsg`, `xdp`, `dpdk`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
             Self::Mmsg => "mmsg",
             Self::Xdp => "xdp",
+            Self::Dpdk => "dpdk",
         }
     }
 }
@@ -53,7 +56,8 @@ pub fn probe_uring() -> Result<(), RingError> {
 }
 
 /// Chooses by `shards.packet_io` and by what this host has. Whether AF_XDP works shows when its program is put on the interfaces, for
-/// which the ports have to be known ([`XdpInterfaces::attach`](super::XdpInterfaces::attach)).
+/// which the ports have to be known ([`XdpInterfaces::attach`](super::XdpInterfaces::attach)), and whether DPDK does when its device is
+/// looked for ([`Dpdk::find`](super::Dpdk::find)).
 ///
 /// # Errors
 /// [`NetError`] if the way that is insisted on does not work; it says what mends it.
@@ -67,6 +71,7 @@ pub fn choose(wanted: PacketIo) -> Result<Choice, NetError> {
         }
         PacketIo::Mmsg => Ok(configured(Way::Mmsg)),
         PacketIo::Xdp => Ok(configured(Way::Xdp)),
+        PacketIo::Dpdk => Ok(configured(Way::Dpdk)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What every way to get and give datagrams must do: the same bodies, run once for each way. Those that go through the kernel's
-//! sockets are tried on loopback, AF_XDP between two network namespaces, which root alone can make.
+//! sockets are tried on loopback, AF_XDP between two network namespaces, which root alone can make; and so is DPDK, where the
+//! program is built with it, by a virtual device over the link of a namespace whose kernel has no address there.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -8,36 +9,42 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use headworks_host::{UdpSocketOptions, probe_exclusive, udp_socket};
 use headworks_network_namespaces::{Cable, Host, LINK};
 
-use super::{Incoming, Net, NetOptions, SocketRole, Way, XdpInterfaces};
+use super::{Dpdk, Incoming, Net, NetOptions, SocketRole, Way, XdpInterfaces};
 use crate::base::Transmit;
 
 const WINDOW: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 macro_rules! for_every_way {
-    ($($body:ident)*) => {
+    (with_sockets: [$($of_sockets:ident)*] always: [$($body:ident)*]) => {
         mod uring {
+            $(#[test] fn $of_sockets() { super::Place::on_loopback(super::Way::Uring).run(super::$of_sockets); })*
             $(#[test] fn $body() { super::Place::on_loopback(super::Way::Uring).run(super::$body); })*
         }
         mod mmsg {
+            $(#[test] fn $of_sockets() { super::Place::on_loopback(super::Way::Mmsg).run(super::$of_sockets); })*
             $(#[test] fn $body() { super::Place::on_loopback(super::Way::Mmsg).run(super::$body); })*
         }
         mod xdp {
-            $(#[test] fn $body() {
-                if let Some(place) = super::Place::on_a_cable(super::Way::Xdp) {
-                    place.run(super::$body);
-                }
-            })*
+            $(#[test] fn $of_sockets() { super::Place::run_on_a_cable(super::Way::Xdp, super::$of_sockets); })*
+            $(#[test] fn $body() { super::Place::run_on_a_cable(super::Way::Xdp, super::$body); })*
+        }
+        #[cfg(feature = "dpdk")]
+        mod dpdk {
+            $(#[test] fn $body() { super::Place::run_on_a_cable(super::Way::Dpdk, super::$body); })*
         }
     };
 }
 
 for_every_way! {
-    datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them
+    with_sockets: [
     a_socket_that_asks_for_nothing_is_told_nothing
+    what_a_full_socket_buffer_loses_is_counted
+    ]
+    always: [
+    datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them
     a_datagram_longer_than_a_slot_is_cut_and_marked
     an_empty_datagram_is_one_and_ends_nothing
-    what_a_full_socket_buffer_loses_is_counted
     an_exhausted_pool_loses_nothing_does_not_spin_and_recovers
     a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it
     ipv6_is_received_and_answered_from_where_it_was_sent_to
@@ -48,6 +55,7 @@ for_every_way! {
     send_errors_are_counted_and_harmless
     waits_end_in_time
     a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued
+    ]
 }
 
 /// Where a way is tried: the host that the net under test is on, and the one of its peers, which may be the same.
@@ -58,18 +66,35 @@ struct Place {
 
 /// Last parts of the IPv4 addresses that bodies use; on loopback all of them are there by themselves.
 const NEAR: [u8; 4] = [1, 5, 6, 9];
+/// Where peers are on a cable.
+const FAR: &[&str] = &["10.88.0.100/24", "fd88::100/64"];
+/// Packets that a slot does not hold, where they are not to come in fragments.
+const LONG_MTU: u32 = 3_900;
 
 impl Place {
     fn on_loopback(way: Way) -> Self {
         Self { way, cable: None }
     }
 
-    /// `None`, and said, for who may not.
-    fn on_a_cable(way: Way) -> Option<Self> {
+    /// Nothing, and said, for who may not.
+    fn run_on_a_cable(way: Way, body: impl FnOnce(&Self) + Send) {
+        let place = if way == Way::Dpdk { Self::without_the_kernel() } else { Self::past_the_kernel() };
+        if let Some(place) = place {
+            place.run(body);
+        }
+    }
+
+    /// Where DPDK is tried.
+    fn without_the_kernel() -> Option<Self> {
+        Some(Self { way: Way::Dpdk, cable: Some(Cable::for_dpdk(LONG_MTU, FAR)?) })
+    }
+
+    /// Where AF_XDP is tried.
+    fn past_the_kernel() -> Option<Self> {
         let mut near = NEAR.map(|last| format!("10.88.0.{last}/24")).to_vec();
         near.push("fd88::1/64".to_owned());
         let near: Vec<&str> = near.iter().map(String::as_str).collect();
-        let place = Self { way, cable: Some(Cable::for_xdp(1, &near, &["10.88.0.100/24", "fd88::100/64"])?) };
+        let place = Self { way: Way::Xdp, cable: Some(Cable::for_xdp(1, &near, FAR)?) };
         // A burst must not have to wait for addresses to be resolved: the kernel keeps little of it meanwhile.
         place.run(|place| {
             for (address, peer) in NEAR.map(|last| (place.v4(last), place.peer())) {
@@ -102,6 +127,9 @@ impl Place {
 
     /// Number of the interface that peers' datagrams come in by.
     fn interface(&self) -> u32 {
+        if self.way == Way::Dpdk {
+            return 1;
+        }
         let name = if self.cable.is_some() { LINK } else { "lo" };
         let any = UdpSocket::bind("0.0.0.0:0").unwrap();
         rustix::net::netdevice::name_to_index(any, name).unwrap()
@@ -111,6 +139,7 @@ impl Place {
         NetOptions {
             way: self.way,
             xdp: XdpInterfaces::default(),
+            dpdk: Dpdk::default(),
             shard: 0,
             slots,
             huge_pages: false,
@@ -122,13 +151,41 @@ impl Place {
     fn net(&self, slots: usize, sockets: Vec<(SocketRole, OwnedFd)>) -> Net {
         let mut options = self.options(slots);
         let mut by_shard = [sockets];
-        if self.way == Way::Xdp {
-            options.xdp = XdpInterfaces::attach(&[], &by_shard).unwrap();
+        match self.way {
+            Way::Xdp => options.xdp = XdpInterfaces::attach(&[], &by_shard).unwrap(),
+            Way::Dpdk => options.dpdk = Dpdk::in_place_of(std::mem::take(&mut by_shard[0]), LONG_MTU),
+            Way::Uring | Way::Mmsg => {}
         }
         let mut net = Net::new(options, std::mem::take(&mut by_shard[0])).unwrap();
+        if self.way == Way::Dpdk {
+            self.meet(&mut net);
+        }
         // A first look: from then on every way has lent the kernel what it lends.
         assert_eq!(net.drain_into(&mut Vec::new()).unwrap(), (0, false));
         net
+    }
+
+    /// Has net and peers learn where they are: they resolve addresses themselves, and a burst must not have to wait for that.
+    fn meet(&self, net: &mut Net) {
+        let (v4, v6) = (self.peer(), self.peer_v6());
+        for last in NEAR {
+            v4.send_to(b"x", (self.v4(last), 9)).unwrap();
+        }
+        v6.send_to(b"x", (self.v6(), 9)).unwrap();
+        let started = Instant::now();
+        while net.statistics().no_port < NEAR.len() as u64 + 1 {
+            assert!(started.elapsed() < PATIENCE, "{:?}", net.statistics());
+            net.wait(WINDOW).unwrap();
+            assert_eq!(net.drain_into(&mut Vec::new()).unwrap(), (0, false));
+        }
+    }
+
+    /// Whether somebody can listen at an address again.
+    fn is_free(&self, address: SocketAddr) -> bool {
+        match self.way {
+            Way::Dpdk => self.net(64, Vec::new()).credit() == 64,
+            Way::Uring | Way::Mmsg | Way::Xdp => probe_exclusive(address).is_ok(),
+        }
     }
 
     /// A net with one socket at an address, which may be unspecified, and where that is.
@@ -235,7 +292,7 @@ fn datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them(place: &Pl
     }
     assert!(received.is_sorted_by_key(|incoming| incoming.timestamp_ns));
     assert_eq!((net.statistics().datagrams, net.dropped_by_kernel()), (150, 0));
-    assert_eq!(net.statistics().past_kernel > 0, place.way == Way::Xdp);
+    assert_eq!(net.statistics().past_kernel > 0, matches!(place.way, Way::Xdp | Way::Dpdk));
     assert_eq!(net.statistics().receive_errors, 0);
 }
 
@@ -254,13 +311,13 @@ fn a_datagram_longer_than_a_slot_is_cut_and_marked(place: &Place) {
     let (mut net, address) = place.net_at(place.v4(1));
     let sender = place.peer();
     sender.send_to(&[1; 1_500], address).unwrap();
-    sender.send_to(&[2; 4_000], address).unwrap();
+    sender.send_to(&[2; 3_000], address).unwrap();
     sender.send_to(&[3; 1_500], address).unwrap();
     let received = receive(&mut net, 3);
     assert_eq!(received.iter().map(|it| it.truncated).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!((&received[0].packet[..], &received[2].packet[..]), (&[1; 1_500][..], &[3; 1_500][..]));
     assert!(received[1].packet.iter().all(|&byte| byte == 2));
-    assert!((1_500..4_000).contains(&received[1].packet.len()));
+    assert!((1_500..3_000).contains(&received[1].packet.len()));
     assert_eq!(net.statistics().truncated, 1);
 }
 
@@ -461,10 +518,17 @@ fn what_is_sent_arrives_byte_for_byte_and_in_order(place: &Place) {
 
 fn send_errors_are_counted_and_harmless(place: &Place) {
     let (mut net, address) = place.net_at(place.v4(1));
+    let peer = place.peer();
+    let to = peer.local_addr().unwrap();
     send_to(&mut net, SocketRole::Srt, "255.255.255.255:9".parse().unwrap(), None, b"x");
-    send_to(&mut net, SocketRole::Srt, address, Some([203, 0, 113, 7].into()), b"x");
-    send_to(&mut net, SocketRole::Srt, address, None, b"good");
-    assert_eq!(receive(&mut net, 1)[0].packet[..], b"good"[..]);
+    send_to(&mut net, SocketRole::Srt, to, Some([203, 0, 113, 7].into()), b"x");
+    send_to(&mut net, SocketRole::Srt, to, None, b"good");
+    net.wait(Duration::ZERO).unwrap();
+    let mut buffer = [0; 8];
+    assert_eq!(peer.recv_from(&mut buffer).unwrap(), (4, address));
+    assert_eq!(buffer[..4], b"good"[..]);
+    peer.send_to(b"more", address).unwrap();
+    assert_eq!(receive(&mut net, 1)[0].packet[..], b"more"[..]);
     let sends = net.statistics().sends;
     assert_eq!((sends.sent, sends.denied), (1, 1), "{sends:?}");
     assert_eq!(sends.unreachable + sends.other, 1, "{sends:?}");
@@ -507,5 +571,5 @@ fn a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued(pl
     assert_eq!((&received.packet[..], pool.in_use()), (&b"still here"[..], 1));
     drop(received);
     assert_eq!(pool.in_use(), 0);
-    probe_exclusive(address).unwrap();
+    assert!(place.is_free(address));
 }

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod choice;
+pub mod dpdk;
 pub mod impairment;
 pub mod outbound;
 pub mod random;
@@ -11,10 +12,11 @@ pub mod xdp;
 
 pub use backend::{Incoming, Net, NetError, NetOptions, NetStatistics};
 pub use choice::{Choice, Way};
+pub use dpdk::Dpdk;
 pub use headworks_host::{compose_socket_id, shard_of_socket_id};
 pub use headworks_packet::PacketPool;
 pub use headworks_uring::{RingStatistics, SendStatistics};
-pub use sockets::{PortSet, SocketRole, SocketsError};
+pub use sockets::{OwnPort, PortSet, SocketRole, SocketsError};
 pub use stored::StoredSockets;
 pub use xdp::XdpInterfaces;
 

@@ -69,6 +69,17 @@ pub struct PortSet {
     pub receive_buffer: (usize, usize),
 }
 
+/// A port where the kernel has none: an address of ours, or a group.
+#[derive(Clone, Debug)]
+pub struct OwnPort {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// An unspecified IPv6 address is that of IPv4 too.
+    pub takes_ipv4: bool,
+    /// Whose datagrams of the group are asked for.
+    pub sources: SourceFilter,
+}
+
 /// A port that the configuration asks for.
 struct Port<'a> {
     what: String,
@@ -177,6 +188,40 @@ impl PortSet {
         }
         Ok(ports)
     }
+}
+
+/// What would be opened, for a way that does without the kernel: where is listened, and the ports of the one shard. An RTCP port is done
+/// without where it is a neighbour's media port, as ever.
+///
+/// # Errors
+/// [`SocketsError`], which names the stream.
+pub fn own_ports(
+    described: &Described,
+    mut stored: StoredSockets,
+) -> Result<(PortSet, Vec<(SocketRole, OwnPort)>), SocketsError> {
+    stored.release();
+    let mut described = described.clone();
+    // Names of interfaces are the kernel's.
+    for rtp in described.config.streams.values_mut().filter_map(|stream| stream.rtp.as_mut()) {
+        rtp.interface = None;
+    }
+    let mut set = PortSet { by_shard: vec![Vec::new()], ..PortSet::default() };
+    let mut own: Vec<(SocketRole, OwnPort)> = Vec::new();
+    for port in wanted_ports(&described, 1)? {
+        let address = port.options.bind;
+        if own.iter().any(|(_, it)| it.address == address) {
+            continue;
+        }
+        let sources = match port.kind {
+            Kind::Stream { sources, .. } => sources,
+            Kind::Shared(_) => SourceFilter::Any,
+        };
+        if !matches!(port.role, SocketRole::StreamRtcp(_)) {
+            set.listening.push((port.what, address));
+        }
+        own.push((port.role, OwnPort { address, takes_ipv4: !port.options.v6_only, sources }));
+    }
+    Ok((set, own))
 }
 
 /// Every port, in the order in which they are opened.

@@ -103,6 +103,29 @@ impl Cable {
         }
     }
 
+    /// The same for tests of DPDK, which has long frames on its link: of the near host the kernel has no address, answers nobody, and
+    /// lets sockets be bound to whichever.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn for_dpdk(mtu: u32, far_addresses: &[&str]) -> Option<Self> {
+        let cable = Self::new(&[], far_addresses)?;
+        for host in [&cable.near, &cable.far] {
+            ip(&format!("-n {host} link set {LINK} mtu {mtu}"));
+        }
+        cable.on(Host::Near, || {
+            for (key, value) in [
+                (&*format!("ipv6/conf/{LINK}/disable_ipv6"), "1"),
+                ("ipv4/ip_nonlocal_bind", "1"),
+                ("ipv6/ip_nonlocal_bind", "1"),
+            ] {
+                std::fs::write(format!("/proc/sys/net/{key}"), value).expect("root sets what is of its namespace");
+            }
+        });
+        Some(cable)
+    }
+
     /// The namespace's name, for `ip netns exec`.
     pub fn name(&self, host: Host) -> &str {
         match host {
