@@ -218,9 +218,10 @@ impl fmt::Display for Opened<'_> {
             writeln!(f, "  {what:<8} udp {address}")?;
         }
         writeln!(f, "  {:<8} by {}", "packets", started.packet_io)?;
-        let (asked, granted) = started.receive_buffer;
         writeln!(f, "  {:<8} {} on cores {}", "shards", started.cores.len(), core_list(&started.cores))?;
-        writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
+        if let (asked @ 1.., granted) = started.receive_buffer {
+            writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
+        }
         writeln!(f, "  {:<8} {}", "rings", started.root.display())?;
         write!(f, "memory plan\n{}", started.plan)
     }

@@ -152,7 +152,7 @@ pub struct Appliance {
 pub struct Started {
     /// Where is listened.
     pub listening: Vec<(String, std::net::SocketAddr)>,
-    /// Bytes of receive buffer per socket: asked for, granted.
+    /// Bytes of receive buffer per socket: asked for, granted; 0 where there are no sockets.
     pub receive_buffer: (usize, usize),
     /// The memory plan.
     pub plan: MemoryPlan,

@@ -1,5 +1,7 @@
 //! What this host has and lacks, each with its cure: for `check`, and for the lines at start.
 
+mod dpdk;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -90,7 +92,9 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     let cores = choose_cores(config);
     let mut findings = vec![judge_kernel(&facts, config), judge_io_uring(&facts, config)];
     findings.extend(judge_limits(&facts, config));
-    findings.push(judge_socket_buffers(&facts, config));
+    if config.shards.packet_io != PacketIo::Dpdk {
+        findings.push(judge_socket_buffers(&facts, config));
+    }
     findings.extend(judge_huge_pages(&facts, config));
     let (shards, named) = match &cores {
         Ok(cores) => (cores.len().max(1), cores.iter().flatten().copied().collect()),
@@ -111,6 +115,7 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     findings.extend(judge_interrupts(Path::new("/"), available.len()));
     findings.push(judge_capabilities(&facts, config));
     findings.extend(judge_xdp_interfaces(config));
+    findings.extend(dpdk::judge(Path::new("/"), &facts, config, shards));
     let plan = MemoryPlan::new(config, shards);
     findings.push(judge_memory(config, &plan, memory_available()));
     findings.extend(facts.memory_cgroup.as_ref().map(|cgroup| judge_memory_cgroup(&plan, cgroup)));
@@ -132,10 +137,12 @@ pub fn judge_ports(config: &Config) -> Vec<Finding> {
     }
     let ingestion = &config.ingestion;
     let mut wanted = Vec::new();
-    if ingestion.srt.enabled {
+    // With DPDK the ports are none of the kernel's.
+    let is_kernels = config.shards.packet_io != PacketIo::Dpdk;
+    if is_kernels && ingestion.srt.enabled {
         wanted.push(("SRT port", "ingestion.srt.port", SocketAddr::new(ingestion.srt.address, ingestion.srt.port)));
     }
-    if ingestion.rtp.enabled {
+    if is_kernels && ingestion.rtp.enabled {
         let address = ingestion.rtp.address;
         wanted.push(("RTP port", "ingestion.rtp.port", SocketAddr::new(address, ingestion.rtp.port)));
         wanted.push(("RTCP port", "ingestion.rtp.rtcp_port", SocketAddr::new(address, ingestion.rtp.rtcp_port)));

@@ -32,9 +32,9 @@ pub struct ShardCounters {
     pub idle_turns: u64,
     /// Datagrams taken in.
     pub datagrams: u64,
-    /// Of these, those that came past the kernel's stack (AF_XDP).
+    /// Of these, those that came past the kernel's stack (AF_XDP, DPDK).
     pub past_kernel: u64,
-    /// Datagrams that a socket lost because its buffer was full (`SO_RXQ_OVFL`).
+    /// Datagrams that a socket lost because its buffer was full (`SO_RXQ_OVFL`), or a card for want of room.
     pub dropped_by_kernel: u64,
     /// Receives that ended because the kernel had no slot left to fill (`ENOBUFS`); nothing is lost by that alone.
     pub credit_exhausted: u64,
@@ -44,6 +44,10 @@ pub struct ShardCounters {
     pub dropped_unknown: u64,
     /// Datagrams too long for a slot.
     pub dropped_truncated: u64,
+    /// Parts of packets, which nobody puts together without the kernel (DPDK).
+    pub dropped_fragments: u64,
+    /// Datagrams for no port of ours, where the kernel does not keep them away (DPDK).
+    pub dropped_no_port: u64,
     /// Datagrams dropped because a stream held more of packet memory than is its share.
     pub dropped_quota: u64,
     /// Datagrams with the socket id of a session that came from another address than its peer's.

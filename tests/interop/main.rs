@@ -11,6 +11,8 @@ mod bit_exact;
 mod bitstream;
 mod clip_table;
 mod clips;
+#[cfg(feature = "dpdk")]
+mod dpdk;
 #[path = "../conformance/field_coded.rs"]
 mod field_coded;
 mod gstreamer;

@@ -18,6 +18,8 @@ impl Shard {
             dropped_by_kernel: self.net.dropped_by_kernel(),
             credit_exhausted: net.credit_exhausted,
             past_kernel: net.past_kernel,
+            dropped_fragments: net.fragments,
+            dropped_no_port: net.no_port,
             sent: net.sends.sent,
             send_errors: net.sends.unreachable
                 + net.sends.no_buffer

@@ -1,0 +1,159 @@
+//! Packets without the kernel (DPDK), by a virtual device over the link of a network namespace whose kernel has no address there, from
+//! independent senders on another host. For root alone.
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headworks_network_namespaces::{Cable, Host, LINK};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::appliance::Appliance;
+use crate::clips::{Clip, TONE_48K, VIDEO, clip};
+use crate::senders::{self, SRT_LATENCY_MS, SrtSender};
+
+const FAR: &[&str] = &["10.88.0.2/24", "fd88::2/64"];
+const GROUP: &str = "239.88.7.1";
+/// How long a peer may take to answer, and a report to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn usual_clip() -> Arc<Clip> {
+    clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k")
+}
+
+/// An appliance that is the near host, with these settings on top.
+fn appliance(cable: &Cable, settings: &[&str]) -> Appliance {
+    let cores = format!("shards.cores=[{}]", headworks::shard::host::available_cores()[0]);
+    let device = format!("shards.dpdk.device=net_af_packet0,iface={LINK},framecnt=4096");
+    let own = ["shards.packet_io=dpdk", "shards.dpdk.eal_args=[--no-huge, -m, \"128\"]", &cores, &device];
+    Appliance::start_within(cable.name(Host::Near), &[&own, settings].concat())
+}
+
+/// Everything that comes by the far host's link from now on.
+fn all_frames(cable: &Cable) -> Socket {
+    /// `ETH_P_ALL` as the kernel wants it.
+    const ALL_PROTOCOLS: i32 = 3_u16.to_be() as i32;
+    let socket = cable.on(Host::Far, || Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL_PROTOCOLS))));
+    let socket = socket.expect("root may look at frames");
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// The first frame that is it.
+fn wait_for_frame(socket: &mut Socket, is_it: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut frame = [0; 2_048];
+    let began = Instant::now();
+    loop {
+        let length = socket.read(&mut frame).expect("a frame in time");
+        if is_it(&frame[..length]) {
+            return frame[..length].to_vec();
+        }
+        assert!(began.elapsed() < PATIENCE, "no such frame came");
+    }
+}
+
+fn ping(cable: &Cable, address: &str) {
+    let arguments =
+        ["netns", "exec", cable.name(Host::Far), "ping", "-n", "-c", "3", "-i", "0.2", "-s", "1000", address];
+    let output = Command::new("ip").args(arguments).output().expect("Debian's iputils-ping is installed");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("3 received"), "{said}");
+}
+
+fn socket(cable: &Cable, bind: &str) -> UdpSocket {
+    let socket = cable.on(Host::Far, || UdpSocket::bind(bind).unwrap());
+    if let IpAddr::V4(own) = socket.local_addr().unwrap().ip() {
+        socket2::SockRef::from(&socket).set_multicast_if_v4(&own).unwrap();
+    }
+    socket
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn srt_rtp_raw_transport_streams_and_multicast_arrive_bit_exact_without_the_kernel() {
+    let Some(cable) = Cable::for_dpdk(1_500, FAR) else { return };
+    let clip = usual_clip();
+    let mut frames = all_frames(&cable);
+    let appliance = appliance(
+        &cable,
+        &[
+            "shards.dpdk.addresses=[10.88.0.1/24, \"fd88::1/64\"]",
+            "ingestion.srt.address=::",
+            "streams.secret.passphrase=ten or more letters",
+            "streams.raw.rtp.address=10.88.0.1",
+            "streams.raw.rtp.port=6001",
+            "streams.rtp.rtp.address=fd88::1",
+            "streams.rtp.rtp.port=6003",
+            &format!("streams.group.rtp.address={GROUP}"),
+            "streams.group.rtp.port=6005",
+            "streams.group.rtp.source=10.88.0.2",
+        ],
+    );
+    appliance.wait_for_log("shard 0 takes net_af_packet0", Duration::from_secs(5));
+    // IGMPv3, to 224.0.0.22: datagrams of the one sender are asked for (RFC 3376 §4.2.12, ALLOW_NEW_SOURCES).
+    let report = wait_for_frame(&mut frames, |frame| frame[12..14] == [8, 0] && frame[23] == 2 && frame[38] == 0x22);
+    assert_eq!(report[30..34], [224, 0, 0, 22]);
+    assert_eq!(report[46..58], [5, 0, 0, 1, 239, 88, 7, 1, 10, 88, 0, 2]);
+    ping(&cable, "10.88.0.1");
+    ping(&cable, "fd88::1");
+
+    let taps = ["plain", "secret", "rtp", "raw", "group"].map(|stream| (stream, appliance.tap(stream)));
+    let srt = |address: &str, query: &str| {
+        let listener = SocketAddr::new(address.parse().unwrap(), appliance.ports.srt);
+        let mut sender = cable.on(Host::Far, || SrtSender::to(listener, SRT_LATENCY_MS, query));
+        sender.wait_for_connection();
+        sender.send(&clip.bytes);
+        sender.finish();
+    };
+    let (v4, v6) = (socket(&cable, "10.88.0.2:0"), socket(&cable, "[fd88::2]:0"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| srt("10.88.0.1", "streamid=plain"));
+        scope.spawn(|| srt("fd88::1", "streamid=secret&passphrase=ten or more letters&pbkeylen=16"));
+        scope.spawn(|| senders::send_udp(&v4, &clip.bytes, at("10.88.0.1:6001")));
+        scope.spawn(|| senders::send_rtp(&v6, &clip.bytes, at("[fd88::1]:6003"), 7));
+        scope.spawn(|| senders::send_rtp(&v4, &clip.bytes, SocketAddr::new(GROUP.parse().unwrap(), 6_005), 8));
+    });
+    for (stream, tap) in &taps {
+        clip.reference.compare(stream, &tap.wait_for(clip.reference.packet_count()));
+    }
+    let metric = |name: &str| cable.on(Host::Near, || appliance.metric(name));
+    let (all, past_kernel) = (metric("headworks_shard_datagrams_total"), metric("headworks_shard_past_kernel_total"));
+    assert!(all > 0.0 && past_kernel == all, "{past_kernel} of {all}");
+    assert_eq!(metric("headworks_shard_send_errors_total"), 0.0);
+}
+
+#[test]
+fn a_feed_of_a_vlan_arrives_and_one_beside_it_is_not_heard() {
+    let Some(cable) = Cable::for_dpdk(1_500, FAR) else { return };
+    let tagged = format!("{LINK}.77");
+    for arguments in [
+        format!("link add link {LINK} name {tagged} type vlan id 77"),
+        format!("link set {tagged} up"),
+        format!("address add 10.77.0.2/24 dev {tagged}"),
+    ] {
+        let status = Command::new("ip").args(["-n", cable.name(Host::Far)]).args(arguments.split(' ')).status();
+        assert!(status.expect("Debian's iproute2 is installed").success(), "{arguments}");
+    }
+    let clip = usual_clip();
+    let settings = [
+        "shards.dpdk.addresses=[10.77.0.1/24]",
+        "shards.dpdk.vlan=77",
+        "streams.raw.rtp.address=10.77.0.1",
+        "streams.raw.rtp.port=6001",
+    ];
+    let appliance = appliance(&cable, &settings);
+    ping(&cable, "10.77.0.1");
+    let output = Command::new("ip")
+        .args(["netns", "exec", cable.name(Host::Far), "ping", "-n", "-c", "1", "-W", "1", "10.88.0.1"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "an address of no host answers");
+    let tap = appliance.tap("raw");
+    senders::send_udp(&socket(&cable, "10.77.0.2:0"), &clip.bytes, at("10.77.0.1:6001"));
+    clip.reference.compare("raw", &tap.wait_for(clip.reference.packet_count()));
+}
