@@ -24,7 +24,8 @@
 //!
 //! ```text
 //! sys/uring                        a completion names a slot of packet memory   (sys/mmsg: recvmmsg fills slots;
-//!                                                                                   sys/xdp: an XDP program fills them)
+//!                                                                                   sys/xdp: an XDP program fills them;
+//!                                                                                   sys/dpdk: copied from a card's)
 //! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came
 //! shard/turn.rs                    THE loop
 //! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)
@@ -91,6 +92,9 @@
 //!   the XDP program leaves to them what finds no slot, or belongs to another shard than the queue it came in by: so nothing is lost
 //!   for want of a slot, and nothing has to be handed from shard to shard. `auto` never chooses it: it wants privileges, goes past the
 //!   host's firewall and owns a card's queues.
+//! - **DPDK's packets are copied into packet memory**, once, and it has one shard: `sys/dpdk` says what it would take to do without either.
+//!   Its host is an edge and no stack, made of `smoltcp`'s wire formats and of no more of it: addresses are configured, and what the
+//!   kernel would do for a host that only receives is a few hundred lines.
 //! - **Datagram arrival rates in SRT acknowledgements are counted over 100 ms** rather than taken from the median of 16 gaps:
 //!   packets of one kernel aggregate carry one time stamp.
 //!

@@ -20,6 +20,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("audio_any", headworks::codec::fuzzing_audio::fuzz_audio),
     ("broker_request", headworks_frame_ring::fuzzing::fuzz_broker_request),
     ("configuration", headworks::config::fuzzing::fuzz_configuration),
+    ("ethernet_edge", headworks_ethernet::fuzzing::fuzz_edge),
     ("h264", headworks::codec::h264::fuzzing::fuzz_h264),
     ("h264_depacketizer", headworks::codec::rtp_payload::fuzzing::fuzz_h264_depacketizer),
     ("hevc", headworks::codec::hevc::fuzzing::fuzz_hevc),

@@ -181,3 +181,13 @@ fn a_loopback_address_is_none_for_af_xdp_and_the_cure_is_named() {
     assert!(text.starts_with("shards.packet_io: no network interface brings packets"), "{text}");
     assert!(text.contains(&format!("127.0.0.1:{srt}")) && text.contains("set shards.packet_io to auto"), "{text}");
 }
+
+#[test]
+fn dpdk_is_refused_with_the_cure_where_the_program_or_the_configuration_does_not_fit() {
+    let (mut config, _srt, _root) = config(PacketIo::Dpdk);
+    config.shards.cores = vec![available_cores()[0]; 2];
+    let started = Appliance::start(config, StoredSockets::default(), |_| {});
+    let error = started.err().expect("two shards").to_string();
+    let cure = if cfg!(feature = "dpdk") { "shards.cores=[0]" } else { "--features dpdk" };
+    assert!(error.starts_with("shards.packet_io: ") && error.contains(cure), "{error}");
+}

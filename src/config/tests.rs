@@ -349,3 +349,30 @@ fn durations_take_units_and_nothing_else() {
     }
     assert_eq!(duration::format(Duration::from_secs(90)), "90s");
 }
+
+#[test]
+fn dpdk_is_told_its_device_and_who_this_host_is_there() {
+    let settings = [
+        "shards.packet_io=dpdk",
+        "shards.dpdk.device=net_af_packet0,iface=eth1",
+        "shards.dpdk.addresses=[192.0.2.1/24, 2001:db8::1/64]",
+        "shards.dpdk.gateways=[192.0.2.254]",
+        "shards.dpdk.vlan=77",
+        "shards.dpdk.eal_args=[--no-huge, -m, \"64\"]",
+    ];
+    let dpdk = load_assignments(&settings).unwrap().shards.dpdk;
+    assert_eq!(dpdk.device.as_deref(), Some("net_af_packet0,iface=eth1"));
+    assert_eq!(dpdk.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1/24", "2001:db8::1/64"]);
+    assert_eq!((dpdk.gateways.len(), dpdk.vlan), (1, Some(77)));
+    assert_eq!(dpdk.eal_args, ["--no-huge", "-m", "64"]);
+    for (settings, key) in [
+        (&settings[..1], "shards.dpdk.device"),
+        (&settings[..2], "shards.dpdk.addresses"),
+        (&["shards.dpdk.vlan=4095"], "shards.dpdk.vlan"),
+        (&["shards.dpdk.addresses=[192.0.2.1]"], "shards.dpdk.addresses"),
+        (&["shards.dpdk.gateway=192.0.2.254"], "shards.dpdk.gateways"),
+    ] {
+        let error = load_assignments(settings).unwrap_err();
+        assert!(error.contains(key), "{error}");
+    }
+}

@@ -56,6 +56,14 @@ pub enum SocketsError {
         /// Why not.
         source: MulticastError,
     },
+    /// Two would hear the same.
+    #[error("{what}: {address} is where something else listens already")]
+    Taken {
+        /// What it was for.
+        what: String,
+        /// Address and port.
+        address: SocketAddr,
+    },
 }
 
 /// All sockets, by shard, and what is to be said of them at start.
@@ -209,8 +217,11 @@ pub fn own_ports(
     let mut own: Vec<(SocketRole, OwnPort)> = Vec::new();
     for port in wanted_ports(&described, 1)? {
         let address = port.options.bind;
-        if own.iter().any(|(_, it)| it.address == address) {
-            continue;
+        if own.iter().any(|(_, it)| is_same(it.address, address)) {
+            if matches!(port.role, SocketRole::StreamRtcp(_)) {
+                continue;
+            }
+            return Err(SocketsError::Taken { what: port.what, address });
         }
         let sources = match port.kind {
             Kind::Stream { sources, .. } => sources,
@@ -222,6 +233,12 @@ pub fn own_ports(
         own.push((port.role, OwnPort { address, takes_ipv4: !port.options.v6_only, sources }));
     }
     Ok((set, own))
+}
+
+/// Whether a datagram could be for either of two addresses.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (is_any || one.ip() == other.ip())
 }
 
 /// Every port, in the order in which they are opened.
@@ -398,6 +415,31 @@ mod tests {
             assert!(had.unwrap().by_shard.iter().all(|sockets| sockets.len() == 1));
             let text = refused.unwrap_err().to_string();
             assert!(text.starts_with(&format!("SRT: UDP 0.0.0.0:{port} is in use")), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_without_the_kernel_are_those_that_would_be_opened_and_none_twice() {
+        let of = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|it| (*it).to_owned()).collect();
+            own_ports(&described(&settings), StoredSockets::default())
+        };
+        let group = ["streams.a.rtp.port=6001", "streams.a.rtp.address=239.1.2.3", "streams.a.rtp.interface=eth7"];
+        let (set, own) = of(&group).unwrap();
+        let roles: Vec<SocketRole> = own.iter().map(|(role, _)| *role).collect();
+        let expected =
+            [SocketRole::Srt, SocketRole::Rtp, SocketRole::Rtcp, SocketRole::Stream(0), SocketRole::StreamRtcp(0)];
+        assert_eq!((roles, set.listening.len(), set.by_shard.len()), (expected.to_vec(), 4, 1));
+        assert_eq!(own[3].1.address, "239.1.2.3:6001".parse().unwrap());
+        let neighbours = ["streams.a.rtp.port=6001", "streams.b.rtp.port=6002"];
+        let roles: Vec<SocketRole> = of(&neighbours).unwrap().1.iter().skip(3).map(|(role, _)| *role).collect();
+        assert_eq!(roles, [SocketRole::Stream(0), SocketRole::Stream(1), SocketRole::StreamRtcp(1)]);
+        for twice in [
+            &["streams.a.rtp.port=6001", "streams.b.rtp.port=6001"][..],
+            &["streams.a.rtp.port=30000", "streams.a.rtp.address=192.0.2.1"],
+        ] {
+            let error = of(twice).unwrap_err().to_string();
+            assert!(error.contains("listens already"), "{error}");
         }
     }
 

@@ -124,6 +124,15 @@ pub struct EdgeStatistics {
     pub given_up: u64,
 }
 
+impl EdgeStatistics {
+    /// Frames that have come in.
+    pub fn frames(&self) -> u64 {
+        let Self { datagrams, served, malformed, checksum, source, .. } = self;
+        let Self { fragments, not_ours, other_vlan, other_protocol, .. } = self;
+        datagrams + served + malformed + checksum + source + fragments + not_ours + other_vlan + other_protocol
+    }
+}
+
 /// A frame to be sent.
 pub(crate) struct Answer {
     pub(crate) frame: Vec<u8>,

@@ -13,6 +13,8 @@
 mod control;
 mod edge;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod neighbours;
 mod port;

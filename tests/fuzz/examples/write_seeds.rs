@@ -2,6 +2,7 @@
 //! and tones; everything else comes from our own multiplexer, handshakes and writers.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +20,7 @@ use headworks::protocol::srt::encryption::{
 use headworks::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, Offer, Request};
 use headworks::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use headworks::protocol::srt::stream_id::StreamId;
+use headworks_ethernet::{Edge, EdgeOptions, Outgoing};
 use headworks_frame_ring::stream_descriptor::{Programme, StreamDescriptor, Track};
 
 const LEN_MAX: usize = 4_096;
@@ -30,6 +32,7 @@ fn main() {
     coded(&root);
     transport(&root);
     rest(&root);
+    ethernet(&root);
 }
 
 fn save(root: &Path, target: &str, name: &str, bytes: &[u8]) {
@@ -407,6 +410,55 @@ fn transport(root: &Path) {
         let rtp = stream.chunks(940).flat_map(|chunk| [&[3, (chunk.len() / 5) as u8, 0, 0][..], chunk].concat());
         save(root, "ingest", &format!("{name}-rtp"), &[4, 1].into_iter().chain(rtp).collect::<Vec<u8>>());
     }
+}
+
+/// What a host says to another until a datagram of its own has arrived, and what a router asks.
+fn ethernet(root: &Path) {
+    let host = |last: u8| {
+        let v6 = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)]);
+        let addresses = vec![(IpAddr::from([192, 0, 2, last]), 24), (v6, 64)];
+        let mac = [2, 0, 0, 0, 0, last];
+        let options = EdgeOptions { mac, addresses, gateways: Vec::new(), vlan: None, mtu: 1_500, interface: 1 };
+        Edge::new(0, options).unwrap()
+    };
+    let behind_its_length = |frame: &[u8]| [&(frame.len() as u16).to_be_bytes(), frame].concat();
+    for (name, to) in [("ipv4", "192.0.2.1:5000"), ("ipv6", "[2001:db8::1]:5000")] {
+        let (mut near, mut far, mut said) = (host(1), host(7), Vec::new());
+        let outgoing = Outgoing { local: None, port: 6_000, to: to.parse().unwrap(), payload: b"payload" };
+        far.send(0, outgoing, &mut [0; 1_600]).unwrap();
+        for _ in 0..3 {
+            while let Some((frame, _)) = far.poll_transmit() {
+                near.receive(0, &frame);
+                said.extend(behind_its_length(&frame));
+            }
+            while let Some((frame, _)) = near.poll_transmit() {
+                far.receive(0, &frame);
+            }
+        }
+        save(root, "ethernet_edge", name, &said);
+    }
+    // An echo request, and general queries of IGMPv3 and MLDv2.
+    let mut asked = Vec::new();
+    for (to, ether_type, packet) in [
+        ([2, 0, 0, 0, 0, 1], [0x08, 0x00], "450000200000400040 01b6d4c0000207c0000201 08002a25000700016563686f"),
+        (
+            [1, 0, 0x5e, 0, 0, 1],
+            [0x08, 0x00],
+            "4600002400000000010281d4c00002fee000000194040000 110aeef50000000000000000",
+        ),
+        (
+            [0x33, 0x33, 0, 0, 0, 1],
+            [0x86, 0xdd],
+            "6000000000240001fe800000000000000000000000000007ff020000000000000000000000000001 3a00050200000100 \
+             82007c3503e8000000000000000000000000000000000000 00000000",
+        ),
+    ] {
+        let digits: Vec<u8> = packet.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let digit = |it: u8| char::from(it).to_digit(16).unwrap() as u8;
+        let packet: Vec<u8> = digits.chunks(2).map(|it| digit(it[0]) << 4 | digit(it[1])).collect();
+        asked.extend(behind_its_length(&[&to[..], &[2, 0, 0, 0, 0, 7], &ether_type, &packet].concat()));
+    }
+    save(root, "ethernet_edge", "questions", &asked);
 }
 
 fn rest(root: &Path) {
