@@ -91,13 +91,16 @@ impl Dpdk {
     }
 
     /// Opens the queue, on the shard's own thread.
+    ///
+    /// # Panics
+    /// If no device was looked for.
     pub(super) fn open(
         &self,
         shard: usize,
         drain_limit: usize,
         pool: super::PacketPool,
     ) -> Result<headworks_dpdk::DpdkQueue, NetError> {
-        let device = self.device.clone().ok_or(UnfitError::Shards(0))?;
+        let device = self.device.clone().expect("a device is found before it is opened");
         let options = headworks_dpdk::DpdkOptions {
             addresses: self.settings.addresses.iter().map(|it| (it.address, it.prefix)).collect(),
             gateways: self.settings.gateways.clone(),

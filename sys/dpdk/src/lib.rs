@@ -15,6 +15,8 @@
 //! (`rte_pktmbuf_pool_create_extbuf`), and a free that gives a slot back to our pool and not to DPDK's. Then a card that has
 //! been lent slots keeps them, as with AF_XDP.
 //!
+//! **Without a free slot** frames are left in the card's ring, those that are no datagrams too, until one is free or the ring is full.
+//!
 //! **Waiting.** DPDK polls. With a window of zero (`shards.busy_poll`) it does so without pause; else a wait sends what is queued and
 //! sleeps for its window, a millisecond at most, while the card's ring fills: 2,048 frames are two milliseconds of 10 Gbit/s.
 //! A shard without traffic looks after 50 us, and then after twice as long each time up to a millisecond, which answers

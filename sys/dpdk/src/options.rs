@@ -41,8 +41,8 @@ pub enum DpdkError {
     Text(String),
     /// There is no such device.
     #[error(
-        "shards.dpdk.device {device}: {errno}: a network card is named by its PCI address and bound to vfio-pci (`dpdk-devbind.py \
-         --status`), a virtual device by its driver, such as net_af_packet0,iface=eth1"
+        "shards.dpdk.device {device} cannot be had ({errno}; what DPDK says itself stands above): a network card is named by its PCI \
+         address and bound to vfio-pci (`dpdk-devbind.py --status`), a virtual device by its driver, such as net_af_packet0,iface=eth1"
     )]
     NoDevice {
         /// What was asked for.
