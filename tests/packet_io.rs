@@ -1,5 +1,5 @@
-//! The whole appliance without io_uring: because it is told so, because the kernel refuses it, and by AF_XDP, from another host
-//! (a network namespace, for which it needs root). Every frame arrives.
+//! The whole appliance without io_uring: because it is told so, because the kernel refuses it, and by AF_XDP, or DPDK where the program
+//! has it, from another host (a network namespace, for which it needs root). Every frame arrives.
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -180,6 +180,29 @@ fn a_loopback_address_is_none_for_af_xdp_and_the_cure_is_named() {
     let text = error.to_string();
     assert!(text.starts_with("shards.packet_io: no network interface brings packets"), "{text}");
     assert!(text.contains(&format!("127.0.0.1:{srt}")) && text.contains("set shards.packet_io to auto"), "{text}");
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn every_frame_of_srt_feeds_arrives_by_dpdk_without_the_kernel() {
+    let Some(cable) = Cable::for_dpdk(1_500, &["10.88.0.2/24"]) else { return };
+    let (mut config, srt, root) = config(PacketIo::Dpdk);
+    config.shards.cores = available_cores()[..1].to_vec();
+    config.shards.dpdk.device = Some(format!("net_af_packet0,iface={LINK},framecnt=4096"));
+    config.shards.dpdk.addresses = vec!["10.88.0.1/24".parse().unwrap()];
+    config.shards.dpdk.eal_args = ["--no-huge", "-m", "128"].map(str::to_owned).to_vec();
+    // The virtual device takes the link of the host that it is made on.
+    let appliance = cable.on(Host::Near, || Appliance::start(config, StoredSockets::default(), |_| {}).unwrap());
+    let chosen = appliance.started().packet_io.to_string();
+    let expected =
+        format!("dpdk: shards.packet_io is dpdk; from net_af_packet0,iface={LINK},framecnt=4096 as 10.88.0.1/24");
+    assert_eq!(chosen, expected);
+    let served = Served { appliance, srt, _root: root };
+    let mut sender = Command::new("ip");
+    sender.args(["netns", "exec", cable.name(Host::Far), env!("CARGO_BIN_EXE_headworks")]);
+    let (datagrams, past_kernel) = every_frame_arrives_from(sender, "10.88.0.1", &served);
+    assert_eq!(past_kernel, datagrams);
+    served.appliance.stop();
 }
 
 #[test]
