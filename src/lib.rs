@@ -25,7 +25,7 @@
 //! ```text
 //! sys/uring                        a completion names a slot of packet memory   (sys/mmsg: recvmmsg fills slots;
 //!                                                                                   sys/xdp: an XDP program fills them;
-//!                                                                                   sys/dpdk: copied from a card's)
+//!                                                                                   sys/dpdk: copied from DPDK's buffers)
 //! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came
 //! shard/turn.rs                    THE loop
 //! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)

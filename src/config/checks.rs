@@ -1,5 +1,6 @@
 //! Values that are of the right kind and still make no sense.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -133,7 +134,32 @@ impl Config {
             ),
             (self.output.root.is_absolute(), "output.root", "must be an absolute path"),
         ];
-        checks.iter().find(|(holds, ..)| !holds).map(|(_, key, reason)| ((*key).to_owned(), (*reason).to_owned()))
+        let first = checks.iter().find(|(holds, ..)| !holds);
+        first.map(|(_, key, reason)| ((*key).to_owned(), (*reason).to_owned())).or_else(|| self.first_foreign_address())
+    }
+
+    /// With DPDK, the first address listened on that this host does not have there: the kernel is not asked, and nothing would come.
+    fn first_foreign_address(&self) -> Option<(String, String)> {
+        if self.shards.packet_io != PacketIo::Dpdk {
+            return None;
+        }
+        let ingestion = &self.ingestion;
+        let shared = [
+            (ingestion.srt.enabled, "ingestion.srt.address", ingestion.srt.address),
+            (ingestion.rtp.enabled, "ingestion.rtp.address", ingestion.rtp.address),
+        ];
+        let shared = shared.into_iter().filter(|(is_enabled, ..)| *is_enabled);
+        let of_streams = self
+            .streams
+            .iter()
+            .filter_map(|(name, stream)| Some((format!("streams.{name}.rtp.address"), stream.rtp.as_ref()?.address?)));
+        let mut all = shared.map(|(_, key, address)| (key.to_owned(), address)).chain(of_streams);
+        let is_own = |address: IpAddr| {
+            let own = self.shards.dpdk.addresses.iter().any(|it| it.address == address);
+            own || address.is_unspecified() || address.is_multicast()
+        };
+        let (key, address) = all.find(|(_, address)| !is_own(*address))?;
+        Some((key, format!("is {address}, which is not among shards.dpdk.addresses")))
     }
 }
 

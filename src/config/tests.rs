@@ -368,6 +368,8 @@ fn dpdk_is_told_its_device_and_who_this_host_is_there() {
     for (settings, key) in [
         (&settings[..1], "shards.dpdk.device"),
         (&settings[..2], "shards.dpdk.addresses"),
+        (&[&settings[..3], &["ingestion.srt.address=192.0.2.2"]].concat(), "ingestion.srt.address: is 192.0.2.2"),
+        (&[&settings[..3], &["streams.a.rtp.address=192.0.2.9"]].concat(), "streams.a.rtp.address: is 192.0.2.9"),
         (&["shards.dpdk.vlan=4095"], "shards.dpdk.vlan"),
         (&["shards.dpdk.addresses=[192.0.2.1]"], "shards.dpdk.addresses"),
         (&["shards.dpdk.gateway=192.0.2.254"], "shards.dpdk.gateways"),
