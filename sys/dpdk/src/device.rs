@@ -3,8 +3,8 @@
 use std::ffi::CString;
 use std::io::Error;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::eal;
 use crate::ffi::{self, Frame};
@@ -12,6 +12,13 @@ use crate::options::DpdkError;
 
 /// Frames of one call.
 pub(crate) const BURST: usize = 64;
+
+/// DPDK's lists of devices, ports and pools are not promised to be for several threads at a time.
+static LISTS: Mutex<()> = Mutex::new(());
+
+fn lists() -> MutexGuard<'static, ()> {
+    LISTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A device that DPDK has found, or made. It is let go of when this and the queue over it are dropped.
 #[derive(Debug)]
@@ -23,7 +30,7 @@ pub struct Device {
     is_taken: AtomicBool,
 }
 
-// SAFETY: `handle` is used by `Drop` alone, and DPDK guards devices that come and go by a lock of its own.
+// SAFETY: `handle` is used by `Drop` alone, which holds `LISTS`.
 unsafe impl Send for Device {}
 // SAFETY: what is shared is a number, a name and an atomic.
 unsafe impl Sync for Device {}
@@ -39,7 +46,8 @@ impl Device {
         eal::start(device, eal_arguments)?;
         let text = CString::new(device).map_err(|_| DpdkError::Text(device.to_owned()))?;
         let (mut port, mut handle) = (0, std::ptr::null_mut());
-        // SAFETY: DPDK has started; a text that ends in a zero, and places for a number and a pointer.
+        let _guard = lists();
+        // SAFETY: DPDK has started, `LISTS` is held; a text that ends in a zero, and places for a number and a pointer.
         let result = unsafe { ffi::headworks_dpdk_probe(text.as_ptr(), &raw mut port, &raw mut handle) };
         let no_device =
             |errno: i32| DpdkError::NoDevice { device: device.to_owned(), errno: Error::from_raw_os_error(errno) };
@@ -58,7 +66,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: found by `find`, and its port is closed: an `OpenDevice` holds this one until it has closed it.
+        let _guard = lists();
+        // SAFETY: found by `find`, and its port is closed: an `OpenDevice` holds this one until it has closed it. `LISTS` is held.
         unsafe { ffi::headworks_dpdk_remove(self.handle.as_ptr()) };
     }
 }
@@ -80,7 +89,8 @@ impl OpenDevice {
         if device.is_taken.swap(true, Ordering::Relaxed) {
             return Err(DpdkError::Open(device.name.clone()));
         }
-        // SAFETY: DPDK has started, or there were no device.
+        let _guard = lists();
+        // SAFETY: DPDK has started, or there were no device. `LISTS` is held.
         let has_entered = unsafe { ffi::headworks_dpdk_enter_thread() } == 0;
         let wanted =
             ffi::Wanted { frame_size: frame_size as u32, receive_descriptors: ring, send_descriptors: ring.min(1_024) };
@@ -91,7 +101,7 @@ impl OpenDevice {
             send_descriptors: 0,
             driver: [0; 32],
         };
-        // SAFETY: a port that was found and that nobody else has opened (`is_taken`), and places that are there.
+        // SAFETY: a port that was found and that nobody else has opened (`is_taken`), and places that are there. `LISTS` is held.
         let result = unsafe { ffi::headworks_dpdk_open(device.port, &raw const wanted, &raw mut started) };
         let Some(pool) = NonNull::new(started.pool).filter(|_| result >= 0) else {
             let (device, errno) = (device.name.clone(), Error::from_raw_os_error(-result));
@@ -171,8 +181,9 @@ impl OpenDevice {
 
 impl Drop for OpenDevice {
     fn drop(&mut self) {
+        let _guard = lists();
         // SAFETY: open, and no buffer is anywhere but in its rings: what comes in is freed in `receive`, and the queue's frames
-        // stand before the device among its fields, so that they are dropped first.
+        // stand before the device among its fields, so that they are dropped first. `LISTS` is held.
         unsafe { ffi::headworks_dpdk_close(self.device.port, self.pool.as_ptr()) };
         if self.has_entered {
             // SAFETY: entered by this very thread in `open`.
