@@ -240,6 +240,9 @@ pub struct Shards {
     pub packet_io: PacketIo,
     /// With [`PacketIo::Xdp`], the network interfaces that packets are taken from; empty: those that own the addresses listened on.
     pub xdp_interfaces: Vec<String>,
+    /// Take datagrams of one sender that come side by side as one aggregate (UDP GRO), where they do: bursts and feeds of hundreds of
+    /// Mbit/s, on some cards anything. Paced feeds come one by one, and each of their datagrams would be copied once more.
+    pub gro: bool,
     /// Bytes of socket buffer to ask the kernel for, per socket.
     pub socket_buffer: usize,
     /// How much latency packet memory is planned for, per stream.
@@ -487,6 +490,7 @@ impl Default for Shards {
             busy_poll: false,
             packet_io: PacketIo::Auto,
             xdp_interfaces: Vec::new(),
+            gro: false,
             socket_buffer: 32 << 20,
             planned_latency: Duration::from_secs(1),
         }

@@ -91,6 +91,11 @@
 //!   the XDP program leaves to them what finds no slot, or belongs to another shard than the queue it came in by: so nothing is lost
 //!   for want of a slot, and nothing has to be handed from shard to shard. `auto` never chooses it: it wants privileges, goes past the
 //!   host's firewall and owns a card's queues.
+//! - **Packets that are held leave their aggregate** (`shards.gro`). One datagram keeps the 64 KiB of all that came with it, so a
+//!   well-filled aggregate is shared while its datagrams pass through, and a stream that holds something at the end of a turn gets copies
+//!   from then on. The large slots can then be few, and a stream's quota need not be reckoned slot by slot.
+//! - **A turn serves its sessions every 512 datagrams**, not only at its end: a burst is passed on while it is in the cache, and no source
+//!   has to keep all of it.
 //! - **Datagram arrival rates in SRT acknowledgements are counted over 100 ms** rather than taken from the median of 16 gaps:
 //!   packets of one kernel aggregate carry one time stamp.
 //!

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Config;
+use super::{Config, PacketIo};
 
 /// Shortest passphrase that SRT allows, in bytes.
 pub const PASSPHRASE_LEN_MIN: usize = 10;
@@ -45,7 +45,7 @@ impl Config {
                 ));
             }
         }
-        let checks: [(bool, &str, &str); 21] = [
+        let checks: [(bool, &str, &str); 22] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -113,6 +113,11 @@ impl Config {
                 self.shards.batch_window_max <= Duration::from_millis(100),
                 "shards.batch_window_max",
                 "is above 100 ms: frames would come late",
+            ),
+            (
+                !self.shards.gro || matches!(self.shards.packet_io, PacketIo::Auto | PacketIo::Uring | PacketIo::Mmsg),
+                "shards.gro",
+                "joins datagrams in the kernel, which shards.packet_io goes past",
             ),
             (self.output.root.is_absolute(), "output.root", "must be an absolute path"),
         ];

@@ -42,7 +42,11 @@ pub struct BareOutcome {
 /// [`BareError`].
 pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Result<BareOutcome, BareError> {
     let plan = MemoryPlan::new(config, 1);
-    let options = UdpSocketOptions { receive_buffer: config.shards.socket_buffer, ..UdpSocketOptions::new(address) };
+    let options = UdpSocketOptions {
+        receive_buffer: config.shards.socket_buffer,
+        gro: config.shards.gro,
+        ..UdpSocketOptions::new(address)
+    };
     let (socket, granted) = udp_socket(&options)?;
     let mut sockets = [vec![(SocketRole::Srt, socket)]];
     let way = choice::choose(config.shards.packet_io)?.way;
@@ -55,6 +59,7 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
         xdp,
         shard: 0,
         slots: plan.slots_per_shard,
+        aggregate_slots: plan.aggregate_slots_per_shard,
         huge_pages: config.output.huge_pages,
         credit: plan.credit,
         coldest_first: true,

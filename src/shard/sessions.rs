@@ -5,9 +5,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use super::net::SocketRole;
+use super::net::backend::SLOT_SIZE;
 use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
 use super::strangers::SourceKey;
-use crate::base::{Allowance, Instant};
+use crate::base::{Allowance, Instant, Packet};
 use crate::codec::framer::AnyFramer;
 use crate::media::Format;
 use crate::output::StreamRings;
@@ -54,6 +55,8 @@ pub struct Session {
     pub bytes: u64,
     /// Slots of packet memory that it may hold.
     pub quota: usize,
+    /// What it may hold of aggregates.
+    pub pins: Pins,
     /// Datagrams dropped because it held its quota.
     pub dropped_quota: u64,
     /// What people are told of the session.
@@ -76,6 +79,43 @@ pub struct About {
     pub latency_ms: u32,
     /// Such as `1.5.1`; empty outside SRT.
     pub peer_version: String,
+}
+
+/// Slots of aggregates that a stream may still hold a datagram of, each of which keeps the whole slot. A stream that holds something
+/// at the end of a turn gets its datagrams in slots of their own from then on, so that what stands here stays small.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pins {
+    slots: usize,
+    newest: Option<u32>,
+    /// The stream holds packets beyond its turn.
+    pub holds: bool,
+}
+
+impl Pins {
+    /// The stream was given a packet.
+    #[inline]
+    pub fn add(&mut self, packet: &Packet) {
+        let slots = packet.slot_size() / SLOT_SIZE;
+        if slots > 1 && self.newest != Some(packet.slot()) {
+            self.newest = Some(packet.slot());
+            self.slots += slots;
+        }
+    }
+
+    /// The stream has been served, and holds so many packets now.
+    #[inline]
+    pub fn served(&mut self, held_packets: usize) {
+        *self = match held_packets {
+            0 => Self::default(),
+            _ => Self { holds: true, ..*self },
+        };
+    }
+
+    /// In slots of single datagrams, never less than it is.
+    #[inline]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
 }
 
 /// Bits per second over the last second or so.
@@ -107,6 +147,7 @@ impl Session {
             packets: 0,
             bytes: 0,
             quota: usize::MAX,
+            pins: Pins::default(),
             dropped_quota: 0,
             about: About::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),

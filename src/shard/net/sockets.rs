@@ -29,6 +29,13 @@ pub enum SocketRole {
     StreamRtcp(usize),
 }
 
+impl SocketRole {
+    /// Whether media come in by it, in bursts if need be: a socket to ask for aggregates (UDP GRO).
+    pub const fn is_media(self) -> bool {
+        matches!(self, Self::Srt | Self::Rtp | Self::Stream(_))
+    }
+}
+
 /// Why the sockets cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketsError {
@@ -183,14 +190,18 @@ impl PortSet {
 fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, SocketsError> {
     let config = &described.config;
     let (ingestion, buffer) = (&config.ingestion, config.shards.socket_buffer);
+    let options = |role: SocketRole, address, receive_buffer| UdpSocketOptions {
+        receive_buffer,
+        gro: config.shards.gro && role.is_media(),
+        ..UdpSocketOptions::new(address)
+    };
     let shared = |what: &str, role, address, port, receive_buffer, steering| Port {
         what: what.to_owned(),
         role,
         options: UdpSocketOptions {
             reuse_port: true,
-            receive_buffer,
             send_buffer: 4 << 20,
-            ..UdpSocketOptions::new(SocketAddr::new(address, port))
+            ..options(role, SocketAddr::new(address, port), receive_buffer)
         },
         kind: Kind::Shared(steering),
     };
@@ -224,7 +235,7 @@ fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, S
             ports.push(Port {
                 what: format!("stream {name}"),
                 role,
-                options: UdpSocketOptions { receive_buffer: buffer, ..UdpSocketOptions::new(address) },
+                options: options(role, address, buffer),
                 kind: Kind::Stream { name, shard: index % shards, group, sources, interface },
             });
         }

@@ -14,6 +14,10 @@ impl Shard {
     pub(super) fn report(&self, now: Instant) -> ShardReport {
         let net = self.net.statistics();
         let door = self.door.listener.counters();
+        let (aggregate_slots, aggregate_slots_used, aggregates) = self
+            .net
+            .aggregates()
+            .map_or_else(Default::default, |(pool, counts)| (pool.total_slots() as u64, pool.in_use() as u64, counts));
         let counters = ShardCounters {
             dropped_by_kernel: self.net.dropped_by_kernel(),
             credit_exhausted: net.credit_exhausted,
@@ -27,6 +31,10 @@ impl Shard {
                 + net.sends.arena_full,
             slots: self.net.pool().total_slots() as u64,
             slots_used: self.net.pool().in_use() as u64,
+            aggregates: aggregates.aggregates,
+            aggregates_copied: aggregates.copied,
+            aggregate_slots,
+            aggregate_slots_used,
             inductions: door.inductions,
             rejections: self.counters.rejections + door.rejections,
             dropped_malformed: door.dropped_malformed + door.dropped_cookie + net.unsound,
