@@ -25,7 +25,7 @@
 //! ```text
 //! sys/uring                        a completion names a slot of packet memory   (sys/mmsg: recvmmsg fills slots;
 //!                                                                                   sys/xdp: an XDP program fills them)
-//! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came
+//! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came   (aggregates.rs: several as one)
 //! shard/turn.rs                    THE loop
 //! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)
 //! pipeline/ingest.rs               one source, from datagram to access units
@@ -110,9 +110,9 @@
 //!   its neighbour; `tuning/tune` binds them.
 //! - **The first touch is dearer.** A card writes into the last-level cache, a sender on the next core into memory that is warm nearer by.
 //!   The copy from the kernel's buffer into packet memory pays that; with AF_XDP without copies, or DPDK, decryption does.
-//! - **Nothing is aggregated.** Packets of a paced feed of 50 Mbit/s are 210 µs apart, and GRO joins what stands side by side in one
-//!   queue's poll. Batches are made by the card's coalescing instead: `rx-usecs` of 50 to 100 costs a tenth of a batch window in
-//!   latency, and spares most interrupts.
+//! - **Little is aggregated.** Packets of a paced feed of 50 Mbit/s are 210 µs apart, and GRO joins what stands side by side in one
+//!   queue's poll; `shards.gro` is for feeds that are not paced. Batches are made by the card's coalescing instead: `rx-usecs` of 50
+//!   to 100 costs a tenth of a batch window in latency, and spares most interrupts.
 //! - **Feeds are spread by address and port.** Two feeds from behind one address translator may share a queue, and a queue's core is not
 //!   the owner's. The steering program still puts each datagram on its owner's socket, with a wake across cores; AF_XDP leaves it
 //!   to that program too. Only rules in the card (`ethtool -N`) would bring a feed to its core at once.

@@ -10,7 +10,7 @@ mod telling;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::telling::handle_event;
+use self::telling::{Overflows, handle_event};
 use super::admission::Desk;
 use super::batch_window::BatchWindow;
 use super::clock::Clock;
@@ -114,6 +114,8 @@ pub struct Shard {
     last_traffic: Instant,
     /// Whose packets each configured stream takes, by its place in the configuration.
     sources: Arc<Vec<SourceFilter>>,
+    /// What has been told of datagrams that found no room in a socket's buffer.
+    overflows: Overflows,
     /// The last drain left something behind.
     more: bool,
     /// A source's packets are worth something as they come, not at a due time later on: RTP, raw UDP.
@@ -169,6 +171,7 @@ impl Shard {
             last_datagram: now,
             last_traffic: now,
             sources: options.sources,
+            overflows: Overflows::new(now),
             more: false,
             has_urgent: false,
             unreported: Vec::new(),
@@ -550,6 +553,7 @@ impl Shard {
                 break;
             }
         }
+        self.tell_overflows(now);
         self.door.listener.handle_timeout(now);
         self.door.strangers.handle_timeout(now);
         let assembly_timeout = self.config.ingestion.frame.assembly_timeout;
