@@ -268,6 +268,12 @@ mod tests {
             plan.to_string()
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
         );
+        let mut with_aggregates = config.clone();
+        with_aggregates.shards.gro = true;
+        let larger = MemoryPlan::new(&with_aggregates, 2);
+        assert_eq!((plan.aggregate_slots_per_shard, larger.aggregate_slots_per_shard), (0, AGGREGATE_SLOTS));
+        assert_eq!(larger.at_start() - plan.at_start(), 2 * 512 * 65_536);
+        assert!(larger.to_string().contains("64.0 MiB  aggregates (at start): 2 shards × 512 aggregates"), "{larger}");
         let mut largest = config.clone();
         largest.ingestion.max_connections = 4_096;
         largest.ingestion.buffer.pool_size = u32::MAX;

@@ -36,7 +36,7 @@ pub struct ShardCounters {
     pub past_kernel: u64,
     /// Aggregates of several datagrams taken in (UDP GRO).
     pub aggregates: u64,
-    /// Datagrams copied out of slots for aggregates at once, because they came alone or with few others.
+    /// Datagrams copied out of slots for aggregates, because they came alone or with few others, or are kept.
     pub aggregates_copied: u64,
     /// Datagrams that a socket lost because its buffer was full (`SO_RXQ_OVFL`).
     pub dropped_by_kernel: u64,

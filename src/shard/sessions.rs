@@ -576,3 +576,31 @@ impl Hasher for RandomKeyHasher {
         self.0 = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{PacketPool, PoolOptions};
+
+    #[test]
+    fn a_stream_that_may_hold_part_of_an_aggregate_is_charged_for_all_of_its_slot_until_it_holds_nothing() {
+        let pool = |slot_size| PacketPool::new(PoolOptions { slots: 4, slot_size, ..PoolOptions::default() }).unwrap();
+        let (small, large) = (pool(SLOT_SIZE), pool(32 * SLOT_SIZE));
+        let mut pins = Pins::default();
+        pins.add(&small.copy_from(b"one by one").unwrap());
+        assert_eq!((pins.slots(), pins.holds), (0, false));
+        let mut aggregate = large.copy_from(b"onetwo").unwrap();
+        let first = aggregate.split_to(3);
+        pins.add(&first);
+        pins.add(&aggregate);
+        assert_eq!(pins.slots(), 32, "both lie in one slot");
+        pins.add(&large.copy_from(b"another").unwrap());
+        assert_eq!(pins.slots(), 64);
+        pins.served(1);
+        assert_eq!((pins.slots(), pins.holds), (64, true));
+        pins.served(0);
+        assert_eq!((pins.slots(), pins.holds), (0, false));
+        pins.add(&first);
+        assert_eq!(pins.slots(), 32, "also in the slot that was the newest");
+    }
+}

@@ -35,9 +35,7 @@ const SHARD_COUNTS: &[Count<ShardReport>] = &[
     ("shard_datagrams", "Datagrams taken in", |it| it.counters.datagrams),
     ("shard_past_kernel", "Of these, datagrams past the kernel's stack (AF_XDP)", |it| it.counters.past_kernel),
     ("shard_aggregates", "Aggregates of several datagrams taken in (UDP GRO)", |it| it.counters.aggregates),
-    ("shard_aggregates_copied", "Datagrams copied out of ill-filled slots for aggregates", |it| {
-        it.counters.aggregates_copied
-    }),
+    ("shard_aggregates_copied", "Datagrams copied out of slots for aggregates", |it| it.counters.aggregates_copied),
     ("shard_handed_over", "Datagrams handed to another shard", |it| it.counters.handed_over),
     ("shard_credit_exhausted", "Receives ended for want of a slot", |it| it.counters.credit_exhausted),
     ("shard_sent", "Datagrams sent", |it| it.counters.sent),

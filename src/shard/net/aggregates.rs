@@ -7,6 +7,7 @@
 use headworks_packet::PacketPool;
 
 use super::backend::Incoming;
+use crate::base::Packet;
 
 /// Bytes of a slot for aggregates. A few more than the longest UDP payload would take the headers that io_uring puts before it, and
 /// twice the memory; an aggregate that is cut for that loses its last datagram, which is counted.
@@ -23,7 +24,7 @@ const WELL_FILLED: usize = AGGREGATE_SLOT_SIZE / 2;
 pub struct AggregateStatistics {
     /// Aggregates of several datagrams.
     pub aggregates: u64,
-    /// Datagrams copied into slots of their own, because they came alone or with few others.
+    /// Datagrams copied into slots of their own, because they came alone or with few others, or are kept.
     pub copied: u64,
 }
 
@@ -37,6 +38,13 @@ impl AggregateStatistics {
         } else {
             self.copy_apart(pool, incoming, batch);
         }
+    }
+
+    /// The packet in a slot of `pool`, if one is free and large enough.
+    pub fn compact(&mut self, pool: &PacketPool, packet: Packet) -> Packet {
+        let Some(copy) = pool.copy_from(&packet) else { return packet };
+        self.copied += 1;
+        copy
     }
 
     fn copy_apart(&mut self, pool: &PacketPool, incoming: Incoming, batch: &mut Vec<Incoming>) {

@@ -257,8 +257,8 @@ impl Net {
 
     /// A packet for whoever will keep it: in a slot of its own size, unless there is none left.
     #[inline]
-    pub fn compact(&self, packet: Packet) -> Packet {
-        if self.pool.owns(&packet) { packet } else { self.pool.copy_from(&packet).unwrap_or(packet) }
+    pub fn compact(&mut self, packet: Packet) -> Packet {
+        if self.pool.owns(&packet) { packet } else { self.aggregates.compact(&self.pool, packet) }
     }
 
     /// What has been counted.

@@ -636,6 +636,7 @@ fn a_packet_that_is_kept_gives_the_slot_of_its_aggregate_back(place: &Place) {
     let shared = received.pop().unwrap().into_segments().nth(7).unwrap();
     assert_eq!(net.aggregates().unwrap().0.in_use(), before, "one datagram keeps the whole slot");
     let kept = net.compact(shared);
+    assert_eq!(net.aggregates().unwrap().1, AggregateStatistics { aggregates: 1, copied: 1 });
     assert_eq!((kept.slot_size(), kept[..] == [7; 1_000]), (SLOT_SIZE, true));
     assert_eq!(net.aggregates().unwrap().0.in_use(), before - 1);
     let slot = kept.slot();

@@ -384,4 +384,16 @@ mod tests {
             "the first stream's RTCP port is the second one's media port"
         );
     }
+
+    #[test]
+    fn sockets_for_media_ask_for_aggregates_where_that_is_configured() {
+        for gro in [false, true] {
+            let stream = ["streams.a.rtp.port=6000".to_owned(), format!("shards.gro={gro}")];
+            let described = described(&stream);
+            let asking = wanted_ports(&described, 1).unwrap().into_iter().filter(|port| port.options.gro);
+            let roles: Vec<SocketRole> = asking.map(|port| port.role).collect();
+            let media = [SocketRole::Srt, SocketRole::Rtp, SocketRole::Stream(0)];
+            assert_eq!(roles, if gro { media.to_vec() } else { Vec::new() });
+        }
+    }
 }
