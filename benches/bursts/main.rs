@@ -90,8 +90,9 @@ fn measure(options: &Options, way: &str, gro: bool) -> io::Result<(Value, bool)>
 
     let arrived = total(&page, "headworks_shard_datagrams_total{", "");
     let share = arrived as f64 / sent.packets().max(1) as f64;
-    let bits_per_s = load.bits_per_s() * share;
-    let ns_per_packet = window.ns_per_packet(load) / share.max(f64::EPSILON);
+    // A generator that is late sends less than it should.
+    let bits_per_s = sent.report["rate_achieved_bps"].as_f64().unwrap_or(0.0) * share;
+    let ns_per_packet = window.ns_per_packet(load) * load.bits_per_s() / bits_per_s;
     let pictures = total(&page, "headworks_track_frames_total{", "track=\"video");
     let damaged = total(&page, "headworks_track_frames_damaged_total{", "");
     let mut faults = sent.faults.clone();
