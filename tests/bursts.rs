@@ -23,8 +23,8 @@ use headworks::shard::net::outbound::{Outbound, OutboundOptions, OutboundSocket}
 use headworks::shard::report::{ShardReport, StreamReport};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Bytes of socket buffer asked for where nothing may be lost. The kernel grants twice that for its own book-keeping, which
-/// is room for six bursts of 2.5 MB.
+/// Bytes of socket buffer asked for where nothing may be lost. The kernel grants twice that for its own book-keeping, and charges
+/// 4.4 MB for a burst of 2.5 MB: room for seven.
 const BUFFER: usize = 16 << 20;
 /// As of an encoder that does not limit its key pictures.
 const IDR_BYTES: usize = 1_960_000;
