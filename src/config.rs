@@ -242,6 +242,9 @@ pub struct Shards {
     pub packet_io: PacketIo,
     /// With [`PacketIo::Xdp`], the network interfaces that packets are taken from; empty: those that own the addresses listened on.
     pub xdp_interfaces: Vec<String>,
+    /// Take datagrams of one sender that come side by side as one aggregate (UDP GRO), where they do: bursts and feeds of hundreds of
+    /// Mbit/s, on some cards anything. Paced feeds come one by one, and each of their datagrams would be copied once more.
+    pub gro: bool,
     /// With [`PacketIo::Dpdk`], the device and who this host is on its link.
     pub dpdk: Dpdk,
     /// Bytes of socket buffer to ask the kernel for, per socket.
@@ -509,6 +512,7 @@ impl Default for Shards {
             busy_poll: false,
             packet_io: PacketIo::Auto,
             xdp_interfaces: Vec::new(),
+            gro: false,
             dpdk: Dpdk::default(),
             socket_buffer: 32 << 20,
             planned_latency: Duration::from_secs(1),

@@ -26,7 +26,7 @@
 //! sys/uring                        a completion names a slot of packet memory   (sys/mmsg: recvmmsg fills slots;
 //!                                                                                   sys/xdp: an XDP program fills them;
 //!                                                                                   sys/dpdk: copied from DPDK's buffers)
-//! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came
+//! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came   (aggregates.rs: several as one)
 //! shard/turn.rs                    THE loop
 //! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)
 //! pipeline/ingest.rs               one source, from datagram to access units
@@ -92,6 +92,11 @@
 //!   the XDP program leaves to them what finds no slot, or belongs to another shard than the queue it came in by: so nothing is lost
 //!   for want of a slot, and nothing has to be handed from shard to shard. `auto` never chooses it: it wants privileges, goes past the
 //!   host's firewall and owns a card's queues.
+//! - **Packets that are held leave their aggregate** (`shards.gro`). One datagram keeps the 64 KiB of all that came with it, so a
+//!   well-filled aggregate is shared while its datagrams pass through, and a stream that holds something at the end of a turn gets copies
+//!   from then on. The large slots can then be few, and a stream's quota need not be reckoned slot by slot.
+//! - **A turn serves its sessions every 512 datagrams**, not only at its end: a burst is passed on while it is in the cache, and no source
+//!   has to keep all of it.
 //! - **DPDK's packets are copied into packet memory**, once, and it has one shard: `sys/dpdk` says what it would take to do without either.
 //!   Its host is an edge and no stack, made of `smoltcp`'s wire formats and of no more of it: addresses are configured, and what the
 //!   kernel would do for a host that only receives is a few hundred lines.
@@ -109,9 +114,9 @@
 //!   its neighbour; `tuning/tune` binds them.
 //! - **The first touch is dearer.** A card writes into the last-level cache, a sender on the next core into memory that is warm nearer by.
 //!   The copy from the kernel's buffer into packet memory pays that; with AF_XDP without copies, or DPDK, decryption does.
-//! - **Nothing is aggregated.** Packets of a paced feed of 50 Mbit/s are 210 µs apart, and GRO joins what stands side by side in one
-//!   queue's poll. Batches are made by the card's coalescing instead: `rx-usecs` of 50 to 100 costs a tenth of a batch window in
-//!   latency, and spares most interrupts.
+//! - **Little is aggregated.** Packets of a paced feed of 50 Mbit/s are 210 µs apart, and GRO joins what stands side by side in one
+//!   queue's poll; `shards.gro` is for feeds that are not paced. Batches are made by the card's coalescing instead: `rx-usecs` of 50
+//!   to 100 costs a tenth of a batch window in latency, and spares most interrupts.
 //! - **Feeds are spread by address and port.** Two feeds from behind one address translator may share a queue, and a queue's core is not
 //!   the owner's. The steering program still puts each datagram on its owner's socket, with a wake across cores; AF_XDP leaves it
 //!   to that program too. Only rules in the card (`ethtool -N`) would bring a feed to its core at once.

@@ -70,11 +70,18 @@ fn report(appliance: &Appliance) -> ShardReport {
 
 #[test]
 fn a_shard_that_has_warmed_up_allocates_nothing_for_fifty_thousand_datagrams() {
+    allocates_nothing(false);
+    allocates_nothing(true);
+}
+
+/// With aggregates RTP is sent in such as stay in their slots, SRT in such as are copied apart.
+fn allocates_nothing(aggregates: bool) {
     let root = tempfile::tempdir_in("/dev/shm").unwrap();
     let [srt, rtp, rtcp] = free_udp_ports();
     let mut config = Config::default();
     config.output.root = root.path().join("rings");
     config.shards.cores = vec![headworks_host::available_cores()[0]];
+    config.shards.gro = aggregates;
     config.ingestion.max_connections = 8;
     config.ingestion.buffer.pool_size = 3 * FEEDS_EACH as u32;
     config.ingestion.frame.max_frame_size = 1 << 20;
@@ -87,12 +94,13 @@ fn a_shard_that_has_warmed_up_allocates_nothing_for_fifty_thousand_datagrams() {
     }
     let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
     let mut feeds = Feeds(Vec::new());
-    feeds.start(&["--to", &format!("srt://127.0.0.1:{srt}?streamid=plain&latency=500")]);
-    let passphrase = ["--passphrase", "known to everybody"];
+    let [few, many] = if aggregates { ["4", "45"] } else { ["1", "1"] };
+    feeds.start(&["--to", &format!("srt://127.0.0.1:{srt}?streamid=plain&latency=500"), "--gso", few]);
+    let passphrase = ["--passphrase", "known to everybody", "--gso", few];
     feeds.start(
         &[&["--to", &format!("srt://127.0.0.1:{srt}?streamid=encrypted&latency=500")], &passphrase[..]].concat(),
     );
-    feeds.start(&["--to", &format!("rtp://127.0.0.1:{rtp}"), "--ssrc", "10"]);
+    feeds.start(&["--to", &format!("rtp://127.0.0.1:{rtp}"), "--ssrc", "10", "--gso", many]);
 
     let began = Instant::now();
     let is_up = |report: &ShardReport| {
@@ -123,6 +131,8 @@ fn a_shard_that_has_warmed_up_allocates_nothing_for_fifty_thousand_datagrams() {
     drop(feeds);
     appliance.stop();
     let datagrams = after.counters.datagrams - before.counters.datagrams;
+    let counters = after.counters;
+    assert_eq!((counters.aggregates > 0, counters.aggregates_copied > 0), (aggregates, aggregates));
     println!(
         "{allocations} allocations for {datagrams} datagrams in {} turns",
         after.counters.turns - before.counters.turns

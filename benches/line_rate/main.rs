@@ -69,7 +69,7 @@ fn main() -> io::Result<()> {
         "{} feeds of {} bit/s for {} s, {} pairs; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}",
         options.load.feeds, options.load.rate, options.load.seconds, options.pairs
     );
-    let limit_bps = limit_bps()?;
+    let limit_bps = limit_bps(1)?;
     println!("the generator's own limit: {:.1} Gbit/s (25 feeds by RTP, as fast as it goes)", limit_bps / 1e9);
     for name in &options.rows {
         match ROWS.iter().find(|row| row.name == name) {

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    let limit_bps = limit_bps().unwrap_or(f64::NAN);
+    let limit_bps = limit_bps(1).unwrap_or(f64::NAN);
     let cells = measure_all(&options, &programs);
     let report = report::print(&options.load, options.rounds, limit_bps, &cells, &missing);
     let _ = fs::remove_dir_all(ROOT);

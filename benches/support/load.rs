@@ -21,8 +21,9 @@ const AFTER: Duration = Duration::from_millis(500);
 const PAYLOAD_BYTES: f64 = 1_316.0;
 /// Where the generator's limit is measured.
 const LIMIT_PORT: u16 = 30_125;
-/// More than it can do, together.
+/// More than it can do, together: packet by packet, and in aggregates.
 const LIMIT_FEEDS: &str = "25";
+const LIMIT_FEEDS_IN_AGGREGATES: &str = "150";
 const LIMIT_RATE: &str = "320M";
 
 /// What is sent, and how long it is measured.
@@ -134,14 +135,16 @@ impl Sent {
     }
 }
 
-/// What the generator can do at most, in bits of transport stream per second: 25 feeds by RTP, packet by packet, into the bare loop,
-/// which need not keep up.
-pub fn limit_bps() -> io::Result<f64> {
-    let mut receiver = Process(bare_receiver(LIMIT_PORT, Duration::from_secs(60), &[])?);
+/// What the generator can do at most, in bits of transport stream per second: feeds by RTP, `gso` packets to a system call, into the
+/// bare loop, which need not keep up.
+pub fn limit_bps(gso: u32) -> io::Result<f64> {
+    let (feeds, settings): (&str, &[&str]) =
+        if gso > 1 { (LIMIT_FEEDS_IN_AGGREGATES, &["shards.gro=true"]) } else { (LIMIT_FEEDS, &[]) };
+    let mut receiver = Process(bare_receiver(LIMIT_PORT, Duration::from_secs(60), settings)?);
     thread::sleep(Duration::from_millis(300));
     let output = Command::new(HEADWORKS)
-        .args(["send", "--json", "--to", &format!("rtp://127.0.0.1:{LIMIT_PORT}")])
-        .args(["--feeds", LIMIT_FEEDS, "--rate", LIMIT_RATE, "--duration", "1s"])
+        .args(["send", "--json", "--to", &format!("rtp://127.0.0.1:{LIMIT_PORT}"), "--gso", &gso.to_string()])
+        .args(["--feeds", feeds, "--rate", LIMIT_RATE, "--duration", "1s"])
         .args(["--cores", &GENERATOR_CORE.to_string()])
         .stderr(Stdio::null())
         .output()?;

@@ -41,6 +41,10 @@ Examples:
     headworks send --to rtp://239.1.1.1:5004 --interface eth1 --ttl 3 --file clip.ts
   Ten transport streams over bare UDP, to ports 6000, 6002, …:
     headworks send --to udp://127.0.0.1:6000 --feeds 10 --ports-step 2 --rate 20M
+  10 Gbit/s of RTP, 45 packets to a system call (GSO), for an appliance with shards.gro=true; says so if it cannot:
+    headworks send --to rtp://127.0.0.1:5004 --feeds 25 --rate 400M --gso 45 --duration 5s --cores 1
+  Bursts of 2 MB every 320 ms, as of an encoder that hands over a large picture at once:
+    headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --rate 50M --window 320ms --gso 45 --max-lateness 1s
   A bad network on the way out, the same one each time:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --latency 500ms --loss 1% --delay 15ms --reorder 1% --seed 7
 
@@ -97,7 +101,7 @@ pub struct SendArguments {
     /// One thread on each of these cores, such as 1,2; without it one thread on any core
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub cores: Vec<usize>,
-    /// Packets due within such a time leave together, none of them before it is due
+    /// Packets due within such a time leave together, none of them before it is due; a long one makes bursts (then raise --max-lateness)
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "300us")]
     pub window: Duration,
     /// Send so many packets of a feed as one aggregate (GSO): less work, but bursts

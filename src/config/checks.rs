@@ -48,7 +48,7 @@ impl Config {
         }
         let dpdk = &self.shards.dpdk;
         let is_dpdk = self.shards.packet_io == PacketIo::Dpdk;
-        let checks: [(bool, &str, &str); 24] = [
+        let checks: [(bool, &str, &str); 25] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -116,6 +116,11 @@ impl Config {
                 self.shards.batch_window_max <= Duration::from_millis(100),
                 "shards.batch_window_max",
                 "is above 100 ms: frames would come late",
+            ),
+            (
+                !self.shards.gro || matches!(self.shards.packet_io, PacketIo::Auto | PacketIo::Uring | PacketIo::Mmsg),
+                "shards.gro",
+                "joins datagrams in the kernel, which shards.packet_io goes past",
             ),
             (
                 !is_dpdk || dpdk.device.as_ref().is_some_and(|it| !it.is_empty()),

@@ -302,6 +302,13 @@ fn readers_of_the_broker_can_reach_its_socket() {
 }
 
 #[test]
+fn aggregates_are_refused_where_packets_come_past_the_kernel_that_joins_them() {
+    assert!(load_assignments(&["shards.gro=true", "shards.packet_io=mmsg"]).unwrap().shards.gro);
+    let error = load_assignments(&["shards.gro=true", "shards.packet_io=xdp"]).unwrap_err();
+    assert_eq!(error, "--set: shards.gro: joins datagrams in the kernel, which shards.packet_io goes past");
+}
+
+#[test]
 fn the_environment_wins_over_the_file_and_flags_over_both() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"ingestion: {srt: {port: 1000, latency: 200ms}}").unwrap();

@@ -333,7 +333,9 @@ impl Ingest {
     pub fn held_packets(&self) -> usize {
         let protocol = match &self.protocol {
             Some(Protocol::Srt(connection)) => connection.held_packets(),
-            Some(Protocol::Rtp(_) | Protocol::RawTransport(_)) | None => 0,
+            Some(Protocol::Rtp(source)) => source.held_packets(),
+            Some(Protocol::RawTransport(raw)) => raw.held_packets(),
+            None => 0,
         };
         protocol + self.held.len()
     }

@@ -232,6 +232,7 @@ impl Appliance {
             dpdk,
             shard: 0,
             slots: plan.slots_per_shard,
+            aggregate_slots: plan.aggregate_slots_per_shard,
             huge_pages: config.output.huge_pages,
             credit: plan.credit,
             coldest_first: false,

@@ -51,7 +51,8 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
         dpdk = Dpdk::find(&config.shards.dpdk, vec![(SocketRole::Srt, own)], 1)?;
     } else {
         let asked = config.shards.socket_buffer;
-        let options = UdpSocketOptions { receive_buffer: asked, ..UdpSocketOptions::new(address) };
+        let options =
+            UdpSocketOptions { receive_buffer: asked, gro: config.shards.gro, ..UdpSocketOptions::new(address) };
         let (socket, granted) = udp_socket(&options)?;
         receive_buffer = granted.receive_buffer;
         sockets[0].push((SocketRole::Srt, socket));
@@ -65,6 +66,7 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
         dpdk,
         shard: 0,
         slots: plan.slots_per_shard,
+        aggregate_slots: plan.aggregate_slots_per_shard,
         huge_pages: config.output.huge_pages,
         credit: plan.credit,
         coldest_first: true,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::net::aggregates::{AGGREGATE_CREDIT, AGGREGATE_DRAIN_LIMIT, AGGREGATE_SLOT_SIZE};
 use super::net::backend::SLOT_SIZE;
 use crate::config::Config;
 use crate::output::directory::OutputOptions;
@@ -15,6 +16,8 @@ const ROUND_TRIP: Duration = Duration::from_millis(300);
 const CREDIT: u16 = 2_048;
 /// Slots of a shard that no stream is planned for: credit, batches, strangers.
 const SPARE_SLOTS: usize = 4_096;
+/// Slots for aggregates of a shard: credit, a batch, and as many again for what streams keep of a batch in which a gap shows.
+const AGGREGATE_SLOTS: usize = 2 * (AGGREGATE_CREDIT as usize + AGGREGATE_DRAIN_LIMIT);
 /// Part of the free slots that one more session may count on.
 const FREE_SHARE: usize = 2;
 
@@ -71,6 +74,8 @@ pub struct MemoryPlan {
     pub streams: usize,
     /// Slots of packet memory of each shard.
     pub slots_per_shard: usize,
+    /// Slots for aggregates of each shard; 0 without `shards.gro`.
+    pub aggregate_slots_per_shard: usize,
     /// Slots lent to the kernel at a time, per shard; with AF_XDP, which bounds the sum to a quarter of the slots, per queue.
     pub credit: u16,
 }
@@ -119,10 +124,11 @@ impl MemoryPlan {
         let per_stream = packets(config, span);
         let streams_per_shard = streams.div_ceil(shards);
         let slots_per_shard = streams_per_shard * per_stream + SPARE_SLOTS;
+        let aggregate_slots_per_shard = if config.shards.gro { AGGREGATE_SLOTS } else { 0 };
         let output = OutputOptions::from_config(config);
         let (video, audio) = (output.video_memory(), output.audio_memory());
         let metadata = SessionPlan::new(config, config.shards.planned_latency).limits.receive_buffer_packets * 64;
-        let items = vec![
+        let mut items = vec![
             PlanItem {
                 what: "packet memory",
                 reckoning: format!(
@@ -162,7 +168,19 @@ impl MemoryPlan {
                 is_ring: true,
             },
         ];
-        Self { items, streams, slots_per_shard, credit: CREDIT }
+        if config.shards.gro {
+            let aggregates = PlanItem {
+                what: "aggregates",
+                reckoning: format!(
+                    "{shards} shards × {AGGREGATE_SLOTS} aggregates (2 × ({AGGREGATE_CREDIT} lent to the kernel + {AGGREGATE_DRAIN_LIMIT} of a batch)) × {AGGREGATE_SLOT_SIZE} bytes"
+                ),
+                bytes: (shards * AGGREGATE_SLOTS * AGGREGATE_SLOT_SIZE) as u64,
+                taken: Taken::AtStart,
+                is_ring: false,
+            };
+            items.insert(1, aggregates);
+        }
+        Self { items, streams, slots_per_shard, aggregate_slots_per_shard, credit: CREDIT }
     }
 
     /// Bytes in all.
@@ -250,6 +268,12 @@ mod tests {
             plan.to_string()
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
         );
+        let mut with_aggregates = config.clone();
+        with_aggregates.shards.gro = true;
+        let larger = MemoryPlan::new(&with_aggregates, 2);
+        assert_eq!((plan.aggregate_slots_per_shard, larger.aggregate_slots_per_shard), (0, AGGREGATE_SLOTS));
+        assert_eq!(larger.at_start() - plan.at_start(), 2 * 512 * 65_536);
+        assert!(larger.to_string().contains("64.0 MiB  aggregates (at start): 2 shards × 512 aggregates"), "{larger}");
         let mut largest = config.clone();
         largest.ingestion.max_connections = 4_096;
         largest.ingestion.buffer.pool_size = u32::MAX;

@@ -34,6 +34,10 @@ pub struct ShardCounters {
     pub datagrams: u64,
     /// Of these, those that came past the kernel's stack (AF_XDP, DPDK).
     pub past_kernel: u64,
+    /// Aggregates of several datagrams taken in (UDP GRO).
+    pub aggregates: u64,
+    /// Datagrams copied out of slots for aggregates, because they came alone or with few others, or are kept.
+    pub aggregates_copied: u64,
     /// Datagrams that a socket lost because its buffer was full (`SO_RXQ_OVFL`), or a card for want of room.
     pub dropped_by_kernel: u64,
     /// Receives that ended because the kernel had no slot left to fill (`ENOBUFS`); nothing is lost by that alone.
@@ -64,6 +68,10 @@ pub struct ShardCounters {
     pub slots: u64,
     /// Slots that hold packets or are lent to the kernel.
     pub slots_used: u64,
+    /// Slots for aggregates; 0 without `shards.gro`.
+    pub aggregate_slots: u64,
+    /// Of these, those that hold packets or are lent to the kernel.
+    pub aggregate_slots_used: u64,
     /// SRT handshakes: inductions answered.
     pub inductions: u64,
     /// SRT handshakes handed out for admission.

@@ -5,9 +5,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use super::net::SocketRole;
+use super::net::backend::SLOT_SIZE;
 use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
 use super::strangers::SourceKey;
-use crate::base::{Allowance, Instant};
+use crate::base::{Allowance, Instant, Packet};
 use crate::codec::framer::AnyFramer;
 use crate::media::Format;
 use crate::output::StreamRings;
@@ -54,6 +55,8 @@ pub struct Session {
     pub bytes: u64,
     /// Slots of packet memory that it may hold.
     pub quota: usize,
+    /// What it may hold of aggregates.
+    pub pins: Pins,
     /// Datagrams dropped because it held its quota.
     pub dropped_quota: u64,
     /// What people are told of the session.
@@ -76,6 +79,43 @@ pub struct About {
     pub latency_ms: u32,
     /// Such as `1.5.1`; empty outside SRT.
     pub peer_version: String,
+}
+
+/// Slots of aggregates that a stream may still hold a datagram of, each of which keeps the whole slot. A stream that holds something
+/// at the end of a turn gets its datagrams in slots of their own from then on, so that what stands here stays small.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pins {
+    slots: usize,
+    newest: Option<u32>,
+    /// The stream holds packets beyond its turn.
+    pub holds: bool,
+}
+
+impl Pins {
+    /// The stream was given a packet.
+    #[inline]
+    pub fn add(&mut self, packet: &Packet) {
+        let slots = packet.slot_size() / SLOT_SIZE;
+        if slots > 1 && self.newest != Some(packet.slot()) {
+            self.newest = Some(packet.slot());
+            self.slots += slots;
+        }
+    }
+
+    /// The stream has been served, and holds so many packets now.
+    #[inline]
+    pub fn served(&mut self, held_packets: usize) {
+        *self = match held_packets {
+            0 => Self::default(),
+            _ => Self { holds: true, ..*self },
+        };
+    }
+
+    /// In slots of single datagrams, never less than it is.
+    #[inline]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
 }
 
 /// Bits per second over the last second or so.
@@ -107,6 +147,7 @@ impl Session {
             packets: 0,
             bytes: 0,
             quota: usize::MAX,
+            pins: Pins::default(),
             dropped_quota: 0,
             about: About::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
@@ -533,5 +574,33 @@ impl Hasher for RandomKeyHasher {
     fn write_u32(&mut self, key: u32) {
         // The table takes its tag from the top bits and the place from the bottom ones.
         self.0 = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{PacketPool, PoolOptions};
+
+    #[test]
+    fn a_stream_that_may_hold_part_of_an_aggregate_is_charged_for_all_of_its_slot_until_it_holds_nothing() {
+        let pool = |slot_size| PacketPool::new(PoolOptions { slots: 4, slot_size, ..PoolOptions::default() }).unwrap();
+        let (small, large) = (pool(SLOT_SIZE), pool(32 * SLOT_SIZE));
+        let mut pins = Pins::default();
+        pins.add(&small.copy_from(b"one by one").unwrap());
+        assert_eq!((pins.slots(), pins.holds), (0, false));
+        let mut aggregate = large.copy_from(b"onetwo").unwrap();
+        let first = aggregate.split_to(3);
+        pins.add(&first);
+        pins.add(&aggregate);
+        assert_eq!(pins.slots(), 32, "both lie in one slot");
+        pins.add(&large.copy_from(b"another").unwrap());
+        assert_eq!(pins.slots(), 64);
+        pins.served(1);
+        assert_eq!((pins.slots(), pins.holds), (64, true));
+        pins.served(0);
+        assert_eq!((pins.slots(), pins.holds), (0, false));
+        pins.add(&first);
+        assert_eq!(pins.slots(), 32, "also in the slot that was the newest");
     }
 }

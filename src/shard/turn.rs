@@ -10,7 +10,7 @@ mod telling;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::telling::handle_event;
+use self::telling::{Overflows, handle_event};
 use super::admission::Desk;
 use super::batch_window::BatchWindow;
 use super::clock::Clock;
@@ -49,6 +49,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 const PREFETCH_STEPS: usize = 3;
 /// How long a source that has said goodbye waits for the answer of the desk.
 const NAMED_WITHIN: Duration = Duration::from_secs(2);
+/// Datagrams after which sessions are served although there are more: what they pass on is still in the cache then, and no source
+/// has to keep a whole burst.
+const SERVE_AFTER: usize = 512;
 /// Sources of the RTP ports that wait for their admission, beside those that are in.
 const UNADMITTED_MAX: usize = 64;
 
@@ -111,6 +114,8 @@ pub struct Shard {
     last_traffic: Instant,
     /// Whose packets each configured stream takes, by its place in the configuration.
     sources: Arc<Vec<SourceFilter>>,
+    /// What has been told of datagrams that found no room in a socket's buffer.
+    overflows: Overflows,
     /// The last drain left something behind.
     more: bool,
     /// A source's packets are worth something as they come, not at a due time later on: RTP, raw UDP.
@@ -166,6 +171,7 @@ impl Shard {
             last_datagram: now,
             last_traffic: now,
             sources: options.sources,
+            overflows: Overflows::new(now),
             more: false,
             has_urgent: false,
             unreported: Vec::new(),
@@ -234,32 +240,33 @@ impl Shard {
             self.last_datagram = now;
             self.counters.datagrams += count as u64;
         }
+        let mut unserved = 0;
         for incoming in batch.drain(..) {
+            unserved += incoming.datagrams();
             self.dispatch(now, incoming);
+            if unserved >= SERVE_AFTER {
+                self.serve_touched(now);
+                unserved = 0;
+            }
         }
         self.net.batch = batch;
         Ok(())
     }
 
+    /// Each datagram of an aggregate goes its own way: they have one sender, who may have several connections.
     #[inline]
     fn dispatch(&mut self, now: Instant, incoming: Incoming) {
-        if incoming.truncated {
-            self.counters.dropped_truncated += 1;
-            return;
-        }
+        self.counters.dropped_truncated += u64::from(incoming.truncated);
         let role = self.net.role(&incoming);
-        let datagram = Datagram {
-            arrival: self.clock.arrival(incoming.timestamp_ns),
-            packet: incoming.packet,
-            peer: incoming.peer,
-            local: incoming.local_ip,
-            interface: incoming.interface,
-            path: 0,
-        };
-        match role {
-            SocketRole::Srt => self.receive_srt(now, datagram),
-            SocketRole::Rtp | SocketRole::Stream(_) => self.receive_rtp(now, role, datagram),
-            SocketRole::Rtcp | SocketRole::StreamRtcp(_) => self.receive_rtcp(now, role, &datagram),
+        let arrival = self.clock.arrival(incoming.timestamp_ns);
+        let Incoming { peer, local_ip: local, interface, .. } = incoming;
+        for packet in incoming.into_segments() {
+            let datagram = Datagram { packet, peer, local, interface, path: 0, arrival };
+            match role {
+                SocketRole::Srt => self.receive_srt(now, datagram),
+                SocketRole::Rtp | SocketRole::Stream(_) => self.receive_rtp(now, role, datagram),
+                SocketRole::Rtcp | SocketRole::StreamRtcp(_) => self.receive_rtcp(now, role, &datagram),
+            }
         }
     }
 
@@ -287,14 +294,18 @@ impl Shard {
     }
 
     #[inline]
-    fn hand_to(&mut self, now: Instant, index: usize, datagram: Datagram) {
+    fn hand_to(&mut self, now: Instant, index: usize, mut datagram: Datagram) {
         debug_assert!(self.sessions.contains(index), "a key leads to a session that is there");
         let session = self.sessions.get_mut(index);
-        if session.ingest.held_packets() >= session.quota {
+        if session.ingest.held_packets() + session.pins.slots() >= session.quota {
             session.dropped_quota += 1;
             self.counters.dropped_quota += 1;
             return;
         }
+        if session.pins.holds {
+            datagram.packet = self.net.compact(datagram.packet);
+        }
+        session.pins.add(&datagram.packet);
         session.packets += 1;
         session.bytes += datagram.packet.len() as u64;
         session.last_datagram = now;
@@ -346,6 +357,7 @@ impl Shard {
             self.counters.dropped_stray += 1;
             return;
         }
+        let datagram = Datagram { packet: self.net.compact(datagram.packet), ..datagram };
         match kind {
             strangers::Kind::Rtp(header) => self.receive_rtp_stranger(now, role, key, header, datagram),
             _ => {
@@ -504,6 +516,7 @@ impl Shard {
             session.ingest.deliver(now, rings);
             published = rings.flush(now);
         }
+        session.pins.served(session.ingest.held_packets());
         self.transmit_buffer.clear();
         while let Some(transmit) = session.ingest.poll_transmit(now, &mut self.transmit_buffer) {
             let role = transmit_role(session.role);
@@ -540,6 +553,7 @@ impl Shard {
                 break;
             }
         }
+        self.tell_overflows(now);
         self.door.listener.handle_timeout(now);
         self.door.strangers.handle_timeout(now);
         let assembly_timeout = self.config.ingestion.frame.assembly_timeout;
@@ -646,7 +660,9 @@ impl Shard {
     fn is_over(&self) -> bool {
         self.stopping.is_some_and(|since| {
             self.clock.turn().saturating_since(since) >= DRAIN
-                || self.sessions.iter().all(|session| session.ingest.held_packets() == 0 && !session.has_unpublished())
+                || self.sessions.iter().all(|session| {
+                    session.rings.is_none() || session.ingest.held_packets() == 0 && !session.has_unpublished()
+                })
         })
     }
 

@@ -230,10 +230,11 @@ impl Feed {
         }
     }
 
-    /// Does all that is due by `now`.
+    /// Does all that is due by `now`, media only in a turn that `sends` them.
     pub fn turn(
         &mut self,
         now: Instant,
+        sends: bool,
         material: &Material,
         outlet: &mut Outlet,
         recorder: Option<&mut Recorder>,
@@ -242,8 +243,8 @@ impl Feed {
         match self.stage {
             Stage::Ended(_) => return,
             Stage::Calling => self.call(now, outlet),
-            Stage::Running(start) => self.send_due(now, start, material, outlet, recorder, lateness_us),
-            Stage::Ready | Stage::Draining { .. } => {}
+            Stage::Running(start) if sends => self.send_due(now, start, material, outlet, recorder, lateness_us),
+            Stage::Running(_) | Stage::Ready | Stage::Draining { .. } => {}
         }
         self.serve_connection(now, outlet);
         if let Stage::Draining { since, acknowledged } = self.stage {

@@ -61,7 +61,7 @@ pub struct WorkerPlan {
     pub material: Arc<Material>,
     /// How much of it.
     pub extent: Extent,
-    /// The least time between two wakes: what is due within it leaves together.
+    /// The least time between two turns that send media: what is due within it leaves together.
     pub window: Duration,
     /// Datagrams that leave as one.
     pub aggregate: usize,
@@ -205,7 +205,7 @@ impl Worker {
     fn connect(&mut self, plan: &WorkerPlan, shared: &Shared) -> Result<(), WorkerError> {
         while self.feeds.iter().any(Feed::is_calling) {
             let now = Clock::now();
-            self.turn(now, plan)?;
+            self.turn(now, false, plan)?;
             if self.feeds.iter().any(Feed::has_failed) || shared.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -231,9 +231,15 @@ impl Worker {
         let waited_before = run_delay();
         let mut running = true;
         let mut tell_at = begin;
+        let mut send_at = begin;
         while running || self.outlet.is_busy() {
             let now = Clock::now();
-            self.turn(now, plan)?;
+            // A long window is slept through in parts, for peers who want an answer.
+            let sends = now >= send_at;
+            if sends {
+                send_at = now + plan.window;
+            }
+            self.turn(now, sends, plan)?;
             if now >= tell_at {
                 tell_at = now + PROGRESS_EVERY;
                 self.tell(shared);
@@ -242,7 +248,7 @@ impl Worker {
                 }
             }
             running = self.feeds.iter().any(|feed| !feed.is_ended());
-            let wake = self.wake(plan).max(now + plan.window).min(now + SLEEP_MAX);
+            let wake = self.wake(plan).max(send_at).min(now + SLEEP_MAX);
             self.outlet.wait(Clock::now(), wake, false)?;
         }
         // The shutdown of the last feed.
@@ -261,7 +267,7 @@ impl Worker {
         Ok(())
     }
 
-    fn turn(&mut self, now: Instant, plan: &WorkerPlan) -> Result<(), WorkerError> {
+    fn turn(&mut self, now: Instant, sends: bool, plan: &WorkerPlan) -> Result<(), WorkerError> {
         let Self { outlet, feeds, peers, lateness_us, recorder, .. } = self;
         outlet.drain(|incoming| {
             let number = incoming.token as usize;
@@ -271,7 +277,7 @@ impl Worker {
         for (number, feed) in feeds.iter_mut().enumerate() {
             let recorder = recorder.as_mut().filter(|_| number == 0);
             // A batch takes its time: each feed is judged by its own moment.
-            feed.turn(Clock::now(), &plan.material, outlet, recorder, lateness_us);
+            feed.turn(Clock::now(), sends, &plan.material, outlet, recorder, lateness_us);
         }
         outlet.flush_aggregate();
         Ok(())

@@ -34,6 +34,8 @@ const SHARD_COUNTS: &[Count<ShardReport>] = &[
     ("shard_idle_turns", "Turns that waited for a first datagram", |it| it.counters.idle_turns),
     ("shard_datagrams", "Datagrams taken in", |it| it.counters.datagrams),
     ("shard_past_kernel", "Of these, datagrams past the kernel's stack (AF_XDP, DPDK)", |it| it.counters.past_kernel),
+    ("shard_aggregates", "Aggregates of several datagrams taken in (UDP GRO)", |it| it.counters.aggregates),
+    ("shard_aggregates_copied", "Datagrams copied out of slots for aggregates", |it| it.counters.aggregates_copied),
     ("shard_handed_over", "Datagrams handed to another shard", |it| it.counters.handed_over),
     ("shard_credit_exhausted", "Receives ended for want of a slot", |it| it.counters.credit_exhausted),
     ("shard_sent", "Datagrams sent", |it| it.counters.sent),
@@ -60,6 +62,8 @@ const SHARD_DROPS: &[Drop<ShardReport>] = &[
 const SHARD_GAUGES: &[Gauge<ShardReport>] = &[
     ("shard_slots", "Slots of packet memory", |it| Some(it.counters.slots as f64)),
     ("shard_slots_used", "Slots of packet memory in use", |it| Some(it.counters.slots_used as f64)),
+    ("shard_aggregate_slots", "Slots for aggregates", |it| Some(it.counters.aggregate_slots as f64)),
+    ("shard_aggregate_slots_used", "Slots for aggregates in use", |it| Some(it.counters.aggregate_slots_used as f64)),
     ("shard_streams", "Streams the shard owns", |it| Some(it.streams.len() as f64)),
 ];
 

@@ -142,6 +142,12 @@ impl RawTransportStream {
         Some(payload)
     }
 
+    /// Packets that wait to be polled.
+    #[inline]
+    pub fn held_packets(&self) -> usize {
+        self.ready.len()
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<RawEvent> {
         self.events.pop_front()

@@ -126,6 +126,11 @@ impl<T> ReorderBuffer<T> {
         self.given_up
     }
 
+    /// Number of items in order that the caller has not polled yet.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Number of items waiting behind a gap.
     pub fn held(&self) -> usize {
         self.held

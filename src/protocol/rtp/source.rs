@@ -471,6 +471,12 @@ impl Source {
         self.current.as_ref().filter(|current| !current.ended).map(|current| current.peer)
     }
 
+    /// Packets that wait for others before them, or to be polled.
+    #[inline]
+    pub fn held_packets(&self) -> usize {
+        self.reorder.held() + self.reorder.ready()
+    }
+
     /// When the current source will have ended, and why, if nothing more comes.
     fn end_of_source(&self) -> Option<(Instant, EndReason)> {
         let current = self.current.as_ref().filter(|current| !current.ended)?;

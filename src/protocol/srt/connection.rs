@@ -195,8 +195,8 @@ impl Connection {
         self.state == State::Closed
     }
 
-    /// Takes in a datagram. An encrypted connection decrypts in place, so the packet's memory must not be shared with another
-    /// packet: segments of a receive aggregate are to be copied apart first.
+    /// Takes in a datagram. An encrypted connection decrypts in place, so no other packet may show the datagram's bytes; those of a
+    /// receive aggregate share a slot and show none of each other's.
     #[inline]
     pub fn receive(&mut self, now: Instant, datagram: Datagram) {
         if self.state != State::Running {

@@ -14,11 +14,12 @@ use headworks_packet::{PacketPool, PoolError, PoolOptions, SlotOrder};
 use headworks_uring::{GroupId, PacketRing, RingError, RingOptions, SocketId};
 use headworks_xdp::{XdpError, XdpOptions, XdpSockets};
 
+use super::aggregates::{AGGREGATE_CREDIT, AGGREGATE_DRAIN_LIMIT, AGGREGATE_SLOT_SIZE, AggregateStatistics};
 use super::choice::Way;
 use super::dpdk::{Dpdk, UnfitError};
 use super::sockets::SocketRole;
 use super::xdp::{InterfacesError, XdpInterfaces};
-use crate::base::Transmit;
+use crate::base::{Packet, Transmit};
 
 /// Completions that end a wait before its time: more would not make the batch cheaper, only later.
 const BATCH: usize = 256;
@@ -40,6 +41,8 @@ pub struct NetOptions {
     pub shard: usize,
     /// Slots of packet memory.
     pub slots: usize,
+    /// Further ones of 64 KiB, which media sockets receive into; 0 where sockets do not ask for aggregates (UDP GRO).
+    pub aggregate_slots: usize,
     /// Ask for huge pages under them.
     pub huge_pages: bool,
     /// Slots lent to the kernel at a time, where it takes a loan.
@@ -82,7 +85,7 @@ pub type Incoming = Received;
 /// What a net has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetStatistics {
-    /// Datagrams received.
+    /// Datagrams, or aggregates of them, received.
     pub datagrams: u64,
     /// Of those, cut short because a slot was too small.
     pub truncated: u64,
@@ -106,6 +109,9 @@ pub struct NetStatistics {
 pub struct Net {
     backend: Backend,
     pool: PacketPool,
+    /// Slots for aggregates.
+    large: Option<PacketPool>,
+    aggregates: AggregateStatistics,
     sockets: Vec<Socket>,
     /// Room for a drained batch, lent to whoever drains.
     pub batch: Vec<Incoming>,
@@ -137,31 +143,43 @@ impl Net {
     /// # Errors
     /// [`NetError`], which says what mends it.
     pub fn new(options: NetOptions, sockets: Vec<(SocketRole, OwnedFd)>) -> Result<Self, NetError> {
-        let pool = PacketPool::new(PoolOptions {
-            slots: options.slots,
-            slot_size: SLOT_SIZE,
-            huge_pages: options.huge_pages,
-            prefault: true,
-            order: if options.coldest_first { SlotOrder::FirstFreedFirst } else { SlotOrder::LastFreedFirst },
-        })?;
+        let pool_of = |slots, slot_size| {
+            PacketPool::new(PoolOptions {
+                slots,
+                slot_size,
+                huge_pages: options.huge_pages,
+                prefault: true,
+                order: if options.coldest_first { SlotOrder::FirstFreedFirst } else { SlotOrder::LastFreedFirst },
+            })
+        };
+        let pool = pool_of(options.slots, SLOT_SIZE)?;
+        let large = match options.aggregate_slots {
+            0 => None,
+            slots => Some(pool_of(slots, AGGREGATE_SLOT_SIZE)?),
+        };
+        let drain_limit = if large.is_some() { AGGREGATE_DRAIN_LIMIT } else { DRAIN_LIMIT };
         let (mut roles, descriptors): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
         roles.extend(options.dpdk.roles());
+        let media = roles.iter().map(|role| role.is_media());
         let backend = match options.way {
             Way::Uring => {
-                let ring_options =
-                    RingOptions { credit: options.credit, drain_limit: DRAIN_LIMIT, ..RingOptions::default() };
+                let ring_options = RingOptions { credit: options.credit, drain_limit, ..RingOptions::default() };
                 let mut ring = PacketRing::new(ring_options, pool.clone())?;
+                let large = large.clone().map(|pool| ring.add_group(pool, AGGREGATE_CREDIT)).transpose()?;
                 let mut ids = Vec::with_capacity(descriptors.len());
-                for (descriptor, token) in descriptors.into_iter().zip(0..) {
-                    ids.push(ring.add_socket(descriptor, token)?);
+                for ((descriptor, is_media), token) in descriptors.into_iter().zip(media).zip(0..) {
+                    let group = large.filter(|_| is_media).unwrap_or_default();
+                    ids.push(ring.add_socket_in(descriptor, token, group)?);
                 }
                 Backend::Uring { ring, ids }
             }
             Way::Mmsg => {
-                let options = MmsgOptions { drain_limit: DRAIN_LIMIT, ..MmsgOptions::default() };
+                let options = MmsgOptions { drain_limit, ..MmsgOptions::default() };
                 let mut set = MmsgSockets::new(options, pool.clone())?;
-                for (descriptor, token) in descriptors.into_iter().zip(0..) {
-                    set.add_socket(descriptor, token)?;
+                let large = large.clone().map(|pool| set.add_group(pool));
+                for ((descriptor, is_media), token) in descriptors.into_iter().zip(media).zip(0..) {
+                    let group = large.filter(|_| is_media).unwrap_or_default();
+                    set.add_socket_in(descriptor, token, group)?;
                 }
                 Backend::Mmsg(set)
             }
@@ -182,7 +200,8 @@ impl Net {
             Way::Dpdk => return Err(UnfitError::NotBuilt.into()),
         };
         let sockets = roles.into_iter().map(|role| Socket { role, overflow: 0 }).collect();
-        Ok(Self { backend, pool, sockets, batch: Vec::with_capacity(DRAIN_LIMIT) })
+        let (aggregates, batch) = (AggregateStatistics::default(), Vec::with_capacity(DRAIN_LIMIT));
+        Ok(Self { backend, pool, large, aggregates, sockets, batch })
     }
 
     /// Sends what is queued and sleeps until a batch has come or `window` has passed; a way that is not told of batches may
@@ -212,17 +231,19 @@ impl Net {
         Ok(())
     }
 
-    /// Adds what has come to `batch`; gives its number, and whether there is more.
+    /// Adds what has come to `batch`; gives the number of datagrams, and whether there is more.
     #[inline]
     pub fn drain_into(&mut self, batch: &mut Vec<Incoming>) -> Result<(usize, bool), NetError> {
-        let sockets = &mut self.sockets;
+        let Self { sockets, aggregates, pool, .. } = self;
+        let mut datagrams = 0;
         let take = |incoming: Incoming| {
             if let Some(overflow) = incoming.overflow {
                 sockets[incoming.token as usize].overflow = overflow;
             }
-            batch.push(incoming);
+            datagrams += incoming.datagrams();
+            aggregates.sort(pool, incoming, batch);
         };
-        let Drained { datagrams, more } = match &mut self.backend {
+        let Drained { more, .. } = match &mut self.backend {
             Backend::Uring { ring, .. } => ring.drain(take)?,
             Backend::Mmsg(set) => set.drain(take)?,
             Backend::Xdp(set) => set.drain(take)?,
@@ -262,6 +283,17 @@ impl Net {
     /// Packet memory, for copies from other shards and for counting.
     pub fn pool(&self) -> &PacketPool {
         &self.pool
+    }
+
+    /// Packet memory for aggregates, where there is any, and what came in it.
+    pub fn aggregates(&self) -> Option<(&PacketPool, AggregateStatistics)> {
+        self.large.as_ref().map(|pool| (pool, self.aggregates))
+    }
+
+    /// A packet for whoever will keep it: in a slot of its own size, unless there is none left.
+    #[inline]
+    pub fn compact(&mut self, packet: Packet) -> Packet {
+        if self.pool.owns(&packet) { packet } else { self.aggregates.compact(&self.pool, packet) }
     }
 
     /// What has been counted.

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use headworks_host::{UdpSocketOptions, probe_exclusive, udp_socket};
 use headworks_network_namespaces::{Cable, Host, LINK};
 
+use super::aggregates::{AGGREGATE_SLOT_SIZE, AggregateStatistics};
+use super::backend::SLOT_SIZE;
+use super::outbound::{Outbound, OutboundOptions, OutboundSocket};
 use super::{Dpdk, Incoming, Net, NetOptions, SocketRole, Way, XdpInterfaces};
 use crate::base::Transmit;
 
@@ -36,6 +39,18 @@ macro_rules! for_every_way {
     };
 }
 
+/// The ways that can take aggregates, with sockets that ask for them.
+macro_rules! with_aggregates {
+    ($($body:ident)*) => {
+        mod uring_with_aggregates {
+            $(#[test] fn $body() { super::Place::with_aggregates(super::Way::Uring).run(super::$body); })*
+        }
+        mod mmsg_with_aggregates {
+            $(#[test] fn $body() { super::Place::with_aggregates(super::Way::Mmsg).run(super::$body); })*
+        }
+    };
+}
+
 for_every_way! {
     with_sockets: [
     a_socket_that_asks_for_nothing_is_told_nothing
@@ -58,10 +73,30 @@ for_every_way! {
     ]
 }
 
+with_aggregates! {
+    datagrams_arrive_whole_and_in_order_with_all_that_is_known_of_them
+    a_socket_that_asks_for_nothing_is_told_nothing
+    an_empty_datagram_is_one_and_ends_nothing
+    what_a_full_socket_buffer_loses_is_counted
+    a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it
+    ipv6_is_received_and_answered_from_where_it_was_sent_to
+    a_socket_for_both_versions_shows_ipv4_as_ipv4_and_answers_from_where_it_was_sent_to
+    sockets_are_told_apart_by_their_roles_in_and_out
+    waits_end_in_time
+    a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued
+    a_datagram_longer_than_a_slot_of_its_own_stays_in_a_large_one
+    a_well_filled_aggregate_stays_in_its_slot_and_an_ill_filled_one_is_copied_apart
+    a_packet_that_is_kept_gives_the_slot_of_its_aggregate_back
+    exhausted_slots_for_aggregates_lose_nothing_do_not_spin_and_leave_other_sockets_alone
+    aggregates_too_long_for_a_slot_keep_their_whole_datagrams
+}
+
 /// Where a way is tried: the host that the net under test is on, and the one of its peers, which may be the same.
 struct Place {
     way: Way,
     cable: Option<Cable>,
+    /// Slots for aggregates.
+    aggregate_slots: usize,
 }
 
 /// Last parts of the IPv4 addresses that bodies use; on loopback all of them are there by themselves.
@@ -73,7 +108,11 @@ const LONG_MTU: u32 = 3_900;
 
 impl Place {
     fn on_loopback(way: Way) -> Self {
-        Self { way, cable: None }
+        Self { way, cable: None, aggregate_slots: 0 }
+    }
+
+    fn with_aggregates(way: Way) -> Self {
+        Self { aggregate_slots: 256, ..Self::on_loopback(way) }
     }
 
     /// Nothing, and said, for who may not.
@@ -86,7 +125,7 @@ impl Place {
 
     /// Where DPDK is tried.
     fn without_the_kernel() -> Option<Self> {
-        Some(Self { way: Way::Dpdk, cable: Some(Cable::for_dpdk(LONG_MTU, FAR)?) })
+        Some(Self { cable: Some(Cable::for_dpdk(LONG_MTU, FAR)?), ..Self::on_loopback(Way::Dpdk) })
     }
 
     /// Where AF_XDP is tried.
@@ -94,7 +133,8 @@ impl Place {
         let mut near = NEAR.map(|last| format!("10.88.0.{last}/24")).to_vec();
         near.push("fd88::1/64".to_owned());
         let near: Vec<&str> = near.iter().map(String::as_str).collect();
-        let place = Self { way: Way::Xdp, cable: Some(Cable::for_xdp(1, &near, FAR)?) };
+        let cable = Cable::for_xdp(1, &near, FAR)?;
+        let place = Self { cable: Some(cable), ..Self::on_loopback(Way::Xdp) };
         // A burst must not have to wait for addresses to be resolved: the kernel keeps little of it meanwhile.
         place.run(|place| {
             for (address, peer) in NEAR.map(|last| (place.v4(last), place.peer())) {
@@ -142,6 +182,7 @@ impl Place {
             dpdk: Dpdk::default(),
             shard: 0,
             slots,
+            aggregate_slots: self.aggregate_slots,
             huge_pages: false,
             credit: 64,
             coldest_first: false,
@@ -190,8 +231,13 @@ impl Place {
 
     /// A net with one socket at an address, which may be unspecified, and where that is.
     fn net_at(&self, address: IpAddr) -> (Net, SocketAddr) {
-        let (descriptor, address, _) = socket(address, 4 << 20);
+        let (descriptor, address, _) = self.socket(address, 4 << 20);
         (self.net(1_024, vec![(SocketRole::Srt, descriptor)]), address)
+    }
+
+    /// A socket for a net, its address and its receive buffer.
+    fn socket(&self, address: IpAddr, receive_buffer: usize) -> (OwnedFd, SocketAddr, usize) {
+        socket(address, receive_buffer, self.aggregate_slots > 0)
     }
 
     /// Opens something on the host of the peers.
@@ -219,7 +265,7 @@ impl Place {
     /// A peer with room for what a net sends at once.
     fn roomy_peer(&self) -> UdpSocket {
         let address = self.peer().local_addr().unwrap().ip();
-        let (peer, _, _) = self.of_peers(|| socket(address, 4 << 20));
+        let (peer, _, _) = self.of_peers(|| socket(address, 4 << 20, false));
         let peer = UdpSocket::from(peer);
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
         peer
@@ -229,10 +275,45 @@ impl Place {
 const ANY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 const ANY: IpAddr = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
 
-fn socket(address: IpAddr, receive_buffer: usize) -> (OwnedFd, SocketAddr, usize) {
-    let options = UdpSocketOptions { receive_buffer, ..UdpSocketOptions::new(SocketAddr::new(address, 0)) };
+fn socket(address: IpAddr, receive_buffer: usize, gro: bool) -> (OwnedFd, SocketAddr, usize) {
+    let options = UdpSocketOptions { receive_buffer, gro, ..UdpSocketOptions::new(SocketAddr::new(address, 0)) };
     let (socket, granted) = udp_socket(&options).unwrap();
     (socket, granted.local, granted.receive_buffer)
+}
+
+/// A peer that sends aggregates: of `segment` bytes each, the last of which may be shorter.
+struct Burster {
+    out: Outbound,
+    socket: usize,
+}
+
+impl Burster {
+    fn to(peer: SocketAddr) -> Self {
+        let mut out = Outbound::new(OutboundOptions { slots: 64, credit: 32, aggregates: true }).unwrap();
+        let (socket, _) = out.open(&OutboundSocket::to(peer)).unwrap();
+        Self { out, socket }
+    }
+
+    fn send(&mut self, segment: u16, bytes: &[u8]) {
+        self.out.send_aggregate(self.socket, segment, bytes);
+        self.out.flush().unwrap();
+    }
+}
+
+/// Datagrams that tell by their bytes which they are.
+fn numbered(numbers: std::ops::Range<usize>, length: usize) -> Vec<u8> {
+    numbers.flat_map(|n| std::iter::repeat_n(n as u8, length)).collect()
+}
+
+/// Length and number of each datagram of what came, each of which has one number throughout.
+fn taken_apart(received: Vec<Incoming>) -> Vec<(usize, u8)> {
+    let segments = received.into_iter().flat_map(Incoming::into_segments);
+    segments
+        .map(|segment| {
+            assert!(segment.iter().all(|&byte| byte == segment[0]));
+            (segment.len(), segment[0])
+        })
+        .collect()
 }
 
 /// Receives until there are `count` datagrams, or nothing more to be patient for.
@@ -333,8 +414,8 @@ fn an_empty_datagram_is_one_and_ends_nothing(place: &Place) {
 }
 
 fn what_a_full_socket_buffer_loses_is_counted(place: &Place) {
-    let (small, address, _) = socket(place.v4(1), 4_096);
-    let (other, other_address, _) = socket(place.v4(1), 4_096);
+    let (small, address, _) = place.socket(place.v4(1), 4_096);
+    let (other, other_address, _) = place.socket(place.v4(1), 4_096);
     let sockets = vec![(SocketRole::Srt, small), (SocketRole::Rtp, other)];
     let mut net = place.net(1_024, sockets);
     let sender = place.peer();
@@ -355,7 +436,7 @@ fn what_a_full_socket_buffer_loses_is_counted(place: &Place) {
 
 fn an_exhausted_pool_loses_nothing_does_not_spin_and_recovers(place: &Place) {
     const SLOTS: usize = 100;
-    let (descriptor, address, _) = socket(place.v4(1), 4 << 20);
+    let (descriptor, address, _) = place.socket(place.v4(1), 4 << 20);
     let mut net = place.net(SLOTS, vec![(SocketRole::Srt, descriptor)]);
     let sender = place.peer();
     for n in 0..250_u64 {
@@ -385,7 +466,7 @@ fn an_exhausted_pool_loses_nothing_does_not_spin_and_recovers(place: &Place) {
 fn a_burst_of_ten_thousand_datagrams_arrives_if_the_socket_buffer_holds_it(place: &Place) {
     const COUNT: usize = 10_000;
     const BUFFER: usize = 32 << 20;
-    let (descriptor, address, granted) = socket(place.v4(1), BUFFER);
+    let (descriptor, address, granted) = place.socket(place.v4(1), BUFFER);
     let mut net = place.net(1_024, vec![(SocketRole::Srt, descriptor)]);
     // All at once, where the host grants that much; elsewhere as many as the buffer holds.
     let at_once = (COUNT * granted / BUFFER).clamp(1, COUNT);
@@ -465,7 +546,7 @@ fn sockets_are_told_apart_by_their_roles_in_and_out(place: &Place) {
     ];
     let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
     for role in roles {
-        let (descriptor, address, _) = socket(place.v4(1), 1 << 20);
+        let (descriptor, address, _) = place.socket(place.v4(1), 1 << 20);
         sockets.push((role, descriptor));
         addresses.push(address);
     }
@@ -572,4 +653,104 @@ fn a_net_that_goes_leaves_its_slots_and_ports_behind_and_sends_what_is_queued(pl
     drop(received);
     assert_eq!(pool.in_use(), 0);
     assert!(place.is_free(address));
+}
+
+fn a_datagram_longer_than_a_slot_of_its_own_stays_in_a_large_one(place: &Place) {
+    let (mut net, address) = place.net_at(place.v4(1));
+    let sender = place.peer();
+    sender.send_to(&[1; 4_000], address).unwrap();
+    sender.send_to(&[2; 1_500], address).unwrap();
+    let received = receive(&mut net, 2);
+    let slots = received.iter().map(|it| it.packet.slot_size()).collect::<Vec<_>>();
+    assert_eq!(slots, [AGGREGATE_SLOT_SIZE, SLOT_SIZE]);
+    assert_eq!(taken_apart(received), [(4_000, 1), (1_500, 2)]);
+}
+
+fn a_well_filled_aggregate_stays_in_its_slot_and_an_ill_filled_one_is_copied_apart(place: &Place) {
+    let (mut net, address) = place.net_at(ANY_V4);
+    let mut peer = Burster::to((place.v4(6), address.port()).into());
+    let well_filled = numbered(0..30, 1_316);
+    peer.send(1_316, &well_filled[..29 * 1_316 + 100]);
+    let mut received = Vec::new();
+    net.wait(WINDOW).unwrap();
+    assert_eq!(net.drain_into(&mut received).unwrap(), (30, false));
+    assert_eq!((received.len(), received[0].packet.slot_size()), (1, AGGREGATE_SLOT_SIZE));
+    let known = |it: &Incoming| (it.peer, it.local_ip, it.interface, it.timestamp_ns.is_some(), it.truncated);
+    let of_well_filled = known(&received[0]);
+    assert_eq!((of_well_filled.1, of_well_filled.2), (Some(place.v4(6)), place.interface()));
+    let parts = taken_apart(received);
+    assert_eq!((parts.len(), parts[28], parts[29]), (30, (1_316, 28), (100, 29)));
+    assert_eq!(net.aggregates().unwrap().1, AggregateStatistics { aggregates: 1, copied: 0 });
+
+    peer.send(1_316, &numbered(0..3, 1_316)[..2_732]);
+    let received = receive(&mut net, 3);
+    assert!(received.iter().all(|it| it.packet.slot_size() == SLOT_SIZE && it.gro_segment.is_none()));
+    assert!(received.iter().all(|it| known(it) == of_well_filled));
+    assert_eq!(taken_apart(received), [(1_316, 0), (1_316, 1), (100, 2)]);
+    assert_eq!(net.aggregates().unwrap().1, AggregateStatistics { aggregates: 2, copied: 3 });
+}
+
+fn a_packet_that_is_kept_gives_the_slot_of_its_aggregate_back(place: &Place) {
+    let (mut net, address) = place.net_at(place.v4(1));
+    Burster::to(address).send(1_000, &numbered(0..40, 1_000));
+    let mut received = Vec::new();
+    net.wait(WINDOW).unwrap();
+    assert_eq!(net.drain_into(&mut received).unwrap(), (40, false));
+    let before = net.aggregates().unwrap().0.in_use();
+    let shared = received.pop().unwrap().into_segments().nth(7).unwrap();
+    assert_eq!(net.aggregates().unwrap().0.in_use(), before, "one datagram keeps the whole slot");
+    let kept = net.compact(shared);
+    assert_eq!(net.aggregates().unwrap().1, AggregateStatistics { aggregates: 1, copied: 1 });
+    assert_eq!((kept.slot_size(), kept[..] == [7; 1_000]), (SLOT_SIZE, true));
+    assert_eq!(net.aggregates().unwrap().0.in_use(), before - 1);
+    let slot = kept.slot();
+    assert_eq!(net.compact(kept).slot(), slot, "once is enough");
+}
+
+fn exhausted_slots_for_aggregates_lose_nothing_do_not_spin_and_leave_other_sockets_alone(place: &Place) {
+    const SLOTS: usize = 10;
+    let place = &Place { aggregate_slots: SLOTS, ..Place::on_loopback(place.way) };
+    let (media, address, _) = place.socket(place.v4(1), 16 << 20);
+    let (reports, reports_address, _) = socket(place.v4(1), 1 << 20, false);
+    let mut net = place.net(256, vec![(SocketRole::Rtp, media), (SocketRole::Rtcp, reports)]);
+    let mut peer = Burster::to(address);
+    for n in 0..25 {
+        peer.send(1_000, &numbered(n..n + 40, 1_000));
+    }
+    let mut numbers = Vec::new();
+    for round in [SLOTS, SLOTS, 5] {
+        let held = receive(&mut net, round);
+        assert_eq!(held.len(), round);
+        if round == SLOTS {
+            assert_eq!(net.aggregates().unwrap().0.free_slots(), 0);
+            let started = Instant::now();
+            for _ in 0..20 {
+                net.wait_for_any(WINDOW).unwrap();
+                assert_eq!(net.drain_into(&mut Vec::new()).unwrap(), (0, false));
+            }
+            assert!(started.elapsed() >= WINDOW * 15, "{:?}", started.elapsed());
+            // What comes by another socket has slots of its own.
+            place.peer().send_to(b"report", reports_address).unwrap();
+            let report = receive(&mut net, 1);
+            assert_eq!((&report[0].packet[..], net.role(&report[0])), (&b"report"[..], SocketRole::Rtcp));
+        }
+        numbers.extend(taken_apart(held).into_iter().map(|(_, number)| number));
+    }
+    assert_eq!(numbers, (0..25).flat_map(|n| n..n + 40).collect::<Vec<_>>());
+    assert_eq!(net.dropped_by_kernel(), 0);
+    assert!(net.statistics().credit_exhausted > 0);
+}
+
+/// What `recvmmsg` fills is payload alone, which no aggregate is too long for; io_uring has its headers in the slot too.
+fn aggregates_too_long_for_a_slot_keep_their_whole_datagrams(place: &Place) {
+    const SEGMENT: usize = 1_455;
+    let (mut net, address) = place.net_at(place.v4(1));
+    let all = numbered(0..45, SEGMENT);
+    Burster::to(address).send(SEGMENT as u16, &all);
+    let received = receive(&mut net, 1);
+    let is_cut = place.way == Way::Uring;
+    assert_eq!((received.len(), received[0].truncated), (1, is_cut));
+    assert_eq!(net.statistics().truncated, u64::from(is_cut));
+    let whole = if is_cut { 44 } else { 45 };
+    assert_eq!(taken_apart(received), (0..whole).map(|n| (SEGMENT, n)).collect::<Vec<_>>());
 }

@@ -1,5 +1,6 @@
 //! How a shard gets and gives datagrams.
 
+pub mod aggregates;
 pub mod backend;
 pub mod choice;
 pub mod dpdk;

@@ -13,8 +13,8 @@ use crate::base::Instant;
 
 /// Completions that end a wait before its time.
 const BATCH: usize = 256;
-/// Longest aggregate that the kernel takes: a UDP payload.
-pub const AGGREGATE_MAX: usize = 65_000;
+/// Longest aggregate that the kernel takes: the longest UDP payload over IPv4.
+pub const AGGREGATE_MAX: usize = 65_507;
 
 /// What it is made of.
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +170,14 @@ impl Outbound {
     #[inline]
     pub fn send_to(&mut self, socket: usize, peer: &SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
         let _ = self.ring.queue_send(self.sockets[socket], peer, local, bytes);
+    }
+
+    /// Submits what is queued now instead of with the next wait.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn flush(&mut self) -> Result<(), OutboundError> {
+        Ok(self.ring.flush()?)
     }
 
     /// Submits what is queued and sleeps until `wake` or, where datagrams are awaited, until one has come.

@@ -29,6 +29,13 @@ pub enum SocketRole {
     StreamRtcp(usize),
 }
 
+impl SocketRole {
+    /// Whether media come in by it, in bursts if need be: a socket to ask for aggregates (UDP GRO).
+    pub const fn is_media(self) -> bool {
+        matches!(self, Self::Srt | Self::Rtp | Self::Stream(_))
+    }
+}
+
 /// Why the sockets cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketsError {
@@ -245,14 +252,18 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
 fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, SocketsError> {
     let config = &described.config;
     let (ingestion, buffer) = (&config.ingestion, config.shards.socket_buffer);
+    let options = |role: SocketRole, address, receive_buffer| UdpSocketOptions {
+        receive_buffer,
+        gro: config.shards.gro && role.is_media(),
+        ..UdpSocketOptions::new(address)
+    };
     let shared = |what: &str, role, address, port, receive_buffer, steering| Port {
         what: what.to_owned(),
         role,
         options: UdpSocketOptions {
             reuse_port: true,
-            receive_buffer,
             send_buffer: 4 << 20,
-            ..UdpSocketOptions::new(SocketAddr::new(address, port))
+            ..options(role, SocketAddr::new(address, port), receive_buffer)
         },
         kind: Kind::Shared(steering),
     };
@@ -286,7 +297,7 @@ fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, S
             ports.push(Port {
                 what: format!("stream {name}"),
                 role,
-                options: UdpSocketOptions { receive_buffer: buffer, ..UdpSocketOptions::new(address) },
+                options: options(role, address, buffer),
                 kind: Kind::Stream { name, shard: index % shards, group, sources, interface },
             });
         }
@@ -459,5 +470,17 @@ mod tests {
             [SocketRole::Stream(0), SocketRole::Stream(1), SocketRole::StreamRtcp(1)],
             "the first stream's RTCP port is the second one's media port"
         );
+    }
+
+    #[test]
+    fn sockets_for_media_ask_for_aggregates_where_that_is_configured() {
+        for gro in [false, true] {
+            let stream = ["streams.a.rtp.port=6000".to_owned(), format!("shards.gro={gro}")];
+            let described = described(&stream);
+            let asking = wanted_ports(&described, 1).unwrap().into_iter().filter(|port| port.options.gro);
+            let roles: Vec<SocketRole> = asking.map(|port| port.role).collect();
+            let media = [SocketRole::Srt, SocketRole::Rtp, SocketRole::Stream(0)];
+            assert_eq!(roles, if gro { media.to_vec() } else { Vec::new() });
+        }
     }
 }

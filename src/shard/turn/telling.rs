@@ -1,7 +1,7 @@
 //! What a shard says of itself and of its sessions.
 
 use super::Shard;
-use crate::base::Instant;
+use crate::base::{Allowance, Instant};
 use crate::pipeline::ingest::IngestEvent;
 use crate::protocol::rtp::raw_ts::RawEvent;
 use crate::protocol::rtp::{RestartReason, SourceEvent};
@@ -14,6 +14,10 @@ impl Shard {
     pub(super) fn report(&self, now: Instant) -> ShardReport {
         let net = self.net.statistics();
         let door = self.door.listener.counters();
+        let (aggregate_slots, aggregate_slots_used, aggregates) = self
+            .net
+            .aggregates()
+            .map_or_else(Default::default, |(pool, counts)| (pool.total_slots() as u64, pool.in_use() as u64, counts));
         let counters = ShardCounters {
             dropped_by_kernel: self.net.dropped_by_kernel(),
             credit_exhausted: net.credit_exhausted,
@@ -29,6 +33,10 @@ impl Shard {
                 + net.sends.arena_full,
             slots: self.net.pool().total_slots() as u64,
             slots_used: self.net.pool().in_use() as u64,
+            aggregates: aggregates.aggregates,
+            aggregates_copied: aggregates.copied,
+            aggregate_slots,
+            aggregate_slots_used,
             inductions: door.inductions,
             rejections: self.counters.rejections + door.rejections,
             dropped_malformed: door.dropped_malformed + door.dropped_cookie + net.unsound,
@@ -37,6 +45,31 @@ impl Shard {
         };
         let streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
         ShardReport { shard: self.index, core: self.core, at: now, streams, counters }
+    }
+
+    /// Says that sockets' buffers were too small, and for how much. Peers can bring it about as often as they like.
+    pub(super) fn tell_overflows(&mut self, now: Instant) {
+        let dropped = self.net.dropped_by_kernel();
+        if dropped != self.overflows.told && self.overflows.allowance.take(now).is_some() {
+            let (shard, lost) = (self.index, dropped.wrapping_sub(self.overflows.told));
+            tracing::warn!(
+                shard,
+                "at least {lost} datagrams found no room in socket buffers: see shards.socket_buffer"
+            );
+            self.overflows.told = dropped;
+        }
+    }
+}
+
+/// What has been told of datagrams that found no room in a socket's buffer.
+pub(super) struct Overflows {
+    told: u64,
+    allowance: Allowance,
+}
+
+impl Overflows {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { told: 0, allowance: Allowance::new(now) }
     }
 }
 

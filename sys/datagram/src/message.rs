@@ -34,7 +34,7 @@ pub struct Received {
     pub gro_segment: Option<u16>,
     /// Datagrams this socket has lost so far because its receive buffer was full; `None` until it has lost any.
     pub overflow: Option<u32>,
-    /// The payload was longer than the slot; its end is lost.
+    /// The payload was longer than the slot; its end is lost, and of an aggregate all datagrams that are not whole.
     pub truncated: bool,
 }
 
@@ -57,10 +57,24 @@ impl Received {
         }
     }
 
-    /// The datagrams of an aggregate, as packets that share its slot; a single datagram gives itself.
+    /// How many datagrams it is, one that was cut short included.
     #[inline]
-    pub fn segments(&self) -> Segments<'_> {
-        Segments { packet: &self.packet, size: self.gro_segment.map_or(usize::MAX, usize::from), at: 0, done: false }
+    pub fn datagrams(&self) -> usize {
+        self.gro_segment.map_or(1, |size| self.packet.len().div_ceil(size.into()))
+    }
+
+    /// The datagrams of an aggregate that are whole, as packets that share its slot and show no byte of each other; a single
+    /// datagram gives itself.
+    #[inline]
+    pub fn into_segments(self) -> Segments {
+        let Self { mut packet, gro_segment, truncated, .. } = self;
+        let size = gro_segment.map_or(usize::MAX, usize::from);
+        if !truncated {
+            return Segments { rest: Some(packet), size };
+        }
+        let whole = packet.len() / size * size;
+        packet.truncate(whole);
+        Segments { rest: Some(packet).filter(|_| whole > 0), size }
     }
 }
 
@@ -88,27 +102,21 @@ impl Headers {
     }
 }
 
-/// Iterator over the datagrams of an aggregate, see [`Received::segments`].
-pub struct Segments<'a> {
-    packet: &'a Packet,
+/// Iterator over the datagrams of an aggregate, see [`Received::into_segments`].
+pub struct Segments {
+    rest: Option<Packet>,
     size: usize,
-    at: usize,
-    done: bool,
 }
 
-impl Iterator for Segments<'_> {
+impl Iterator for Segments {
     type Item = Packet;
 
     #[inline]
     fn next(&mut self) -> Option<Packet> {
-        if self.done {
-            return None;
+        match &mut self.rest {
+            Some(rest) if rest.len() > self.size => Some(rest.split_to(self.size)),
+            last => last.take(),
         }
-        let from = self.at;
-        let to = from.saturating_add(self.size).min(self.packet.len());
-        self.at = to;
-        self.done = to == self.packet.len();
-        Some(self.packet.slice(from..to))
     }
 }
 
@@ -351,12 +359,28 @@ mod tests {
         write_item(&mut control, 0, libc::SOL_UDP, libc::UDP_GRO, &4u32.to_ne_bytes());
         let name = name_of("192.0.2.7:5004", false);
         let aggregate = received(&name, &control, b"onesTwosEnd").unwrap();
-        assert_eq!(aggregate.gro_segment, Some(4));
-        let segments: Vec<_> = aggregate.segments().collect();
+        assert_eq!((aggregate.gro_segment, aggregate.datagrams()), (Some(4), 3));
+        let mut segments: Vec<_> = aggregate.into_segments().collect();
         assert_eq!(segments.len(), 3);
         assert_eq!((&segments[0][..], &segments[1][..], &segments[2][..]), (&b"ones"[..], &b"Twos"[..], &b"End"[..]));
+        assert!(segments.iter_mut().all(|segment| segment.bytes_mut().is_some()), "each can be decrypted in place");
         let single = received(&name, &[], b"").unwrap();
-        assert_eq!(single.segments().map(|p| p.len()).collect::<Vec<_>>(), [0]);
+        assert_eq!(single.datagrams(), 1);
+        assert_eq!(single.into_segments().map(|p| p.len()).collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn of_what_was_cut_short_the_whole_datagrams_are_left() {
+        let mut control = [0; 24];
+        write_item(&mut control, 0, libc::SOL_UDP, libc::UDP_GRO, &4u32.to_ne_bytes());
+        let name = name_of("192.0.2.7:5004", false);
+        let segments = |control: &[u8], payload| {
+            let cut = Received { truncated: true, ..received(&name, control, payload).unwrap() };
+            cut.into_segments().map(|segment| segment.to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(segments(&control, b"onesTwosEnd"), [b"ones", b"Twos"]);
+        assert_eq!(segments(&control, b"onesTwos"), [b"ones", b"Twos"]);
+        assert!(segments(&[], b"one").is_empty());
     }
 
     #[test]
@@ -378,8 +402,9 @@ mod tests {
                 control[1..8].fill(0);
             }
             let received = received(&name_of("192.0.2.7:5004", false), &control, b"payload").unwrap();
-            let total: usize = received.segments().map(|p| p.len()).sum();
-            prop_assert_eq!(total, received.packet.len());
+            let (count, length) = (received.datagrams(), received.packet.len());
+            let lengths: Vec<usize> = received.into_segments().map(|p| p.len()).collect();
+            prop_assert_eq!((lengths.len(), lengths.iter().sum::<usize>()), (count, length));
         }
     }
 }

@@ -25,7 +25,7 @@ mod transmit;
 
 pub use headworks_datagram::{Drained, Received, SendError, SendStatistics};
 pub use options::{MmsgError, MmsgOptions, MmsgStatistics};
-pub use sockets::MmsgSockets;
+pub use sockets::{GroupId, MmsgSockets};
 
 #[cfg(test)]
 mod tests;

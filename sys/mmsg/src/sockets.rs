@@ -22,7 +22,12 @@ pub(crate) struct Socket {
     pub(crate) descriptor: OwnedFd,
     token: u32,
     ipv6: bool,
+    group: usize,
 }
+
+/// A group of slots: sockets of one group receive into slots of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct GroupId(usize);
 
 /// What stands in an event instead of a socket's place, for descriptors that are only watched.
 const WATCHED: u64 = u64::MAX;
@@ -33,7 +38,8 @@ const WATCHED: u64 = u64::MAX;
 pub struct MmsgSockets {
     epoll: OwnedFd,
     sockets: Vec<Socket>,
-    receiver: Receiver,
+    /// One for each group.
+    receivers: Vec<Receiver>,
     sender: Sender,
     options: MmsgOptions,
     events: Vec<epoll::Event>,
@@ -51,7 +57,7 @@ pub(crate) fn timespec(duration: Duration) -> Timespec {
 }
 
 impl MmsgSockets {
-    /// No sockets yet; what they will receive lies in slots of `pool`.
+    /// No sockets yet; what they will receive lies in slots of `pool`, the first group (`GroupId::default()`).
     ///
     /// # Errors
     ///
@@ -65,7 +71,7 @@ impl MmsgSockets {
         Ok(Self {
             epoll,
             sockets: Vec::new(),
-            receiver: Receiver::new(pool),
+            receivers: vec![Receiver::new(pool)],
             sender: Sender::new(options.send_slots, options.send_slot_size, options.send_wait),
             options,
             events: Vec::new(),
@@ -76,12 +82,32 @@ impl MmsgSockets {
         })
     }
 
+    /// Adds another group: slots of `pool`, such as aggregates fit.
+    pub fn add_group(&mut self, pool: PacketPool) -> GroupId {
+        self.receivers.push(Receiver::new(pool));
+        GroupId(self.receivers.len() - 1)
+    }
+
     /// Adds a UDP socket; what it receives carries `token`. Gives its place, which is counted from 0. The descriptor is kept.
     ///
     /// # Errors
     ///
     /// The descriptor is no IP socket.
     pub fn add_socket(&mut self, descriptor: OwnedFd, token: u32) -> Result<u32, MmsgError> {
+        self.add_socket_in(descriptor, token, GroupId::default())
+    }
+
+    /// As [`add_socket`](Self::add_socket), into the slots of `group`.
+    ///
+    /// # Errors
+    ///
+    /// The descriptor is no IP socket.
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not of this set.
+    pub fn add_socket_in(&mut self, descriptor: OwnedFd, token: u32, group: GroupId) -> Result<u32, MmsgError> {
+        assert!(group.0 < self.receivers.len());
         let name = rustix::net::getsockname(&descriptor).map_err(MmsgError::Socket)?;
         let family = name.address_family();
         let ipv6 = family == rustix::net::AddressFamily::INET6;
@@ -91,7 +117,7 @@ impl MmsgSockets {
         let place = self.sockets.len() as u32;
         let data = epoll::EventData::new_u64(place.into());
         epoll::add(&self.epoll, &descriptor, data, epoll::EventFlags::IN).map_err(MmsgError::Socket)?;
-        self.sockets.push(Socket { descriptor, token, ipv6 });
+        self.sockets.push(Socket { descriptor, token, ipv6, group: group.0 });
         // A drain lists every socket at most, and allocates nothing.
         self.events.reserve(self.sockets.len() + self.watched);
         self.ready.reserve(self.sockets.len());
@@ -132,7 +158,7 @@ impl MmsgSockets {
     /// `poll` failed for good.
     pub fn wait_for_any(&mut self, longest: Duration) -> Result<(), MmsgError> {
         self.flush();
-        if self.is_starved && self.receiver.pool().free_slots() == 0 {
+        if self.is_starved && self.receivers.iter().any(|receiver| receiver.pool().free_slots() == 0) {
             // What is in the sockets would end the sleep at once, and could not be taken.
             std::thread::sleep(longest.min(NAP_MAX));
             return Ok(());
@@ -157,15 +183,16 @@ impl MmsgSockets {
             let mut at = 0;
             while at < self.ready.len() {
                 let socket = &self.sockets[self.ready[at] as usize];
-                let taken =
-                    self.receiver.receive(socket.descriptor.as_fd(), socket.token, &mut self.statistics, &mut sink);
+                let receiver = &mut self.receivers[socket.group];
+                let taken = receiver.receive(socket.descriptor.as_fd(), socket.token, &mut self.statistics, &mut sink);
                 let (count, is_last) = match taken {
                     Ok(Taken::Some(count)) => (count, false),
                     Ok(Taken::Last(count)) => (count, true),
+                    // It keeps what it holds; those of another group go on.
                     Ok(Taken::NoSlot) => {
                         self.statistics.credit_exhausted += 1;
                         self.is_starved = true;
-                        return Ok(drained);
+                        (0, true)
                     }
                     // What is behind the error comes with the next drain: a broken socket must not keep this one busy.
                     Err(error) => {
@@ -259,7 +286,7 @@ impl MmsgSockets {
 
     /// Slots in hand for the next datagrams.
     pub fn credit(&self) -> usize {
-        self.receiver.lent()
+        self.receivers.iter().map(Receiver::lent).sum()
     }
 }
 

@@ -105,12 +105,14 @@ pub struct Packet {
     start: NonNull<u8>,
     length: u32,
     /// Number of the slot, and [`SHARED`] once there has been another handle to it. Only then is there a count to look at: most
-    /// packets have one handle all their life, and their counts would be a cold line each.
+    /// packets have one handle all their life, and their counts would be a cold line each. [`APART`] may stand beside it.
     slot: Cell<u32>,
 }
 
 /// The slot has a count of handles.
 const SHARED: u32 = 1 << 31;
+/// No other handle shows a byte of what this one shows: they were cut from one that was the only one ([`Packet::split_to`]).
+const APART: u32 = 1 << 30;
 
 /// Bytes that are asked for ahead: ten lines.
 #[cfg(target_arch = "x86_64")]
@@ -150,13 +152,15 @@ impl Packet {
         }
     }
 
-    /// The bytes, to be changed in place (decryption), if no other handle shares the slot.
+    /// The bytes, to be changed in place (decryption), if no other handle shows any of them.
     #[inline]
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
-        if !self.is_unique() {
+        if !self.shows_alone() {
             return None;
         }
-        // SAFETY: as in `as_slice`; and this is the only handle to the slot, borrowed mutably, so no other view of it exists.
+        // SAFETY: as in `as_slice`; and no other handle shows these bytes: this is the only one to the slot, or `APART`, which
+        // `split_to` gives to two handles whose bytes do not overlap, later changes only narrow, and `clone` takes away. It is
+        // borrowed mutably, so no other view of them exists.
         Some(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length as usize) })
     }
 
@@ -181,7 +185,25 @@ impl Packet {
         }
     }
 
-    /// Another handle, to a part of these bytes: one segment of an aggregate.
+    /// Cuts the first `at` bytes off and gives them as a packet of their own, which shares the slot: one segment of an aggregate.
+    /// Both can be changed in place if this one could.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[inline]
+    pub fn split_to(&mut self, at: usize) -> Packet {
+        assert!(at <= self.length as usize, "split beyond the packet's end");
+        let apart = if self.shows_alone() { APART } else { 0 };
+        let mut first = self.clone();
+        first.truncate(at);
+        self.advance(at);
+        self.slot.set(self.slot.get() | apart);
+        first.slot.set(first.slot.get() | apart);
+        first
+    }
+
+    /// Another handle, to a part of these bytes.
     ///
     /// # Panics
     ///
@@ -208,7 +230,7 @@ impl Packet {
     /// Number of the slot in its pool.
     #[inline]
     pub fn slot(&self) -> u32 {
-        self.slot.get() & !SHARED
+        self.slot.get() & !(SHARED | APART)
     }
 
     #[inline]
@@ -220,6 +242,12 @@ impl Packet {
     #[inline]
     pub fn is_unique(&self) -> bool {
         !self.is_shared() || self.pool().count(self.slot()) == 1
+    }
+
+    /// Whether no other handle shows any of these bytes.
+    #[inline]
+    fn shows_alone(&self) -> bool {
+        self.slot.get() & APART != 0 || self.is_unique()
     }
 
     /// Bytes of memory this handle keeps from reuse: the whole slot, whatever part of it is in view.
@@ -253,8 +281,9 @@ impl Clone for Packet {
             pool.share(slot);
         } else {
             pool.set_count(slot, 2);
-            self.slot.set(slot | SHARED);
         }
+        // Two handles show the same bytes now.
+        self.slot.set(slot | SHARED);
         Self { slot: self.slot.clone(), ..*self }
     }
 }

@@ -339,8 +339,9 @@ impl PacketRing {
         if timeout.is_zero() || !self.set_aside.is_empty() || !self.ring.completion().is_empty() {
             return self.enter_events();
         }
-        // Sends queued now complete at once and count as completions; more than half the credit will never come.
-        let credit = self.state.groups[0].size();
+        // Sends queued now complete at once and count as completions; more than half the credit, of whichever group, may never
+        // come.
+        let credit = self.state.groups.iter().map(|group| group.size()).min().unwrap_or(0);
         let want = min_completions.clamp(1, (credit / 2).max(1)) + self.ring.submission().len();
         let time = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         self.state.statistics.enters += 1;

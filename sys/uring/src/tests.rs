@@ -238,10 +238,10 @@ fn an_aggregate_sent_is_an_aggregate_received() {
     let out = ring.add_socket(out, 2).unwrap();
     let bytes: Vec<u8> = (0..20 * 1316 + 100u32).map(|i| (i / 1316) as u8).collect();
     ring.queue_send_segmented(out, &granted.local, None, &bytes, 1316).unwrap();
-    let received = receive(&mut ring, 1);
-    assert_eq!(received[0].gro_segment, Some(1316));
-    assert_eq!(&received[0].packet[..], &bytes[..]);
-    let segments: Vec<_> = received[0].segments().collect();
+    let received = receive(&mut ring, 1).pop().unwrap();
+    assert_eq!((received.gro_segment, received.datagrams()), (Some(1316), 21));
+    assert_eq!(&received.packet[..], &bytes[..]);
+    let segments: Vec<_> = received.into_segments().collect();
     assert_eq!(segments.len(), 21);
     for (n, segment) in segments.iter().enumerate() {
         assert!(segment.iter().all(|&byte| byte == n as u8));
