@@ -123,7 +123,8 @@ fn srt_rtp_raw_transport_streams_and_multicast_arrive_bit_exact_without_the_kern
     }
     let metric = |name: &str| cable.on(Host::Near, || appliance.metric(name));
     let (all, past_kernel) = (metric("headworks_shard_datagrams_total"), metric("headworks_shard_past_kernel_total"));
-    assert!(all > 0.0 && past_kernel == all, "{past_kernel} of {all}");
+    // Asked for one after the other, while peers say goodbye.
+    assert!(all > 0.0 && past_kernel >= all, "{past_kernel} of {all}");
     assert_eq!(metric("headworks_shard_send_errors_total"), 0.0);
 }
 
