@@ -177,7 +177,9 @@ impl DpdkQueue {
     ) -> Result<(), SendError> {
         let port = *self.ports.get(place as usize).ok_or(SendError::NoSocket)?;
         let own = port.local.ip();
-        let local = local.or((!own.is_unspecified() && !own.is_multicast()).then_some(own));
+        // Who is answered to what he sent to a group is answered from an address of ours: nothing comes from a group.
+        let is_source = |address: &IpAddr| !address.is_unspecified() && !address.is_multicast();
+        let local = local.filter(is_source).or(Some(own).filter(is_source));
         if self.staged.len() == BURST {
             self.flush();
         }
