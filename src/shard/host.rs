@@ -13,6 +13,7 @@ pub use headworks_host::{PinError, available_cores, pin_current_thread, raise_de
 
 use super::appliance::choose_cores;
 use super::described::Described;
+use super::net::backend::SLOT_SIZE;
 use super::net::choice;
 use super::net::xdp::interfaces_for;
 use super::plan::{MemoryPlan, Taken};
@@ -29,7 +30,7 @@ const KERNEL_MIN: (u32, u32) = (6, 1);
 const DESCRIPTORS_PER_STREAM: u64 = 16;
 /// Descriptors beside those.
 const DESCRIPTORS_FIXED: u64 = 256;
-/// Bytes of locked memory that kernels before 5.12 charge rings with, and that AF_XDP will want.
+/// Bytes of locked memory that kernels before 5.12 charge rings with. AF_XDP pins packet memory beside.
 const MEMLOCK_MIN: u64 = 64 << 20;
 
 /// How much it matters.
@@ -91,15 +92,14 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     let available = available_cores();
     let cores = choose_cores(config);
     let mut findings = vec![judge_kernel(&facts, config), judge_io_uring(&facts, config)];
-    findings.extend(judge_limits(&facts, config));
+    let shards = cores.as_ref().map_or(1, |cores| cores.len().max(1));
+    let plan = MemoryPlan::new(config, shards);
+    findings.extend(judge_limits(&facts, config, (shards * plan.slots_per_shard * SLOT_SIZE) as u64));
     if config.shards.packet_io != PacketIo::Dpdk {
         findings.push(judge_socket_buffers(&facts, config));
     }
     findings.extend(judge_huge_pages(&facts, config));
-    let (shards, named) = match &cores {
-        Ok(cores) => (cores.len().max(1), cores.iter().flatten().copied().collect()),
-        Err(_) => (1, Vec::new()),
-    };
+    let named: Vec<usize> = cores.iter().flatten().copied().flatten().collect();
     findings.push(match &cores {
         Ok(_) => {
             Finding::new("cores", format!("shards run on {named:?} of {available:?}"), "cores that are there", None)
@@ -116,7 +116,6 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     findings.push(judge_capabilities(&facts, config));
     findings.extend(judge_xdp_interfaces(config));
     findings.extend(dpdk::judge(Path::new("/"), &facts, config, shards));
-    let plan = MemoryPlan::new(config, shards);
     findings.push(judge_memory(config, &plan, memory_available()));
     findings.extend(facts.memory_cgroup.as_ref().map(|cgroup| judge_memory_cgroup(&plan, cgroup)));
     findings.push(judge_shared_memory(config, space_of(&config.output.root)));
@@ -233,7 +232,8 @@ fn judge_io_uring(facts: &HostFacts, config: &Config) -> Finding {
     }
 }
 
-fn judge_limits(facts: &HostFacts, config: &Config) -> Vec<Finding> {
+/// `packet_memory` is that of all shards, in bytes.
+fn judge_limits(facts: &HostFacts, config: &Config, packet_memory: u64) -> Vec<Finding> {
     let streams = u64::from(config.ingestion.max_connections) + u64::from(config.ingestion.rtp.max_sessions);
     let descriptors = DESCRIPTORS_FIXED + streams * DESCRIPTORS_PER_STREAM;
     let mut findings = Vec::new();
@@ -245,12 +245,16 @@ fn judge_limits(facts: &HostFacts, config: &Config) -> Vec<Finding> {
     }
     if let Some(limit) = facts.limits.memlock {
         let may_lock = facts.capabilities.is_some_and(facts::Capabilities::ipc_lock);
-        let fault = (limit.soft < MEMLOCK_MIN && !may_lock)
-            .then(|| (Severity::Advice, "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)".to_owned()));
+        let is_xdp = config.shards.packet_io == PacketIo::Xdp;
+        let wanted = MEMLOCK_MIN + if is_xdp { packet_memory } else { 0 };
+        // Without it AF_XDP has no memory to receive into.
+        let severity = if is_xdp { Severity::Prevents } else { Severity::Advice };
+        let fault = (limit.soft < wanted && !may_lock)
+            .then(|| (severity, "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)".to_owned()));
         findings.push(Finding::new(
             "locked memory",
             bytes(limit.soft),
-            format!("{} or CAP_IPC_LOCK", bytes(MEMLOCK_MIN)),
+            format!("{} or CAP_IPC_LOCK", bytes(wanted)),
             fault,
         ));
     }
@@ -561,9 +565,14 @@ mod tests {
         let buffers = judge_socket_buffers(&facts(), &config);
         assert_eq!(buffers.severity, Severity::Degraded);
         assert_eq!(buffers.cure.as_deref(), Some("sysctl -w net.core.rmem_max=33554432"));
-        let limits = judge_limits(&facts(), &config);
+        let limits = judge_limits(&facts(), &config, 200 << 20);
         assert_eq!(limits[0].cure.as_deref(), Some("ulimit -n 1136 (systemd: LimitNOFILE=1136)"));
         assert_eq!(limits.iter().map(|it| it.severity).max(), Some(Severity::Degraded));
+        assert_eq!((limits[1].severity, &limits[1].wanted[..]), (Severity::Advice, "64 MiB or CAP_IPC_LOCK"));
+        let mut by_xdp = config.clone();
+        by_xdp.shards.packet_io = PacketIo::Xdp;
+        let locked = &judge_limits(&facts(), &by_xdp, 200 << 20)[1];
+        assert_eq!((locked.severity, &locked.wanted[..]), (Severity::Prevents, "264 MiB or CAP_IPC_LOCK"));
         assert_eq!(judge_huge_pages(&facts(), &config)[0].severity, Severity::Advice);
         assert_eq!(judge_ring_pages(&facts(), &config, 1), None);
         let mut on_hugetlbfs = config.clone();
@@ -617,7 +626,7 @@ mod tests {
         let all = HostFacts { capabilities: Some(Capabilities(u64::MAX)), ..facts() };
         let config = Config::default();
         assert_eq!(judge_socket_buffers(&all, &config).severity, Severity::Good);
-        assert!(judge_limits(&all, &config)[1..].iter().all(|it| it.severity == Severity::Good));
+        assert!(judge_limits(&all, &config, 200 << 20)[1..].iter().all(|it| it.severity == Severity::Good));
         assert!(judge_capabilities(&all, &config).found.contains("CAP_NET_ADMIN"));
     }
 
