@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
+use super::admission::may_take_over;
 use super::net::SocketRole;
 use super::net::backend::SLOT_SIZE;
 use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
@@ -37,6 +38,8 @@ pub struct Session {
     pub rings: Option<StreamRings>,
     /// Who sends it, while there is a session.
     pub peer: Option<SocketAddr>,
+    /// Where it was when it was let in.
+    let_in_from: Option<SocketAddr>,
     /// The socket id of an SRT session.
     pub socket_id: Option<u32>,
     /// What a source of the RTP ports is known by.
@@ -138,6 +141,7 @@ impl Session {
             ingest,
             rings: None,
             peer: None,
+            let_in_from: None,
             socket_id: None,
             source: None,
             created: now,
@@ -163,10 +167,18 @@ impl Session {
         self.rtt_told = false;
         self.ingest.attach(protocol);
         self.peer = Some(peer);
+        self.let_in_from = Some(peer);
         self.about = about;
         self.sessions += 1;
         self.detached = None;
         self.last_datagram = now;
+    }
+
+    /// Whether a caller of the same name may take the session over: a peer that has moved, or was displaced, is known by the host that it
+    /// was let in from, too.
+    pub fn may_be_taken_over(&self, now: Instant, caller: SocketAddr) -> bool {
+        let silence = now.saturating_since(self.last_datagram);
+        [self.peer, self.let_in_from].into_iter().any(|peer| may_take_over(silence, peer, caller))
     }
 
     /// The session is over: what is open is published, at the latest when the rings are there that it waits for, and the

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use self::pauses::Pauses;
 use super::acknowledgement::RoundTrip;
 use super::address_proof::AddressProof;
 use super::control::{
@@ -34,6 +35,7 @@ use crate::media::Payload;
 mod elsewhere;
 #[doc(hidden)]
 pub mod fuzzing;
+mod pauses;
 #[cfg(test)]
 mod tests;
 
@@ -136,6 +138,7 @@ pub struct Connection {
     state: State,
     pending: Pending,
     heard_at: Instant,
+    pauses: Pauses,
     sent_at: Instant,
     round_trip: RoundTrip,
     statistics: Statistics,
@@ -162,6 +165,7 @@ impl Connection {
             state: State::Running,
             pending: Pending::default(),
             heard_at: now,
+            pauses: Pauses::default(),
             sent_at: now,
             round_trip: RoundTrip::default(),
             statistics,
@@ -208,15 +212,23 @@ impl Connection {
         }
         match packet::parse(&datagram.packet) {
             Ok(Header::Data(header)) if header.socket_id == self.parameters.socket_id => {
-                self.heard_at = now;
+                self.hear(now);
                 self.receive_data(&header, datagram);
             }
             Ok(Header::Control(header)) if header.socket_id == self.parameters.socket_id => {
-                self.heard_at = now;
+                self.hear(now);
                 self.receive_control(now, &header, &datagram);
             }
             Ok(_) => self.statistics.pkt_wrong_socket += 1,
             Err(_) => self.statistics.pkt_malformed += 1,
+        }
+    }
+
+    #[inline]
+    fn hear(&mut self, now: Instant) {
+        if now > self.heard_at {
+            self.pauses.end(now, now.saturating_since(self.heard_at));
+            self.heard_at = now;
         }
     }
 

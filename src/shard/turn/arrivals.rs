@@ -13,7 +13,7 @@ use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::KeyEncryptingKey;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
-use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT, may_take_over};
+use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT};
 use crate::shard::mailbox::Message;
 use crate::shard::net::{SocketRole, compose_socket_id};
 use crate::shard::plan::SessionPlan;
@@ -188,10 +188,9 @@ impl Shard {
         let arrived = self.sessions.remove(newcomer);
         self.timers.set(newcomer, None);
         let session = self.sessions.get_mut(stream);
-        let silence = now.saturating_since(session.last_datagram);
         // A newcomer that has said goodbye meanwhile takes nothing over.
         let Some(peer) = arrived.peer else { return };
-        if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
+        if session.detached.is_none() && !session.may_be_taken_over(now, peer) {
             self.counters.rejections += 1;
             session.tell(now, format!("source {peer} refused: {} still sends", session.peer_name()));
             return self.door.strangers.refuse(now, key, SILENT);
@@ -222,7 +221,7 @@ impl Shard {
         };
         let session = self.sessions.get_mut(index);
         let silence = now.saturating_since(session.last_datagram);
-        let may = key.peer().map_or(silence >= SILENT, |peer| may_take_over(silence, session.peer, peer));
+        let may = key.peer().map_or(silence >= SILENT, |peer| session.may_be_taken_over(now, peer));
         if session.detached.is_none() && !may {
             self.counters.rejections += 1;
             session.tell(now, format!("source {key} refused: {} still sends", session.peer_name()));
@@ -260,9 +259,8 @@ impl Shard {
     /// Lets an SRT caller in, or tells it why not.
     fn answer_caller(&mut self, now: Instant, index: usize, request: &AdmissionRequest, terms: Terms, origin: usize) {
         let session = self.sessions.get_mut(index);
-        let silence = now.saturating_since(session.last_datagram);
         let peer = request.key.peer;
-        let outcome = if session.detached.is_none() && !may_take_over(silence, session.peer, peer) {
+        let outcome = if session.detached.is_none() && !session.may_be_taken_over(now, peer) {
             Err(RejectReason::Conflict)
         } else {
             self.accept(now, index, request, terms)

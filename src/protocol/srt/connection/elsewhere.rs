@@ -6,7 +6,9 @@
 //! meanwhile is asked for with the next packet, one more round trip later.
 //!
 //! Who cannot read the connection's packets has a socket id, a sequence number of the window and the peer's clock to guess before
-//! he is even challenged. Who can read them is kept off by the peer itself: as long as that is heard, no answer counts.
+//! he is even challenged. Who can read them, and receives where he is, is kept off by the peer itself: no answer counts until that has
+//! been silent for longer than it has been of late. Against him who waits for the peer to fall silent for good, plain and AES-CTR
+//! have no defence; the peer itself gets its stream back by calling again from the host that it was let in from.
 //!
 //! [`AddressProof`]: crate::protocol::srt::address_proof::AddressProof
 
@@ -27,6 +29,8 @@ const MISSED_AFTER: Duration = KEEP_ALIVE_INTERVAL.saturating_mul(3).checked_div
 const QUIET_SHARE: u32 = 4;
 /// And no longer than this: senders keep some 8,192 packets (libsrt), 1.7 s of 50 Mbit/s.
 const QUIET_MAX: Duration = Duration::from_millis(250);
+/// But always so many times as long as the longest pause that the peer has made of late.
+const PAUSES_OUTLASTED: u32 = 2;
 
 impl Connection {
     #[cold]
@@ -67,7 +71,7 @@ impl Connection {
     /// How long the peer must not have been heard when somebody else proves to be it.
     fn quiet_time(&self) -> Duration {
         let latency = Duration::from_millis(u64::from(self.parameters.receive_latency_ms));
-        (latency / QUIET_SHARE).clamp(ACK_INTERVAL, QUIET_MAX)
+        (latency / QUIET_SHARE).clamp(ACK_INTERVAL, QUIET_MAX).max(PAUSES_OUTLASTED * self.pauses.longest())
     }
 
     fn follow_peer(&mut self, now: Instant, datagram: &Datagram) {

@@ -197,3 +197,33 @@ fn a_peer_that_was_missed_for_longer_than_the_buffer_reaches_goes_on_from_elsewh
     let payloads = bench.payloads(at(3_500));
     assert_eq!((payloads.len(), payloads[0].0), (9, 3_021), "the receiver has followed");
 }
+
+#[test]
+fn an_observer_who_answers_in_the_pauses_of_a_sender_of_bursts_takes_nothing_away() {
+    let mut bench = bench_of_listener();
+    let mut asked = 0;
+    let mut sequence = 5;
+    for burst in 1..100 {
+        let began_ms = 40 * burst;
+        for _ in 0..4 {
+            bench.put_data(at(began_ms), &data(sequence, began_ms), &[0; 100]);
+            sequence += 1;
+        }
+        bench.control(at(began_ms + 2), |to, buffer| to.keep_alive(buffer));
+        bench.payloads(at(began_ms + 2));
+        bench.out(at(began_ms + 2));
+        // What is to come next, as far as he can tell, and the right answer at the end of the pause.
+        bench.put_data_from(new_home(), at(began_ms + 3), &data(sequence, began_ms + 3));
+        if let Some((_, number)) = bench.challenge(at(began_ms + 3)) {
+            asked += 1;
+            bench.answer_from(new_home(), began_ms + 39, number);
+        }
+        assert_eq!(bench.connection.parameters().peer, peer(), "after {burst} bursts");
+    }
+    assert!(asked > 50, "{asked}");
+    // When the sender has fallen silent for longer than ever, the one who answers is there.
+    bench.put_data_from(new_home(), at(4_050), &data(sequence, 4_050));
+    let (_, number) = bench.challenge(at(4_050)).expect("asked");
+    bench.answer_from(new_home(), 4_100, number);
+    assert_eq!(bench.connection.parameters().peer, new_home());
+}
