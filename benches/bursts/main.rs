@@ -13,12 +13,12 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{env, fs, io, thread};
+use std::{fs, io, thread};
 
 use serde_json::{Value, json};
 
 use support::load::{GENERATOR_CORE, Generator, Load, RECEIVER_CORE, Window, limit_bps};
-use support::{Appliance, RTP_PORT, losses, total};
+use support::{Appliance, RTP_PORT, losses, set, total};
 
 const ROOT: &str = "/dev/shm/headworks-bursts";
 /// From the end of a load until its last frames are published.
@@ -143,21 +143,22 @@ fn options() -> Option<Options> {
         ways: ["uring", "mmsg"].map(str::to_owned).to_vec(),
         json: None,
     };
-    // `cargo bench` adds a --bench of its own.
-    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().unwrap_or_default();
-        match argument.as_str() {
-            "--feeds" => options.load.feeds = value().parse().unwrap_or(options.load.feeds),
-            "--rate" => options.load.rate = value(),
-            "--gso" => options.gso = value().parse().unwrap_or(options.gso),
-            "--seconds" => options.load.seconds = value().parse().unwrap_or(options.load.seconds),
-            "--ways" => options.ways = value().split(',').map(str::to_owned).collect(),
-            "--json" => options.json = Some(value()),
-            _ => {
-                println!("bursts [--feeds N] [--rate 400M] [--gso N] [--seconds N] [--ways uring,mmsg] [--json FILE]");
-                return None;
+    for (name, value) in support::arguments() {
+        let understood = match name.as_str() {
+            "--feeds" => set(&mut options.load.feeds, &value),
+            "--rate" => set(&mut options.load.rate, &value),
+            "--gso" => set(&mut options.gso, &value),
+            "--seconds" => set(&mut options.load.seconds, &value),
+            "--ways" => {
+                options.ways = value.split(',').map(str::to_owned).collect();
+                options.ways.iter().all(|way| ["uring", "mmsg"].contains(&way.as_str()))
             }
+            "--json" => options.json.replace(value).is_none(),
+            _ => false,
+        };
+        if !understood {
+            eprintln!("bursts [--feeds N] [--rate 400M] [--gso N] [--seconds N] [--ways uring,mmsg] [--json FILE]");
+            return None;
         }
     }
     Some(options)

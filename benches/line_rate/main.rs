@@ -1,7 +1,7 @@
 //! What a packet costs: the appliance next to the bare receive loop, next to libsrt, and next to itself in other ways, under the same load in
 //! one run.
 //!
-//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,libsrt] [--readers 4] [--json FILE]`
+//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,…] [--readers 4] [--json FILE]`
 //!
 //! Each row (`rows.rs`) interleaves A B A B: A is the appliance (one shard, pinned to the first core), B what it is compared with on the
 //! same core; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
@@ -13,14 +13,17 @@
 //! The appliance says how long after its last packet was due each frame was published. Readers of `--readers` streams, in this process
 //! and on the generator's core, measure until a sleeping reader is awake; their waking is part of what the appliance costs, and their
 //! own delay includes waiting for the generator to give them the core.
+//!
+//! It ends with 1 when a row has fewer counted pairs than were asked for, and with 2 for options that make no sense.
 
 mod latency;
 mod rows;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::process::ExitCode;
 use std::time::Duration;
-use std::{env, fs, io, thread};
+use std::{fs, io, thread};
 
 use headworks_network_namespaces::{Cable, Host};
 use serde_json::{Value, json};
@@ -29,7 +32,7 @@ use latency::{Delays, Readers, published_lines};
 use rows::{Feed, Figure, ROWS, Receiver, Row, Side};
 use support::load::{GENERATOR_CORE, Generator, Load, RECEIVER_CORE, Sent, Window, limit_bps};
 use support::spread::Spread;
-use support::{Appliance, RTP_PORT, SRT_PORT, bare_receiver, headworks, libsrt, losses, total};
+use support::{Appliance, RTP_PORT, SRT_PORT, bare_receiver, headworks, libsrt, losses, set, total};
 
 const ROOT: &str = "/dev/shm/headworks-line-rate";
 const PASSPHRASE: &str = "line rate passphrase";
@@ -44,7 +47,7 @@ const DRAIN: Duration = Duration::from_millis(700);
 struct Options {
     pairs: usize,
     load: Load,
-    rows: Vec<String>,
+    rows: Vec<&'static Row>,
     readers: u32,
     json: Option<String>,
 }
@@ -62,20 +65,18 @@ struct Measured {
     faults: Vec<String>,
 }
 
-fn main() -> io::Result<()> {
-    let Some(options) = options() else { return Ok(()) };
+fn main() -> io::Result<ExitCode> {
+    let Some(options) = options() else { return Ok(ExitCode::from(2)) };
     let mut report = Vec::new();
     println!(
         "{} feeds of {} bit/s for {} s, {} pairs; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}",
         options.load.feeds, options.load.rate, options.load.seconds, options.pairs
     );
-    let limit_bps = limit_bps(1)?;
+    let limit_bps = limit_bps()?;
     println!("the generator's own limit: {:.1} Gbit/s (25 feeds by RTP, as fast as it goes)", limit_bps / 1e9);
-    for name in &options.rows {
-        match ROWS.iter().find(|row| row.name == name) {
-            Some(row) => run(row, &options, &mut report),
-            None => eprintln!("no row named {name}"),
-        }
+    let mut is_complete = true;
+    for row in &options.rows {
+        is_complete &= run(row, &options, &mut report);
     }
     if let Some(path) = &options.json {
         let all = json!({ "feeds": options.load.feeds, "rate": options.load.rate, "seconds": options.load.seconds,
@@ -83,10 +84,11 @@ fn main() -> io::Result<()> {
         fs::write(path, serde_json::to_string_pretty(&all)?)?;
     }
     let _ = fs::remove_dir_all(ROOT);
-    Ok(())
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run(row: &Row, options: &Options, report: &mut Vec<Value>) {
+/// Measures a row; `false` if fewer pairs could be counted than were asked for.
+fn run(row: &Row, options: &Options, report: &mut Vec<Value>) -> bool {
     let target = if row.target.is_empty() { String::new() } else { format!("   (target {})", row.target) };
     println!("\n{}{target}", row.title);
     let loads = row.sides.each_ref().map(|side| side.load(&options.load));
@@ -121,8 +123,9 @@ fn run(row: &Row, options: &Options, report: &mut Vec<Value>) {
     let pairs = ratios.len();
     match Spread::new(ratios) {
         None => println!("  no pair could be counted"),
-        Some(ratios) => println!("  median {}, {pairs} pairs", ratios.text(2)),
+        Some(ratios) => println!("  median {}, {pairs} of {} pairs", ratios.text(2), options.pairs),
     }
+    pairs == options.pairs
 }
 
 impl Side {
@@ -147,14 +150,14 @@ impl Side {
         let mut set = vec![format!("shards.cores=[{RECEIVER_CORE}]")];
         set.extend(self.settings.iter().map(|setting| (*setting).to_owned()));
         let mut options = Vec::new();
-        if feed == Feed::SrtEncrypted {
+        if let Feed::SrtEncrypted { key_length } = feed {
             set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
-            options = vec!["--passphrase", PASSPHRASE];
+            options = vec!["--passphrase", PASSPHRASE, "--key-length", key_length];
         }
         let receiver = Appliance::start_by(command(Host::Near), ROOT, load.feeds, &set)?;
         let address = if self.wire { NEAR } else { "127.0.0.1" };
         let (to, port) = match feed {
-            Feed::Srt | Feed::SrtEncrypted => (format!("srt://{address}:{SRT_PORT}?streamid=feed"), SRT_PORT),
+            Feed::Srt | Feed::SrtEncrypted { .. } => (format!("srt://{address}:{SRT_PORT}?streamid=feed"), SRT_PORT),
             Feed::Rtp => (format!("rtp://{address}:{RTP_PORT}"), RTP_PORT),
         };
         let generator = Generator::start_by(command(Host::Far), load, &to, &options)?;
@@ -291,29 +294,31 @@ fn options() -> Option<Options> {
     let mut options = Options {
         pairs: 5,
         load: Load { feeds: 25, rate: "50M".to_owned(), seconds: 8 },
-        rows: ["plain", "aes", "libsrt"].map(str::to_owned).to_vec(),
+        rows: ROWS.iter().collect(),
         readers: 4,
         json: None,
     };
-    // `cargo bench` adds a --bench of its own.
-    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().unwrap_or_default();
-        match argument.as_str() {
-            "--pairs" => options.pairs = value().parse().unwrap_or(options.pairs),
-            "--seconds" => options.load.seconds = value().parse().unwrap_or(options.load.seconds),
-            "--feeds" => options.load.feeds = value().parse().unwrap_or(options.load.feeds),
-            "--rate" => options.load.rate = value(),
-            "--rows" => options.rows = value().split(',').map(str::to_owned).collect(),
-            "--readers" => options.readers = value().parse().unwrap_or(options.readers),
-            "--json" => options.json = Some(value()),
-            _ => {
-                println!(
-                    "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows A,B,…] [--readers N] [--json FILE]"
-                );
-                ROWS.iter().for_each(|row| println!("  {:<8} {}", row.name, row.title));
-                return None;
+    for (name, value) in support::arguments() {
+        let understood = match name.as_str() {
+            "--pairs" => set(&mut options.pairs, &value),
+            "--seconds" => set(&mut options.load.seconds, &value),
+            "--feeds" => set(&mut options.load.feeds, &value),
+            "--rate" => set(&mut options.load.rate, &value),
+            "--readers" => set(&mut options.readers, &value),
+            "--rows" => {
+                let row = |name: &str| ROWS.iter().find(|row| row.name == name);
+                let rows: Option<Vec<&Row>> = value.split(',').map(row).collect();
+                rows.map(|rows| options.rows = rows).is_some()
             }
+            "--json" => options.json.replace(value).is_none(),
+            _ => false,
+        };
+        if !understood {
+            eprintln!(
+                "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows A,B,…] [--readers N] [--json FILE]"
+            );
+            ROWS.iter().for_each(|row| eprintln!("  {:<8} {}", row.name, row.title));
+            return None;
         }
     }
     Some(options)

@@ -10,6 +10,7 @@ pub mod spread;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
@@ -24,6 +25,18 @@ pub const RTP_PORT: u16 = 30_114;
 const CONTROL_PORT: u16 = 30_180;
 /// How long the rings that are made ahead are waited for.
 const HOUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What a bench was called with: names and their values.
+pub fn arguments() -> impl Iterator<Item = (String, String)> {
+    // `cargo bench` adds a --bench of its own.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    std::iter::from_fn(move || Some((arguments.next()?, arguments.next().unwrap_or_default())))
+}
+
+/// Sets an option; `false` if the value is no such thing.
+pub fn set<T: FromStr>(option: &mut T, value: &str) -> bool {
+    value.parse().map(|value| *option = value).is_ok()
+}
 
 /// A command of the program that is measured, in a network namespace if one is named.
 pub fn headworks(namespace: Option<&str>) -> Command {

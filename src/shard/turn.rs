@@ -103,7 +103,7 @@ pub struct Shard {
     /// Sessions to be served in this turn.
     touched: Vec<usize>,
     transmit_buffer: Vec<u8>,
-    /// For socket ids and SSRCs; keys, cookies and proofs of an address have randomness of the operating system.
+    /// For SSRCs; keys, cookies, socket ids and proofs of an address have randomness of the operating system.
     random: Random,
     address_secret: [u8; 16],
     counters: ShardCounters,

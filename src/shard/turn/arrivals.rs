@@ -298,7 +298,9 @@ impl Shard {
         terms: Terms,
     ) -> Result<Answer, RejectReason> {
         let socket_id = loop {
-            let id = compose_socket_id(self.index, self.random.bits() as u32);
+            // Who cannot read the stream has to guess it.
+            let random = getrandom::u32().expect("the operating system has randomness");
+            let id = compose_socket_id(self.index, random);
             if self.sessions.by_socket_id(id).is_none() {
                 break id;
             }
