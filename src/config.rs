@@ -96,6 +96,20 @@ pub struct Srt {
     pub peer_idle_timeout: Duration,
     /// What every peer must know, 10 to 79 bytes; none leaves the port open to plain peers.
     pub passphrase: Option<String>,
+    /// What the payloads of encrypted peers may be under.
+    pub crypto_mode: CryptoMode,
+}
+
+/// What encrypted payloads may be under; named as libsrt's `SRTO_CRYPTOMODE`, of which AES-GCM is a preview.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CryptoMode {
+    /// Whatever the peer uses: callers of libsrt use AES-CTR unless told otherwise.
+    Auto,
+    /// AES-CTR; AES-GCM is refused.
+    Ctr,
+    /// AES-GCM; AES-CTR is refused.
+    Gcm,
 }
 
 /// `ingestion.rtp`: RTP and raw transport streams over UDP.
@@ -353,6 +367,8 @@ pub struct Control {
 pub struct Stream {
     /// What the peer must know, 10 to 79 bytes.
     pub passphrase: Option<String>,
+    /// What its payloads may be under, in place of `ingestion.srt.crypto_mode`.
+    pub crypto_mode: Option<CryptoMode>,
     /// The least SRT latency of this stream.
     #[serde(with = "duration::option")]
     pub latency: Option<Duration>,
@@ -438,6 +454,7 @@ impl Default for Srt {
             flow_window: 25_600,
             peer_idle_timeout: Duration::from_secs(30),
             passphrase: None,
+            crypto_mode: CryptoMode::Auto,
         }
     }
 }

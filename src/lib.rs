@@ -61,7 +61,9 @@
 //!   more lanes would only be more memory.
 //! - **An SRT peer that moves is not asked to hurry.** Nothing from its new address is taken in before the proof, not even into a buffer of
 //!   its own, since it sends again what was not acknowledged; and no proof counts until its old address has been silent for twice
-//!   as long as of late, or whoever can read a stream in plain could take it away in a pause (`protocol/srt/connection/elsewhere.rs`).
+//!   as long as of late, or whoever can read a stream in plain could take it away in a pause (`protocol/srt/connection/elsewhere.rs`). A
+//!   packet under AES-GCM is its own proof and is taken in wherever it comes from, but whoever repeats one before it arrives must not
+//!   get the answers either: these follow when the old address has fallen silent.
 //! - **Deadlines stand in one dense array** (`shard/timers.rs`) that is scanned once per turn: deadlines move with every packet,
 //!   and a heap would pay per packet what the scan pays per turn.
 //! - **Packets wait up to a second for the ring of a new track**, not a quarter of one: one thread makes all rings, and on a

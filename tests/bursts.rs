@@ -12,7 +12,7 @@ use headworks::container::mpegts::{AccessUnit, Mux, MuxConfiguration, MuxTrack};
 use headworks::media::Codec;
 use headworks::protocol::srt::caller::{self, Caller, CallerEncryption, CallerSettings};
 use headworks::protocol::srt::connection::{Connection, Limits};
-use headworks::protocol::srt::encryption::{KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
+use headworks::protocol::srt::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use headworks::protocol::srt::packet::{SequenceNumber, destination};
 use headworks::protocol::srt::stream_id::StreamId;
 use headworks::shard::appliance::Appliance;
@@ -229,6 +229,7 @@ impl Callers {
                 stream_id: StreamId::new(&format!("cam{number}")).unwrap(),
                 send_latency_ms: 500,
                 encryption: Some(CallerEncryption {
+                    cipher: Cipher::AesCtr,
                     key_encrypting_key: derive_key_encrypting_key(PASSPHRASE.as_bytes(), &salt, KeyLength::Aes128),
                     salt,
                     key_seed: [number as u8; 32],

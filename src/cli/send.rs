@@ -37,6 +37,8 @@ Examples:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam' --feeds 25 --rate 50M --duration 60s --cores 1
   Encrypted, AES-256:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase 'correct horse' --key-length 256
+  Encrypted and authenticated, AES-128-GCM:
+    headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase 'correct horse' --crypto-mode gcm
   RTP to a multicast group by one interface, three hops far:
     headworks send --to rtp://239.1.1.1:5004 --interface eth1 --ttl 3 --file clip.ts
   Ten transport streams over bare UDP, to ports 6000, 6002, …:
@@ -56,7 +58,7 @@ Exit codes: 0 every feed connected, everything was sent and the schedule was kep
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SendArguments {
-    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port. SRT also takes latency (in milliseconds; ffmpeg's is in microseconds), passphrase and pbkeylen in the URL
+    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port. SRT also takes latency (in milliseconds; ffmpeg's is in microseconds), passphrase, pbkeylen and cryptomode in the URL
     #[arg(long, value_name = "URL")]
     pub to: String,
     /// A transport stream to send; without it one is made up (H.264 and AAC)
@@ -95,6 +97,9 @@ pub struct SendArguments {
     /// SRT: bits of the AES key; without it 128
     #[arg(long, value_name = "128|192|256", value_parser = ["128", "192", "256"])]
     pub key_length: Option<String>,
+    /// SRT: encrypt with AES-CTR or AES-GCM, which libsrt has from 1.5.2 on, if it is built with it; auto is ctr
+    #[arg(long, value_name = "auto|ctr|gcm", value_parser = ["auto", "ctr", "gcm"])]
+    pub crypto_mode: Option<String>,
     /// SRT: how long to try to connect
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "3s")]
     pub connect_timeout: Duration,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Config, PacketIo};
+use super::{Config, CryptoMode, PacketIo};
 
 /// Shortest passphrase that SRT allows, in bytes.
 pub const PASSPHRASE_LEN_MIN: usize = 10;
@@ -31,6 +31,10 @@ impl Config {
                 );
                 return Some((key, reason));
             }
+        }
+        if let Some(key) = self.crypto_mode_of_nothing() {
+            let reason = "there is no passphrase, so that nothing would be encrypted";
+            return Some((key, reason.to_owned()));
         }
         // Who asks for it relies on it: what other hosts can reach is not served without.
         let control = &self.control;
@@ -165,6 +169,20 @@ impl Config {
         };
         let (key, address) = all.find(|(_, address)| !is_own(*address))?;
         Some((key, format!("is {address}, which is not among shards.dpdk.addresses")))
+    }
+
+    /// The first key that says how to encrypt where nothing is encrypted.
+    fn crypto_mode_of_nothing(&self) -> Option<String> {
+        let srt = &self.ingestion.srt;
+        if srt.passphrase.is_some() {
+            return None;
+        }
+        let open = self.streams.iter().find(|(_, stream)| stream.crypto_mode.is_some() && stream.passphrase.is_none());
+        if let Some((name, _)) = open {
+            return Some(format!("streams.{name}.crypto_mode"));
+        }
+        let is_used = self.streams.values().any(|stream| stream.passphrase.is_some());
+        (srt.crypto_mode != CryptoMode::Auto && !is_used).then(|| "ingestion.srt.crypto_mode".to_owned())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, Readers, Stream, StreamRtp};
+use super::{Config, ConfigError, CryptoMode, Readers, Stream, StreamRtp};
 
 /// What is said of a passphrase that YAML takes for a number or the like.
 const PASSPHRASE_IS_NO_TEXT: &str = "is not a text: quote it";
@@ -78,6 +78,7 @@ fn template() -> Value {
     };
     let stream = Stream {
         passphrase: Some(String::new()),
+        crypto_mode: Some(CryptoMode::Auto),
         latency: Some(Duration::ZERO),
         source: address,
         rtp: Some(rtp),

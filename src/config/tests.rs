@@ -160,6 +160,25 @@ fn a_passphrase_of_the_wrong_length_is_refused_by_name() {
 }
 
 #[test]
+fn a_cipher_is_chosen_for_all_or_for_one_stream_and_never_where_nothing_is_encrypted() {
+    let Loaded { config, .. } = load_text(
+        "ingestion:\n  srt:\n    passphrase: \"correct horse\"\n    crypto_mode: gcm\nstreams:\n  cam1:\n    crypto_mode: ctr\n",
+    )
+    .unwrap();
+    assert_eq!(config.ingestion.srt.crypto_mode, CryptoMode::Gcm);
+    assert_eq!(config.streams["cam1"].crypto_mode, Some(CryptoMode::Ctr));
+    assert_eq!(Config::default().ingestion.srt.crypto_mode, CryptoMode::Auto);
+    let nothing = "there is no passphrase, so that nothing would be encrypted";
+    for key in ["ingestion.srt.crypto_mode", "streams.cam1.crypto_mode"] {
+        let error = load_assignments(&[&format!("{key}=gcm")]).unwrap_err();
+        assert_eq!(error, format!("--set: {key}: {nothing}"));
+    }
+    let stream_alone = ["ingestion.srt.crypto_mode=gcm", "streams.cam1.passphrase=correct horse"];
+    assert!(load_assignments(&stream_alone).is_ok());
+    assert!(load_assignments(&["ingestion.srt.crypto_mode=cbc"]).unwrap_err().contains("unknown variant `cbc`"));
+}
+
+#[test]
 fn a_text_that_is_assigned_is_taken_exactly_as_it_is() {
     for text in [
         "#secret12345",

@@ -10,10 +10,10 @@ use super::mailbox::{Message, Shards};
 use super::places::{Owner, Places, SourceKind, Verdict};
 use super::strangers::{REFUSED_FOR, SourceKey};
 use crate::base::Allowance;
-use crate::config::Config;
+use crate::config::{Config, CryptoMode};
 use crate::output::directory::{RingDirectory, StreamOutput};
 use crate::output::{Housekeeping, StreamRings, TrackReady};
-use crate::protocol::srt::encryption::{KeyEncryptingKey, derive_key_encrypting_key};
+use crate::protocol::srt::encryption::{Cipher, KeyEncryptingKey, derive_key_encrypting_key};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
 use crate::protocol::srt::stream_id::Mode;
@@ -274,8 +274,12 @@ impl Desk {
         }
         let srt = &self.config.ingestion.srt;
         let passphrase = settings.and_then(|stream| stream.passphrase.as_ref()).or(srt.passphrase.as_ref());
+        let crypto_mode = settings.and_then(|stream| stream.crypto_mode).unwrap_or(srt.crypto_mode);
         let key = match (passphrase, &request.key_material) {
             (None, None) => None,
+            (Some(_), Some(material)) if !takes(crypto_mode, material.cipher()) => {
+                return deny(RejectReason::Crypto, "crypto_mode is set to the other of AES-CTR and AES-GCM");
+            }
             (Some(passphrase), Some(material)) => {
                 Some(derive_key_encrypting_key(passphrase.as_bytes(), material.salt(), material.key_length()))
             }
@@ -436,6 +440,14 @@ impl Newcomer {
     }
 }
 
+fn takes(mode: CryptoMode, cipher: Cipher) -> bool {
+    match mode {
+        CryptoMode::Auto => true,
+        CryptoMode::Ctr => cipher == Cipher::AesCtr,
+        CryptoMode::Gcm => cipher == Cipher::AesGcm,
+    }
+}
+
 /// The name in the Stream ID, or one made of the caller's address.
 fn srt_stream_name(request: &AdmissionRequest) -> String {
     match request.stream_id.resource() {
@@ -464,6 +476,16 @@ mod tests {
         assert_eq!(Placement::Fewest(1).choose(&[2, 3]), 0);
         assert_eq!(Placement::Fewest(1).choose(&[2, 2]), 1);
         assert_eq!(Placement::Here(1).choose(&[0, 3]), 1);
+    }
+
+    #[test]
+    fn whatever_the_caller_uses_is_taken_unless_one_cipher_is_insisted_on() {
+        // The rows of libsrt's table (SRTO_CRYPTOMODE) with a listener; a caller that leaves it open says AES-CTR.
+        for (mode, ctr, gcm) in
+            [(CryptoMode::Auto, true, true), (CryptoMode::Ctr, true, false), (CryptoMode::Gcm, false, true)]
+        {
+            assert_eq!((takes(mode, Cipher::AesCtr), takes(mode, Cipher::AesGcm)), (ctr, gcm), "{mode:?}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct ShardCounters {
     pub dropped_no_port: u64,
     /// Datagrams dropped because a stream held more of packet memory than is its share.
     pub dropped_quota: u64,
-    /// Datagrams with the socket id of a session that came from another address than its peer's.
+    /// Datagrams with the socket id of a session that came from another address than its peer's, and were not its beyond doubt.
     pub dropped_wrong_peer: u64,
     /// Datagrams that came to the wrong shard and were handed on.
     pub handed_over: u64,

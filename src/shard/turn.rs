@@ -315,23 +315,42 @@ impl Shard {
         }
     }
 
-    /// A datagram with the socket id of a session, but not from its peer: no sign of life, and nothing of it is held. It may prove
-    /// that the peer has moved.
+    /// A datagram with the socket id of a session, but not from its peer. It may prove that the peer has moved.
     #[cold]
     fn hand_from_elsewhere(&mut self, now: Instant, index: usize, datagram: Datagram) {
-        self.counters.dropped_wrong_peer += 1;
+        if !self.is_taken_from_elsewhere(now, index, datagram) {
+            self.counters.dropped_wrong_peer += 1;
+        }
+    }
+
+    /// It is held, and a sign of life, only if it is the peer's beyond doubt.
+    fn is_taken_from_elsewhere(&mut self, now: Instant, index: usize, mut datagram: Datagram) -> bool {
         let session = self.sessions.get_mut(index);
         let source = self.config.streams.get(&session.name).and_then(|stream| stream.source);
         if source.is_some_and(|source| source != datagram.peer.ip().to_canonical()) {
-            return;
+            return false;
         }
+        let held = session.ingest.held_packets();
+        if held + session.pins.slots() >= session.quota {
+            return false;
+        }
+        // In a slot of its own: an aggregate would count against the stream's share whoever has sent it.
+        datagram.packet = self.net.compact(datagram.packet);
+        let length = datagram.packet.len() as u64;
         session.ingest.receive(now, datagram);
+        let is_taken = session.ingest.held_packets() > held;
+        if is_taken {
+            session.packets += 1;
+            session.bytes += length;
+            session.last_datagram = now;
+        }
         if let Some(Protocol::Srt(connection)) = session.ingest.protocol() {
             session.peer = session.peer.and(Some(connection.parameters().peer));
         }
         if self.touched.last() != Some(&index) {
             self.touched.push(index);
         }
+        is_taken
     }
 
     fn receive_rtp(&mut self, now: Instant, role: SocketRole, datagram: Datagram) {

@@ -158,6 +158,42 @@ fn the_wrong_passphrase_and_none_are_refused_with_a_line_in_the_log() {
 }
 
 #[test]
+fn a_stream_that_insists_on_aes_gcm_takes_nothing_else_and_every_frame_of_it() {
+    let clip = usual_clip();
+    let appliance = Appliance::start(&[
+        "ingestion.srt.passphrase=known to everybody",
+        "ingestion.srt.crypto_mode=ctr",
+        "streams.gate128.crypto_mode=gcm",
+        "streams.gate192.crypto_mode=gcm",
+        "streams.gate256.crypto_mode=gcm",
+    ]);
+    let port = appliance.ports.srt;
+    let said = SrtSender::start(port, "streamid=gate128&passphrase=known to everybody&pbkeylen=16").refused();
+    assert!(!said.contains("SRT target connected"), "{said}");
+    appliance.wait_for_log("refused: CRYPTO (17)", PATIENCE);
+    let send = |stream: &str, bits: &str| {
+        Command::new(env!("CARGO_BIN_EXE_headworks"))
+            .args(["send", "--max-lateness", "10s", "--latency", "600ms", "--passphrase", "known to everybody"])
+            .args(["--crypto-mode", "gcm", "--key-length", bits, "--file"])
+            .arg(clips::directory().join("usual.ts"))
+            .args(["--to", &format!("srt://127.0.0.1:{port}?streamid={stream}")])
+            .output()
+            .expect("it runs")
+    };
+    let refused = send("other", "128");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("CRYPTO (17)"), "{refused:?}");
+    for bits in ["128", "192", "256"] {
+        let stream = format!("gate{bits}");
+        let tap = appliance.tap(&stream);
+        let output = send(&stream, bits);
+        assert!(output.status.success(), "{output:?}");
+        let frames = tap.wait_for(clip.reference.packet_count());
+        clip.reference.compare(&format!("AES-{bits}-GCM"), &frames);
+        appliance.wait_for_log(&format!("AES-{bits}-GCM, "), PATIENCE);
+    }
+}
+
+#[test]
 fn a_latency_below_three_round_trips_is_warned_of() {
     let clip = usual_clip();
     let appliance = Appliance::start(&[]);

@@ -10,7 +10,7 @@ use headworks::cli::send::material::{Cursor, DATAGRAM_LEN, Material, PesPackets}
 use headworks::cli::send::synthetic;
 use headworks::protocol::srt::caller::{self, Caller, CallerEncryption, CallerSettings};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Limits};
-use headworks::protocol::srt::encryption::{KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
+use headworks::protocol::srt::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use headworks::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
 use headworks::protocol::srt::stream_id::StreamId;
 use headworks::shard::clock::Clock;
@@ -81,12 +81,13 @@ impl Callers {
         self.net.open(&OutboundSocket { bind, ..OutboundSocket::to(self.peer) }).expect("a port").0
     }
 
-    /// One more caller; gives its number.
+    /// One more caller; gives its number. Of those with a passphrase every other one uses AES-GCM.
     pub fn call(&mut self, stream: &str, socket_id: u32, passphrase: Option<&str>, socket: usize) -> usize {
         let now = Clock::now();
         let salt = [socket_id as u8 | 1; SALT_LEN];
         let encryption = passphrase.map(|passphrase| CallerEncryption {
             key_encrypting_key: derive_key_encrypting_key(passphrase.as_bytes(), &salt, KeyLength::Aes128),
+            cipher: if self.feeds.len() % 4 < 2 { Cipher::AesCtr } else { Cipher::AesGcm },
             salt,
             key_seed: [socket_id as u8 | 1; 32],
             key_refresh: KeyRefresh::default(),

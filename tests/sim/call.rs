@@ -34,8 +34,9 @@ pub fn call(
 ) -> Call {
     let salt = [5; SALT_LEN];
     let derive = |length| derive_key_encrypting_key(b"correct horse", &salt, length);
-    let encryption = script.encryption.map(|(length, after_packets)| CallerEncryption {
+    let encryption = script.encryption.map(|(cipher, length, after_packets)| CallerEncryption {
         key_encrypting_key: derive(length),
+        cipher,
         salt,
         key_seed: [7; 32],
         key_refresh: refresh(after_packets),

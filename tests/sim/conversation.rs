@@ -9,9 +9,11 @@ use std::time::Duration;
 use headworks::base::{Datagram, Instant};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Event, Limits};
 use headworks::protocol::srt::control::{Acknowledgement, Control, ControlWriter};
-use headworks::protocol::srt::encryption::{Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
+use headworks::protocol::srt::encryption::{
+    Cipher, Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+};
 use headworks::protocol::srt::packet::{self, HEADER_LEN, Header, SequenceNumber};
-use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
+use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
 use headworks::protocol::srt::statistics::Statistics;
 use headworks::protocol::srt::stream_id::StreamId;
 use headworks_packet::{PacketPool, PoolOptions};
@@ -48,7 +50,7 @@ pub struct Script {
     /// Where from.
     pub forger: Forger,
     /// Encrypted, with keys of this length, changed every so many packets.
-    pub encryption: Option<(KeyLength, u64)>,
+    pub encryption: Option<(Cipher, KeyLength, u64)>,
     /// Payloads are taken before they are due, as long as none is missing before them.
     pub early: bool,
     /// Begins with a handshake; then the initial time stamp is that of the caller, zero.
@@ -169,11 +171,11 @@ pub fn refresh(after_packets: u64) -> KeyRefresh {
 
 /// The sender's keys and the receiver's, as their handshake would have left them.
 fn keys(script: &Script) -> (Option<Encryption>, Option<Encryption>) {
-    let Some((length, after_packets)) = script.encryption else { return (None, None) };
+    let Some((cipher, length, after_packets)) = script.encryption else { return (None, None) };
     let salt = [script.seed as u8; SALT_LEN];
     let refresh = refresh(after_packets);
     let kek = || derive_key_encrypting_key(b"correct horse", &salt, length);
-    let (sending, message) = Encryption::initiate(kek(), salt, [7; 32], refresh);
+    let (sending, message) = Encryption::initiate(kek(), cipher, salt, [7; 32], refresh);
     let receiving = Encryption::accept(kek(), &message, [8; 32], refresh);
     (Some(sending), receiving)
 }
@@ -203,7 +205,7 @@ fn parameters(
         mtu: 1_500,
         flow_window: script.receive_buffer_packets as u32,
         peer_flow_window: script.receive_buffer_packets as u32,
-        peer_version: 0x0001_0501,
+        peer_version: VERSION,
         peer_flags: 0xbf,
         features: Features::default(),
         encryption,

@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conversation::{Forger, Outcome, Script, play};
-use headworks::protocol::srt::encryption::KeyLength;
+use headworks::protocol::srt::encryption::{Cipher, KeyLength};
 use link::{Conditions, MS};
 use random::Random;
 
@@ -47,7 +47,13 @@ fn random_script(seed: u64) -> Script {
     let dark = !there.blackouts.is_empty() || !back.blackouts.is_empty();
     // A sender that nobody answers for ten tries gives up announcing its key, so there are no blackouts with keys; and a key's
     // place is taken by the next but one, so they change more slowly than packets are sent again.
-    let key_length = random.pick(&[None, Some(KeyLength::Aes128), Some(KeyLength::Aes256)]);
+    let keys = random.pick(&[
+        None,
+        Some((Cipher::AesCtr, KeyLength::Aes128)),
+        Some((Cipher::AesCtr, KeyLength::Aes256)),
+        Some((Cipher::AesGcm, KeyLength::Aes128)),
+        Some((Cipher::AesGcm, KeyLength::Aes256)),
+    ]);
     let handshake = random.per_million(250_000);
     Script {
         seed,
@@ -67,7 +73,11 @@ fn random_script(seed: u64) -> Script {
         moves: (0..random.pick(&[0, 0, 1, 3])).map(|_| random.between(100, 2_000) * MS).collect(),
         forgeries: random.pick(&[0, 0, 0, 200_000]),
         forger: random.pick(&[Forger::Blind, Forger::Answering]),
-        encryption: if dark { None } else { key_length.map(|length| (length, (1_800 * MS / interval).max(900))) },
+        encryption: if dark {
+            None
+        } else {
+            keys.map(|(cipher, length)| (cipher, length, (1_800 * MS / interval).max(900)))
+        },
     }
 }
 
@@ -214,12 +224,15 @@ fn a_receive_buffer_too_small_for_the_latency_loses_packets_but_never_stalls() {
 
 #[test]
 fn keys_change_without_a_packet_lost() {
-    for length in [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256] {
+    let ciphers = [Cipher::AesCtr, Cipher::AesGcm].into_iter().flat_map(|cipher| {
+        [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256].map(move |length| (cipher, length))
+    });
+    for (cipher, length) in ciphers {
         let path = Conditions { delay: 15 * MS, loss: 20_000, ..Conditions::default() };
         let outcome = play(Script {
             there: path.clone(),
             back: path,
-            encryption: Some((length, 900)),
+            encryption: Some((cipher, length, 900)),
             initial_sequence: (1 << 31) - 2_000,
             ..Script::default()
         });
@@ -233,26 +246,63 @@ fn a_peer_that_moves_keeps_its_session_and_loses_nothing_when_the_latency_allows
     // Two seconds apart, and three times in a row with little more between them than a move takes.
     let moves = vec![700 * MS, 2_700 * MS, 3_000 * MS, 3_300 * MS];
     let scripts =
-        [None, Some((KeyLength::Aes128, 1_500)), Some((KeyLength::Aes256, 1_500))].into_iter().flat_map(|keys| {
-            [(120, 0), (500, 0), (500, 20_000)].into_iter().flat_map(move |(latency_ms, loss)| {
-                let path = Conditions { delay: 15 * MS, loss, ..Conditions::default() };
-                (0..4).map(move |seed| Script {
-                    seed,
-                    there: path.clone(),
-                    back: path.clone(),
-                    latency_ms,
-                    encryption: keys,
-                    early: seed % 2 == 1,
-                    ..Script::default()
+        [None, Some((Cipher::AesCtr, KeyLength::Aes128, 1_500)), Some((Cipher::AesCtr, KeyLength::Aes256, 1_500))]
+            .into_iter()
+            .flat_map(|keys| {
+                [(120, 0), (500, 0), (500, 20_000)].into_iter().flat_map(move |(latency_ms, loss)| {
+                    let path = Conditions { delay: 15 * MS, loss, ..Conditions::default() };
+                    (0..4).map(move |seed| Script {
+                        seed,
+                        there: path.clone(),
+                        back: path.clone(),
+                        latency_ms,
+                        encryption: keys,
+                        early: seed % 2 == 1,
+                        ..Script::default()
+                    })
                 })
-            })
-        });
+            });
     let scripts = scripts.map(|script| Script { moves: moves.clone(), packets: 5_000, ..script });
     play_all(scripts, |script, outcome| {
         assert_eq!((outcome.delivered, outcome.lost), (script.packets, 0));
         assert_eq!((outcome.receiver.peer_changes, outcome.jumps), (4, 0));
         assert!(outcome.sender.pkt_retrans > 100, "what came before the proof is sent again");
     });
+}
+
+#[test]
+fn a_peer_that_moves_under_aes_gcm_is_not_asked_and_sends_nothing_again() {
+    let scripts = [40, 120, 500].into_iter().flat_map(|latency_ms| {
+        (0..4).map(move |seed| Script {
+            seed,
+            latency_ms,
+            moves: vec![700 * MS, 2_700 * MS, 3_000 * MS, 3_300 * MS],
+            packets: 5_000,
+            encryption: Some((Cipher::AesGcm, KeyLength::Aes256, 1_500)),
+            early: seed % 2 == 1,
+            ..Script::default()
+        })
+    });
+    play_all(scripts, |script, outcome| {
+        assert_eq!((outcome.delivered, outcome.lost), (script.packets, 0));
+        assert_eq!((outcome.receiver.peer_changes, outcome.jumps), (4, 0));
+        assert_eq!((outcome.receiver.pkt_sent_challenge, outcome.receiver.pkt_rcv_loss), (0, 0));
+        assert_eq!(outcome.receiver.pkt_rcv_undecrypt, 0);
+    });
+}
+
+#[test]
+fn whoever_copies_a_peers_packets_under_aes_gcm_gets_nothing_by_it_either() {
+    for (forger, share) in [(Forger::Blind, 1_000_000), (Forger::Blind, 50_000), (Forger::Answering, 1_000_000)] {
+        let encryption = Some((Cipher::AesGcm, KeyLength::Aes128, 4_000));
+        let outcome = play(Script { packets: 10_000, forgeries: share, forger, encryption, ..Script::default() });
+        assert_eq!((outcome.delivered, outcome.lost), (10_000, 0));
+        let count = &outcome.receiver;
+        assert_eq!((count.peer_changes, count.pkt_sent_challenge, count.pkt_rcv_undecrypt), (0, 0, 0), "{forger:?}");
+        assert!(count.pkt_wrong_peer > u64::from(share) / 200, "{}", count.pkt_wrong_peer);
+        // A copy that is ahead of the packets before it is as good as one that was reordered.
+        assert!(count.pkt_sent_nak <= count.pkt_wrong_peer, "{}", count.pkt_sent_nak);
+    }
 }
 
 #[test]
@@ -294,8 +344,12 @@ fn a_flood_from_forged_addresses_does_not_keep_a_peer_that_moves_from_proving_it
 
 #[test]
 fn a_call_over_a_bad_path_becomes_a_conversation() {
-    for (seed, encryption) in [(1, None), (2, Some((KeyLength::Aes128, 1_000))), (3, Some((KeyLength::Aes256, 1_000)))]
-    {
+    for (seed, encryption) in [
+        (1, None),
+        (2, Some((Cipher::AesCtr, KeyLength::Aes128, 1_000))),
+        (3, Some((Cipher::AesCtr, KeyLength::Aes256, 1_000))),
+        (4, Some((Cipher::AesGcm, KeyLength::Aes192, 1_000))),
+    ] {
         let path = Conditions { delay: 15 * MS, loss: 100_000, ..Conditions::default() };
         let outcome = play(Script {
             seed,

@@ -13,7 +13,7 @@ use super::target::{Carrier, Target, TargetError, numbered};
 use super::worker::{FeedPlan, Plan, WorkerPlan};
 use crate::config::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 use crate::protocol::srt::caller::{CallerEncryption, CallerSettings};
-use crate::protocol::srt::encryption::{KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
+use crate::protocol::srt::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use crate::protocol::srt::packet::SequenceNumber;
 use crate::protocol::srt::stream_id::{StreamId, StreamIdError};
 use crate::shard::net::outbound::OutboundSocket;
@@ -115,6 +115,7 @@ fn check(arguments: &SendArguments, target: &Target) -> Result<(), PlanError> {
         let given = [
             (arguments.passphrase.is_some(), "--passphrase"),
             (arguments.key_length.is_some(), "--key-length"),
+            (arguments.crypto_mode.is_some(), "--crypto-mode"),
             (arguments.latency.is_some(), "--latency"),
         ];
         if let Some((_, name)) = given.iter().find(|(given, _)| *given) {
@@ -196,11 +197,17 @@ fn encryption(arguments: &SendArguments, target: &Target) -> Result<Option<Calle
     let bits = arguments.key_length.as_ref().and_then(|bits| bits.parse::<usize>().ok());
     let bytes = bits.map(|bits| bits / 8).or(target.key_length).unwrap_or(16);
     let length = KeyLength::from_bytes(bytes).ok_or(PlanError::KeyLength(bytes))?;
+    let cipher = match arguments.crypto_mode.as_deref() {
+        Some("gcm") => Cipher::AesGcm,
+        Some(_) => Cipher::AesCtr,
+        None => target.cipher.unwrap_or_default(),
+    };
     let (mut salt, mut key_seed) = ([0; SALT_LEN], [0; 32]);
     getrandom::fill(&mut salt).map_err(PlanError::Randomness)?;
     getrandom::fill(&mut key_seed).map_err(PlanError::Randomness)?;
     Ok(Some(CallerEncryption {
         key_encrypting_key: derive_key_encrypting_key(passphrase.as_bytes(), &salt, length),
+        cipher,
         salt,
         key_seed,
         key_refresh: KeyRefresh::default(),

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::config::duration;
+use crate::protocol::srt::encryption::Cipher;
 
 /// What carries the transport stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Target {
     pub passphrase: Option<String>,
     /// `pbkeylen`, in bytes.
     pub key_length: Option<usize>,
+    /// `cryptomode`: 0 and 1 are AES-CTR, 2 is AES-GCM.
+    pub cipher: Option<Cipher>,
     /// `latency`, in milliseconds where no unit is given, as `srt-live-transmit` has it.
     pub latency: Option<Duration>,
 }
@@ -48,7 +51,7 @@ pub enum TargetError {
     #[error("{0}: there is no such host")]
     Host(String),
     /// A query that is not understood.
-    #[error("{0}: known are streamid, passphrase, pbkeylen, latency and mode=caller")]
+    #[error("{0}: known are streamid, passphrase, pbkeylen, cryptomode (0 to 2), latency and mode=caller")]
     Query(String),
     /// SRT has what the others do not.
     #[error("{0}: only srt:// takes a query")]
@@ -93,6 +96,7 @@ impl Target {
             stream_id: None,
             passphrase: None,
             key_length: None,
+            cipher: None,
             latency: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -113,6 +117,7 @@ impl Target {
             "streamid" => self.stream_id = Some(value),
             "passphrase" => self.passphrase = Some(value),
             "pbkeylen" => self.key_length = Some(value.parse().ok()?),
+            "cryptomode" => self.cipher = Some(cipher(&value)?),
             "latency" => {
                 let ms = value.parse().map(Duration::from_millis);
                 self.latency = Some(ms.ok().or_else(|| duration::parse(&value).ok())?);
@@ -121,6 +126,15 @@ impl Target {
             _ => return None,
         }
         Some(())
+    }
+}
+
+/// As libsrt numbers them (`SRTO_CRYPTOMODE`), where a caller takes "auto" for AES-CTR.
+fn cipher(number: &str) -> Option<Cipher> {
+    match number {
+        "0" | "1" => Some(Cipher::AesCtr),
+        "2" => Some(Cipher::AesGcm),
+        _ => None,
     }
 }
 
@@ -160,12 +174,13 @@ mod tests {
 
     #[test]
     fn a_target_is_read_with_all_its_parts() {
-        let text = "srt://127.0.0.1:30000?streamid=%23!::r=cam,m=publish&passphrase=correct%20horse&pbkeylen=32&latency=200&mode=caller";
+        let text = "srt://127.0.0.1:30000?streamid=%23!::r=cam,m=publish&passphrase=correct%20horse&pbkeylen=32&cryptomode=2&latency=200&mode=caller";
         let target = Target::parse(text).unwrap();
         assert_eq!((target.carrier, target.address), (Carrier::Srt, "127.0.0.1:30000".parse().unwrap()));
         assert_eq!(target.stream_id.as_deref(), Some("#!::r=cam,m=publish"));
         assert_eq!(target.passphrase.as_deref(), Some("correct horse"));
         assert_eq!((target.key_length, target.latency), (Some(32), Some(Duration::from_millis(200))));
+        assert_eq!(target.cipher, Some(Cipher::AesGcm));
         let target = Target::parse("udp://@239.1.1.1:5000/").unwrap();
         assert_eq!((target.carrier, target.address), (Carrier::Udp, "239.1.1.1:5000".parse().unwrap()));
         assert_eq!(Target::parse("rtp://[::1]:5004").unwrap().address, "[::1]:5004".parse().unwrap());
@@ -179,6 +194,7 @@ mod tests {
         assert_eq!(refused("rtp://127.0.0.1"), TargetError::Authority("127.0.0.1".to_owned()));
         assert_eq!(refused("rtp://127.0.0.1:70000"), TargetError::Authority("127.0.0.1:70000".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?mode=listener"), TargetError::Query("mode=listener".to_owned()));
+        assert_eq!(refused("srt://127.0.0.1:1?cryptomode=3"), TargetError::Query("cryptomode=3".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?streamid=%2"), TargetError::Query("streamid=%2".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?passprase=secret"), TargetError::Query("passprase=…".to_owned()));
         assert!(matches!(refused("rtp://127.0.0.1:1?a=b"), TargetError::NotSrt(_)));

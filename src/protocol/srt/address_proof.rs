@@ -1,6 +1,5 @@
 //! Proof that a peer is where a packet says it comes from, when that is not where it was: its router has given it another
-//! port, or it has gone to another network. What it sends in plain or under AES-CTR proves nothing, and AES-GCM, whose packets would,
-//! is not spoken here.
+//! port, or it has gone to another network. Media under AES-GCM proves it by itself; what is sent in plain or under AES-CTR does not.
 //!
 //! Whoever comes from elsewhere with something that fits the connection is sent an acknowledgement whose number cannot be
 //! guessed. Senders repeat the number of an acknowledgement in their answer (ACKACK), in whatever order the numbers come: so

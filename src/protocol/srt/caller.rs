@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::control::{Control, ControlWriter};
 use super::encryption::{
-    Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN, check_handshake_response,
+    Cipher, Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN, check_handshake_response,
 };
 use super::handshake::{
     self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, VERSION_4, VERSION_5,
@@ -30,6 +30,8 @@ pub const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 pub struct CallerEncryption {
     /// Derived from the passphrase and the salt below, off the shard; its length is that of the keys.
     pub key_encrypting_key: KeyEncryptingKey,
+    /// What the keys are for; a listener of libsrt that does not insist on one takes what it gets.
+    pub cipher: Cipher,
     /// Fresh randomness.
     pub salt: [u8; SALT_LEN],
     /// Fresh randomness that nobody else gets: all keys come from it.
@@ -141,8 +143,8 @@ impl Caller {
         assert!((1..1 << 30).contains(&settings.socket_id), "socket ids lie between 1 and 2^30");
         assert!((MTU_MIN..=MTU_MAX).contains(&settings.mtu), "packets that fit a frame and hold something");
         let encryption = settings.encryption.take().map(|encryption| {
-            let CallerEncryption { key_encrypting_key, salt, key_seed, key_refresh } = encryption;
-            Encryption::initiate(key_encrypting_key, salt, key_seed, key_refresh)
+            let CallerEncryption { key_encrypting_key, cipher, salt, key_seed, key_refresh } = encryption;
+            Encryption::initiate(key_encrypting_key, cipher, salt, key_seed, key_refresh)
         });
         Self {
             deadline: now + settings.timeout,
@@ -273,7 +275,10 @@ impl Caller {
             peer_version: extension.version,
             peer_flags: extension.flags,
             features,
-            encryption: self.encryption.take().map(|(encryption, _)| encryption),
+            encryption: self.encryption.take().map(|(mut encryption, _)| {
+                encryption.set_peer_version(extension.version);
+                encryption
+            }),
             stream_id: settings.stream_id.clone(),
             // A listener stays where it was called.
             address_secret: None,

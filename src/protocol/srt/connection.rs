@@ -24,7 +24,7 @@ use super::control::{
     Acknowledgement, Control, ControlWriter, DropRequest, ReceiverReport, ReceivingRates, SequenceRange,
 };
 use super::encryption::{KEY_MATERIAL_LEN_MAX, KeyMaterialState};
-use super::packet::{self, ControlHeader, DataHeader, HEADER_LEN, Header, PacketPosition, SequenceNumber};
+use super::packet::{self, ControlHeader, DataHeader, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::ConnectionParameters;
 use super::receiver::{Received, Receiver};
 use super::sender::{SendError, Sender};
@@ -43,8 +43,6 @@ mod tests;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Events kept for one who does not poll them.
 const EVENTS_MAX: usize = 16;
-/// Message numbers run from 1 (libsrt takes 0 for "none").
-const MESSAGE_NUMBERS: u64 = packet::MESSAGE_NUMBER_MAX as u64;
 
 /// What bounds a connection: chosen by us, not negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +206,7 @@ impl Connection {
             return;
         }
         if datagram.peer != self.parameters.peer {
-            return self.receive_from_elsewhere(now, &datagram);
+            return self.receive_from_elsewhere(now, datagram);
         }
         match packet::parse(&datagram.packet) {
             Ok(Header::Data(header)) if header.socket_id == self.parameters.socket_id => {
@@ -224,6 +222,7 @@ impl Connection {
         }
     }
 
+    /// Whether it has been taken into the receive buffer.
     #[inline]
     fn hear(&mut self, now: Instant) {
         if now > self.heard_at {
@@ -233,13 +232,14 @@ impl Connection {
     }
 
     #[inline]
-    fn receive_data(&mut self, header: &DataHeader, datagram: Datagram) {
+    fn receive_data(&mut self, header: &DataHeader, datagram: Datagram) -> bool {
         let encryption = self.parameters.encryption.as_ref();
         let received = self.receiver.data(header, datagram, encryption, &self.round_trip, &mut self.statistics);
         if let Received::Jumped { skipped } = received {
             self.event(Event::SequenceJump { skipped });
         }
         self.pending.light_acknowledgement |= self.receiver.wants_light_ack();
+        received != Received::Dropped
     }
 
     fn receive_control(&mut self, now: Instant, header: &ControlHeader, datagram: &Datagram) {
@@ -446,7 +446,7 @@ impl Connection {
     pub fn send(&mut self, now: Instant, payload: &[u8]) -> Result<(), SendError> {
         match &mut self.sender {
             Some(sender) if self.state == State::Running => {
-                sender.send(now, payload, self.parameters.encryption.as_mut(), &mut self.statistics)
+                sender.send(now, payload, &mut self.parameters, &mut self.statistics)
             }
             _ => Err(SendError::NotSending),
         }
@@ -585,15 +585,9 @@ impl Connection {
         let Some(sender) = self.sender.as_mut().filter(|sender| sender.has_packet()) else { return false };
         let Some(outgoing) = sender.next_packet(now, &self.round_trip) else { return false };
         let header = DataHeader {
-            sequence: SequenceNumber::new(outgoing.sequence),
-            position: PacketPosition::Only,
-            in_order: false,
             key: outgoing.key,
             retransmitted: outgoing.retransmitted && self.parameters.features.retransmission_flag,
-            message_number: (outgoing.sequence.wrapping_sub(self.parameters.initial_sequence.get()) % MESSAGE_NUMBERS
-                + 1) as u32,
-            timestamp_us: self.parameters.timestamp_us(outgoing.submitted),
-            socket_id: self.parameters.peer_socket_id,
+            ..self.parameters.data_header(outgoing.sequence, outgoing.submitted)
         };
         let mut bytes = [0; HEADER_LEN];
         header.encode(&mut bytes);

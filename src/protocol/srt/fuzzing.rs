@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::caller::{Caller, CallerEncryption, CallerSettings};
 use super::control::{Control, ControlWriter};
 use super::encryption::{
-    Encryption, KeyEncryptingKey, KeyLength, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN,
+    Cipher, Encryption, KeyEncryptingKey, KeyLength, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN,
     derive_key_encrypting_key,
 };
 use super::handshake::Handshake;
@@ -88,13 +88,15 @@ pub fn fuzz_key_material(message: &[u8]) {
     if let Ok(material) = KeyMaterial::parse(message) {
         assert_eq!(material.as_bytes(), message);
     }
-    let (mut encryption, _) =
-        Encryption::initiate(KEY_ENCRYPTING_KEY.clone(), [1; SALT_LEN], [2; 32], KeyRefresh::default());
-    let mut response = Vec::new();
-    if encryption.receive_request(message, &mut response) != KeyMaterialState::Secured {
-        assert_eq!(response.len(), 4);
+    for cipher in [Cipher::AesCtr, Cipher::AesGcm] {
+        let (mut encryption, _) =
+            Encryption::initiate(KEY_ENCRYPTING_KEY.clone(), cipher, [1; SALT_LEN], [2; 32], KeyRefresh::default());
+        let mut response = Vec::new();
+        if encryption.receive_request(message, &mut response) != KeyMaterialState::Secured {
+            assert_eq!(response.len(), 4);
+        }
+        let _ = encryption.receive_response(message);
     }
-    let _ = encryption.receive_response(message);
 }
 
 /// Splits the input into packets: a byte for what to do with it, a byte for its length, then its content.
@@ -165,6 +167,7 @@ pub fn fuzz_listener(bytes: &[u8]) {
 pub fn fuzz_caller(bytes: &[u8]) {
     let encryption = CallerEncryption {
         key_encrypting_key: KEY_ENCRYPTING_KEY.clone(),
+        cipher: Cipher::AesGcm,
         salt: [1; SALT_LEN],
         key_seed: [2; 32],
         key_refresh: KeyRefresh::default(),

@@ -14,9 +14,7 @@ use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher24;
 
 use super::control::{Control, ControlWriter};
-use super::encryption::{
-    Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialError, KeyRefresh,
-};
+use super::encryption::{Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyRefresh};
 use super::handshake::{
     self, Extensions, HANDSHAKE_LEN, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason,
     Request, VERSION_4, VERSION_5, VERSION_MIN, flags,
@@ -229,7 +227,7 @@ impl AdmissionRequest {
             !acceptance.role.sends() || acceptance.key_encrypting_key.is_none() || acceptance.key_seed != [0; 32],
             "keys of our own need randomness"
         );
-        let encryption = match (acceptance.key_encrypting_key, &self.key_material) {
+        let mut encryption = match (acceptance.key_encrypting_key, &self.key_material) {
             (None, None) => None,
             (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
             (Some(key), Some(material)) => Some(
@@ -237,6 +235,9 @@ impl AdmissionRequest {
                     .ok_or(RejectReason::BadSecret)?,
             ),
         };
+        if let Some(encryption) = &mut encryption {
+            encryption.set_peer_version(self.peer_version);
+        }
         let has = |flag: u32| self.peer_flags & flag != 0;
         let features = Features {
             receive_by_timestamp: has(flags::TSBPD_SENDER),
@@ -506,11 +507,7 @@ impl Listener {
         if group.is_some() {
             return Err(RejectReason::Group);
         }
-        let key_material = match key_material.map(KeyMaterial::parse).transpose() {
-            Ok(key_material) => key_material,
-            Err(KeyMaterialError::Gcm) => return Err(RejectReason::Crypto),
-            Err(_) => return Err(RejectReason::Rogue),
-        };
+        let key_material = key_material.map(KeyMaterial::parse).transpose().map_err(|_| RejectReason::Rogue)?;
         let stream_id = match stream_id.map(StreamId::from_wire).transpose() {
             Ok(stream_id) => stream_id.unwrap_or_default(),
             Err(_) => return Err(RejectReason::BadRequest),

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::encryption::Encryption;
-use super::packet::{HEADER_LEN, SequenceNumber};
+use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
 use super::stream_id::StreamId;
 use crate::base::Instant;
 
-/// Version of SRT that we speak and announce: 1.5.1, as `0x00MMmmpp`.
-pub const VERSION: u32 = 0x0001_0501;
+/// Version of SRT that we speak and announce: 1.5.4, as `0x00MMmmpp`. It was the first whose AES-GCM is sound, and libsrt takes that form
+/// with peers from this version on.
+pub const VERSION: u32 = 0x0001_0504;
 
 /// Bytes of IPv4 and UDP in front of an SRT packet; libsrt counts these for IPv6 too, unless its peer speaks IPv6 only.
 pub const IPV4_UDP_LEN: usize = 28;
@@ -21,6 +22,9 @@ pub const MTU_MAX: u32 = 1500;
 
 /// Smallest packet on the wire that is taken from a peer: below it no media fits and lists of losses are useless.
 pub const MTU_MIN: u32 = 128;
+
+/// Message numbers run from 1 (libsrt takes 0 for "none").
+const MESSAGE_NUMBERS: u64 = MESSAGE_NUMBER_MAX as u64;
 
 /// Who sends media on this connection. The protocol works both ways; this is what it is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -149,7 +153,7 @@ impl ConnectionParameters {
             mtu: 1_500,
             flow_window: 8_192,
             peer_flow_window: 8_192,
-            peer_version: 0x0001_0501,
+            peer_version: VERSION,
             peer_flags: 0xbf,
             features: Features::default(),
             encryption: None,
@@ -168,7 +172,28 @@ impl ConnectionParameters {
     /// Largest payload of a data packet to the peer, in bytes.
     #[inline]
     pub fn payload_size_max(&self) -> usize {
-        self.packet_size_max() - HEADER_LEN
+        self.packet_size_max() - HEADER_LEN - self.tag_len()
+    }
+
+    /// Bytes that follow the payload of each data packet: the tag of AES-GCM.
+    #[inline]
+    pub fn tag_len(&self) -> usize {
+        self.encryption.as_ref().map_or(0, |encryption| encryption.cipher().tag_len())
+    }
+
+    /// The header of a data packet to the peer, handed in at `submitted`, as it is sent first and in plain.
+    #[inline]
+    pub fn data_header(&self, sequence: u64, submitted: Instant) -> DataHeader {
+        DataHeader {
+            sequence: SequenceNumber::new(sequence),
+            position: PacketPosition::Only,
+            in_order: false,
+            key: KeyFlag::Plain,
+            retransmitted: false,
+            message_number: (sequence.wrapping_sub(self.initial_sequence.get()) % MESSAGE_NUMBERS + 1) as u32,
+            timestamp_us: self.timestamp_us(submitted),
+            socket_id: self.peer_socket_id,
+        }
     }
 
     /// The time stamp of a packet sent at `now`.

@@ -21,9 +21,11 @@ const LIGHT_ACK_PACKETS: u32 = 64;
 /// What became of a data packet, as far as the connection must act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// Nothing more to do.
-    Done,
-    /// It revealed a gap wider than the buffer, and the receiver has followed the sender over it.
+    /// It is not in the buffer: known already, too late, too early, or unreadable.
+    Dropped,
+    /// It is in the buffer.
+    Taken,
+    /// It is, and it revealed a gap wider than the buffer, and the receiver has followed the sender over it.
     Jumped {
         /// How many packets were given up.
         skipped: u64,
@@ -106,6 +108,11 @@ impl Receiver {
         self.next_due
     }
 
+    /// Whether this number is beyond all that came.
+    pub fn is_newest(&self, sequence: SequenceNumber) -> bool {
+        sequence.distance(SequenceNumber::new(self.expected)) >= 0
+    }
+
     /// Whether a packet of this number would be taken into the buffer.
     pub fn is_awaited(&self, sequence: SequenceNumber) -> bool {
         matches!(self.buffer.place(sequence.distance(SequenceNumber::new(self.buffer.head()))), Place::Free(_))
@@ -154,7 +161,7 @@ impl Receiver {
             Place::Free(sequence) => (sequence, 0),
             Place::Duplicate => {
                 statistics.pkt_rcv_duplicate += 1;
-                return Received::Done;
+                return Received::Dropped;
             }
             Place::Belated => {
                 if self.was_handed_up_early(header, offset, datagram.arrival) {
@@ -162,19 +169,20 @@ impl Receiver {
                 } else {
                     self.belated(header, datagram.arrival, statistics);
                 }
-                return Received::Done;
+                return Received::Dropped;
             }
             Place::Beyond(sequence) => match self.beyond(sequence, retransmitted, datagram.arrival, statistics) {
                 Some(skipped) => (sequence, skipped),
-                None => return Received::Done,
+                None => return Received::Dropped,
             },
         };
 
         let Datagram { mut packet, arrival, path, .. } = datagram;
         packet.advance(HEADER_LEN);
         if !decrypt(header, &mut packet, encryption, statistics) {
-            return Received::Done;
+            return Received::Dropped;
         }
+        let payload_bytes = packet.len() as u64;
         if jumped > 0 {
             self.follow_jump(sequence, jumped, statistics);
         }
@@ -202,12 +210,12 @@ impl Receiver {
 
         let timestamp_us = self.timestamp(header, arrival, statistics);
         statistics.pkt_recv_unique += 1;
-        statistics.byte_recv_unique += bytes;
+        statistics.byte_recv_unique += payload_bytes;
         self.buffer.insert(sequence, Meta { timestamp_us, arrival, recovered, path }, packet);
         if self.buffer.first().is_some_and(|(first, _)| first == sequence) {
             self.next_due = self.time.due(timestamp_us);
         }
-        if jumped > 0 { Received::Jumped { skipped: jumped } } else { Received::Done }
+        if jumped > 0 { Received::Jumped { skipped: jumped } } else { Received::Taken }
     }
 
     /// A peer without TSBPD, or with a time stamp that is not to be believed, is delivered by arrival instead.
@@ -494,10 +502,14 @@ fn decrypt(
         count_undecrypted(packet, statistics);
         return false;
     };
-    match encryption.decrypt(header.key, header.sequence, bytes) {
-        Ok(()) => true,
+    match encryption.decrypt(header, bytes) {
+        Ok(length) => {
+            packet.truncate(length);
+            true
+        }
         Err(reason) => {
             statistics.pkt_rcv_unencrypted += u64::from(reason == Undecryptable::Plain);
+            statistics.pkt_rcv_not_authentic += u64::from(reason == Undecryptable::NotAuthentic);
             count_undecrypted(packet, statistics);
             false
         }

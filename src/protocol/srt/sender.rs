@@ -6,8 +6,7 @@ use thiserror::Error;
 
 use super::acknowledgement::RoundTrip;
 use super::control::{Acknowledgement, LossReport};
-use super::encryption::Encryption;
-use super::packet::{KeyFlag, SequenceNumber};
+use super::packet::SequenceNumber;
 use super::parameters::ConnectionParameters;
 use super::send_buffer::{Outgoing, SendBuffer};
 use super::statistics::Statistics;
@@ -58,7 +57,11 @@ impl Sender {
     pub fn new(now: Instant, parameters: &ConnectionParameters, buffer_packets: usize) -> Self {
         let latency = Duration::from_millis(u64::from(parameters.send_latency_ms));
         Self {
-            buffer: SendBuffer::new(buffer_packets, parameters.payload_size_max(), parameters.initial_sequence.get()),
+            buffer: SendBuffer::new(
+                buffer_packets,
+                parameters.payload_size_max() + parameters.tag_len(),
+                parameters.initial_sequence.get(),
+            ),
             flow_window: parameters.peer_flow_window as usize,
             too_late: parameters.features.peer_drops_too_late.then(|| latency.max(TOO_LATE_MIN) + REACTION),
             peer_repeats_loss_reports: parameters.features.peer_repeats_loss_reports,
@@ -74,17 +77,22 @@ impl Sender {
         &mut self,
         now: Instant,
         payload: &[u8],
-        encryption: Option<&mut Encryption>,
+        parameters: &mut ConnectionParameters,
         statistics: &mut Statistics,
     ) -> Result<(), SendError> {
-        if payload.len() > self.buffer.payload_max() {
-            return Err(SendError::TooLong { length: payload.len(), limit: self.buffer.payload_max() });
+        let tag_len = parameters.tag_len();
+        let limit = self.buffer.payload_max() - tag_len;
+        if payload.len() > limit {
+            return Err(SendError::TooLong { length: payload.len(), limit });
         }
         self.drop_too_late(now, statistics);
-        let sequence = SequenceNumber::new(self.buffer.end());
-        let taken = self.buffer.push(now, payload.len(), |bytes| {
-            bytes.copy_from_slice(payload);
-            encryption.map_or(KeyFlag::Plain, |encryption| encryption.encrypt(sequence, bytes))
+        let mut header = parameters.data_header(self.buffer.end(), now);
+        let taken = self.buffer.push(now, payload.len() + tag_len, |bytes| {
+            bytes[..payload.len()].copy_from_slice(payload);
+            if let Some(encryption) = &mut parameters.encryption {
+                encryption.encrypt(&mut header, bytes);
+            }
+            header.key
         });
         if taken {
             return Ok(());

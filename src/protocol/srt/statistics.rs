@@ -40,6 +40,8 @@ pub struct Statistics {
     pub byte_rcv_undecrypt: u64,
     /// Of those: not encrypted though the connection is.
     pub pkt_rcv_unencrypted: u64,
+    /// Of those: under AES-GCM, and not what the peer has sent.
+    pub pkt_rcv_not_authentic: u64,
     /// Encrypted packets whose memory was shared with another packet, so that they could not be decrypted in place.
     pub pkt_rcv_not_writable: u64,
     /// Packets too far ahead for the receive buffer.
@@ -54,7 +56,7 @@ pub struct Statistics {
     pub pkt_malformed: u64,
     /// Datagrams that came after the end.
     pub pkt_after_end: u64,
-    /// Datagrams from another address than the peer's; none is taken in.
+    /// Datagrams from another address than the peer's; only what AES-GCM shows to be the peer's is taken in.
     pub pkt_wrong_peer: u64,
     /// Acknowledgements sent to such addresses, whose answer would prove that the peer is there.
     pub pkt_sent_challenge: u64,

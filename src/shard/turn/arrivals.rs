@@ -10,7 +10,7 @@ use crate::output::StreamRings;
 use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
-use crate::protocol::srt::encryption::KeyEncryptingKey;
+use crate::protocol::srt::encryption::{Encryption, KeyEncryptingKey};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
 use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT};
@@ -323,10 +323,7 @@ impl Shard {
         let (parameters, answer) = request.accept(now, acceptance)?;
         let version = request.peer_version;
         let about = About {
-            cipher: parameters
-                .encryption
-                .as_ref()
-                .map_or_else(String::new, |encryption| format!("AES-{}-CTR", encryption.key_length().bytes() * 8)),
+            cipher: parameters.encryption.as_ref().map_or_else(String::new, Encryption::name),
             latency_ms: u32::from(parameters.receive_latency_ms),
             peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
         };

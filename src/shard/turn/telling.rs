@@ -6,6 +6,7 @@ use crate::pipeline::ingest::IngestEvent;
 use crate::protocol::rtp::raw_ts::RawEvent;
 use crate::protocol::rtp::{RestartReason, SourceEvent};
 use crate::protocol::srt::connection::{CloseReason, Event as SrtEvent};
+use crate::protocol::srt::encryption::KeyMaterialState;
 use crate::shard::report::{ShardCounters, ShardReport};
 use crate::shard::sessions::Session;
 use crate::shard::strangers::SourceKey;
@@ -91,8 +92,12 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
             );
         }
         IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell_of_peer(now, "keys refreshed".to_owned()),
-        IngestEvent::Srt(SrtEvent::KeyRefreshFailed(_)) => {
-            session.tell_of_peer(now, "key refresh failed: the new keys are not of this passphrase".to_owned());
+        IngestEvent::Srt(SrtEvent::KeyRefreshFailed(state)) => {
+            let what = match state {
+                KeyMaterialState::BadCryptoMode => "are for another cipher",
+                _ => "are not of this passphrase",
+            };
+            session.tell_of_peer(now, format!("key refresh failed: the new keys {what}"));
         }
         IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
             session.tell_of_peer(now, format!("the sender jumped ahead by {skipped} packets"));

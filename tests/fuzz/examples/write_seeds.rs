@@ -15,7 +15,7 @@ use headworks::protocol::srt::control::{
     Acknowledgement, ControlWriter, DropRequest, ReceiverReport, ReceivingRates, SequenceRange,
 };
 use headworks::protocol::srt::encryption::{
-    Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+    Cipher, Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
 use headworks::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, Offer, Request};
 use headworks::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
@@ -52,8 +52,12 @@ fn piece(what: u8, content: &[u8]) -> ([u8; 2], &[u8]) {
 }
 
 fn key_material(length: KeyLength) -> KeyMaterial {
+    key_material_for(Cipher::AesCtr, length)
+}
+
+fn key_material_for(cipher: Cipher, length: KeyLength) -> KeyMaterial {
     let key = derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], length);
-    Encryption::initiate(key, [1; SALT_LEN], [2; 32], KeyRefresh::default()).1
+    Encryption::initiate(key, cipher, [1; SALT_LEN], [2; 32], KeyRefresh::default()).1
 }
 
 fn srt(root: &Path) {
@@ -109,6 +113,8 @@ fn srt(root: &Path) {
     for length in [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256] {
         save(root, "srt_key_material", &format!("{length:?}"), key_material(length).as_bytes());
     }
+    let gcm = key_material_for(Cipher::AesGcm, KeyLength::Aes128);
+    save(root, "srt_key_material", "gcm", gcm.as_bytes());
     save(root, "srt_key_material", "refused", &[0, 0, 0, 4]);
 
     let to = ControlWriter { timestamp_us: 1_000, socket_id: 7 };
@@ -175,8 +181,9 @@ fn srt(root: &Path) {
         let head = [0, packet.len() as u8, 0, 0];
         save(root, "srt_connection", name, &[&[0][..], &head, &packet, &[7, 100, 100, 0], &head, &packet].concat());
     }
-    // Data with gaps, out of order, acknowledged and reported lost, while time passes; plain and encrypted.
-    for flags in [0, 1, 2, 12, 0x30] {
+    // Data with gaps, out of order, acknowledged and reported lost, while time passes; plain and encrypted, the later half of it
+    // as the peer would.
+    for flags in [0, 1, 2, 12, 0x30, 0x41, 0xc1] {
         let mut steps = vec![flags];
         for n in 0..60_u8 {
             let at = n + n / 7;

@@ -2,11 +2,13 @@
 
 use super::super::encryption::{KeyLength, derive_key_encrypting_key};
 use super::super::listener::{self, Acceptance, AdmissionRequest, Listener, ListenerSettings};
-use super::super::packet::KeyFlag;
+use super::super::packet::{DataHeader, KeyFlag};
 use super::*;
 
 const LISTENER: &str = "192.0.2.1:30000";
 const CALLER: &str = "198.51.100.7:51000";
+/// Of the version in a conclusion's answer, whose first extension is that of the handshake.
+const VERSION_AT: usize = HEADER_LEN + handshake::HANDSHAKE_LEN + 4;
 const SALT: [u8; SALT_LEN] = [3; SALT_LEN];
 
 fn address(text: &str) -> SocketAddr {
@@ -25,6 +27,7 @@ fn settings() -> CallerSettings {
 fn encrypted(passphrase: &[u8], length: KeyLength) -> CallerSettings {
     let encryption = CallerEncryption {
         key_encrypting_key: derive_key_encrypting_key(passphrase, &SALT, length),
+        cipher: Cipher::AesCtr,
         salt: SALT,
         key_seed: [5; 32],
         key_refresh: KeyRefresh::default(),
@@ -43,6 +46,8 @@ struct Conversation {
     answers: u32,
     accepted: Vec<ConnectionParameters>,
     outcome: Option<Event>,
+    /// What each side is told that the other speaks.
+    version: u32,
 }
 
 impl Conversation {
@@ -57,10 +62,12 @@ impl Conversation {
             answers: 0,
             accepted: Vec::new(),
             outcome: None,
+            version: VERSION,
         }
     }
 
-    fn decide(&mut self, request: &AdmissionRequest) {
+    fn decide(&mut self, request: &mut AdmissionRequest) {
+        request.peer_version = self.version;
         let key_encrypting_key = self.passphrase.map(|passphrase| match &request.key_material {
             Some(material) => derive_key_encrypting_key(passphrase, material.salt(), material.key_length()),
             None => derive_key_encrypting_key(passphrase, &SALT, KeyLength::Aes128),
@@ -93,12 +100,15 @@ impl Conversation {
                 assert_eq!((transmit.peer, transmit.len), (address(LISTENER), buffer.len()));
                 self.now += hop;
                 self.listener.receive(self.now, address(CALLER), Some(address(LISTENER).ip()), 2, &buffer);
-                while let Some(listener::Event::Admission(request)) = self.listener.poll_event() {
-                    self.decide(&request);
+                while let Some(listener::Event::Admission(mut request)) = self.listener.poll_event() {
+                    self.decide(&mut request);
                 }
                 buffer.clear();
                 while let Some(transmit) = self.listener.poll_transmit(self.now, &mut buffer) {
                     assert_eq!((transmit.peer, transmit.interface), (address(CALLER), 2));
+                    if let Some(version) = buffer.get_mut(VERSION_AT..VERSION_AT + 4) {
+                        version.copy_from_slice(&self.version.to_be_bytes());
+                    }
                     if !(self.lost)(self.answers) {
                         self.caller.receive(self.now + hop, address(LISTENER), &buffer);
                     }
@@ -154,18 +164,29 @@ fn both_sides_end_with_the_same_parameters() {
 
 #[test]
 fn an_encrypted_call_gives_both_sides_the_same_keys() {
-    for length in [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256] {
-        let conversation = Conversation::new(encrypted(b"correct horse", length), Some(b"correct horse"));
+    let ciphers = [Cipher::AesCtr, Cipher::AesGcm].into_iter().flat_map(|cipher| {
+        [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256].map(move |length| (cipher, length))
+    });
+    for ((cipher, length), version) in ciphers.flat_map(|keys| [(keys, 0x0001_0503), (keys, VERSION)]) {
+        let mut settings = encrypted(b"correct horse", length);
+        settings.encryption.as_mut().expect("encrypted").cipher = cipher;
+        let mut conversation = Conversation::new(settings, Some(b"correct horse"));
+        conversation.version = version;
         let (mut caller, listener) = conversation.run().connected();
+        assert_eq!((caller.peer_version, listener.peer_version), (version, version));
         let sender = caller.encryption.as_mut().expect("encrypted");
         let receiver = listener.encryption.as_ref().expect("encrypted");
         assert_eq!((sender.key_length(), receiver.key_length()), (length, length));
-        let mut payload = [0x47; 1316];
-        let flag = sender.encrypt(caller.initial_sequence, &mut payload);
-        assert_eq!(flag, KeyFlag::Even);
-        assert_ne!(payload, [0x47; 1316]);
-        assert_eq!(receiver.decrypt(flag, listener.initial_sequence, &mut payload), Ok(()));
-        assert_eq!(payload, [0x47; 1316]);
+        assert_eq!((sender.cipher(), receiver.cipher()), (cipher, cipher));
+        assert_eq!(sender.name(), receiver.name());
+        assert_eq!(sender.name().ends_with("-GCM (libsrt 1.5.3)"), cipher == Cipher::AesGcm && version < VERSION);
+        let mut header = DataHeader { sequence: caller.initial_sequence, ..DataHeader::default() };
+        let mut payload = [&[0x47; 1316][..], &[0; 16][..cipher.tag_len()]].concat();
+        sender.encrypt(&mut header, &mut payload);
+        assert_eq!(header.key, KeyFlag::Even);
+        assert_ne!(payload[..1316], [0x47; 1316]);
+        assert_eq!(receiver.decrypt(&header, &mut payload), Ok(1316));
+        assert_eq!(payload[..1316], [0x47; 1316]);
     }
 }
 

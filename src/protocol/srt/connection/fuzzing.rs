@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{CloseReason, Connection, Limits, State};
 use crate::base::{Datagram, Instant, PacketPool, PoolOptions};
 use crate::protocol::srt::encryption::{
-    Encryption, KeyEncryptingKey, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+    Cipher, Encryption, KeyEncryptingKey, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
-use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role};
+use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
 
 /// Derived once: it is meant to be slow.
 static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
@@ -20,10 +20,19 @@ const FIRST: u64 = 0x7fff_ff80;
 const SOCKET_ID: u32 = 7;
 const BUFFER: usize = 128;
 
+/// The keys that the connection begins with.
+fn keys(flags: u8, refresh: KeyRefresh) -> Option<Encryption> {
+    let cipher = if flags & 0x40 == 0 { Cipher::AesCtr } else { Cipher::AesGcm };
+    (flags & 1 != 0).then(|| {
+        let (mut encryption, _) =
+            Encryption::initiate(KEY_ENCRYPTING_KEY.clone(), cipher, [1; SALT_LEN], [2; 32], refresh);
+        encryption.set_peer_version(if flags & 0x80 == 0 { VERSION } else { 0x0001_0503 });
+        encryption
+    })
+}
+
 fn connection(flags: u8, now: Instant) -> Connection {
-    let refresh = KeyRefresh { after_packets: 20, announce_packets: 5 };
-    let encryption =
-        (flags & 1 != 0).then(|| Encryption::initiate(KEY_ENCRYPTING_KEY.clone(), [1; SALT_LEN], [2; 32], refresh).0);
+    let encryption = keys(flags, KeyRefresh { after_packets: 20, announce_packets: 5 });
     let parameters = ConnectionParameters {
         socket_id: SOCKET_ID,
         initial_sequence: SequenceNumber::new(FIRST),
@@ -59,6 +68,7 @@ pub fn fuzz_connection(data: &[u8]) {
     let Some((&flags, mut rest)) = data.split_first() else { return };
     let mut now = Instant::from_millis(600_000);
     let mut connection = connection(flags, now);
+    let mut peers_keys = keys(flags, KeyRefresh::default());
     let mut sent = Vec::new();
     let mut next = FIRST;
     while let Some((&[kind, a, b, c], after)) = rest.split_first_chunk::<4>() {
@@ -73,7 +83,7 @@ pub fn fuzz_connection(data: &[u8]) {
         match kind % 8 {
             0 => bytes = content(usize::from(a)).to_vec(),
             1 | 2 => {
-                let header = DataHeader {
+                let mut header = DataHeader {
                     sequence: number,
                     position: PacketPosition::Only,
                     key: KeyFlag::from_bits(u32::from(kind >> 3)),
@@ -83,8 +93,15 @@ pub fn fuzz_connection(data: &[u8]) {
                     socket_id: SOCKET_ID,
                     ..DataHeader::default()
                 };
+                let mut payload = content(usize::from(kind >> 6)).to_vec();
+                if c & 0x20 != 0
+                    && let Some(keys) = &mut peers_keys
+                {
+                    payload.resize(payload.len() + keys.cipher().tag_len(), 0);
+                    keys.encrypt(&mut header, &mut payload);
+                }
                 header.encode(bytes.first_chunk_mut().expect("as long as a header"));
-                bytes.extend_from_slice(content(usize::from(kind >> 6)));
+                bytes.extend_from_slice(&payload);
             }
             3 | 4 => {
                 bytes[..2].copy_from_slice(&(0x8000 | if a == 9 { 0x7fff } else { u16::from(a % 9) }).to_be_bytes());

@@ -4,7 +4,7 @@ use super::*;
 use crate::base::{PacketPool, PoolOptions};
 use crate::protocol::srt::control::LossReport;
 use crate::protocol::srt::encryption::{
-    Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+    Cipher, Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
 use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::parameters::{Features, Role};
@@ -479,25 +479,30 @@ fn a_time_stamp_from_nowhere_does_not_block_the_others() {
     assert_eq!(bench.count().timestamps_disbelieved, 1);
 }
 
-fn keys(passphrase: &[u8]) -> (Encryption, KeyMaterial) {
+/// The sender's keys and the receiver's.
+fn keys(cipher: Cipher, refresh: KeyRefresh) -> (Encryption, Encryption) {
     let salt = [3; SALT_LEN];
-    let kek = derive_key_encrypting_key(passphrase, &salt, KeyLength::Aes128);
-    Encryption::initiate(kek, salt, [1; 32], KeyRefresh { after_packets: 10, announce_packets: 2 })
+    let kek = derive_key_encrypting_key(b"a good passphrase", &salt, KeyLength::Aes128);
+    let (sending, message) = Encryption::initiate(kek.clone(), cipher, salt, [1; 32], refresh);
+    (sending, Encryption::accept(kek, &message, [2; 32], KeyRefresh::default()).expect("the same passphrase"))
 }
 
 fn secured() -> (Bench, Encryption) {
-    let (sending, message) = keys(b"a good passphrase");
-    let kek = derive_key_encrypting_key(b"a good passphrase", message.salt(), KeyLength::Aes128);
-    let receiving = Encryption::accept(kek, &message, [2; 32], KeyRefresh::default());
-    assert!(receiving.is_some());
-    (bench_with(Limits::default(), receiving), sending)
+    let (sending, receiving) = keys(Cipher::AesCtr, KeyRefresh { after_packets: 10, announce_packets: 2 });
+    (bench_with(Limits::default(), Some(receiving)), sending)
+}
+
+/// A packet as its sender encrypts it.
+fn sealed(sending: &mut Encryption, mut header: DataHeader, payload: &[u8]) -> (DataHeader, Vec<u8>) {
+    let mut bytes = [payload, &[0; 16][..sending.cipher().tag_len()]].concat();
+    sending.encrypt(&mut header, &mut bytes);
+    (header, bytes)
 }
 
 #[test]
 fn a_packet_that_cannot_be_read_takes_no_place() {
     let (mut bench, mut sending) = secured();
-    let mut payload = *b"under a key";
-    let key = sending.encrypt(SequenceNumber::new(FIRST), &mut payload);
+    let (DataHeader { key, .. }, payload) = sealed(&mut sending, data(0, 0), b"under a key");
     bench.put_data(at(0), &data(0, 0), b"plain text!");
     bench.put_data(at(0), &DataHeader { key: KeyFlag::Odd, ..data(0, 0) }, &payload);
     bench.put_data(at(0), &DataHeader { key: KeyFlag::Both, ..data(0, 0) }, &payload);
@@ -518,6 +523,36 @@ fn a_packet_that_cannot_be_read_takes_no_place() {
 }
 
 #[test]
+fn a_forged_packet_under_aes_gcm_takes_no_place_and_is_counted_for_what_it_is() {
+    let (mut sending, receiving) = keys(Cipher::AesGcm, KeyRefresh::default());
+    let mut bench = bench_with(Limits { send_buffer_packets: 64, ..Limits::default() }, Some(receiving));
+    let (header, genuine) = sealed(&mut sending, data(0, 0), b"under a key");
+    let mut forged = genuine.clone();
+    forged[3] ^= 1;
+    bench.put_data(at(0), &header, &forged);
+    bench.put_data(at(0), &DataHeader { timestamp_us: 9, ..header }, &genuine);
+    bench.put_data(at(0), &header, &genuine[..15]);
+    let kek = derive_key_encrypting_key(b"a good passphrase", &[3; SALT_LEN], KeyLength::Aes128);
+    let (mut other, _) = Encryption::initiate(kek, Cipher::AesGcm, [3; SALT_LEN], [9; 32], KeyRefresh::default());
+    let (_, foreign) = sealed(&mut other, data(0, 0), b"under a key");
+    bench.put_data(at(0), &header, &foreign);
+    bench.put_data(at(0), &data(0, 0), b"plain text!");
+    assert_eq!((bench.connection.held_packets(), bench.out(at(20))), (0, vec![]));
+    // What is real is taken in afterwards, sent again or not, and a repetition is known before it is decrypted.
+    bench.put_data(at(21), &DataHeader { retransmitted: true, ..header }, &genuine);
+    bench.put_data(at(22), &header, &forged);
+    assert_eq!(bench.payloads(at(200)), [(0, 0, b"under a key".to_vec())]);
+    let count = bench.count();
+    assert_eq!((count.pkt_rcv_undecrypt, count.pkt_rcv_unencrypted, count.pkt_rcv_not_authentic), (5, 1, 4));
+    assert_eq!((count.pkt_rcv_duplicate, count.pkt_rcv_drop), (1, 0));
+    assert_eq!((count.byte_recv_unique, count.pkt_recv_unique), (11, 1), "a tag is no payload");
+    // The tag takes its room from the payload.
+    assert_eq!(bench.connection.parameters().payload_size_max(), 1_456 - 16);
+    assert_eq!(bench.connection.send(at(201), &[0; 1_441]), Err(SendError::TooLong { length: 1_441, limit: 1_440 }));
+    assert_eq!(bench.connection.send(at(201), &[0; 1_440]), Ok(()));
+}
+
+#[test]
 fn an_encrypted_packet_on_a_plain_connection_is_undecryptable() {
     let mut bench = bench();
     bench.put_data(at(0), &DataHeader { key: KeyFlag::Even, ..data(0, 0) }, &[1; 8]);
@@ -528,7 +563,7 @@ fn an_encrypted_packet_on_a_plain_connection_is_undecryptable() {
 fn new_keys_are_taken_and_answered_and_bad_ones_refused_with_a_state() {
     let (mut bench, mut sending) = secured();
     for index in 0..9 {
-        sending.encrypt(SequenceNumber::new(FIRST + index), &mut [0; 4]);
+        sealed(&mut sending, data(index, 0), &[0; 4]);
     }
     let request = sending.poll_request(at(0), Duration::ZERO).expect("announced").to_vec();
     bench.control(at(1), |to, buffer| to.key_material_request(buffer, &request));

@@ -1,4 +1,4 @@
-use super::super::encryption::{KeyLength, derive_key_encrypting_key};
+use super::super::encryption::{Cipher, KeyLength, derive_key_encrypting_key};
 use super::*;
 use proptest::prelude::*;
 
@@ -174,7 +174,7 @@ fn the_answer_to_an_accepted_caller_is_what_libsrt_expects() {
         }
     );
     // HSRSP: our version, all flags but the packet filter's, both latencies.
-    assert_eq!(buffer[64..], [0, 2, 0, 3, 0, 1, 5, 1, 0, 0, 0, 0x3f, 0, 250, 0, 120]);
+    assert_eq!(buffer[64..], [0, 2, 0, 3, 0, 1, 5, 4, 0, 0, 0, 0x3f, 0, 250, 0, 120]);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn key_material_comes_back_byte_by_byte() {
     let mut listener = listener();
     let cookie = cookie(&mut listener, at(0));
     let key = derive_key_encrypting_key(b"correct horse", &[9; 16], KeyLength::Aes256);
-    let (_, material) = Encryption::initiate(key.clone(), [9; 16], [1; 32], KeyRefresh::default());
+    let (_, material) = Encryption::initiate(key.clone(), Cipher::AesCtr, [9; 16], [1; 32], KeyRefresh::default());
     let offer =
         Offer { is_response: false, handshake: EXTENSION, key_material: Some(material.as_bytes()), stream_id: None };
     tell(&mut listener, at(0), &packet(|packet| fields(Request::Conclusion, cookie).encode_conclusion(&offer, packet)));
@@ -291,8 +291,8 @@ fn each_kind_of_unsuitable_conclusion_has_its_reject_reason() {
         (RejectReason::BadRequest, Box::new(with(5, b"{:!#"))),
         (RejectReason::BadRequest, Box::new(with(5, b"..//"))),
         (
-            RejectReason::Crypto,
-            Box::new(with(3, &[0x12, 0x20, 0x29, 1, 0, 0, 0, 0, 4, 1, 2, 0, 0, 0, 4, 4, 0, 0, 0, 0])),
+            RejectReason::Rogue,
+            Box::new(with(3, &[0x12, 0x20, 0x29, 1, 0, 0, 0, 0, 4, 0, 2, 0, 0, 0, 4, 4, 0, 0, 0, 0])),
         ),
     ];
     for (reason, bytes) in cases {

@@ -5,10 +5,28 @@ fn new_home() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 50_001))
 }
 
+fn bench_of_secret(encryption: Option<Encryption>) -> Bench {
+    let parameters =
+        ConnectionParameters { address_secret: Some([1; 16]), ..parameters(Features::default(), encryption) };
+    bench_of(Limits { receive_buffer_packets: 256, ..Limits::default() }, parameters)
+}
+
+/// The same under AES-GCM, and the keys of the sender.
+fn bench_under_gcm() -> (Bench, Encryption) {
+    let (mut sending, receiving) = keys(Cipher::AesGcm, KeyRefresh::default());
+    let mut bench = bench_of_secret(Some(receiving));
+    for index in 0..5 {
+        let (header, payload) = sealed(&mut sending, data(index, index), &[0; 100]);
+        bench.put_data(at(index), &header, &payload);
+    }
+    assert_eq!(bench.out(at(5)), [Out::Ack(1, 5)]);
+    bench.control(at(6), |to, buffer| to.acknowledgement_receipt(buffer, 1));
+    (bench, sending)
+}
+
 /// Who has heard the first five packets by 5 ms, and acknowledged them.
 fn bench_of_listener() -> Bench {
-    let parameters = ConnectionParameters { address_secret: Some([1; 16]), ..parameters(Features::default(), None) };
-    let mut bench = bench_of(Limits { receive_buffer_packets: 256, ..Limits::default() }, parameters);
+    let mut bench = bench_of_secret(None);
     for index in 0..5 {
         bench.put_data(at(index), &data(index, index), &[0; 100]);
     }
@@ -28,6 +46,12 @@ impl Bench {
         let mut bytes = vec![0; HEADER_LEN + 100];
         header.encode(bytes.first_chunk_mut().expect("as long as a header"));
         self.put_from(peer, now, &bytes);
+    }
+
+    fn put_sealed_from(&mut self, peer: SocketAddr, now: Instant, (header, payload): &(DataHeader, Vec<u8>)) {
+        let mut bytes = [0; HEADER_LEN];
+        header.encode(&mut bytes);
+        self.put_from(peer, now, &[&bytes, &payload[..]].concat());
     }
 
     fn control_from(&mut self, peer: SocketAddr, ms: u64, write: impl FnOnce(ControlWriter, &mut Vec<u8>)) {
@@ -196,6 +220,72 @@ fn a_peer_that_was_missed_for_longer_than_the_buffer_reaches_goes_on_from_elsewh
     }
     let payloads = bench.payloads(at(3_500));
     assert_eq!((payloads.len(), payloads[0].0), (9, 3_021), "the receiver has followed");
+}
+
+/// The share of the latency for which the peer must not have been heard.
+const QUIET_MS: u64 = LATENCY_MS / 4;
+
+#[test]
+fn under_aes_gcm_a_packet_from_elsewhere_is_taken_in_and_proves_that_the_peer_is_there() {
+    let (mut bench, mut sending) = bench_under_gcm();
+    let packets: Vec<_> = (5..9).map(|index| sealed(&mut sending, data(index, index), &[index as u8; 100])).collect();
+    bench.put_sealed_from(new_home(), at(6 + QUIET_MS), &packets[0]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::PeerChanged { from: peer(), to: new_home() }));
+    assert_eq!((bench.count().peer_changes, bench.count().pkt_sent_challenge), (1, 0));
+    assert_eq!(bench.destination(at(6 + QUIET_MS)), new_home());
+    // On its way since before the move: the peer's all the same, and no reason to look for it there.
+    bench.put_sealed_from(new_home(), at(40), &packets[3]);
+    bench.put_sealed_from(peer(), at(400), &packets[1]);
+    assert_eq!(bench.connection.parameters().peer, new_home());
+    bench.put_sealed_from(new_home(), at(400), &packets[2]);
+    assert_eq!(bench.indices(at(500)), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!((bench.count().peer_changes, bench.count().pkt_rcv_undecrypt), (1, 0));
+}
+
+#[test]
+fn under_aes_gcm_nothing_repeated_or_forged_moves_the_peer_or_is_taken_in() {
+    let (mut bench, mut sending) = bench_under_gcm();
+    let known = sealed(&mut keys(Cipher::AesGcm, KeyRefresh::default()).0, data(0, 0), &[0; 100]);
+    let (header, mut forged) = sealed(&mut sending, data(5, 5), &[5; 100]);
+    let genuine = (header, forged.clone());
+    forged[7] ^= 1;
+    bench.put_sealed_from(new_home(), at(200), &known);
+    bench.put_sealed_from(new_home(), at(201), &(header, forged));
+    bench.put_sealed_from(new_home(), at(202), &(data(5, 5), vec![5; 100]));
+    let count = bench.count();
+    assert_eq!((count.pkt_wrong_peer, count.pkt_rcv_not_authentic, count.peer_changes), (3, 1, 0));
+    assert_eq!((bench.connection.parameters().peer, bench.connection.held_packets()), (peer(), 5));
+    // The place of the real one is free.
+    bench.put_data(at(203), &genuine.0, &genuine.1);
+    assert_eq!(bench.indices(at(500)), [0, 1, 2, 3, 4, 5]);
+    // Taken in again from elsewhere it moves nothing either.
+    bench.put_sealed_from(new_home(), at(501), &genuine);
+    assert_eq!((bench.count().peer_changes, bench.connection.parameters().peer), (0, peer()));
+}
+
+#[test]
+fn under_aes_gcm_too_the_peer_is_where_it_is_heard() {
+    let (mut bench, mut sending) = bench_under_gcm();
+    for index in 5..100 {
+        // Somebody repeats each packet from elsewhere before it arrives itself.
+        let packet = sealed(&mut sending, data(index, index), &[0; 100]);
+        bench.put_sealed_from(new_home(), at(index), &packet);
+        bench.put_data(at(index), &packet.0, &packet.1);
+    }
+    assert_eq!((bench.connection.parameters().peer, bench.count().peer_changes), (peer(), 0));
+    assert_eq!(bench.indices(at(500)).len(), 100, "copies are as good as what they are copied from");
+}
+
+#[test]
+fn aes_gcm_of_libsrt_1_5_3_proves_nothing() {
+    let (mut sending, mut receiving) = keys(Cipher::AesGcm, KeyRefresh::default());
+    sending.set_peer_version(0x0001_0503);
+    receiving.set_peer_version(0x0001_0503);
+    let mut bench = bench_of_secret(Some(receiving));
+    let packet = sealed(&mut sending, data(0, 40), &[0; 100]);
+    bench.put_sealed_from(new_home(), at(40), &packet);
+    assert_eq!((bench.count().peer_changes, bench.connection.held_packets()), (0, 0));
+    assert_eq!(bench.challenge(at(40)).map(|(to, _)| to), Some(new_home()), "it is asked");
 }
 
 #[test]
