@@ -72,7 +72,7 @@ fn main() -> io::Result<ExitCode> {
         "{} feeds of {} bit/s for {} s, {} pairs; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}",
         options.load.feeds, options.load.rate, options.load.seconds, options.pairs
     );
-    let limit_bps = limit_bps()?;
+    let limit_bps = limit_bps(1)?;
     println!("the generator's own limit: {:.1} Gbit/s (25 feeds by RTP, as fast as it goes)", limit_bps / 1e9);
     let mut is_complete = true;
     for row in &options.rows {
