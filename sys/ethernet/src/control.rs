@@ -60,11 +60,13 @@ impl Edge {
         let checksums = ChecksumCapabilities::default();
         match Icmpv4Repr::parse(&icmp, &checksums).map_err(|_| Drop::Malformed)? {
             Icmpv4Repr::EchoRequest { ident, seq_no, data } => {
+                if !self.takes_echo() {
+                    return Ok(());
+                }
                 let reply = Icmpv4Repr::EchoReply { ident, seq_no, data };
                 let mut body = vec![0; reply.buffer_len()];
                 reply.emit(&mut Icmpv4Packet::new_unchecked(&mut body[..]), &checksums);
                 let header = header(destination, source, PROTOCOL_ICMP, HOPS);
-                self.counted.echoes += 1;
                 self.answer(self.link.packet(from, header, &[], &body));
             }
             // Errors about what we have sent; what matters is repeated anyway.
@@ -127,9 +129,10 @@ impl Edge {
                 if !is_host(source.into()) {
                     return Err(Drop::Source);
                 }
-                let reply = Icmpv6Repr::EchoReply { ident, seq_no, data };
-                self.counted.echoes += 1;
-                self.answer_icmpv6(from, destination, source, HOPS, reply);
+                if self.takes_echo() {
+                    let reply = Icmpv6Repr::EchoReply { ident, seq_no, data };
+                    self.answer_icmpv6(from, destination, source, HOPS, reply);
+                }
                 Ok(())
             }
             Icmpv6Repr::Ndisc(neighbour) if hops == HOPS_OF_LINK && icmp.msg_code() == 0 => {

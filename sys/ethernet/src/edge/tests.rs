@@ -386,6 +386,25 @@ fn questions_without_end_are_answered_within_bounds() {
     assert_eq!((sent(&mut edge).len(), edge.statistics().unanswered), (ANSWERS_MAX, 1_000 - ANSWERS_MAX as u64));
 }
 
+#[test]
+fn echoes_without_end_leave_room_for_other_answers() {
+    let mut edge = host();
+    let v4 = hex("4500 0020 0000 4000 4001 b6d4 c0000207 c0000201 0800 2a25 0007 0001 6563686f");
+    let addresses = "20010db8000000000000000000000007 20010db8000000000000000000000001";
+    let v6 = hex(&format!("60000000 000c 3a 40 {addresses} 8000 5664 0007 0001 6563686f"));
+    for _ in 0..500 {
+        edge.receive(SECOND, &frame(MAC, OTHER_MAC, 0x0800, &v4));
+        edge.receive(SECOND, &frame(MAC, OTHER_MAC, 0x86dd, &v6));
+    }
+    let (max, counted) = (ECHOES_MAX as u64, edge.statistics());
+    assert_eq!((counted.echoes, counted.unanswered, counted.served), (max, 1_000 - max, 1_000));
+    let request =
+        frame(ALL, OTHER_MAC, 0x0806, &hex("0001 0800 06 04 0001 020000000007 c0000207 000000000000 c0000201"));
+    edge.receive(SECOND, &request);
+    let last = sent(&mut edge).pop().expect("answers");
+    assert_eq!((u16_at(&last, 12), u16_at(&last, 20)), (0x0806, 2), "a reply by ARP");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
