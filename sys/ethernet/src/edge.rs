@@ -349,7 +349,7 @@ impl Edge {
         match packet[9] {
             PROTOCOL_UDP => self.datagram(frame, start, TYPE_IPV4),
             PROTOCOL_ICMP if !is_for_all => self.serve_icmp(packet, from).map(|()| None),
-            PROTOCOL_IGMP => self.serve_igmp(now_ns, packet).map(|()| None),
+            PROTOCOL_IGMP if is_for_all && frame[0] & 1 != 0 => self.serve_igmp(now_ns, packet).map(|()| None),
             _ => Err(Drop::OtherProtocol),
         }
     }
