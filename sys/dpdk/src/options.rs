@@ -18,7 +18,7 @@ pub struct DpdkOptions {
     pub frame_size: usize,
     /// Frames that the card's ring holds, if it can hold as many.
     pub ring: u16,
-    /// Datagrams after which a drain stops although there are more, so that timers get their turn under a flood.
+    /// Frames after which a drain stops although there are more, so that timers get their turn under a flood.
     pub drain_limit: usize,
 }
 

@@ -117,23 +117,12 @@ impl DpdkQueue {
         }
     }
 
-    /// Hands out everything that has come, or until [`DpdkOptions::drain_limit`] datagrams are out.
+    /// Hands out everything that has come, or until [`DpdkOptions::drain_limit`] frames have been looked at, of whatever kind.
     pub fn drain(&mut self, mut sink: impl FnMut(Received)) -> Drained {
-        let mut datagrams = 0;
-        loop {
-            while let Some(received) = self.ready.pop_front() {
-                datagrams += 1;
-                sink(received);
-            }
-            if datagrams >= self.drain_limit {
-                self.transmit(monotonic_now_ns());
-                return Drained { datagrams, more: true };
-            }
-            if self.look() == 0 {
-                self.transmit(monotonic_now_ns());
-                return Drained { datagrams, more: false };
-            }
-        }
+        let hand_out = |queue: &mut Self| queue.ready.drain(..).map(&mut sink).count();
+        let drained = drain_bounded(self, self.drain_limit, hand_out, Self::look);
+        self.transmit(monotonic_now_ns());
+        drained
     }
 
     /// Takes a burst from the card, unless no slot is free: it is left in the card's ring then. Gives how many frames it were.
@@ -263,9 +252,64 @@ impl Drop for DpdkQueue {
     }
 }
 
+/// Looks for frames and hands out the datagrams among them until there are none, or `limit` frames have come. Those that are no
+/// datagrams count too: a flood of them must not keep the shard from its turn. Both closures give how many it were.
+fn drain_bounded<Q>(
+    queue: &mut Q,
+    limit: usize,
+    mut hand_out: impl FnMut(&mut Q) -> usize,
+    mut look: impl FnMut(&mut Q) -> usize,
+) -> Drained {
+    let (mut datagrams, mut frames) = (0, 0);
+    loop {
+        datagrams += hand_out(queue);
+        if frames.max(datagrams) >= limit {
+            return Drained { datagrams, more: true };
+        }
+        match look(queue) {
+            0 => return Drained { datagrams, more: false },
+            looked => frames += looked,
+        }
+    }
+}
+
 /// The payload in packet memory, and whether it was too long for a slot.
 fn copy(pool: &PacketPool, frame: &[u8], datagram: &Datagram) -> Option<(Packet, bool)> {
     let payload = &frame[datagram.payload.clone()];
     let length = payload.len().min(pool.slot_size());
     Some((pool.copy_from(&payload[..length])?, length < payload.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A card: datagrams among the frames of each burst, and what of it is ready to be handed out.
+    struct Card {
+        bursts: Vec<(usize, usize)>,
+        ready: usize,
+    }
+
+    fn drain(card: &mut Card, limit: usize) -> (usize, bool) {
+        let hand_out = |card: &mut Card| std::mem::take(&mut card.ready);
+        let look = |card: &mut Card| {
+            let (frames, datagrams) = card.bursts.pop().unwrap_or_default();
+            card.ready += datagrams;
+            frames
+        };
+        let drained = drain_bounded(card, limit, hand_out, look);
+        (drained.datagrams, drained.more)
+    }
+
+    #[test]
+    fn a_flood_of_what_is_no_datagram_ends_a_drain_as_datagrams_do() {
+        let mut others = Card { bursts: vec![(BURST, 0); 1_000], ready: 0 };
+        assert_eq!((drain(&mut others, 256), others.bursts.len()), ((0, true), 996));
+        let mut datagrams = Card { bursts: vec![(BURST, BURST); 1_000], ready: 0 };
+        assert_eq!((drain(&mut datagrams, 256), datagrams.bursts.len()), ((256, true), 996));
+        let mut few = Card { bursts: vec![(BURST, 1), (3, 3)], ready: 2 };
+        assert_eq!((drain(&mut few, 256), few.ready), ((6, false), 0), "what was ready before is handed out too");
+        let mut waited = Card { bursts: vec![(BURST, 0)], ready: 300 };
+        assert_eq!((drain(&mut waited, 256), waited.bursts.len()), ((300, true), 1));
+    }
 }

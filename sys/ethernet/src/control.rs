@@ -60,11 +60,13 @@ impl Edge {
         let checksums = ChecksumCapabilities::default();
         match Icmpv4Repr::parse(&icmp, &checksums).map_err(|_| Drop::Malformed)? {
             Icmpv4Repr::EchoRequest { ident, seq_no, data } => {
+                if !self.takes_echo() {
+                    return Ok(());
+                }
                 let reply = Icmpv4Repr::EchoReply { ident, seq_no, data };
                 let mut body = vec![0; reply.buffer_len()];
                 reply.emit(&mut Icmpv4Packet::new_unchecked(&mut body[..]), &checksums);
                 let header = header(destination, source, PROTOCOL_ICMP, HOPS);
-                self.counted.echoes += 1;
                 self.answer(self.link.packet(from, header, &[], &body));
             }
             // Errors about what we have sent; what matters is repeated anyway.
@@ -73,17 +75,32 @@ impl Edge {
         Ok(())
     }
 
-    /// IGMP: a query is answered in its time (RFC 3376 §5.2, §7.2).
+    /// IGMP: a query is answered in its time (RFC 3376 §5.2, §7.2). One that may have been forged from afar is none: it must be of
+    /// this link, and from IGMPv2 on have the option that makes routers look (RFC 3376 §9.1).
     pub(crate) fn serve_igmp(&mut self, now_ns: u64, packet: &[u8]) -> Result<(), Drop> {
         const LENGTH_V2: usize = 8;
+        const IPV4_WITH_ALERT: u8 = 0x46;
+        // Routers send no other option with it.
+        let has_alert = packet[0] == IPV4_WITH_ALERT && packet.get(20..22) == Some(&[0x94, 4]);
         let packet = Ipv4Packet::new_checked(packet).map_err(|_| Drop::Malformed)?;
         let igmp = IgmpPacket::new_checked(packet.payload()).map_err(|_| Drop::Malformed)?;
         if !packet.verify_checksum() || !igmp.verify_checksum() {
             return Err(Drop::Checksum);
         }
+        let source = IpAddr::V4(packet.src_addr());
+        if packet.hop_limit() != 1 {
+            return Err(Drop::OtherProtocol);
+        }
+        if !source.is_unspecified() && !self.is_on_link(source) {
+            return Err(Drop::Source);
+        }
         let is_v3 = packet.payload().len() > LENGTH_V2;
         match IgmpRepr::parse(&igmp).map_err(|_| Drop::OtherProtocol)? {
             IgmpRepr::MembershipQuery { max_resp_time, group_addr, version } => {
+                let is_v1 = version == IgmpVersion::Version1 && !is_v3;
+                if !is_v1 && !has_alert {
+                    return Err(Drop::OtherProtocol);
+                }
                 if !is_v3 {
                     self.groups.has_old_querier(now_ns);
                 }
@@ -127,9 +144,10 @@ impl Edge {
                 if !is_host(source.into()) {
                     return Err(Drop::Source);
                 }
-                let reply = Icmpv6Repr::EchoReply { ident, seq_no, data };
-                self.counted.echoes += 1;
-                self.answer_icmpv6(from, destination, source, HOPS, reply);
+                if self.takes_echo() {
+                    let reply = Icmpv6Repr::EchoReply { ident, seq_no, data };
+                    self.answer_icmpv6(from, destination, source, HOPS, reply);
+                }
                 Ok(())
             }
             Icmpv6Repr::Ndisc(neighbour) if hops == HOPS_OF_LINK && icmp.msg_code() == 0 => {

@@ -16,6 +16,8 @@ const PROTOCOL_ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 /// Answers that wait to be sent; what is asked beyond is not answered.
 const ANSWERS_MAX: usize = 256;
+/// Of these, what echo replies may take: whoever sends pings without end must not keep ARP and reports from being answered.
+const ECHOES_MAX: usize = ANSWERS_MAX / 2;
 /// Between two looks at what is overdue.
 const LOOK_NS: u64 = 20_000_000;
 /// Every IPv4 host is in it, without being asked (RFC 1112 §4).
@@ -347,7 +349,7 @@ impl Edge {
         match packet[9] {
             PROTOCOL_UDP => self.datagram(frame, start, TYPE_IPV4),
             PROTOCOL_ICMP if !is_for_all => self.serve_icmp(packet, from).map(|()| None),
-            PROTOCOL_IGMP => self.serve_igmp(now_ns, packet).map(|()| None),
+            PROTOCOL_IGMP if is_for_all && frame[0] & 1 != 0 => self.serve_igmp(now_ns, packet).map(|()| None),
             _ => Err(Drop::OtherProtocol),
         }
     }
@@ -385,6 +387,13 @@ impl Edge {
         } else {
             self.answers.push_back(Answer { frame, is_datagram: false });
         }
+    }
+
+    /// Whether an echo request is to be answered. It is counted either way.
+    pub(crate) fn takes_echo(&mut self) -> bool {
+        let has_room = self.answers.len() < ECHOES_MAX;
+        *(if has_room { &mut self.counted.echoes } else { &mut self.counted.unanswered }) += 1;
+        has_room
     }
 
     /// Whether an address is one of ours.

@@ -1,7 +1,8 @@
 //! Who has which Ethernet address on this link, and what waits for that to be known.
 //!
-//! One table for both versions, bounded: a newcomer takes the place of the entry that was not used for the longest time. Only what
-//! was asked for, and who speaks to us, is entered (RFC 826; RFC 4861 §7.2.3, §7.2.5).
+//! One table for both versions, bounded. Only what was asked for, and who speaks to us, is entered (RFC 826; RFC 4861 §7.2.3,
+//! §7.2.5). Anybody on the link can claim any number of addresses: who only speaks to us takes what room is left, and whom we send
+//! to takes the place of one that nothing was ever sent to, of a question without an answer, or of one long out of use.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -19,12 +20,16 @@ const ASK_AGAIN_NS: u64 = 1_000_000_000;
 /// Questions without an answer after which nobody is there (MAX_MULTICAST_SOLICIT).
 const QUESTIONS_MAX: u8 = 3;
 
+/// An address that was sent to within this time keeps its place.
+const IN_USE_NS: u64 = 5_000_000_000;
+
 /// What is known of an address.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     mac: Option<Mac>,
     heard_ns: u64,
-    used_ns: u64,
+    /// When something was last sent to it, if ever.
+    used_ns: Option<u64>,
     /// Questions without an answer yet; 0 while none is open.
     questions: u8,
     ask_again_ns: u64,
@@ -51,17 +56,17 @@ pub(crate) struct Neighbours {
 impl Neighbours {
     /// The Ethernet address of a neighbour; if it is not known, or not for sure any more, it is asked for.
     pub(crate) fn look_up(&mut self, now_ns: u64, address: IpAddr) -> Option<Mac> {
-        if !self.entries.contains_key(&address) {
-            self.make_room();
+        if !self.entries.contains_key(&address) && !self.make_room(now_ns) {
+            return None;
         }
         let entry = self.entries.entry(address).or_insert(Entry {
             mac: None,
             heard_ns: now_ns,
-            used_ns: now_ns,
+            used_ns: Some(now_ns),
             questions: 0,
             ask_again_ns: now_ns,
         });
-        entry.used_ns = now_ns;
+        entry.used_ns = Some(now_ns);
         let is_believed = entry.mac.is_some() && now_ns.saturating_sub(entry.heard_ns) < BELIEVED_NS;
         if !is_believed && entry.questions == 0 {
             entry.questions = 1;
@@ -71,8 +76,13 @@ impl Neighbours {
         entry.mac
     }
 
-    /// Keeps a frame until the Ethernet address of its next hop is known. The oldest makes way.
+    /// Keeps a frame until the Ethernet address of its next hop is known. The oldest makes way. One whose next hop found no room in
+    /// the table is given up.
     pub(crate) fn wait(&mut self, next_hop: IpAddr, frame: Vec<u8>) {
+        if !self.entries.contains_key(&next_hop) {
+            self.given_up += 1;
+            return;
+        }
         if self.waiting.len() == WAITING_MAX {
             self.waiting.pop_front();
             self.given_up += 1;
@@ -80,13 +90,14 @@ impl Neighbours {
         self.waiting.push_back(Waiting { next_hop, frame });
     }
 
-    /// A neighbour has told its Ethernet address. One that was not asked for is entered only if `speaks_to_us`.
+    /// A neighbour has told its Ethernet address. One that was not asked for is entered only if `speaks_to_us`, and
+    /// there is room.
     pub(crate) fn heard(&mut self, now_ns: u64, address: IpAddr, mac: Mac, speaks_to_us: bool) {
+        let has_room = self.entries.len() < ENTRIES_MAX;
         match self.entries.get_mut(&address) {
             Some(entry) => *entry = Entry { mac: Some(mac), heard_ns: now_ns, questions: 0, ..*entry },
-            None if speaks_to_us => {
-                self.make_room();
-                let entry = Entry { mac: Some(mac), heard_ns: now_ns, used_ns: now_ns, questions: 0, ask_again_ns: 0 };
+            None if speaks_to_us && has_room => {
+                let entry = Entry { mac: Some(mac), heard_ns: now_ns, used_ns: None, questions: 0, ask_again_ns: 0 };
                 self.entries.insert(address, entry);
             }
             None => {}
@@ -131,15 +142,22 @@ impl Neighbours {
         self.entries.values().filter(|entry| entry.questions > 0).map(|entry| entry.ask_again_ns).min()
     }
 
-    fn make_room(&mut self) {
+    /// Whether there is a place for whom we send to, after somebody else's was taken if need be.
+    fn make_room(&mut self, now_ns: u64) -> bool {
         if self.entries.len() < ENTRIES_MAX {
-            return;
+            return true;
         }
-        let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used_ns).map(|(address, _)| *address);
-        if let Some(oldest) = oldest {
-            self.entries.remove(&oldest);
-            self.drop_orphans();
-        }
+        let is_idle = |used_ns: u64| now_ns.saturating_sub(used_ns) >= IN_USE_NS;
+        let is_free = |entry: &Entry| entry.mac.is_none() || entry.used_ns.is_none_or(is_idle);
+        // A question of ours must not make way while there are claims that nobody has asked for.
+        let order = |entry: &Entry| (entry.used_ns.is_some(), entry.mac.is_some(), entry.used_ns);
+        let free = self.entries.iter().filter(|(_, entry)| is_free(entry));
+        let Some(address) = free.min_by_key(|(_, entry)| order(entry)).map(|(address, _)| *address) else {
+            return false;
+        };
+        self.entries.remove(&address);
+        self.drop_orphans();
+        true
     }
 
     /// Drops frames whose next hop is not asked for any more.
@@ -212,7 +230,7 @@ mod tests {
             table.heard(u64::from(last), at(last), MAC, true);
         }
         assert_eq!(table.entries.len(), ENTRIES_MAX);
-        assert_eq!(table.look_up(2_000, at(1_999)), Some(MAC));
+        assert_eq!(table.look_up(2_000, at(0)), Some(MAC));
         table.look_up(2_001, at(9_999));
         for n in 0..=WAITING_MAX {
             table.wait(at(9_999), vec![n as u8; 60]);
@@ -220,5 +238,40 @@ mod tests {
         assert_eq!((table.waiting.len(), table.given_up), (WAITING_MAX, 1));
         table.heard(2_002, at(9_999), MAC, false);
         assert_eq!(table.poll_frame().unwrap()[6], 1);
+    }
+
+    #[test]
+    fn forged_claims_take_the_place_of_no_neighbour_that_is_sent_to() {
+        let mut table = Neighbours::default();
+        table.heard(0, at(7), MAC, true);
+        let forged = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0a59_0000 + n));
+        // 60,000 a second for a second, and an acknowledgement each 10 ms.
+        for n in 0..60_000 {
+            let now_ns = u64::from(n) * SECOND / 60_000;
+            table.heard(now_ns, forged(n), [2, 0, 0, 0, 0, 9], true);
+            if n % 600 == 0 {
+                assert_eq!(table.look_up(now_ns, at(7)), Some(MAC), "claim {n}");
+            }
+        }
+        assert_eq!(table.entries.len(), ENTRIES_MAX);
+        // A new peer is found nevertheless.
+        assert_eq!((table.look_up(SECOND, at(8)), table.poll_question()), (None, Some(at(8))));
+        table.heard(SECOND, at(8), MAC, false);
+        assert_eq!((table.look_up(SECOND, at(8)), table.look_up(SECOND, at(7))), (Some(MAC), Some(MAC)));
+    }
+
+    #[test]
+    fn where_all_are_sent_to_a_newcomer_is_refused_until_one_is_out_of_use() {
+        let mut table = Neighbours::default();
+        for last in 0..ENTRIES_MAX as u16 {
+            table.look_up(0, at(last));
+            table.heard(0, at(last), MAC, false);
+        }
+        assert_eq!(table.look_up(SECOND, at(9_999)), None);
+        table.wait(at(9_999), vec![0; 60]);
+        assert_eq!((table.given_up, table.entries.contains_key(&at(9_999))), (1, false));
+        table.look_up(IN_USE_NS, at(9_999));
+        assert!(table.entries.contains_key(&at(9_999)));
+        assert_eq!(table.entries.len(), ENTRIES_MAX);
     }
 }

@@ -278,6 +278,31 @@ fn groups_are_taken_once_joined_reported_when_a_router_asks_and_left() {
 }
 
 #[test]
+fn a_query_that_may_have_been_forged_from_afar_changes_nothing() {
+    // IGMPv2 to all hosts with a router alert, from 192.0.2.254.
+    let query = hex("4600 0020 0000 0000 0102 0000 c00002fe e0000001 94040000 110a eef5 00000000");
+    let taken = |to: [u8; 6], changes: &[(usize, &[u8])]| {
+        let mut packet = query.clone();
+        for (at, bytes) in changes {
+            packet[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        let checksum = !crate::frame::fold(crate::frame::sum(&packet[..24]));
+        packet[10..12].copy_from_slice(&checksum.to_ne_bytes());
+        let mut edge = host();
+        edge.receive(SECOND, &frame(to, OTHER_MAC, 0x0800, &packet));
+        edge.statistics().served == 1
+    };
+    let all = [1, 0, 0x5e, 0, 0, 1];
+    assert!(taken(all, &[]));
+    assert!(taken(all, &[(12, &[0; 4])]), "a switch without an address");
+    assert!(!taken(MAC, &[]), "to us alone on the link");
+    assert!(!taken(all, &[(16, &[192, 0, 2, 1])]), "to us alone");
+    assert!(!taken(all, &[(8, &[2])]), "from behind a router");
+    assert!(!taken(all, &[(12, &[198, 51, 100, 1])]), "from another link");
+    assert!(!taken(all, &[(20, &[1; 4])]), "without a router alert");
+}
+
+#[test]
 fn an_mld_query_is_answered_for_all_groups() {
     let mut edge = host();
     // A general query of MLDv2 with a router alert, from fe80::7, to be answered within a second.
@@ -384,6 +409,25 @@ fn questions_without_end_are_answered_within_bounds() {
         edge.receive(SECOND, &request);
     }
     assert_eq!((sent(&mut edge).len(), edge.statistics().unanswered), (ANSWERS_MAX, 1_000 - ANSWERS_MAX as u64));
+}
+
+#[test]
+fn echoes_without_end_leave_room_for_other_answers() {
+    let mut edge = host();
+    let v4 = hex("4500 0020 0000 4000 4001 b6d4 c0000207 c0000201 0800 2a25 0007 0001 6563686f");
+    let addresses = "20010db8000000000000000000000007 20010db8000000000000000000000001";
+    let v6 = hex(&format!("60000000 000c 3a 40 {addresses} 8000 5664 0007 0001 6563686f"));
+    for _ in 0..500 {
+        edge.receive(SECOND, &frame(MAC, OTHER_MAC, 0x0800, &v4));
+        edge.receive(SECOND, &frame(MAC, OTHER_MAC, 0x86dd, &v6));
+    }
+    let (max, counted) = (ECHOES_MAX as u64, edge.statistics());
+    assert_eq!((counted.echoes, counted.unanswered, counted.served), (max, 1_000 - max, 1_000));
+    let request =
+        frame(ALL, OTHER_MAC, 0x0806, &hex("0001 0800 06 04 0001 020000000007 c0000207 000000000000 c0000201"));
+    edge.receive(SECOND, &request);
+    let last = sent(&mut edge).pop().expect("answers");
+    assert_eq!((u16_at(&last, 12), u16_at(&last, 20)), (0x0806, 2), "a reply by ARP");
 }
 
 proptest! {
