@@ -91,8 +91,12 @@ impl Side {
 
 /// As many as libsrt takes on one core.
 const LIBSRT_FEEDS: (u32, &str) = (8, "50M");
-/// Room for a hundred feeds.
-const HUNDRED: &[&str] = &["ingestion.max_connections=100", "ingestion.memory.global_limit=12884901888"];
+/// Room for a hundred feeds, and rings that are made before the last of them waits too long for its own.
+const HUNDRED: &[&str] = &[
+    "ingestion.max_connections=100",
+    "ingestion.memory.global_limit=12884901888",
+    "ingestion.frame.max_frame_size=2097152",
+];
 /// Few enough that readers find the generator's core free.
 const BUSY_FEEDS: (u32, &str) = (2, "50M");
 
