@@ -19,11 +19,11 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use std::{env, fs, io, thread};
+use std::{fs, io, thread};
 
 use serde_json::{Value, json};
 
-use support::{Appliance, HEADWORKS, Process, SRT_PORT, last_object, losses, samples, threads};
+use support::{Appliance, HEADWORKS, Process, SRT_PORT, last_object, losses, samples, set, threads};
 
 const ROOT: &str = "/dev/shm/headworks-base-load";
 const RECORDING: &str = "/dev/shm/headworks-base-load.ts";
@@ -382,14 +382,11 @@ fn options() -> Option<Options> {
         latency: "120ms".to_owned(),
         json: None,
     };
-    // `cargo bench` adds a --bench of its own.
-    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    while let Some(argument) = arguments.next() {
-        let value = arguments.next().unwrap_or_default();
-        let understood = match argument.as_str() {
-            "--feeds" => value.parse().map(|feeds| options.feeds = feeds).is_ok(),
-            "--seconds" => value.parse().map(|seconds| options.seconds = seconds).is_ok(),
-            "--taps" => value.parse().map(|taps| options.taps = taps).is_ok(),
+    for (name, value) in support::arguments() {
+        let understood = match name.as_str() {
+            "--feeds" => set(&mut options.feeds, &value),
+            "--seconds" => set(&mut options.seconds, &value),
+            "--taps" => set(&mut options.taps, &value),
             "--rate" => !std::mem::replace(&mut options.rate, value).is_empty(),
             "--sender" => {
                 options.libsrt = value == "libsrt";

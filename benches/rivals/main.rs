@@ -22,13 +22,14 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use std::{env, fs, io, thread};
+use std::{fs, io, thread};
 
 use serde_json::Value;
 
 use receiver::{ALL, FEEDS_MAX, ROOT, Receiver};
 use report::Cell;
 use support::load::{Generator, Load, Sent, Window, limit_bps};
+use support::set;
 
 /// Until a receiver listens.
 const START: Duration = Duration::from_millis(1_000);
@@ -155,17 +156,11 @@ fn measure(receiver: Receiver, program: &Path, load: &Load, round: usize) -> io:
 fn options() -> Option<Options> {
     let mut options =
         Options { load: Load { feeds: 4, rate: "50M".to_owned(), seconds: 8 }, rounds: 5, rivals: None, json: None };
-    // `cargo bench` adds a --bench of its own.
-    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    while let Some(argument) = arguments.next() {
-        let value = arguments.next().unwrap_or_default();
-        let understood = match argument.as_str() {
-            "--feeds" => value.parse().is_ok_and(|feeds| {
-                options.load.feeds = feeds;
-                (1..=FEEDS_MAX).contains(&feeds)
-            }),
-            "--rounds" => value.parse().map(|rounds| options.rounds = rounds).is_ok(),
-            "--seconds" => value.parse().map(|seconds| options.load.seconds = seconds).is_ok(),
+    for (name, value) in support::arguments() {
+        let understood = match name.as_str() {
+            "--feeds" => set(&mut options.load.feeds, &value) && (1..=FEEDS_MAX).contains(&options.load.feeds),
+            "--rounds" => set(&mut options.rounds, &value),
+            "--seconds" => set(&mut options.load.seconds, &value),
             "--rate" => !std::mem::replace(&mut options.load.rate, value).is_empty(),
             "--rivals" => {
                 let names: Vec<String> = value.split(',').map(str::to_owned).collect();

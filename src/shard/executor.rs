@@ -2,8 +2,8 @@
 //!
 //! glommio gives a named and pinned thread. It does not carry packets, because its UDP sockets cost eight times what the private
 //! ring does; and it does not sleep for the turn, because glommio 0.9 was seen, on a busy machine, in its own sleep for ever with
-//! a timer armed beside a descriptor. So the turn keeps the thread while the shard
-//! lives, and sleeps inside its own net, always for a bounded time.
+//! a timer armed beside a descriptor. So the turn keeps the thread while the shard lives, and sleeps inside its own net, always for
+//! a bounded time.
 //!
 //! It was seen in that sleep even before the first task: its loop arms the timer by which tasks are preempted, and when that has run
 //! out before the loop comes to the tasks, which takes no more than another thread on the core meanwhile, it runs none of them and

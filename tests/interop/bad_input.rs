@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::appliance::{Appliance, BINARY, Ports, Root, as_ordinary_user, command, free_ports, must_end};
-use crate::clips::{TONE_48K, VIDEO, clip, run};
+use crate::clips::{run, usual_clip};
 use crate::senders;
 
 /// Asserts that the last words are one line that holds all of `parts`.
@@ -124,8 +124,7 @@ impl Drop for SmallTmpfs {
 
 #[test]
 fn a_full_shared_memory_refuses_the_stream_with_its_reason_and_nothing_else() {
-    let clip =
-        clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
+    let clip = usual_clip();
     let tmpfs = SmallTmpfs::new("8m");
     let root = tmpfs.0.path().join("rings");
     let mut appliance = Appliance::start(&[&format!("output.root={}", root.display())]);
@@ -159,8 +158,7 @@ const NOISE_GROWTH_MAX_KIB: u64 = 4 << 10;
 #[test]
 fn random_datagrams_to_every_port_change_nothing_but_counters() {
     let seconds = std::env::var(NOISE_SECONDS).map_or(4, |text| text.parse().expect("a number of seconds"));
-    let clip =
-        clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
+    let clip = usual_clip();
     let [own_port] = free_ports();
     let mut appliance = Appliance::start(&[&format!("streams.own-port.rtp.port={own_port}")]);
     let ports = appliance.ports;

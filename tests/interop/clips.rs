@@ -27,6 +27,11 @@ pub fn directory() -> &'static Path {
     DIRECTORY.get_or_init(|| TempDir::new().expect("a directory")).path()
 }
 
+/// What is sent where it does not matter what: H.264 with B pictures, and AAC.
+pub fn usual_clip() -> Arc<Clip> {
+    clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k")
+}
+
 /// A clip of these lavfi inputs, coded as `arguments` say; made when it is first asked for.
 pub fn clip(name: &str, inputs: &[&str], arguments: &str) -> Arc<Clip> {
     static CLIPS: Mutex<Option<HashMap<String, Arc<Clip>>>> = Mutex::new(None);

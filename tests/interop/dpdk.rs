@@ -11,17 +11,13 @@ use headworks_network_namespaces::{Cable, Host, LINK};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::appliance::Appliance;
-use crate::clips::{Clip, TONE_48K, VIDEO, clip};
+use crate::clips::usual_clip;
 use crate::senders::{self, SRT_LATENCY_MS, SrtSender};
 
 const FAR: &[&str] = &["10.88.0.2/24", "fd88::2/64"];
 const GROUP: &str = "239.88.7.1";
 /// How long a peer may take to answer, and a report to come.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-fn usual_clip() -> Arc<Clip> {
-    clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k")
-}
 
 /// An appliance that is the near host, with these settings on top.
 fn appliance(cable: &Cable, settings: &[&str]) -> Appliance {

@@ -233,11 +233,7 @@ fn an_unknown_payload_type_is_told_with_the_key_to_set() {
 
 /// A transport stream over multicast on the loopback interface, from any source or from one.
 fn multicast_arrives(group: &str, source: Option<&str>) {
-    let clip = crate::clips::clip(
-        "usual",
-        &[crate::clips::VIDEO, crate::clips::TONE_48K],
-        "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k",
-    );
+    let clip = crate::clips::usual_clip();
     let [port] = free_ports();
     let mut settings = vec![
         format!("streams.mc.rtp.address={group}"),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::thread::LinkNameSpaceType;
 
 use crate::appliance::Appliance;
-use crate::clips::{Clip, TONE_48K, VIDEO, clip};
+use crate::clips::usual_clip;
 use crate::senders;
 
 /// The interface of both hosts on their network.
@@ -109,10 +109,6 @@ fn ip(arguments: &str) {
 fn hexadecimal(address: &str) -> String {
     let IpAddr::V6(address) = address.parse().expect("an address") else { panic!("{address} is not IPv6") };
     format!("{:032x}", address.to_bits())
-}
-
-fn usual_clip() -> Arc<Clip> {
-    clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k")
 }
 
 fn settings(group: &str, more: &[String]) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::appliance::{Appliance, Ports, Root, signal};
-use crate::clips::{self, TONE_48K, VIDEO, clip};
+use crate::clips::{self, usual_clip};
 use crate::relay::Relay;
 use crate::senders::{self, SrtSender};
 use crate::tap::Frame;
@@ -26,10 +26,6 @@ pub fn without_the_end(mut frames: Vec<Frame>) -> Vec<Frame> {
         }
     }
     frames
-}
-
-fn usual_clip() -> Arc<clips::Clip> {
-    clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k")
 }
 
 /// A process of this test that does not outlive it.

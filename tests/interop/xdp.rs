@@ -6,7 +6,7 @@ use std::time::Duration;
 use headworks_network_namespaces::{Cable, Host};
 
 use crate::appliance::Appliance;
-use crate::clips::{TONE_48K, VIDEO, clip};
+use crate::clips::usual_clip;
 use crate::senders::{self, SRT_LATENCY_MS, SrtSender};
 
 const NEAR: &[&str] = &["10.88.0.1/24", "fd88::1/64"];
@@ -15,8 +15,7 @@ const FAR: &[&str] = &["10.88.0.2/24", "fd88::2/64"];
 #[test]
 fn srt_rtp_and_raw_transport_streams_arrive_bit_exact_past_the_kernel() {
     let Some(cable) = Cable::for_xdp(1, NEAR, FAR) else { return };
-    let clip =
-        clip("usual", &[VIDEO, TONE_48K], "-c:v libx264 -preset veryfast -b:v 2M -g 25 -bf 2 -c:a aac -b:a 128k");
+    let clip = usual_clip();
     let settings = [
         "shards.packet_io=xdp",
         &format!("shards.cores=[{}]", headworks::shard::host::available_cores()[0]),

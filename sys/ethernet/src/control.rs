@@ -9,16 +9,12 @@ use smoltcp::wire::{
 };
 
 use crate::edge::{Drop, Edge};
-use crate::frame::{IPV6, u16_at};
+use crate::frame::{ALL_NODES, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, TYPE_ARP, ipv6_at, u16_at};
 use crate::write::{HOPS, Header, Mac, group_mac, solicited_node};
 
-const TYPE_ARP: u16 = 0x0806;
 const BROADCAST: Mac = [0xff; 6];
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_ICMPV6: u8 = 58;
 /// Of neighbour discovery: from this link, for a router would have taken one off (RFC 4861 §7.1).
 const HOPS_OF_LINK: u8 = 255;
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// The longest time for an answer that an IGMPv1 querier has in mind (RFC 3376 §4.1.1).
 const IGMPV1_RESPONSE_NS: u64 = 10_000_000_000;
 
@@ -319,10 +315,4 @@ fn mld_response_ns(code: u16) -> u64 {
         _ => (u64::from(code & 0xfff) | 0x1000) << (((code >> 12) & 7) + 3),
     };
     milliseconds * 1_000_000
-}
-
-fn ipv6_at(packet: &[u8], at: usize) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&packet[at..at + 16]);
-    octets.into()
 }

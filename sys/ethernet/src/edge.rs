@@ -1,18 +1,17 @@
 //! The edge of a host: what comes in by a link, and what goes out.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::frame::{self, Datagram, ETHERNET, Fault, IPV4, IPV6, PROTOCOL_UDP, TYPE_IPV4, TYPE_IPV6, UDP, u16_at};
+use crate::frame::{
+    self, ALL_HOSTS, ALL_NODES, Datagram, ETHERNET, Fault, IPV4, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP,
+    PROTOCOL_UDP, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP, ipv6_at, u16_at,
+};
 use crate::groups::{GROUPS_MAX, Groups, Sources};
 use crate::neighbours::Neighbours;
 use crate::write::{Link, Mac, TAG, TYPE_TAG, group_mac, link_local, solicited_node, subnet_broadcast};
 
-const TYPE_ARP: u16 = 0x0806;
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_IGMP: u8 = 2;
 const PROTOCOL_FRAGMENT: u8 = 44;
-const PROTOCOL_ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 /// Answers that wait to be sent; what is asked beyond is not answered.
 const ANSWERS_MAX: usize = 256;
@@ -20,10 +19,6 @@ const ANSWERS_MAX: usize = 256;
 const ECHOES_MAX: usize = ANSWERS_MAX / 2;
 /// Between two looks at what is overdue.
 const LOOK_NS: u64 = 20_000_000;
-/// Every IPv4 host is in it, without being asked (RFC 1112 §4).
-const ALL_HOSTS: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
-/// The same by IPv6 (RFC 4291 §2.7.1).
-const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 
 /// Who this host is on its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,7 +210,7 @@ impl Edge {
 
     /// Ethernet addresses of the groups, for a card that looks at them.
     pub fn group_macs(&self) -> Vec<[u8; 6]> {
-        let all = [ALL_HOSTS, ALL_NODES].into_iter().chain(self.groups.addresses());
+        let all = [ALL_HOSTS.into(), ALL_NODES.into()].into_iter().chain(self.groups.addresses());
         let mut macs: Vec<Mac> = all.map(group_mac).collect();
         macs.sort_unstable();
         macs.dedup();
@@ -359,7 +354,7 @@ impl Edge {
         if packet.len() < IPV6 {
             return Err(Drop::Malformed);
         }
-        let destination = ipv6_at(packet, 24);
+        let destination = IpAddr::from(ipv6_at(packet, 24));
         if destination != ALL_NODES && !self.groups.has(destination) && !self.is_own(destination) {
             return Err(Drop::NotOurs);
         }
@@ -473,12 +468,6 @@ impl Drop {
 
 fn mac_at(frame: &[u8], at: usize) -> Mac {
     [frame[at], frame[at + 1], frame[at + 2], frame[at + 3], frame[at + 4], frame[at + 5]]
-}
-
-fn ipv6_at(packet: &[u8], at: usize) -> IpAddr {
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&packet[at..at + 16]);
-    octets.into()
 }
 
 /// Whether an address is in the prefix of another.

@@ -17,9 +17,17 @@ pub(crate) const IPV4: usize = 20;
 pub(crate) const IPV6: usize = 40;
 /// Bytes of a UDP header.
 pub(crate) const UDP: usize = 8;
+pub(crate) const PROTOCOL_ICMP: u8 = 1;
+pub(crate) const PROTOCOL_IGMP: u8 = 2;
 pub(crate) const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 pub(crate) const TYPE_IPV4: u16 = 0x0800;
+pub(crate) const TYPE_ARP: u16 = 0x0806;
 pub(crate) const TYPE_IPV6: u16 = 0x86dd;
+/// Every IPv4 host is in it, without being asked (RFC 1112 §4).
+pub(crate) const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+/// The same by IPv6 (RFC 4291 §2.7.1).
+pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// A UDP datagram in a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +55,12 @@ pub enum Fault {
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+pub(crate) fn ipv6_at(bytes: &[u8], at: usize) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&bytes[at..at + 16]);
+    octets.into()
 }
 
 /// The 16-bit words of `bytes` added up (RFC 1071), in the processor's byte order: it changes neither what is all ones nor what is

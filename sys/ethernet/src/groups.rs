@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smoltcp::wire::{IgmpPacket, IgmpRepr, IgmpVersion};
 
-use crate::frame::{fold, sum};
+use crate::frame::{PROTOCOL_ICMPV6, PROTOCOL_IGMP, fold, sum};
 
 /// Groups at most.
 pub(crate) const GROUPS_MAX: usize = 512;
@@ -20,8 +20,6 @@ const OLD_QUERIER_NS: u64 = 260_000_000_000;
 /// The least time between two answers of a group, whatever a querier asks.
 const ANSWER_AGAIN_NS: u64 = 100_000_000;
 
-const PROTOCOL_IGMP: u8 = 2;
-const PROTOCOL_ICMPV6: u8 = 58;
 /// The IPv4 option (RFC 2113) and the hop-by-hop header (RFC 2711) that make routers look.
 const ROUTER_ALERT_V4: &[u8] = &[0x94, 4, 0, 0];
 const ROUTER_ALERT_V6: &[u8] = &[PROTOCOL_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
