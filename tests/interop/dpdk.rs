@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headworks_network_namespaces::{Cable, Host, LINK};
