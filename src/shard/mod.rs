@@ -18,5 +18,6 @@ pub mod report;
 pub mod sessions;
 pub mod strangers;
 pub mod timers;
+pub mod touched;
 pub mod turn;
 pub mod watchdog;

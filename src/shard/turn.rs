@@ -21,6 +21,7 @@ use super::report::{ShardCounters, StreamKind};
 use super::sessions::Sessions;
 use super::strangers::{self, SourceKey, Strangers};
 use super::timers::Timers;
+use super::touched::Touched;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::config::Config;
 use crate::output::{Job, TrackReady, Waker};
@@ -101,7 +102,9 @@ pub struct Shard {
     sessions: Sessions,
     timers: Timers,
     /// Sessions to be served in this turn.
-    touched: Vec<usize>,
+    touched: Touched,
+    /// The same as a list, while they are served.
+    served: Vec<usize>,
     transmit_buffer: Vec<u8>,
     /// For SSRCs; keys, cookies, socket ids and proofs of an address have randomness of the operating system.
     random: Random,
@@ -161,7 +164,8 @@ impl Shard {
             door: Door { listener: Listener::new(settings), strangers: Strangers::new(), unadmitted: 0 },
             sessions: Sessions::default(),
             timers: Timers::default(),
-            touched: Vec::with_capacity(1_024),
+            touched: Touched::default(),
+            served: Vec::with_capacity(1_024),
             transmit_buffer: Vec::with_capacity(64 << 10),
             random: Random::new(options.seed),
             address_secret: options.address_secret,
@@ -310,9 +314,7 @@ impl Shard {
         session.bytes += datagram.packet.len() as u64;
         session.last_datagram = now;
         session.ingest.receive(now, datagram);
-        if self.touched.last() != Some(&index) {
-            self.touched.push(index);
-        }
+        self.touched.add(index);
     }
 
     /// A datagram with the socket id of a session, but not from its peer. It may prove that the peer has moved.
@@ -347,9 +349,7 @@ impl Shard {
         if let Some(Protocol::Srt(connection)) = session.ingest.protocol() {
             session.peer = session.peer.and(Some(connection.parameters().peer));
         }
-        if self.touched.last() != Some(&index) {
-            self.touched.push(index);
-        }
+        self.touched.add(index);
         is_taken
     }
 
@@ -411,7 +411,7 @@ impl Shard {
         match index {
             Some(index) => {
                 self.sessions.get_mut(index).ingest.receive_rtcp(now, datagram);
-                self.touched.push(index);
+                self.touched.add(index);
             }
             None => self.counters.dropped_stray += 1,
         }
@@ -474,7 +474,7 @@ impl Shard {
             && let Some(rings) = &mut self.sessions.get_mut(index).rings
         {
             rings.ready(ready);
-            self.touched.push(index);
+            self.touched.add(index);
         } else {
             self.unhoused.extend(ready.into_end());
         }
@@ -487,7 +487,7 @@ impl Shard {
         while let Some(index) = self.timers.next_due(from, now) {
             if self.sessions.contains(index) {
                 self.sessions.get_mut(index).ingest.handle_timeout(now);
-                self.touched.push(index);
+                self.touched.add(index);
             } else {
                 self.timers.set(index, None);
             }
@@ -497,18 +497,17 @@ impl Shard {
 
     /// Delivers, sends and reports for every session that something happened to.
     fn serve_touched(&mut self, now: Instant) {
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        touched.dedup();
+        let mut served = std::mem::take(&mut self.served);
+        self.touched.take(&mut served);
         let mut published = false;
-        for (place, &index) in touched.iter().enumerate() {
-            self.prefetch(&touched[place..]);
+        for (place, &index) in served.iter().enumerate() {
+            self.prefetch(&served[place..]);
             if self.sessions.contains(index) {
                 published |= self.serve(now, index);
             }
         }
-        touched.clear();
-        self.touched = touched;
+        served.clear();
+        self.served = served;
         self.transmit_buffer.clear();
         while let Some(transmit) = self.door.listener.poll_transmit(now, &mut self.transmit_buffer) {
             send(&mut self.net, SocketRole::Srt, &transmit, &mut self.transmit_buffer);
@@ -671,7 +670,7 @@ impl Shard {
         for index in 0..self.sessions.slots() {
             if self.sessions.contains(index) {
                 self.sessions.get_mut(index).ingest.close();
-                self.touched.push(index);
+                self.touched.add(index);
             }
         }
     }

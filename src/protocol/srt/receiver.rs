@@ -15,6 +15,12 @@ use crate::media::Payload;
 
 /// The shortest time between two full acknowledgements (draft-sharabayko-srt §4.8.1).
 pub const ACK_INTERVAL: Duration = Duration::from_millis(10);
+/// The same while few packets come. A full acknowledgement costs the receiver as much as several of these, and its receipt once more.
+/// libsrt's sender sends again what it hears nothing of, where it gets no loss reports, after 30 ms and a round trip; and sooner than
+/// that this must be.
+const ACK_INTERVAL_OF_FEW: Duration = Duration::from_millis(20);
+/// Packets since the last one that are few: 17 Mbit/s.
+const FEW_PACKETS: u32 = 16;
 /// Data packets after which a light acknowledgement is sent (draft-sharabayko-srt §3.2.4).
 const LIGHT_ACK_PACKETS: u32 = 64;
 
@@ -402,13 +408,15 @@ impl Receiver {
         SequenceNumber::new(self.buffer.first_missing())
     }
 
-    /// When the next full acknowledgement is due: 10 ms after the last one if there is something new to say, a round trip
-    /// and its deviations after it if the peer has not confirmed it, never if it has.
+    /// When the next full acknowledgement is due: 10 ms after the last one if there is something new to say, 20 ms if it is little; a round
+    /// trip and its deviations after it if the peer has not confirmed it, never if it has.
     #[inline]
     pub fn ack_at(&self, round_trip: &RoundTrip) -> Instant {
         let next = self.buffer.first_missing();
-        if next != self.acknowledged || (self.was_full && self.buffer.free() > 0) {
-            self.acknowledged_at + ACK_INTERVAL
+        let has_room_again = self.was_full && self.buffer.free() > 0;
+        if next != self.acknowledged || has_room_again {
+            let is_little = self.packets_since_ack < FEW_PACKETS && !has_room_again;
+            self.acknowledged_at + if is_little { ACK_INTERVAL_OF_FEW } else { ACK_INTERVAL }
         } else if next != self.confirmed {
             self.acknowledged_at + round_trip.patience().max(ACK_INTERVAL)
         } else {

@@ -78,7 +78,7 @@ pub fn choose(wanted: PacketIo) -> Result<Choice, NetError> {
 /// What `auto` makes of the answer of a probe.
 fn judge(probed: Result<(), RingError>) -> Choice {
     match probed {
-        Ok(()) => Choice { way: Way::Uring, reason: "the cheapest way that this host has".to_owned() },
+        Ok(()) => Choice { way: Way::Uring, reason: "this kernel has all that a shard needs of it".to_owned() },
         Err(error) => Choice { way: Way::Mmsg, reason: error.to_string() },
     }
 }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn auto_takes_io_uring_where_it_works_and_else_says_why_not() {
         let chosen = judge(Ok(()));
-        assert_eq!(chosen.to_string(), "uring: the cheapest way that this host has");
+        assert_eq!(chosen.to_string(), "uring: this kernel has all that a shard needs of it");
         let chosen = judge(Err(RingError::KernelTooOld { lacking: "multishot recvmsg" }));
         assert_eq!(chosen.to_string(), "mmsg: this kernel's io_uring lacks multishot recvmsg: use Linux 6.1 or later");
     }

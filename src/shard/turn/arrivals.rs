@@ -61,7 +61,7 @@ impl Shard {
         if let Some(index) = self.open_unadmitted(now, role, key, StreamKind::Rtp, protocol, peer) {
             let session = self.sessions.get_mut(index);
             (session.packets, session.bytes) = (packets, bytes);
-            self.touched.push(index);
+            self.touched.add(index);
         }
     }
 
@@ -178,7 +178,7 @@ impl Shard {
                         return;
                     }
                 }
-                self.touched.push(index);
+                self.touched.add(index);
             }
         }
     }
@@ -208,7 +208,7 @@ impl Shard {
         }
         self.sessions.clear_socket_id(stream);
         self.sessions.set_source(stream, key);
-        self.touched.push(stream);
+        self.touched.add(stream);
     }
 
     /// A source has come to another shard under the name of a stream that is here: the stream goes there, unless its own
@@ -275,7 +275,7 @@ impl Shard {
             }
         };
         self.answer_from_here(now, origin, answer);
-        self.touched.push(index);
+        self.touched.add(index);
     }
 
     /// Answers are sent from where the session is, and repeated from where the conclusion came in.

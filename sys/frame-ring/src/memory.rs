@@ -447,6 +447,18 @@ pub fn allocate(file: &File, size: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Allocates the first small page of each huge one that a file of this size can have: what [`MirroredData::collapse`] needs to make huge
+/// pages, and as little as it can do with.
+///
+/// # Errors
+/// If the file system has no room for them.
+pub(crate) fn begin_huge_pages(file: &File, size: u64) -> io::Result<()> {
+    for offset in (0..size).step_by(HUGE_PAGE) {
+        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, 1)?;
+    }
+    Ok(())
+}
+
 /// While it lives, what this thread allocates comes from one NUMA node; then the thread's policy is what it was before.
 ///
 /// hugetlbfs needs it: `fallocate` asks the thread's policy there, and `mbind` decides about faults alone, while a file on tmpfs

@@ -304,17 +304,29 @@ fn a_packet_that_was_overtaken_is_not_called_recovered() {
 }
 
 #[test]
-fn acknowledgements_come_each_ten_ms_are_repeated_and_end_when_confirmed() {
+fn acknowledgements_come_each_ten_ms_or_twenty_where_few_packets_do() {
+    let mut bench = bench();
+    bench.put_data(at(5), &data(0, 0), &[]);
+    assert_eq!(bench.timeout(at(5)), [Out::Ack(1, 1)]);
+    (1..=15).for_each(|index| bench.put_data(at(6), &data(index, 1), &[]));
+    assert_eq!(bench.timeout(at(24)), []);
+    assert_eq!(bench.timeout(at(25)), [Out::Ack(2, 16)]);
+    (16..=31).for_each(|index| bench.put_data(at(26), &data(index, 1), &[]));
+    assert_eq!(bench.timeout(at(34)), []);
+    assert_eq!(bench.timeout(at(35)), [Out::Ack(3, 32)]);
+}
+
+#[test]
+fn acknowledgements_are_repeated_and_end_when_confirmed() {
     let mut bench = bench();
     bench.put_data(at(5), &data(0, 0), &[]);
     assert_eq!(bench.timeout(at(5)), [Out::Ack(1, 1)]);
     bench.put_data(at(6), &data(1, 1), &[]);
-    assert_eq!(bench.timeout(at(14)), []);
-    assert_eq!(bench.timeout(at(15)), [Out::Ack(2, 2)]);
+    assert_eq!(bench.timeout(at(25)), [Out::Ack(2, 2)]);
     // Not confirmed: again after 100 + 4 · 50 ms.
-    assert_eq!(bench.timeout(at(300)), []);
-    assert_eq!(bench.timeout(at(315)), [Out::Ack(3, 2)]);
-    bench.control(at(345), |to, buffer| to.acknowledgement_receipt(buffer, 3));
+    assert_eq!(bench.timeout(at(324)), []);
+    assert_eq!(bench.timeout(at(325)), [Out::Ack(3, 2)]);
+    bench.control(at(355), |to, buffer| to.acknowledgement_receipt(buffer, 3));
     assert_eq!(bench.timeout(at(900)), []);
     assert_eq!(bench.count().pkt_recv_ackack, 1);
     bench.put_data(at(950), &data(2, 900), &[]);
