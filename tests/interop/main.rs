@@ -28,5 +28,6 @@ mod readers;
 mod reference;
 mod relay;
 mod senders;
+mod statistics;
 mod tap;
 mod xdp;

@@ -86,9 +86,16 @@ impl SrtSender {
 
     /// Calls a listener anywhere.
     pub fn to(listener: SocketAddr, latency_ms: u32, query: &str) -> Self {
+        Self::with_options(&[], listener, latency_ms, query)
+    }
+
+    /// The same with further options of the tool.
+    pub fn with_options(options: &[&str], listener: SocketAddr, latency_ms: u32, query: &str) -> Self {
         let url = format!("srt://{listener}?latency={latency_ms}&{query}");
         let mut child = Command::new("srt-live-transmit")
-            .args(["-a:no", &format!("-chunk:{DATAGRAM}"), "file://con", &url])
+            .args(["-a:no", &format!("-chunk:{DATAGRAM}")])
+            .args(options)
+            .args(["file://con", &url])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

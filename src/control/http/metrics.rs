@@ -76,6 +76,23 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
     ("stream_packets_undecryptable", "Packets that could not be decrypted", |it| {
         it.srt.map_or(0, |srt| srt.pkt_rcv_undecrypt)
     }),
+    ("stream_packets_missed", "SRT packets found missing when a later one came", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_loss)
+    }),
+    ("stream_packets_dropped", "SRT packets given up because they were not there in time", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_drop)
+    }),
+    ("stream_packets_belated", "SRT packets that came after their time", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_belated)
+    }),
+    ("stream_packets_duplicate", "SRT packets that were there already", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_duplicate)
+    }),
+    ("stream_packets_reordered", "SRT packets that others had overtaken", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_reordered)
+    }),
+    ("stream_acknowledgements_sent", "Full SRT acknowledgements sent", |it| it.srt.map_or(0, |srt| srt.pkt_sent_ack)),
+    ("stream_loss_reports_sent", "SRT loss reports sent", |it| it.srt.map_or(0, |srt| srt.pkt_sent_nak)),
     ("stream_continuity_errors", "Continuity errors in the transport stream", |it| it.continuity_errors),
     ("stream_tracks_refused", "Programmes and tracks refused because there were too many", |it| it.tracks_refused),
     ("stream_peer_changes", "Times that the present session's peer has moved", |it| {
@@ -92,6 +109,18 @@ const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
     ("stream_latency_seconds", "Negotiated latency", |it| it.srt.map(|_| f64::from(it.latency_ms) / 1_000.0)),
     ("stream_buffer_seconds", "Time until the newest packet is due", |it| {
         it.srt.map(|srt| srt.ms_rcv_buf as f64 / 1_000.0)
+    }),
+    ("stream_drift_seconds", "Drift of an SRT peer's clock against ours", |it| {
+        it.srt.map(|srt| srt.us_drift as f64 / 1e6)
+    }),
+    ("stream_belated_seconds", "Mean time that SRT packets came after they were due", |it| {
+        it.srt.map(|srt| srt.pkt_rcv_avg_belated_time / 1_000.0)
+    }),
+    ("stream_link_capacity_bits_per_second", "Estimated capacity of the path from an SRT peer", |it| {
+        it.srt.map(|srt| srt.mbps_bandwidth * 1e6)
+    }),
+    ("stream_buffer_free_packets", "Room in an SRT session's receive buffer", |it| {
+        it.srt.map(|srt| srt.pkt_avail_rcv_buf as f64)
     }),
     ("stream_jitter_ticks", "Interarrival jitter (RFC 3550 6.4.1)", |it| {
         it.rtp.as_ref().map(|rtp| f64::from(rtp.jitter_ticks))

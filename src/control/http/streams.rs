@@ -1,5 +1,6 @@
 //! Streams: all of them in short, one of them in full.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use super::timestamp;
 use crate::control::snapshot::Snapshot;
 use crate::media::{Codec, TrackKind};
 use crate::output::reader::directory::encode_name;
+use crate::protocol::srt::trace_statistics::{Value, fields};
 use crate::shard::report::{ShardReport, StreamReport, TrackReport};
 
 /// `GET /api/v1/streams`.
@@ -77,6 +79,15 @@ pub struct Statistics {
     unknown_payload_type: u64,
     ssrc_restarts: Option<u64>,
     peer_changes: Option<u64>,
+    /// By libsrt's names, of the present session.
+    srt: Option<BTreeMap<&'static str, Number>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Number {
+    Whole(u64),
+    Measured(f64),
 }
 
 #[derive(Serialize)]
@@ -254,6 +265,16 @@ impl Statistics {
             unknown_payload_type: stream.ingest.unknown_payload_type,
             ssrc_restarts: rtp.map(|rtp| rtp.restarts),
             peer_changes: srt.map(|srt| srt.peer_changes).or(rtp.map(|rtp| rtp.peer_changes)),
+            srt: srt.map(|srt| fields(srt).into_iter().map(|(name, value)| (name, Number::from(value))).collect()),
+        }
+    }
+}
+
+impl From<Value> for Number {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Count(count) => Self::Whole(count),
+            Value::Measure(measure) => Self::Measured(measure),
         }
     }
 }

@@ -156,6 +156,7 @@ impl Connection {
         let statistics = Statistics {
             ms_rcv_tsb_pd_delay: u64::from(parameters.receive_latency_ms),
             ms_snd_tsb_pd_delay: u64::from(parameters.send_latency_ms),
+            byte_mss: u64::from(parameters.mtu),
             ..Statistics::default()
         };
         Self {
@@ -575,7 +576,9 @@ impl Connection {
     /// Brings the gauges of [`statistics`](Self::statistics) up to date; done by itself with each full acknowledgement.
     pub fn gauge(&mut self) {
         self.statistics.ms_rtt = f64::from(self.round_trip.smoothed_us()) / 1_000.0;
-        self.receiver.gauge(self.heard_at.max(self.sent_at), &mut self.statistics);
+        let newest = self.heard_at.max(self.sent_at);
+        self.statistics.ms_time_stamp = newest.saturating_since(self.parameters.start).as_millis() as u64;
+        self.receiver.gauge(newest, &mut self.statistics);
         if let Some(sender) = &self.sender {
             sender.gauge(&mut self.statistics);
         }

@@ -21,3 +21,4 @@ pub mod sender;
 pub mod sequence_set;
 pub mod statistics;
 pub mod stream_id;
+pub mod trace_statistics;

@@ -1,5 +1,6 @@
 //! What a connection counts. Names follow libsrt's `SRT_TRACEBSTATS` where the meaning does, in snake case and always as
-//! totals since the connection was set up, so that `pktRcvLossTotal` there is `pkt_rcv_loss` here.
+//! totals since the connection was set up, so that `pktRcvLossTotal` there is `pkt_rcv_loss` here; [`super::trace_statistics`] has them by libsrt's
+//! own names.
 
 /// Counters and gauges of one connection. Gauges are as of the last full acknowledgement or time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -117,6 +118,10 @@ pub struct Statistics {
     pub events_lost: u64,
 
     // --- gauges
+    /// Since the zero of our clock for the connection, in milliseconds.
+    pub ms_time_stamp: u64,
+    /// Largest packet on the wire, IP header included, in bytes.
+    pub byte_mss: u64,
     /// Smoothed round trip time, in milliseconds.
     pub ms_rtt: f64,
     /// Packets in the receive buffer; those that were handed up before their time are not.
