@@ -13,7 +13,7 @@ use crate::base::Allowance;
 use crate::config::{Config, CryptoMode};
 use crate::output::directory::{RingDirectory, StreamOutput};
 use crate::output::{Housekeeping, StreamRings, TrackReady};
-use crate::protocol::srt::encryption::{Cipher, KeyEncryptingKey, derive_key_encrypting_key};
+use crate::protocol::srt::encryption::{Cipher, KeyEncryptingKey, KeyMaterial, derive_key_encrypting_key};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
 use crate::protocol::srt::stream_id::Mode;
@@ -38,8 +38,10 @@ pub enum AdmittedSource {
     Srt {
         /// Its conclusion.
         request: Box<AdmissionRequest>,
-        /// The key of the stream's passphrase, if it has one.
+        /// The key of the stream's passphrase, if it has one; a caller of version 4 of the handshake brings the salt for it later.
         key: Option<KeyEncryptingKey>,
+        /// Whether the stream has one.
+        has_passphrase: bool,
         /// The shard that got the conclusion.
         origin: usize,
         /// The least latency of the stream.
@@ -244,7 +246,8 @@ impl Desk {
                 let latency = settings.and_then(|it| it.latency).unwrap_or(self.config.ingestion.srt.latency);
                 let mut key_seed = [0; 32];
                 getrandom::fill(&mut key_seed).expect("the operating system has randomness");
-                let source = AdmittedSource::Srt { request, key, origin, latency, key_seed };
+                let has_passphrase = self.passphrase(&name).is_some();
+                let source = AdmittedSource::Srt { request, key, has_passphrase, origin, latency, key_seed };
                 let admitted = Box::new(Admitted { name, life, admission, output, source });
                 self.shards.mailbox(owner.shard).post(Message::Admitted(admitted));
             }
@@ -273,10 +276,11 @@ impl Desk {
             return deny(RejectReason::Forbidden, &format!("streams.{name}.source is another address"));
         }
         let srt = &self.config.ingestion.srt;
-        let passphrase = settings.and_then(|stream| stream.passphrase.as_ref()).or(srt.passphrase.as_ref());
+        let passphrase = self.passphrase(name);
         let crypto_mode = settings.and_then(|stream| stream.crypto_mode).unwrap_or(srt.crypto_mode);
         let key = match (passphrase, &request.key_material) {
             (None, None) => None,
+            (Some(_), None) if request.is_version4 => None,
             (Some(_), Some(material)) if !takes(crypto_mode, material.cipher()) => {
                 return deny(RejectReason::Crypto, "crypto_mode is set to the other of AES-CTR and AES-GCM");
             }
@@ -301,6 +305,22 @@ impl Desk {
             }
             Err(Refused::NoOutput(why)) => deny(RejectReason::NoRoom, &why),
         }
+    }
+
+    fn passphrase(&self, name: &str) -> Option<&String> {
+        let settings = self.config.streams.get(name);
+        settings.and_then(|stream| stream.passphrase.as_ref()).or(self.config.ingestion.srt.passphrase.as_ref())
+    }
+
+    /// Derives the key that a peer of version 4 of the handshake has brought the salt for; it comes to the shard's mailbox. When the desk is
+    /// overrun the peer asks again.
+    pub fn derive_key(self: &Arc<Self>, shard: usize, name: String, life: u64, socket_id: u32, material: KeyMaterial) {
+        let desk = Arc::clone(self);
+        let _ = self.housekeeping.submit(Box::new(move || {
+            let Some(passphrase) = desk.passphrase(&name) else { return };
+            let key = derive_key_encrypting_key(passphrase.as_bytes(), material.salt(), material.key_length());
+            desk.shards.mailbox(shard).post(Message::KeyDerived(life, socket_id, key));
+        }));
     }
 
     fn log_refusal(&self, stream: &str, line: &str) {

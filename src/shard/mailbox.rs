@@ -13,6 +13,7 @@ use super::report::ShardReport;
 use super::strangers::SourceKey;
 use crate::base::Instant;
 use crate::output::TrackReady;
+use crate::protocol::srt::encryption::KeyEncryptingKey;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{AdmissionRequest, Answer};
 
@@ -41,6 +42,8 @@ pub enum Message {
     /// A stream without a session, by its life, is to end, because a newcomer needs its place or its memory; the newcomer is to
     /// be judged again then.
     Evict(u64, Newcomer),
+    /// The key that a peer of version 4 of the handshake wants: of which life of the stream, of which session.
+    KeyDerived(u64, u32, KeyEncryptingKey),
     /// A ring is ready, or cannot be had: name of the stream, and which life of it.
     TrackReady(u64, TrackReady),
 }

@@ -16,6 +16,8 @@ use crate::output::StreamRings;
 use crate::pipeline::assembler::Assembler;
 use crate::pipeline::frame::{SinkIndex, StreamSink, TrackDescription};
 use crate::pipeline::ingest::{Content, Ingest, Protocol};
+use crate::protocol::srt::encryption::Encryption;
+use crate::protocol::srt::parameters::ConnectionParameters;
 
 /// Events kept of each stream, for people.
 const EVENTS_MAX: usize = 50;
@@ -82,6 +84,21 @@ pub struct About {
     pub latency_ms: u32,
     /// Such as `1.5.1`; empty outside SRT.
     pub peer_version: String,
+}
+
+impl About {
+    /// Of what is settled by now.
+    pub fn new(parameters: &ConnectionParameters) -> Self {
+        let version = parameters.peer_version;
+        Self {
+            cipher: parameters.encryption.as_ref().map_or_else(String::new, Encryption::name),
+            latency_ms: u32::from(parameters.receive_latency_ms),
+            peer_version: match version {
+                0 => "before 1.3".to_owned(),
+                version => format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
+            },
+        }
+    }
 }
 
 /// Slots of aggregates that a stream may still hold a datagram of, each of which keeps the whole slot. A stream that holds something

@@ -25,10 +25,11 @@ use super::touched::Touched;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::config::Config;
 use crate::output::{Job, TrackReady, Waker};
-use crate::pipeline::ingest::Protocol;
+use crate::pipeline::ingest::{IngestEvent, Protocol};
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
+use crate::protocol::srt::connection::Event as SrtEvent;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
 use crate::protocol::srt::packet::destination;
@@ -455,6 +456,7 @@ impl Shard {
                 Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
                 Message::Evict(life, newcomer) => self.evict(now, life, newcomer),
+                Message::KeyDerived(life, socket_id, key) => self.key_derived(life, socket_id, key),
                 Message::TrackReady(life, ready) => self.track_ready(life, ready),
             }
         }
@@ -542,6 +544,12 @@ impl Shard {
         }
         while let Some(event) = session.ingest.poll_event() {
             handle_event(session, now, &event);
+            if let (IngestEvent::Srt(SrtEvent::KeyWanted), Some(socket_id)) = (&event, session.socket_id)
+                && let Some(Protocol::Srt(connection)) = session.ingest.protocol()
+                && let Some(material) = connection.wanted_key()
+            {
+                self.desk.derive_key(self.index, session.name.clone(), session.life, socket_id, material.clone());
+            }
         }
         if session.detached == Some(now)
             && let Some(rings) = &mut session.rings

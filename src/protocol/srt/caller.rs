@@ -11,8 +11,8 @@ use super::encryption::{
     Cipher, Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN, check_handshake_response,
 };
 use super::handshake::{
-    self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, VERSION_4, VERSION_5,
-    VERSION_MIN, flags,
+    self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, SOCKET_TYPE_DATAGRAM,
+    VERSION_4, VERSION_5, VERSION_MIN, flags,
 };
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
@@ -282,6 +282,7 @@ impl Caller {
             stream_id: settings.stream_id.clone(),
             // A listener stays where it was called.
             address_secret: None,
+            version4: None,
         })
     }
 
@@ -315,7 +316,7 @@ impl Caller {
             Stage::Induction => {
                 ControlWriter { timestamp_us, socket_id: 0 }.handshake(buffer, &[]);
                 // The form of version 4: "socket type 2, datagrams" where extensions will stand.
-                let (version, extension) = (VERSION_4, 2);
+                let (version, extension) = (VERSION_4, SOCKET_TYPE_DATAGRAM);
                 HandshakeFields { version, extension, ..self.fields(Request::Induction, 0) }.encode(buffer);
                 self.next_send = now + RETRY_INTERVAL;
             }

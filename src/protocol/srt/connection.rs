@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::pauses::Pauses;
+use self::version4::Version4;
 use super::acknowledgement::RoundTrip;
 use super::address_proof::AddressProof;
 use super::control::{
@@ -38,6 +39,7 @@ pub mod fuzzing;
 mod pauses;
 #[cfg(test)]
 mod tests;
+mod version4;
 
 /// Silence after which a keep-alive is sent (draft-sharabayko-srt §3.2.3).
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,6 +75,12 @@ impl Default for Limits {
 pub enum Event {
     /// The connection is ready; always the first event.
     Connected,
+    /// A peer of version 4 of the handshake has said what version 5 says in it: version and latency stand in the parameters now.
+    Introduced,
+    /// Such a peer encrypts, and [`Connection::wanted_key`] is to be derived for it and given to [`Connection::provide_key`].
+    KeyWanted,
+    /// That key has opened what the peer has sent.
+    Secured,
     /// The peer has announced new stream encrypting keys, and they are in use from now on.
     KeyRefreshed,
     /// The peer has announced new key material that could not be used, for this reason.
@@ -146,6 +154,8 @@ pub struct Connection {
     events: VecDeque<Event>,
     key_material_response: Vec<u8>,
     address_proof: Option<AddressProof>,
+    /// A peer of version 4 of the handshake.
+    version4: Option<Box<Version4>>,
 }
 
 impl Connection {
@@ -170,6 +180,9 @@ impl Connection {
             statistics,
             sender: (limits.send_buffer_packets > 0).then(|| Sender::new(now, &parameters, limits.send_buffer_packets)),
             address_proof: parameters.address_secret.map(|secret| AddressProof::new(secret, parameters.socket_id)),
+            version4: parameters
+                .version4
+                .map(|terms| Box::new(Version4::new(terms.latency_max_ms, terms.has_passphrase))),
             parameters,
             limits,
             events,
@@ -281,6 +294,10 @@ impl Connection {
             }
             Control::Shutdown => self.end(CloseReason::PeerShutdown),
             Control::PeerError { code } => self.event(Event::PeerError { code }),
+            Control::HandshakeRequest(body) => {
+                self.handshake_request(datagram.arrival, header.timestamp_us, body);
+            }
+            Control::KeyMaterialRequest(message) if self.first_key_material(message) => {}
             Control::KeyMaterialRequest(message) => self.key_material_request(message),
             Control::KeyMaterialResponse(message) => {
                 let encryption = self.parameters.encryption.as_mut();
@@ -489,6 +506,10 @@ impl Connection {
     }
 
     fn write_control(&mut self, now: Instant, writer: ControlWriter, buffer: &mut Vec<u8>) -> bool {
+        if let Some(agreed) = self.version4.as_mut().and_then(|version4| version4.take_response()) {
+            writer.handshake_response(buffer, &agreed);
+            return true;
+        }
         if std::mem::take(&mut self.pending.key_material_response) {
             writer.key_material_response(buffer, &self.key_material_response);
             return true;

@@ -2,6 +2,7 @@
 //!
 //! The handshake has a file of its own; here it is a body of bytes.
 
+use super::handshake::HandshakeExtension;
 use super::packet::{ControlHeader, HEADER_LEN, Malformed, SequenceNumber};
 
 /// Kinds of control packets.
@@ -113,11 +114,13 @@ pub enum Control<'a> {
         /// Code of the error; libsrt knows 4000, "file system".
         code: u32,
     },
+    /// The extension of a handshake of version 4, which comes after it, for [`super::handshake`].
+    HandshakeRequest(&'a [u8]),
     /// A key material message to be installed, for [`super::encryption`].
     KeyMaterialRequest(&'a [u8]),
     /// The answer to ours.
     KeyMaterialResponse(&'a [u8]),
-    /// An extension message that a peer with HSv5 does not send (HSREQ, HSRSP) or that nobody knows; to be ignored.
+    /// An extension message that no peer sends to a receiver (HSRSP), or that nobody knows; to be ignored.
     UnknownExtension {
         /// The kind.
         subtype: u16,
@@ -146,6 +149,7 @@ impl<'a> Control<'a> {
             }
             ControlType::PeerError => Self::PeerError { code: header.type_information },
             ControlType::UserDefined => match header.subtype {
+                extension::HSREQ => Self::HandshakeRequest(body),
                 extension::KMREQ => Self::KeyMaterialRequest(body),
                 extension::KMRSP => Self::KeyMaterialResponse(body),
                 subtype => Self::UnknownExtension { subtype },
@@ -441,6 +445,12 @@ impl ControlWriter {
     pub fn key_material_response(self, buffer: &mut Vec<u8>, message: &[u8]) {
         self.header(buffer, ControlType::UserDefined, extension::KMRSP, 0);
         buffer.extend_from_slice(message);
+    }
+
+    /// The answer to the extension of a handshake of version 4.
+    pub fn handshake_response(self, buffer: &mut Vec<u8>, agreed: &HandshakeExtension) {
+        self.header(buffer, ControlType::UserDefined, extension::HSRSP, 0);
+        agreed.encode(buffer);
     }
 
     /// A handshake; `body` is the packet's content from the handshake version on.

@@ -22,6 +22,8 @@ pub const MAGIC: u16 = 0x4a17;
 /// Version of the handshake that induction is sent with, so that every listener understands it.
 pub const VERSION_4: u32 = 4;
 
+/// What a handshake of version 4 has in the place of extensions: the socket type "datagrams", which is live mode.
+pub const SOCKET_TYPE_DATAGRAM: u16 = 2;
 /// Version of the handshake that we speak.
 pub const VERSION_5: u32 = 5;
 
@@ -442,7 +444,8 @@ impl<'a> Extensions<'a> {
 }
 
 impl HandshakeExtension {
-    fn parse(content: &[u8]) -> Option<Self> {
+    /// Reads the content of the extension; `None` if it is too short.
+    pub fn parse(content: &[u8]) -> Option<Self> {
         let (version, flags) = (word(content, 0)?, word(content, 1)?);
         // SRT before 1.3 leaves the latency out, and then must not set the flags that need it.
         let latency = match word(content, 2) {
@@ -451,6 +454,15 @@ impl HandshakeExtension {
             None => return None,
         };
         Some(Self { version, flags, receive_latency_ms: (latency >> 16) as u16, send_latency_ms: latency as u16 })
+    }
+
+    /// Appends it.
+    pub fn encode(&self, buffer: &mut Vec<u8>) {
+        let Self { version, flags, receive_latency_ms, send_latency_ms } = *self;
+        buffer.extend_from_slice(&version.to_be_bytes());
+        buffer.extend_from_slice(&flags.to_be_bytes());
+        buffer.extend_from_slice(&receive_latency_ms.to_be_bytes());
+        buffer.extend_from_slice(&send_latency_ms.to_be_bytes());
     }
 }
 
@@ -515,11 +527,7 @@ impl HandshakeFields {
         Self { extension, ..*self }.encode(buffer);
         let response = u16::from(offer.is_response);
         block(buffer, extension::HSREQ + response, |buffer| {
-            let HandshakeExtension { version, flags, receive_latency_ms, send_latency_ms } = offer.handshake;
-            buffer.extend_from_slice(&version.to_be_bytes());
-            buffer.extend_from_slice(&flags.to_be_bytes());
-            buffer.extend_from_slice(&receive_latency_ms.to_be_bytes());
-            buffer.extend_from_slice(&send_latency_ms.to_be_bytes());
+            offer.handshake.encode(buffer);
         });
         if let Some(message) = offer.key_material {
             block(buffer, extension::KMREQ + response, |buffer| buffer.extend_from_slice(message));

@@ -17,10 +17,10 @@ use super::control::{Control, ControlWriter};
 use super::encryption::{Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyRefresh};
 use super::handshake::{
     self, Extensions, HANDSHAKE_LEN, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason,
-    Request, VERSION_4, VERSION_5, VERSION_MIN, flags,
+    Request, SOCKET_TYPE_DATAGRAM, VERSION_4, VERSION_5, VERSION_MIN, flags,
 };
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
-use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
 use super::stream_id::StreamId;
 use crate::base::{Instant, Transmit};
 
@@ -126,7 +126,9 @@ pub struct AdmissionRequest {
     pub timestamp_us: u32,
     /// What it asks for; empty without a Stream ID.
     pub stream_id: StreamId,
-    /// The peer's version of SRT, `0x00MMmmpp`.
+    /// Version 4 of the handshake: who it is, what latency it wants and whether it encrypts comes only once it is let in.
+    pub is_version4: bool,
+    /// The peer's version of SRT, `0x00MMmmpp`; 0 while it has not said so.
     pub peer_version: u32,
     /// The peer's flags.
     pub peer_flags: u32,
@@ -162,6 +164,8 @@ pub struct Acceptance {
     pub flow_window: u32,
     /// The key of the stream's passphrase, derived for this request; `None` when the stream has no passphrase.
     pub key_encrypting_key: Option<KeyEncryptingKey>,
+    /// The stream has a passphrase: a caller of version 4 of the handshake will be asked for its key.
+    pub has_passphrase: bool,
     /// Randomness for keys of our own; must be set when we send encrypted.
     pub key_seed: [u8; 32],
     /// When our own keys change.
@@ -182,6 +186,7 @@ impl Default for Acceptance {
             mtu: MTU_MAX,
             flow_window: 25_600,
             key_encrypting_key: None,
+            has_passphrase: false,
             key_seed: [0; 32],
             key_refresh: KeyRefresh::default(),
             address_secret: None,
@@ -227,6 +232,9 @@ impl AdmissionRequest {
             !acceptance.role.sends() || acceptance.key_encrypting_key.is_none() || acceptance.key_seed != [0; 32],
             "keys of our own need randomness"
         );
+        if self.is_version4 {
+            return Ok(self.accept_version4(now, &acceptance));
+        }
         let mut encryption = match (acceptance.key_encrypting_key, &self.key_material) {
             (None, None) => None,
             (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
@@ -300,8 +308,54 @@ impl AdmissionRequest {
             encryption,
             stream_id: self.stream_id.clone(),
             address_secret: acceptance.address_secret,
+            version4: None,
         };
         Ok((parameters, answer))
+    }
+
+    /// The same for version 4, whose answer has no extensions either.
+    fn accept_version4(&self, now: Instant, acceptance: &Acceptance) -> (ConnectionParameters, Answer) {
+        let fields = HandshakeFields {
+            mtu: self.mtu.min(acceptance.mtu),
+            flow_window: acceptance.flow_window,
+            socket_id: acceptance.socket_id,
+            ..self.fields()
+        };
+        let answer = self.answer(now, |body| fields.encode(body));
+        let parameters = ConnectionParameters {
+            peer: self.key.peer,
+            local: self.local,
+            interface: self.interface,
+            role: acceptance.role,
+            socket_id: acceptance.socket_id,
+            peer_socket_id: self.key.peer_socket_id,
+            initial_sequence: fields.initial_sequence,
+            start: now,
+            // Until it says what it has: by arrival.
+            peer_time_base: PeerTimeBase { timestamp_us: self.timestamp_us, arrival: self.arrival },
+            receive_latency_ms: acceptance.receive_latency_ms,
+            send_latency_ms: 0,
+            mtu: fields.mtu,
+            flow_window: acceptance.flow_window,
+            peer_flow_window: self.flow_window,
+            peer_version: self.peer_version,
+            peer_flags: self.peer_flags,
+            features: Features {
+                receive_by_timestamp: false,
+                send_by_timestamp: false,
+                peer_drops_too_late: false,
+                peer_repeats_loss_reports: false,
+                retransmission_flag: false,
+            },
+            encryption: None,
+            stream_id: StreamId::default(),
+            address_secret: acceptance.address_secret,
+            version4: Some(Version4Terms {
+                latency_max_ms: acceptance.latency_max_ms.max(acceptance.receive_latency_ms),
+                has_passphrase: acceptance.has_passphrase,
+            }),
+        };
+        (parameters, answer)
     }
 
     /// Refuses the caller, with a reason that it is told.
@@ -311,10 +365,11 @@ impl AdmissionRequest {
     }
 
     fn fields(&self) -> HandshakeFields {
+        let (version, extension) = if self.is_version4 { (VERSION_4, SOCKET_TYPE_DATAGRAM) } else { (VERSION_5, 0) };
         HandshakeFields {
-            version: VERSION_5,
+            version,
             encryption: 0,
-            extension: 0,
+            extension,
             initial_sequence: SequenceNumber::new(u64::from(self.key.initial_sequence)),
             mtu: self.mtu,
             flow_window: self.flow_window,
@@ -464,7 +519,7 @@ impl Listener {
             Err(reason) => {
                 self.counters.rejections += 1;
                 let request = Request::Rejection(reason);
-                let answer = HandshakeFields { version: VERSION_5, encryption: 0, extension: 0, request, ..*fields };
+                let answer = HandshakeFields { encryption: 0, extension: 0, request, ..*fields };
                 self.send(now, origin, &answer);
             }
         }
@@ -480,11 +535,11 @@ impl Listener {
         handshake: &Handshake<'_>,
     ) -> Result<AdmissionRequest, RejectReason> {
         let fields = &handshake.fields;
-        if fields.version == VERSION_4 {
-            return Err(RejectReason::Version);
-        }
         if fields.mtu < MTU_MIN || fields.flow_window < 2 {
             return Err(RejectReason::Rogue);
+        }
+        if fields.version == VERSION_4 {
+            return self.judge_version4(now, origin, key, timestamp_us, fields);
         }
         let Extensions { handshake: extension, key_material, stream_id, filter, group, .. } = handshake.extensions;
         let extension = extension.ok_or(RejectReason::Rogue)?;
@@ -512,10 +567,7 @@ impl Listener {
             Ok(stream_id) => stream_id.unwrap_or_default(),
             Err(_) => return Err(RejectReason::BadRequest),
         };
-        if self.pending >= self.settings.pending_max || self.events.len() >= self.settings.pending_max {
-            self.counters.rejected_backlog += 1;
-            return Err(RejectReason::Backlog);
-        }
+        self.judge_backlog()?;
         Ok(AdmissionRequest {
             key,
             local: origin.local,
@@ -523,6 +575,7 @@ impl Listener {
             arrival: now,
             timestamp_us,
             stream_id,
+            is_version4: false,
             peer_version: extension.version,
             peer_flags: extension.flags,
             requested_latency_ms: extension.send_latency_ms,
@@ -532,6 +585,49 @@ impl Listener {
             key_material,
             cookie: fields.cookie,
         })
+    }
+
+    /// The same for version 4, which has said nothing of SRT yet.
+    fn judge_version4(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        key: ConnectionKey,
+        timestamp_us: u32,
+        fields: &HandshakeFields,
+    ) -> Result<AdmissionRequest, RejectReason> {
+        if self.settings.version_min > VERSION_MIN {
+            return Err(RejectReason::Version);
+        }
+        if fields.extension != SOCKET_TYPE_DATAGRAM {
+            return Err(RejectReason::MessageApi);
+        }
+        self.judge_backlog()?;
+        Ok(AdmissionRequest {
+            key,
+            local: origin.local,
+            interface: origin.interface,
+            arrival: now,
+            timestamp_us,
+            stream_id: StreamId::default(),
+            is_version4: true,
+            peer_version: 0,
+            peer_flags: 0,
+            requested_latency_ms: 0,
+            peer_latency_ms: 0,
+            mtu: fields.mtu,
+            flow_window: fields.flow_window,
+            key_material: None,
+            cookie: fields.cookie,
+        })
+    }
+
+    fn judge_backlog(&mut self) -> Result<(), RejectReason> {
+        if self.pending >= self.settings.pending_max || self.events.len() >= self.settings.pending_max {
+            self.counters.rejected_backlog += 1;
+            return Err(RejectReason::Backlog);
+        }
+        Ok(())
     }
 
     /// Takes the answer to an admission: sends it, and repeats it whenever the conclusion is repeated.

@@ -132,6 +132,17 @@ pub struct ConnectionParameters {
     pub stream_id: StreamId,
     /// A secret for [`AddressProof`](super::address_proof::AddressProof); without one the peer is heard at its address alone.
     pub address_secret: Option<[u8; 16]>,
+    /// What is left to be settled with a peer of version 4 of the handshake.
+    pub version4: Option<Version4Terms>,
+}
+
+/// On what terms a peer of version 4 of the handshake goes on after it (`connection/version4.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version4Terms {
+    /// Most latency that it gets, in ms.
+    pub latency_max_ms: u16,
+    /// The stream has a passphrase: nothing is taken in plain, and a key is wanted.
+    pub has_passphrase: bool,
 }
 
 impl ConnectionParameters {
@@ -159,6 +170,7 @@ impl ConnectionParameters {
             encryption: None,
             stream_id: StreamId::default(),
             address_secret: None,
+            version4: None,
         }
     }
 

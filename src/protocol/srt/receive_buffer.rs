@@ -207,6 +207,16 @@ impl<T> ReceiveBuffer<T> {
         (!self.held.is_empty()).then(|| &self.meta[self.slot(self.end - 1)])
     }
 
+    /// Changes what is known of the packets there are.
+    pub fn restamp(&mut self, mut change: impl FnMut(&mut Meta)) {
+        let mut next = self.held.next(self.head, self.end);
+        while let Some(sequence) = next {
+            let slot = self.slot(sequence);
+            change(&mut self.meta[slot]);
+            next = self.held.next(sequence + 1, self.end);
+        }
+    }
+
     /// The packet that [`take_first`](Self::take_first) would give.
     #[inline]
     pub fn first_item(&self) -> Option<&T> {

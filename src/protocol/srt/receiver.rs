@@ -56,6 +56,8 @@ pub struct Receiver {
     expected: u64,
     by_timestamp: bool,
     retransmission_flag: bool,
+    /// The stream has a passphrase, though the peer may have no key yet: nothing is taken in plain.
+    refuses_plain: bool,
     /// Data packets since the last full acknowledgement, and light ones sent meanwhile.
     packets_since_ack: u32,
     light_acks: u32,
@@ -89,6 +91,7 @@ impl Receiver {
             expected: first,
             by_timestamp: parameters.features.receive_by_timestamp,
             retransmission_flag: parameters.features.retransmission_flag,
+            refuses_plain: parameters.version4.is_some_and(|terms| terms.has_passphrase),
             packets_since_ack: 0,
             light_acks: 0,
             acknowledged: first,
@@ -131,6 +134,17 @@ impl Receiver {
         let within_us = self.time.latency().as_micros() as u64 + 1_000_000;
         !self.by_timestamp
             || self.time.unwrap(timestamp_us, arrival).is_some_and(|at_us| at_us.abs_diff(expected_us) <= within_us)
+    }
+
+    /// A peer of version 4 of the handshake has said how it sends. What is held had no time of its own until now.
+    pub fn introduced(&mut self, parameters: &ConnectionParameters, latency: Duration) {
+        self.by_timestamp = parameters.features.receive_by_timestamp;
+        self.retransmission_flag = parameters.features.retransmission_flag;
+        let base = parameters.peer_time_base;
+        self.time = DeliveryTime::new(base.timestamp_us, base.arrival, latency);
+        let time = &self.time;
+        self.buffer.restamp(|meta| meta.timestamp_us = time.expected(meta.arrival));
+        self.schedule();
     }
 
     /// The peer has moved and may not know what it was told: it is told again at once.
@@ -185,7 +199,7 @@ impl Receiver {
 
         let Datagram { mut packet, arrival, path, .. } = datagram;
         packet.advance(HEADER_LEN);
-        if !decrypt(header, &mut packet, encryption, statistics) {
+        if !decrypt(header, &mut packet, encryption, self.refuses_plain, statistics) {
             return Received::Dropped;
         }
         let payload_bytes = packet.len() as u64;
@@ -496,12 +510,14 @@ fn decrypt(
     header: &DataHeader,
     packet: &mut Packet,
     encryption: Option<&Encryption>,
+    refuses_plain: bool,
     statistics: &mut Statistics,
 ) -> bool {
     let Some(encryption) = encryption else {
-        if header.key == KeyFlag::Plain {
+        if header.key == KeyFlag::Plain && !refuses_plain {
             return true;
         }
+        statistics.pkt_rcv_unencrypted += u64::from(header.key == KeyFlag::Plain);
         count_undecrypted(packet, statistics);
         return false;
     };

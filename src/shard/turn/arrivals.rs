@@ -10,7 +10,7 @@ use crate::output::StreamRings;
 use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
-use crate::protocol::srt::encryption::{Encryption, KeyEncryptingKey};
+use crate::protocol::srt::encryption::KeyEncryptingKey;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
 use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT};
@@ -24,9 +24,13 @@ use crate::shard::strangers::SourceKey;
 /// What the desk has settled for an SRT caller.
 struct Terms {
     key: Option<KeyEncryptingKey>,
+    has_passphrase: bool,
     latency: Duration,
     key_seed: [u8; 32],
 }
+
+/// The longest latency that callers of version 4 of the handshake get, unless the stream has a longer one.
+const VERSION4_LATENCY: Duration = Duration::from_secs(2);
 
 impl Shard {
     /// A source proves itself with two packets in sequence; what it has sent by then is kept.
@@ -130,7 +134,7 @@ impl Shard {
             StreamRings::new(*output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
         });
         match source {
-            AdmittedSource::Srt { request, key, origin, latency, key_seed } => {
+            AdmittedSource::Srt { request, key, has_passphrase, origin, latency, key_seed } => {
                 let index = match (self.sessions.by_name(&name), rings) {
                     (Some(index), _) => index,
                     (None, Some(rings)) => {
@@ -146,7 +150,7 @@ impl Shard {
                         return self.answer_from_here(now, origin, request.reject(now, RejectReason::Resource));
                     }
                 };
-                let terms = Terms { key, latency, key_seed };
+                let terms = Terms { key, has_passphrase, latency, key_seed };
                 self.answer_caller(now, index, &request, terms, origin);
             }
             AdmittedSource::Source(key) => {
@@ -290,6 +294,18 @@ impl Shard {
         }
     }
 
+    /// The key that a session has asked for, unless it has ended meanwhile.
+    pub(super) fn key_derived(&mut self, life: u64, socket_id: u32, key: KeyEncryptingKey) {
+        if let Some(index) = self.sessions.by_life(life)
+            && let session = self.sessions.get_mut(index)
+            && session.socket_id == Some(socket_id)
+            && let Some(Protocol::Srt(connection)) = session.ingest.protocol_mut()
+        {
+            connection.provide_key(key);
+            self.touched.add(index);
+        }
+    }
+
     fn accept(
         &mut self,
         now: Instant,
@@ -307,7 +323,13 @@ impl Shard {
         };
         let free_slots = self.net.pool().free_slots();
         let latency_max = SessionPlan::latency_max(&self.config, free_slots);
-        let wanted = Duration::from_millis(u64::from(request.requested_latency_ms)).max(terms.latency).min(latency_max);
+        // A caller of version 4 asks when it is in, and gets what there is room for by then.
+        let asked = match request.is_version4 {
+            true => VERSION4_LATENCY,
+            false => Duration::from_millis(u64::from(request.requested_latency_ms)),
+        };
+        let wanted = asked.max(terms.latency).min(latency_max);
+        let latency_max = if request.is_version4 { wanted } else { latency_max };
         let plan = SessionPlan::new(&self.config, wanted);
         let milliseconds = |duration: Duration| u16::try_from(duration.as_millis()).unwrap_or(u16::MAX);
         let acceptance = Acceptance {
@@ -316,17 +338,13 @@ impl Shard {
             latency_max_ms: milliseconds(latency_max),
             flow_window: plan.flow_window,
             key_encrypting_key: terms.key,
+            has_passphrase: terms.has_passphrase,
             key_seed: terms.key_seed,
             address_secret: Some(self.address_secret),
             ..Acceptance::default()
         };
         let (parameters, answer) = request.accept(now, acceptance)?;
-        let version = request.peer_version;
-        let about = About {
-            cipher: parameters.encryption.as_ref().map_or_else(String::new, Encryption::name),
-            latency_ms: u32::from(parameters.receive_latency_ms),
-            peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
-        };
+        let about = About::new(&parameters);
         let connection = Connection::new(now, parameters, plan.limits);
         if self.sessions.get_mut(index).detached.is_none() {
             self.sessions.clear_socket_id(index);

@@ -2,13 +2,13 @@
 
 use super::Shard;
 use crate::base::{Allowance, Instant};
-use crate::pipeline::ingest::IngestEvent;
+use crate::pipeline::ingest::{IngestEvent, Protocol};
 use crate::protocol::rtp::raw_ts::RawEvent;
 use crate::protocol::rtp::{RestartReason, SourceEvent};
 use crate::protocol::srt::connection::{CloseReason, Event as SrtEvent};
 use crate::protocol::srt::encryption::KeyMaterialState;
 use crate::shard::report::{ShardCounters, ShardReport};
-use crate::shard::sessions::Session;
+use crate::shard::sessions::{About, Session};
 use crate::shard::strangers::SourceKey;
 
 impl Shard {
@@ -74,10 +74,29 @@ impl Overflows {
     }
 }
 
+/// What is settled with the peer of an SRT session by now.
+fn about_now(session: &Session) -> About {
+    match session.ingest.protocol() {
+        Some(Protocol::Srt(connection)) => About::new(connection.parameters()),
+        _ => session.about.clone(),
+    }
+}
+
 /// What a session's protocol has to say.
 pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEvent) {
     match event {
-        IngestEvent::Srt(SrtEvent::Connected) | IngestEvent::Rtp(SourceEvent::Started { .. }) => {}
+        IngestEvent::Srt(SrtEvent::Introduced) => {
+            let about = about_now(session);
+            let what = format!("the peer has version {} and latency {} ms", about.peer_version, about.latency_ms);
+            session.about = about;
+            session.tell_of_peer(now, what);
+        }
+        IngestEvent::Srt(SrtEvent::Secured) => {
+            session.about = about_now(session);
+            session.tell_of_peer(now, format!("the peer encrypts with {}", session.about.cipher));
+        }
+        IngestEvent::Srt(SrtEvent::Connected | SrtEvent::KeyWanted) | IngestEvent::Rtp(SourceEvent::Started { .. }) => {
+        }
         IngestEvent::Srt(SrtEvent::Closed(reason)) => {
             session.detach(now);
             session.tell(
@@ -95,6 +114,7 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
         IngestEvent::Srt(SrtEvent::KeyRefreshFailed(state)) => {
             let what = match state {
                 KeyMaterialState::BadCryptoMode => "are for another cipher",
+                KeyMaterialState::NoSecret => "have no passphrase here",
                 _ => "are not of this passphrase",
             };
             session.tell_of_peer(now, format!("key refresh failed: the new keys {what}"));

@@ -10,6 +10,7 @@ use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::parameters::{Features, Role};
 
 mod elsewhere;
+mod version4;
 
 const FIRST: u64 = 0x7fff_fff0;
 const LATENCY_MS: u64 = 120;
@@ -93,6 +94,7 @@ enum Out {
     KeepAlive,
     Shutdown,
     KeyMaterialResponse(usize),
+    HandshakeResponse(Vec<u8>),
 }
 
 fn index(sequence: SequenceNumber) -> u64 {
@@ -163,6 +165,7 @@ impl Bench {
                         Control::KeepAlive => Out::KeepAlive,
                         Control::Shutdown => Out::Shutdown,
                         Control::KeyMaterialResponse(message) => Out::KeyMaterialResponse(message.len()),
+                        Control::UnknownExtension { subtype: 2 } => Out::HandshakeResponse(body.to_vec()),
                         other => panic!("{other:?}"),
                     }
                 }

@@ -373,3 +373,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_caller_of_version_4_is_let_in_and_answered_in_its_own_form() {
+    let mut listener = listener();
+    let cookie = cookie(&mut listener, at(0));
+    let asked = HandshakeFields { version: VERSION_4, extension: 2, ..fields(Request::Conclusion, cookie) };
+    assert!(tell(&mut listener, at(1), &packet(|packet| asked.encode(packet))).is_empty());
+    let request = admitted(&mut listener);
+    assert!(request.is_version4 && request.stream_id.is_empty() && request.key_material.is_none());
+    let acceptance = Acceptance { socket_id: 77, latency_max_ms: 2_000, has_passphrase: true, ..Acceptance::default() };
+    let (parameters, answer) = request.accept(at(2), acceptance).expect("nothing speaks against it");
+    assert_eq!(parameters.version4, Some(Version4Terms { latency_max_ms: 2_000, has_passphrase: true }));
+    assert_eq!((parameters.receive_latency_ms, parameters.encryption.is_none()), (120, true));
+    assert!(!parameters.features.receive_by_timestamp && !parameters.features.retransmission_flag);
+    listener.answer(at(2), answer);
+    let answers = sent(&mut listener, at(2));
+    assert_eq!(
+        answers,
+        [HandshakeFields { socket_id: 77, flow_window: 25_600, peer_address: peer().ip(), ..asked }],
+        "no extensions, and the form of UDT"
+    );
+}
+
+#[test]
+fn a_caller_of_version_4_that_sends_bytes_or_is_too_old_is_refused_in_its_own_form() {
+    let bytes = HandshakeFields { version: VERSION_4, extension: 1, ..fields(Request::Conclusion, 0) };
+    let datagrams = HandshakeFields { extension: 2, ..bytes };
+    let newer = ListenerSettings { version_min: 0x0001_0400, ..ListenerSettings::default() };
+    for (settings, asked, reason) in
+        [(ListenerSettings::default(), bytes, RejectReason::MessageApi), (newer, datagrams, RejectReason::Version)]
+    {
+        let mut listener = Listener::new(settings);
+        let cookie = cookie(&mut listener, at(0));
+        let answers = tell(&mut listener, at(1), &packet(|packet| HandshakeFields { cookie, ..asked }.encode(packet)));
+        assert_eq!(
+            answers.iter().map(|answer| (answer.version, answer.request)).collect::<Vec<_>>(),
+            [(VERSION_4, Request::Rejection(reason))]
+        );
+    }
+}

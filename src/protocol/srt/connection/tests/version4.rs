@@ -1,0 +1,191 @@
+use super::*;
+use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterial};
+use crate::protocol::srt::parameters::Version4Terms;
+
+/// What libsrt 1.2.3 says: TSBPD, encryption, the flag "retransmitted"; 300 ms.
+const HSREQ: [u32; 3] = [0x0001_0203, 0b10_0101, 300];
+/// What is said to it: TSBPD, encryption, TLPKTDROP, repeated loss reports, the flag; 300 ms.
+const HSRSP: [u32; 3] = [0x0001_0504, 0b11_1110, 300];
+
+fn bench_of_version4(has_passphrase: bool) -> Bench {
+    let features = Features {
+        receive_by_timestamp: false,
+        send_by_timestamp: false,
+        peer_drops_too_late: false,
+        peer_repeats_loss_reports: false,
+        retransmission_flag: false,
+    };
+    let version4 = Some(Version4Terms { latency_max_ms: 2_000, has_passphrase });
+    let parameters = ConnectionParameters {
+        role: Role::Receiver,
+        send_latency_ms: 0,
+        peer_version: 0,
+        peer_flags: 0,
+        version4,
+        ..parameters(features, None)
+    };
+    bench_of(Limits { receive_buffer_packets: 256, ..Limits::default() }, parameters)
+}
+
+impl Bench {
+    /// Its clock shows the milliseconds since the handshake.
+    fn handshake_request(&mut self, now: Instant, words_: &[u32]) {
+        let mut bytes = raw_control(0x7fff, 1, 0, &words(words_));
+        let timestamp_us = now.saturating_since(at(0)).as_micros() as u32;
+        bytes[8..12].copy_from_slice(&timestamp_us.to_be_bytes());
+        self.put(now, &bytes);
+    }
+
+    fn responses(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let responses = self.out(now).into_iter().filter_map(|out| match out {
+            Out::HandshakeResponse(body) => Some(body),
+            _ => None,
+        });
+        responses.collect()
+    }
+}
+
+/// The peer's key, the message that carries it, and the key that the passphrase makes for its salt.
+fn peer_keys(passphrase: &[u8]) -> (Encryption, KeyMaterial, impl Fn(&[u8]) -> KeyEncryptingKey) {
+    let salt = [5; SALT_LEN];
+    let derive = move |passphrase: &[u8]| derive_key_encrypting_key(passphrase, &salt, KeyLength::Aes192);
+    let (sending, message) =
+        Encryption::initiate(derive(passphrase), Cipher::AesCtr, salt, [1; 32], KeyRefresh::default());
+    (sending, message, derive)
+}
+
+#[test]
+fn its_packets_have_a_time_once_it_has_said_so_and_repeats_get_the_same_answer() {
+    let mut bench = bench_of_version4(false);
+    bench.handshake_request(at(10), &HSREQ);
+    assert_eq!(bench.responses(at(10)), [words(&HSRSP)]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::Introduced));
+    let parameters = bench.connection.parameters();
+    assert_eq!((parameters.peer_version, parameters.receive_latency_ms), (0x0001_0203, 300));
+    assert!(parameters.features.receive_by_timestamp && parameters.features.retransmission_flag);
+    bench.handshake_request(at(30), &[0x0001_0203, 0b10_0101, 900]);
+    assert_eq!(bench.responses(at(30)), [words(&HSRSP)]);
+    assert_eq!(bench.connection.poll_event(), None, "it has been introduced");
+    bench.put_data(at(41), &data(0, 40), b"due after 300 ms");
+    assert_eq!(bench.payloads(at(339)), []);
+    assert_eq!(bench.payloads(at(340)).len(), 1);
+    bench.put_data(at(350), &DataHeader { retransmitted: true, ..data(1, 341) }, &[]);
+    assert_eq!(bench.count().pkt_rcv_retrans, 1);
+}
+
+#[test]
+fn what_comes_before_it_says_so_is_due_by_its_arrival() {
+    let mut bench = bench_of_version4(false);
+    // The first one is missing, so that these are held; their time stamps mean nothing yet, and what looks like a flag is part of a number.
+    bench.put_data(at(3), &DataHeader { retransmitted: true, ..data(1, 70_000) }, &[]);
+    bench.put_data(at(5), &data(2, 70_002), &[]);
+    assert_eq!(bench.count().pkt_rcv_retrans, 0);
+    bench.handshake_request(at(10), &HSREQ);
+    assert_eq!(bench.indices(at(302)), [0_u64; 0]);
+    assert_eq!(bench.indices(at(304)), [1]);
+    assert_eq!(bench.indices(at(305)), [2]);
+}
+
+#[test]
+fn it_gets_no_more_latency_than_it_may_have_and_no_less_than_the_stream() {
+    for (asked_ms, agreed_ms) in [(60_000, 2_000), (2_000, 2_000), (20, 120), (0, 120)] {
+        let mut bench = bench_of_version4(false);
+        bench.handshake_request(at(1), &[HSREQ[0], HSREQ[1], asked_ms]);
+        assert_eq!(bench.responses(at(1)), [words(&[HSRSP[0], HSRSP[1], agreed_ms])]);
+        assert_eq!(bench.count().ms_rcv_tsb_pd_delay, u64::from(agreed_ms));
+    }
+}
+
+#[test]
+fn an_old_one_is_not_given_leave_to_drop() {
+    let mut bench = bench_of_version4(false);
+    bench.handshake_request(at(1), &[0x0001_0007, 0b00_0101, 120]);
+    assert_eq!(bench.responses(at(1)), [words(&[HSRSP[0], 0b11_0110, 120])]);
+    assert!(!bench.connection.parameters().features.retransmission_flag);
+}
+
+#[test]
+fn one_that_sends_without_times_is_delivered_by_arrival() {
+    let mut bench = bench_of_version4(false);
+    // Two words: SRT 1.0 left the latency out.
+    bench.handshake_request(at(1), &[0x0001_0000, 0b100]);
+    assert_eq!(bench.responses(at(1)), [words(&[HSRSP[0], 0b11_0100, 120])]);
+    bench.put_data(at(10), &data(0, 50_000), &[]);
+    assert_eq!(bench.indices(at(10 + LATENCY_MS)), [0]);
+}
+
+#[test]
+fn its_key_is_asked_for_once_and_opens_what_it_sends_from_then_on() {
+    let mut bench = bench_of_version4(true);
+    let (mut sending, message, derive) = peer_keys(b"a good passphrase");
+    let (header, payload) = sealed(&mut sending, data(0, 2), b"secret");
+    bench.put_data(at(3), &header, &payload);
+    bench.put_data(at(3), &data(0, 2), b"in plain");
+    assert_eq!((bench.count().pkt_rcv_undecrypt, bench.count().pkt_rcv_unencrypted), (2, 1));
+    bench.handshake_request(at(4), &HSREQ);
+    for ms in [5, 8] {
+        bench.control(at(ms), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    }
+    let events: Vec<_> = std::iter::from_fn(|| bench.connection.poll_event()).collect();
+    assert_eq!(events, [Event::Introduced, Event::KeyWanted]);
+    assert_eq!(bench.connection.wanted_key(), Some(&message));
+    assert_eq!(bench.responses(at(8)), [words(&HSRSP)]);
+    bench.connection.provide_key(derive(b"a good passphrase"));
+    assert_eq!(bench.out(at(9)), [Out::KeyMaterialResponse(message.as_bytes().len())]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::Secured));
+    // What was not read is missing, and comes again.
+    bench.put_data(at(20), &DataHeader { retransmitted: true, ..header }, &payload);
+    bench.put_data(at(20), &data(1, 19), b"in plain");
+    assert_eq!(bench.payloads(at(400)), [(0, 0, b"secret".to_vec())]);
+    assert_eq!(bench.count().pkt_rcv_unencrypted, 2);
+    // A repeated request is answered alike.
+    bench.control(at(401), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    assert!(bench.out(at(401)).contains(&Out::KeyMaterialResponse(message.as_bytes().len())));
+    assert_eq!(bench.connection.poll_event(), None);
+}
+
+#[test]
+fn a_wrong_passphrase_is_told_and_derived_for_a_few_times_at_most() {
+    let mut bench = bench_of_version4(true);
+    let (_, message, derive) = peer_keys(b"another passphrase");
+    let mut asked = 0;
+    for round in 0..10 {
+        bench.control(at(round), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+        if bench.connection.wanted_key().is_some() {
+            asked += 1;
+            bench.connection.provide_key(derive(b"a good passphrase"));
+        }
+        assert_eq!(bench.out(at(round)), [Out::KeyMaterialResponse(4)]);
+    }
+    assert_eq!(asked, 3);
+    let events: Vec<_> = std::iter::from_fn(|| bench.connection.poll_event()).collect();
+    assert_eq!(
+        events.iter().filter(|event| matches!(event, Event::KeyRefreshFailed(KeyMaterialState::BadSecret))).count(),
+        1
+    );
+    assert_eq!(bench.count().key_refresh_failures, 10);
+}
+
+#[test]
+fn a_key_for_a_stream_without_a_passphrase_and_messages_that_are_none_are_refused() {
+    let mut bench = bench_of_version4(false);
+    let (_, message, _) = peer_keys(b"a good passphrase");
+    bench.control(at(1), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    assert_eq!(bench.out(at(1)), [Out::KeyMaterialResponse(4)]);
+    assert_eq!(bench.connection.poll_event(), Some(Event::KeyRefreshFailed(KeyMaterialState::NoSecret)));
+    let mut bench = bench_of_version4(true);
+    for broken in [&message.as_bytes()[..40], &[0xff; 1_400], &[]] {
+        bench.put(at(2), &raw_control(0x7fff, 3, 0, broken));
+        assert_eq!((bench.out(at(2)), bench.connection.wanted_key()), (vec![Out::KeyMaterialResponse(4)], None));
+    }
+}
+
+#[test]
+fn whoever_has_been_introduced_by_the_handshake_is_not_again() {
+    let mut bench = bench();
+    bench.handshake_request(at(1), &HSREQ);
+    assert_eq!((bench.responses(at(1)), bench.count().control_ignored), (vec![], 1));
+    let mut bench = bench_of_version4(false);
+    bench.handshake_request(at(1), &HSREQ[..1]);
+    assert_eq!((bench.responses(at(1)), bench.count().control_malformed), (vec![], 1));
+}

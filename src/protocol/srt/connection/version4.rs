@@ -1,0 +1,168 @@
+//! Peers with version 4 of the handshake: libsrt before 1.3, and hardware that was never brought up to date. Their handshake is
+//! UDT's: it sets up a connection and says nothing of SRT. What version 5 puts into extensions comes after it, in control packets
+//! that the sender repeats until they are answered (libsrt 1.2, `srtcore/csrtcc.cpp`):
+//!
+//! ```text
+//!  sender                                receiver
+//!  HSREQ: version, flags, latency ─────▶ from here on packets have a time; the time base is this packet's
+//!         ◀───── HSRSP: version, flags, the latency that is agreed on
+//!  KMREQ: the wrapped key, its salt ───▶ the passphrase's key is derived for that salt, off the shard
+//!         ◀───── KMRSP: the same message, or why not
+//! ```
+//!
+//! There is no Stream ID. What comes before HSREQ is delivered by its arrival, and what comes encrypted before the key is there is asked for
+//! again like anything that is missing.
+
+use std::time::Duration;
+
+use super::{Connection, Event};
+use crate::base::Instant;
+use crate::protocol::srt::encryption::{
+    Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh,
+};
+use crate::protocol::srt::handshake::{HandshakeExtension, flags};
+use crate::protocol::srt::parameters::{Features, PeerTimeBase, VERSION};
+
+/// Derivations that one connection may ask for: the right passphrase takes one.
+const DERIVATIONS_MAX: u8 = 3;
+/// Up to this version a peer takes TLPKTDROP for a leave to drop the end of a large picture before it was ever sent; libsrt does not
+/// offer it to them either.
+const DROPS_UNSENT: u32 = 0x0001_0007;
+
+/// What a peer of version 4 has said so far.
+#[derive(Debug, Clone)]
+pub(super) struct Version4 {
+    latency_max_ms: u16,
+    has_passphrase: bool,
+    /// What was answered to HSREQ.
+    agreed: Option<HandshakeExtension>,
+    is_response_due: bool,
+    /// Waits for the key that it is wrapped with.
+    wanted: Option<KeyMaterial>,
+    derivations_left: u8,
+}
+
+impl Version4 {
+    pub(super) fn new(latency_max_ms: u16, has_passphrase: bool) -> Self {
+        Self {
+            latency_max_ms,
+            has_passphrase,
+            agreed: None,
+            is_response_due: false,
+            wanted: None,
+            derivations_left: DERIVATIONS_MAX,
+        }
+    }
+
+    /// The answer to HSREQ, if one is due.
+    pub(super) fn take_response(&mut self) -> Option<HandshakeExtension> {
+        std::mem::take(&mut self.is_response_due).then_some(self.agreed).flatten()
+    }
+}
+
+impl Connection {
+    /// HSREQ after connecting; repeats are answered alike.
+    pub(super) fn handshake_request(&mut self, arrival: Instant, timestamp_us: u32, body: &[u8]) {
+        let Some(version4) = &mut self.version4 else {
+            return self.statistics.control_ignored += 1;
+        };
+        let Some(asked) = HandshakeExtension::parse(body) else {
+            return self.statistics.control_malformed += 1;
+        };
+        version4.is_response_due = true;
+        if version4.agreed.is_some() {
+            return;
+        }
+        let has = |flag: u32| asked.flags & flag != 0;
+        let parameters = &mut self.parameters;
+        let mut our_flags = flags::CRYPT | flags::PERIODIC_LOSS_REPORT | flags::RETRANSMISSION;
+        if has(flags::TSBPD_SENDER) {
+            our_flags |= flags::TSBPD_RECEIVER;
+            if asked.version > DROPS_UNSENT {
+                our_flags |= flags::TOO_LATE_PACKET_DROP;
+            }
+            let ours_ms = parameters.receive_latency_ms;
+            parameters.receive_latency_ms = ours_ms.max(asked.send_latency_ms.min(version4.latency_max_ms));
+            parameters.peer_time_base = PeerTimeBase { timestamp_us, arrival };
+        }
+        parameters.peer_version = asked.version;
+        parameters.peer_flags = asked.flags;
+        parameters.features = Features {
+            receive_by_timestamp: has(flags::TSBPD_SENDER),
+            retransmission_flag: has(flags::RETRANSMISSION),
+            ..parameters.features
+        };
+        let latency_ms = parameters.receive_latency_ms;
+        version4.agreed = Some(HandshakeExtension {
+            version: VERSION,
+            flags: our_flags,
+            receive_latency_ms: 0,
+            // The low half of the word, where version 4 has the one latency that there is.
+            send_latency_ms: latency_ms,
+        });
+        self.statistics.ms_rcv_tsb_pd_delay = u64::from(latency_ms);
+        self.receiver.introduced(&self.parameters, Duration::from_millis(u64::from(latency_ms)));
+        self.event(Event::Introduced);
+    }
+
+    /// The first KMREQ, which brings the salt that the passphrase's key is derived with. `false` when it is none of such a peer.
+    pub(super) fn first_key_material(&mut self, message: &[u8]) -> bool {
+        if self.parameters.encryption.is_some() {
+            return false;
+        }
+        let Some(version4) = &mut self.version4 else { return false };
+        if version4.wanted.is_some() {
+            return true;
+        }
+        if !version4.has_passphrase {
+            self.key_material_refused(KeyMaterialState::NoSecret);
+            return true;
+        }
+        match KeyMaterial::parse(message) {
+            Ok(material) if version4.derivations_left > 0 => {
+                version4.derivations_left -= 1;
+                version4.wanted = Some(material);
+                self.event(Event::KeyWanted);
+            }
+            Ok(_) | Err(_) => self.key_material_refused(KeyMaterialState::BadSecret),
+        }
+        true
+    }
+
+    /// What the key is to be derived for that [`Event::KeyWanted`] tells of: salt and length are in there.
+    pub fn wanted_key(&self) -> Option<&KeyMaterial> {
+        self.version4.as_ref()?.wanted.as_ref()
+    }
+
+    /// The key of the stream's passphrase for [`wanted_key`](Self::wanted_key), which is answered now.
+    pub fn provide_key(&mut self, key: KeyEncryptingKey) {
+        let Some(material) = self.version4.as_mut().and_then(|version4| version4.wanted.take()) else { return };
+        // We send nothing that is encrypted: no key of our own, and no randomness for one.
+        match Encryption::accept(key, &material, [0; 32], KeyRefresh::default()) {
+            Some(mut encryption) => {
+                encryption.set_peer_version(self.parameters.peer_version);
+                self.parameters.encryption = Some(encryption);
+                self.key_material_response.clear();
+                self.key_material_response.extend_from_slice(material.as_bytes());
+                self.pending.key_material_response = true;
+                self.event(Event::Secured);
+            }
+            None => self.key_material_refused(KeyMaterialState::BadSecret),
+        }
+    }
+
+    fn key_material_refused(&mut self, state: KeyMaterialState) {
+        debug_assert!(
+            self.key_material_response.capacity() >= KEY_MATERIAL_LEN_MAX,
+            "taken when the connection was made"
+        );
+        self.statistics.key_refresh_failures += 1;
+        let is_news = self.key_material_response != state.to_wire();
+        self.key_material_response.clear();
+        self.key_material_response.extend_from_slice(&state.to_wire());
+        self.pending.key_material_response = true;
+        if is_news {
+            self.event(Event::KeyRefreshFailed(state));
+        }
+    }
+}
