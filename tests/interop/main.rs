@@ -30,4 +30,6 @@ mod relay;
 mod senders;
 mod statistics;
 mod tap;
+
+mod version4;
 mod xdp;

@@ -91,7 +91,7 @@ fn libsrt_and_we_count_the_same_where_packets_are_lost() {
     agree("/pktRecvTotal", sent * 0.98, number(&ours, "/pktRecvTotal"), 0.01);
     let retransmitted = number(&theirs, "/send/packetsRetransmitted");
     assert!(retransmitted > 0.0, "{theirs}");
-    let came = number(&ours, "/pktRcvRetrans");
-    assert!(came <= retransmitted && came >= retransmitted * 0.9, "{came} of {retransmitted} retransmissions");
+    // Few, and the reports are not of the same moment.
+    agree("/pktRcvRetrans", retransmitted * 0.98, number(&ours, "/pktRcvRetrans"), 0.08);
     assert_eq!(number(&ours, "/pktRcvDropTotal"), 0.0);
 }

@@ -39,6 +39,8 @@ pub(super) struct Version4 {
     is_response_due: bool,
     /// Waits for the key that it is wrapped with.
     wanted: Option<KeyMaterial>,
+    /// Was not wrapped with that key, whoever repeats it.
+    refused: Option<KeyMaterial>,
     derivations_left: u8,
 }
 
@@ -50,6 +52,7 @@ impl Version4 {
             agreed: None,
             is_response_due: false,
             wanted: None,
+            refused: None,
             derivations_left: DERIVATIONS_MAX,
         }
     }
@@ -119,7 +122,7 @@ impl Connection {
             return true;
         }
         match KeyMaterial::parse(message) {
-            Ok(material) if version4.derivations_left > 0 => {
+            Ok(material) if version4.derivations_left > 0 && version4.refused.as_ref() != Some(&material) => {
                 version4.derivations_left -= 1;
                 version4.wanted = Some(material);
                 self.event(Event::KeyWanted);
@@ -136,7 +139,8 @@ impl Connection {
 
     /// The key of the stream's passphrase for [`wanted_key`](Self::wanted_key), which is answered now.
     pub fn provide_key(&mut self, key: KeyEncryptingKey) {
-        let Some(material) = self.version4.as_mut().and_then(|version4| version4.wanted.take()) else { return };
+        let Some(version4) = &mut self.version4 else { return };
+        let Some(material) = version4.wanted.take() else { return };
         // We send nothing that is encrypted: no key of our own, and no randomness for one.
         match Encryption::accept(key, &material, [0; 32], KeyRefresh::default()) {
             Some(mut encryption) => {
@@ -147,7 +151,10 @@ impl Connection {
                 self.pending.key_material_response = true;
                 self.event(Event::Secured);
             }
-            None => self.key_material_refused(KeyMaterialState::BadSecret),
+            None => {
+                version4.refused = Some(material);
+                self.key_material_refused(KeyMaterialState::BadSecret);
+            }
         }
     }
 
