@@ -207,6 +207,18 @@ impl<T> ReceiveBuffer<T> {
         (!self.held.is_empty()).then(|| &self.meta[self.slot(self.end - 1)])
     }
 
+    /// Changes the packets there are.
+    pub fn for_each(&mut self, mut change: impl FnMut(u64, &mut T)) {
+        let mut next = self.held.next(self.head, self.end);
+        while let Some(sequence) = next {
+            let slot = self.slot(sequence);
+            if let Some(item) = &mut self.items[slot] {
+                change(sequence, item);
+            }
+            next = self.held.next(sequence + 1, self.end);
+        }
+    }
+
     /// Changes what is known of the packets there are.
     pub fn restamp(&mut self, mut change: impl FnMut(&mut Meta)) {
         let mut next = self.held.next(self.head, self.end);

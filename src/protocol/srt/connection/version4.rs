@@ -10,8 +10,10 @@
 //!         ◀───── KMRSP: the same message, or why not
 //! ```
 //!
-//! There is no Stream ID. What comes before HSREQ is delivered by its arrival, and what comes encrypted before the key is there is asked for
-//! again like anything that is missing.
+//! libsrt 1.2 sends KMREQ only when an acknowledgement takes it further: so what comes encrypted before the key is there is taken in and
+//! acknowledged as it is, as far as there is room, and decrypted when the key comes.
+//!
+//! There is no Stream ID. What comes before HSREQ is delivered by its arrival.
 
 use std::time::Duration;
 
@@ -145,6 +147,7 @@ impl Connection {
         match Encryption::accept(key, &material, [0; 32], KeyRefresh::default()) {
             Some(mut encryption) => {
                 encryption.set_peer_version(self.parameters.peer_version);
+                self.receiver.unseal(&encryption, material.keys(), &mut self.statistics);
                 self.parameters.encryption = Some(encryption);
                 self.key_material_response.clear();
                 self.key_material_response.extend_from_slice(material.as_bytes());
@@ -153,6 +156,7 @@ impl Connection {
             }
             None => {
                 version4.refused = Some(material);
+                self.receiver.clear();
                 self.key_material_refused(KeyMaterialState::BadSecret);
             }
         }

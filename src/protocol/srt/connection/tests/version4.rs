@@ -118,10 +118,15 @@ fn one_that_sends_without_times_is_delivered_by_arrival() {
 fn its_key_is_asked_for_once_and_opens_what_it_sends_from_then_on() {
     let mut bench = bench_of_version4(true);
     let (mut sending, message, derive) = peer_keys(b"a good passphrase");
-    let (header, payload) = sealed(&mut sending, data(0, 2), b"secret");
-    bench.put_data(at(3), &header, &payload);
-    bench.put_data(at(3), &data(0, 2), b"in plain");
-    assert_eq!((bench.count().pkt_rcv_undecrypt, bench.count().pkt_rcv_unencrypted), (2, 1));
+    for index in [0, 2] {
+        let (header, payload) = sealed(&mut sending, data(index, 2), b"secret");
+        bench.put_data(at(3), &header, &payload);
+    }
+    // They are acknowledged, or the peer would never send its key, and are nobody's yet; what is plain is not taken in.
+    bench.put_data(at(3), &data(1, 2), b"in plain");
+    assert_eq!(bench.out(at(3)), [Out::Ack(1, 1), Out::Nak(vec![(1, 1)])]);
+    assert_eq!((bench.count().pkt_rcv_undecrypt, bench.count().pkt_rcv_unencrypted), (1, 1));
+    assert!(bench.connection.poll_payload_early(at(3)).is_none());
     bench.handshake_request(at(4), &HSREQ);
     for ms in [5, 8] {
         bench.control(at(ms), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
@@ -133,15 +138,34 @@ fn its_key_is_asked_for_once_and_opens_what_it_sends_from_then_on() {
     bench.connection.provide_key(derive(b"a good passphrase"));
     assert_eq!(bench.out(at(9)), [Out::KeyMaterialResponse(message.as_bytes().len())]);
     assert_eq!(bench.connection.poll_event(), Some(Event::Secured));
-    // What was not read is missing, and comes again.
-    bench.put_data(at(20), &DataHeader { retransmitted: true, ..header }, &payload);
-    bench.put_data(at(20), &data(1, 19), b"in plain");
-    assert_eq!(bench.payloads(at(400)), [(0, 0, b"secret".to_vec())]);
+    let (header, payload) = sealed(&mut sending, DataHeader { retransmitted: true, ..data(1, 2) }, b"more of it");
+    bench.put_data(at(20), &header, &payload);
+    bench.put_data(at(20), &data(3, 19), b"in plain");
+    let expected: [(u64, u32, &[u8]); 3] = [(0, 0, b"secret"), (1, 0, b"more of it"), (2, 0, b"secret")];
+    assert_eq!(bench.payloads(at(400)), expected.map(|(index, lost, bytes)| (index, lost, bytes.to_vec())));
     assert_eq!(bench.count().pkt_rcv_unencrypted, 2);
     // A repeated request is answered alike.
     bench.control(at(401), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
     assert!(bench.out(at(401)).contains(&Out::KeyMaterialResponse(message.as_bytes().len())));
     assert_eq!(bench.connection.poll_event(), None);
+}
+
+#[test]
+fn no_more_waits_for_a_key_than_there_is_room_for_and_nothing_once_it_is_the_wrong_one() {
+    let pool = PacketPool::new(PoolOptions { slots: 4_096, ..PoolOptions::default() }).expect("memory");
+    let limits = Limits { receive_buffer_packets: 4_096, ..Limits::default() };
+    let parameters = ConnectionParameters { ..bench_of_version4(true).connection.parameters };
+    let mut bench = Bench { pool, ..bench_of(limits, parameters) };
+    let (mut sending, message, derive) = peer_keys(b"a good passphrase");
+    for index in 0..1_100 {
+        let (header, payload) = sealed(&mut sending, data(index, 1), b"secret");
+        bench.put_data(at(1), &header, &payload);
+    }
+    assert_eq!((bench.connection.held_packets(), bench.count().pkt_rcv_undecrypt), (1_024, 76));
+    assert_eq!(bench.indices(at(60_000)), [0_u64; 0]);
+    bench.control(at(2), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    bench.connection.provide_key(derive(b"another passphrase"));
+    assert_eq!(bench.connection.held_packets(), 0);
 }
 
 #[test]
