@@ -10,6 +10,7 @@ use smoltcp::wire::{
 
 use crate::edge::{Drop, Edge};
 use crate::frame::{ALL_NODES, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, TYPE_ARP, ipv6_at, u16_at};
+use crate::neighbours::Advertised;
 use crate::write::{HOPS, Header, Mac, group_mac, solicited_node};
 
 const BROADCAST: Mac = [0xff; 6];
@@ -192,13 +193,19 @@ impl Edge {
                 self.advertise(mac, target_addr, source, flags);
                 Ok(())
             }
-            NdiscRepr::NeighborAdvert { target_addr, lladdr, .. } => {
+            NdiscRepr::NeighborAdvert { flags, target_addr, lladdr } => {
+                let is_solicited = flags.contains(NdiscNeighborFlags::SOLICITED);
+                // One answers to whoever has asked, and to nobody else (RFC 4861 §7.1.2).
+                if is_solicited && destination.is_multicast() {
+                    return Err(Drop::Malformed);
+                }
+                let mac = lladdr.map(|it| mac_of(it).ok_or(Drop::Malformed)).transpose()?;
                 if self.is_own(target_addr.into()) {
                     self.counted.conflicts += 1;
                 } else if self.is_on_link(target_addr.into()) {
-                    // A solicited one may leave the option out.
-                    let mac = lladdr.map_or(Some(from), mac_of).ok_or(Drop::Malformed)?;
-                    self.neighbours.heard(now_ns, target_addr.into(), mac, false);
+                    let overrides = flags.contains(NdiscNeighborFlags::OVERRIDE);
+                    let told = Advertised { mac, is_solicited, overrides };
+                    self.neighbours.advertised(now_ns, target_addr.into(), told);
                 }
                 Ok(())
             }

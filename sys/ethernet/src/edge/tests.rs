@@ -184,6 +184,61 @@ fn a_neighbour_that_asks_is_answered_and_one_that_wants_our_address_is_told_that
     assert_eq!((a.statistics().other_protocol, sent(&mut a).len()), (1, 0));
 }
 
+/// An advertisement by fe80::7 of 2001:db8::7, with these flags and Ethernet address.
+fn advertisement(to: &str, flags: u8, mac: Option<[u8; 6]>) -> Vec<u8> {
+    let IpAddr::V6(to) = at(to) else { panic!("{to} is of IPv6") };
+    let mut body = hex(&format!("8800 0000 {flags:02x} 000000 20010db8000000000000000000000007"));
+    body.extend(mac.into_iter().flat_map(|mac| [&[2, 1], &mac[..]].concat()));
+    icmpv6(("fe80::7", to), 255, &[], body)
+}
+
+/// An ICMPv6 message with its checksum, which is worked out here, behind an extension header.
+fn icmpv6((from, to): (&str, Ipv6Addr), hops: u8, between: &[u8], mut body: Vec<u8>) -> Vec<u8> {
+    let IpAddr::V6(from) = at(from) else { panic!("{from} is of IPv6") };
+    let addresses = [from.octets(), to.octets()].concat();
+    let length = (body.len() as u16).to_be_bytes();
+    let checksum =
+        !frame::fold(frame::sum(&addresses) + frame::sum(&length) + frame::sum(&[0, 58]) + frame::sum(&body));
+    body[2..4].copy_from_slice(&checksum.to_ne_bytes());
+    let length = ((between.len() + body.len()) as u16).to_be_bytes();
+    let next = if between.is_empty() { 58 } else { 0 };
+    let header = [&[0x60, 0, 0, 0], &length[..], &[next, hops]].concat();
+    let packet = [&header, &addresses, between, &body].concat();
+    let octets = to.octets();
+    let to = if to.is_multicast() { [0x33, 0x33, octets[12], octets[13], octets[14], octets[15]] } else { MAC };
+    frame(to, OTHER_MAC, 0x86dd, &packet)
+}
+
+#[test]
+fn an_advertisement_without_the_override_flag_does_not_redirect_a_neighbour() {
+    const THIRD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    const SOLICITED: u8 = 0x40;
+    const OVERRIDE: u8 = 0x20;
+    let goes_to = |advertised: &[Vec<u8>]| {
+        let mut edge = host();
+        edge.neighbours.heard(10 * SECOND, at("2001:db8::7"), OTHER_MAC, true);
+        let served = edge.statistics().served;
+        for frame in advertised {
+            edge.receive(11 * SECOND, frame);
+        }
+        let mut datagram = [0; 1_600];
+        let to = "[2001:db8::7]:5000".parse().unwrap();
+        let outgoing = Outgoing { local: None, port: 30_000, to, payload: b"x" };
+        assert!(matches!(edge.send(12 * SECOND, outgoing, &mut datagram), Ok(Sent::Frame(_))));
+        edge.handle_timeout(12 * SECOND);
+        (mac_at(&datagram, 0), edge.statistics().served - served, sent(&mut edge).len())
+    };
+    let solicited = |flags, mac| advertisement("2001:db8::1", SOLICITED | flags, mac);
+    let to_all = |flags, mac| advertisement("ff02::1", flags, mac);
+    assert_eq!(goes_to(&[solicited(0, Some(THIRD_MAC))]), (OTHER_MAC, 1, 1), "and is asked again");
+    assert_eq!(goes_to(&[to_all(0, Some(THIRD_MAC))]), (OTHER_MAC, 1, 1), "and is asked again");
+    assert_eq!(goes_to(&[solicited(OVERRIDE, Some(THIRD_MAC))]), (THIRD_MAC, 1, 0));
+    assert_eq!(goes_to(&[to_all(OVERRIDE, Some(THIRD_MAC))]), (THIRD_MAC, 1, 1), "and is asked whether it hears");
+    assert_eq!(goes_to(&[to_all(0, Some(THIRD_MAC)), solicited(OVERRIDE, None)]), (OTHER_MAC, 2, 0), "it is there");
+    assert_eq!(goes_to(&[to_all(SOLICITED | OVERRIDE, Some(THIRD_MAC))]), (OTHER_MAC, 0, 0), "an answer to nobody");
+    assert_eq!(goes_to(&[solicited(OVERRIDE, Some([0x33, 0x33, 0, 0, 0, 1]))]), (OTHER_MAC, 0, 0), "a group");
+}
+
 #[test]
 fn what_is_for_nobody_here_goes_to_the_gateway_or_nowhere() {
     let mut lonely = host();
