@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::frame::{
-    self, ALL_HOSTS, ALL_NODES, Datagram, ETHERNET, Fault, IPV4, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP,
-    PROTOCOL_UDP, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP, ipv6_at, u16_at,
+    self, ALL_HOSTS, ALL_NODES, Datagram, ETHERNET, Fault, HOP_BY_HOP, IPV4, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+    PROTOCOL_IGMP, PROTOCOL_UDP, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP, ipv6_at, u16_at,
 };
 use crate::groups::{GROUPS_MAX, Groups, Sources};
 use crate::neighbours::Neighbours;
 use crate::write::{Link, Mac, TAG, TYPE_TAG, group_mac, link_local, solicited_node, subnet_broadcast};
 
 const PROTOCOL_FRAGMENT: u8 = 44;
-const HOP_BY_HOP: u8 = 0;
 /// Answers that wait to be sent; what is asked beyond is not answered.
 const ANSWERS_MAX: usize = 256;
 /// Of these, what echo replies may take: whoever sends pings without end must not keep ARP and reports from being answered.
