@@ -36,7 +36,7 @@ impl Edge {
         let (sender, mac) = (IpAddr::V4(source_protocol_addr), source_hardware_addr);
         let is_for_us = self.is_own(target_protocol_addr.into());
         if self.is_own(sender) {
-            self.counted.conflicts += 1;
+            self.conflict(sender, mac.0);
         } else if mac.is_unicast() && self.is_on_link(sender) {
             self.neighbours.heard(now_ns, sender, mac.0, is_for_us);
         }
@@ -210,7 +210,7 @@ impl Edge {
                     if destination != solicited_node(target_addr) {
                         return Err(Drop::Malformed);
                     }
-                    self.counted.conflicts += 1;
+                    self.conflict(target_addr.into(), from);
                     self.advertise(group_mac(ALL_NODES.into()), target_addr, ALL_NODES, NdiscNeighborFlags::OVERRIDE);
                     return Ok(());
                 }
@@ -234,7 +234,7 @@ impl Edge {
                 }
                 let mac = lladdr.map(|it| mac_of(it).ok_or(Drop::Malformed)).transpose()?;
                 if self.is_own(target_addr.into()) {
-                    self.counted.conflicts += 1;
+                    self.conflict(target_addr.into(), mac.unwrap_or(from));
                 } else if self.is_on_link(target_addr.into()) {
                     let overrides = flags.contains(NdiscNeighborFlags::OVERRIDE);
                     let told = Advertised { mac, is_solicited, overrides };

@@ -139,6 +139,54 @@ fn an_arp_request_for_an_address_of_ours_is_answered_and_none_else() {
 }
 
 #[test]
+fn a_conflict_is_told_with_both_ethernet_addresses_and_what_a_loop_brings_back_is_none() {
+    let arp = |from: [u8; 6], sender: &str| {
+        let mac: String = from.iter().map(|byte| format!("{byte:02x}")).collect();
+        let packet = format!("0001 0800 06 04 0001 {mac} {sender} 000000000000 {sender}");
+        frame(ALL, from, 0x0806, &hex(&packet))
+    };
+    let advertisement = |from: [u8; 6], option: Option<[u8; 6]>| {
+        let mut body = hex("8800 0000 20 000000 20010db8000000000000000000000001");
+        body.extend(option.into_iter().flat_map(|mac| [&[2, 1], &mac[..]].concat()));
+        let mut advertisement = icmpv6(("2001:db8::1", ALL_NODES), 255, &[], body);
+        advertisement[6..12].copy_from_slice(&from);
+        advertisement
+    };
+    let conflict = |address: &str, other_mac| Some(Conflict { address: at(address), other_mac, own_mac: MAC });
+    const THIRD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    let probe = icmpv6(
+        ("::", solicited_node("2001:db8::1".parse().unwrap())),
+        255,
+        &[],
+        hex("8700 0000 00 000000 20010db8000000000000000000000001"),
+    );
+    for (frame, expected) in [
+        (arp(OTHER_MAC, "c0000201"), conflict("192.0.2.1", OTHER_MAC)),
+        (arp(OTHER_MAC, "c0000207"), None),
+        (arp(MAC, "c0000201"), None),
+        (advertisement(OTHER_MAC, Some(THIRD_MAC)), conflict("2001:db8::1", THIRD_MAC)),
+        (advertisement(OTHER_MAC, None), conflict("2001:db8::1", OTHER_MAC)),
+        (advertisement(MAC, Some(MAC)), None),
+        (probe, conflict("2001:db8::1", OTHER_MAC)),
+    ] {
+        let mut edge = host();
+        edge.receive(SECOND, &frame);
+        let counted = edge.statistics();
+        assert_eq!((edge.poll_conflict(), edge.poll_conflict()), (expected, None));
+        assert_eq!((counted.conflicts, counted.served), (u64::from(expected.is_some()), 1));
+    }
+    let mut edge = host();
+    for from in [OTHER_MAC, THIRD_MAC] {
+        edge.receive(SECOND, &arp(from, "c0000201"));
+    }
+    assert_eq!(
+        (edge.poll_conflict(), edge.statistics().conflicts),
+        (conflict("192.0.2.1", THIRD_MAC), 2),
+        "the newest"
+    );
+}
+
+#[test]
 fn echo_requests_are_answered_with_their_own_data() {
     // 192.0.2.7 → 192.0.2.1, identifier 7, sequence 1, "echo".
     let v4 = hex("4500 0020 0000 4000 4001 b6d4 c0000207 c0000201 0800 2a25 0007 0001 6563686f");
