@@ -52,6 +52,16 @@ pub struct ShardCounters {
     pub dropped_fragments: u64,
     /// Datagrams for no port of ours, where the kernel does not keep them away (DPDK).
     pub dropped_no_port: u64,
+    /// Frames for other hosts or groups, and broadcasts, likewise (DPDK).
+    pub dropped_not_ours: u64,
+    /// Frames of another VLAN, or with a tag where none is expected (DPDK).
+    pub dropped_other_vlan: u64,
+    /// Frames of protocols that are not spoken here (DPDK).
+    pub dropped_other_protocol: u64,
+    /// Times that somebody else on the link has claimed an address of ours (DPDK).
+    pub address_conflicts: u64,
+    /// Questions of others on the link (ARP, neighbour discovery, ping) not answered, because too many answers waited (DPDK).
+    pub unanswered: u64,
     /// Datagrams dropped because a stream held more of packet memory than is its share.
     pub dropped_quota: u64,
     /// Datagrams with the socket id of a session that came from another address than its peer's, and were not its beyond doubt.

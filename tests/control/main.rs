@@ -115,6 +115,11 @@ fn report(shard: usize) -> ShardReport {
             turns: 11,
             datagrams: 1_000 + shard as u64,
             dropped_quota: 7,
+            dropped_not_ours: 21,
+            dropped_other_vlan: 22,
+            dropped_other_protocol: 23,
+            address_conflicts: 24,
+            unanswered: 25,
             slots: 4_096,
             slots_used: 17,
             ..ShardCounters::default()
@@ -388,7 +393,11 @@ fn metrics_have_a_name_labels_and_a_number() {
         found[0]
     };
     assert_eq!(value("headworks_shard_datagrams_total{shard=\"1\"}"), 1_001.0);
-    assert_eq!(value("headworks_shard_dropped_total{shard=\"0\",reason=\"quota\"}"), 7.0);
+    for (reason, count) in [("quota", 7.0), ("not_ours", 21.0), ("other_vlan", 22.0), ("other_protocol", 23.0)] {
+        assert_eq!(value(&format!("headworks_shard_dropped_total{{shard=\"0\",reason=\"{reason}\"}}")), count);
+    }
+    assert_eq!(value("headworks_shard_address_conflicts_total{shard=\"0\"}"), 24.0);
+    assert_eq!(value("headworks_shard_unanswered_total{shard=\"0\"}"), 25.0);
     assert_eq!(value("headworks_stream_packets_received_total{stream=\"studio/cam1\",type=\"srt\"}"), 4_000.0);
     assert_eq!(value("headworks_stream_rtt_seconds{stream=\"studio/cam1\",type=\"srt\"}"), 0.0125);
     assert_eq!(value("headworks_stream_active{stream=\"stats\",type=\"rtp\"}"), 0.0);

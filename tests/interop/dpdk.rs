@@ -1,8 +1,8 @@
 //! Packets without the kernel (DPDK), by a virtual device over the link of a network namespace whose kernel has no address there, from
 //! independent senders on another host. For root alone.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,19 @@ const GROUP: &str = "239.88.7.1";
 /// How long a peer may take to answer, and a report to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An appliance that is the near host, with these settings on top.
+/// An appliance that is the near host, with these settings on top; its control pages are there.
 fn appliance(cable: &Cable, settings: &[&str]) -> Appliance {
     let cores = format!("shards.cores=[{}]", headworks::shard::host::available_cores()[0]);
     let device = format!("shards.dpdk.device=net_af_packet0,iface={LINK},framecnt=4096");
     let own = ["shards.packet_io=dpdk", "shards.dpdk.eal_args=[--no-huge, -m, \"128\"]", &cores, &device];
-    Appliance::start_within(cable.name(Host::Near), &[&own, settings].concat())
+    let appliance = Appliance::start_within(cable.name(Host::Near), &[&own, settings].concat());
+    let control = SocketAddr::from(([127, 0, 0, 1], appliance.ports.control));
+    let began = Instant::now();
+    while cable.on(Host::Near, || TcpStream::connect(control)).is_err() {
+        assert!(began.elapsed() < PATIENCE, "nobody listens at {control}:\n{}", appliance.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    appliance
 }
 
 /// Everything that comes by the far host's link from now on.
@@ -63,6 +70,26 @@ fn socket(cable: &Cable, bind: &str) -> UdpSocket {
         socket2::SockRef::from(&socket).set_multicast_if_v4(&own).unwrap();
     }
     socket
+}
+
+/// `ip` with these arguments, on a host; what it says.
+fn ip(cable: &Cable, host: Host, arguments: &str) -> String {
+    let output = Command::new("ip").args(["-n", cable.name(host)]).args(arguments.split(' ')).output();
+    let output = output.expect("Debian's iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The Ethernet address of a host.
+fn mac(cable: &Cable, host: Host) -> String {
+    let told = ip(cable, host, &format!("-o link show dev {LINK}"));
+    told.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).expect("a link of Ethernet").to_owned()
+}
+
+/// Frames dropped for a reason.
+fn dropped(cable: &Cable, appliance: &Appliance, reason: &str) -> f64 {
+    let name = format!("headworks_shard_dropped_total{{shard=\"0\",reason=\"{reason}\"}}");
+    cable.on(Host::Near, || appliance.metric(&name))
 }
 
 fn at(text: &str) -> SocketAddr {
@@ -143,4 +170,38 @@ fn a_feed_of_a_vlan_arrives_and_what_is_beside_it_is_not_answered() {
     sender.stdin.take().expect("piped").write_all(&clip.bytes).expect("it reads");
     assert!(sender.wait().expect("a child").success());
     clip.reference.compare("raw", &tap.wait_for(clip.reference.packet_count()));
+    assert!(dropped(&cable, &appliance, "other_vlan") >= 2.0, "a question without a tag, and one of VLAN 78");
+}
+
+#[test]
+fn another_host_with_our_addresses_is_told_of_and_what_is_not_for_us_is_counted() {
+    let Some(cable) = Cable::for_dpdk(1_500, FAR) else { return };
+    let appliance = appliance(&cable, &["shards.dpdk.addresses=[10.88.0.1/24, \"fd88::1/64\"]"]);
+    let counted = |name: &str| cable.on(Host::Near, || appliance.metric(name));
+    let (own, other) = (mac(&cable, Host::Near), mac(&cable, Host::Far));
+    assert_eq!(counted("headworks_shard_address_conflicts_total"), 0.0);
+
+    let to_all = socket(&cable, "10.88.0.2:0");
+    to_all.set_broadcast(true).unwrap();
+    let before = dropped(&cable, &appliance, "not_ours");
+    to_all.send_to(b"to all", at("10.88.0.255:6001")).unwrap();
+    // Nobody answers: no error of ICMP, and no TCP.
+    let refused = cable.on(Host::Far, || TcpStream::connect_timeout(&at("10.88.0.1:80"), Duration::from_millis(200)));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(dropped(&cable, &appliance, "not_ours") > before);
+    assert!(dropped(&cable, &appliance, "other_protocol") > 0.0);
+
+    // The kernel asks by IPv6 whether it may have the address (RFC 4862 §5.4), and by IPv4 takes it.
+    ip(&cable, Host::Far, &format!("address add fd88::1/64 dev {LINK}"));
+    appliance.wait_for_log(&format!("fd88::1 is ours ({own}), and {other} on the same link claims it"), PATIENCE);
+    let began = Instant::now();
+    while !ip(&cable, Host::Far, &format!("-6 address show dev {LINK}")).contains("dadfailed") {
+        assert!(began.elapsed() < PATIENCE, "it believes that it may have the address");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ip(&cable, Host::Far, &format!("address add 10.88.0.1/24 dev {LINK}"));
+    socket(&cable, "10.88.0.1:0").send_to(b"to a third", at("10.88.0.3:6001")).unwrap();
+    appliance.wait_for_log(&format!("10.88.0.1 is ours ({own}), and {other} on the same link claims it"), PATIENCE);
+    assert!(counted("headworks_shard_address_conflicts_total") >= 2.0);
+    assert_eq!(counted("headworks_shard_unanswered_total"), 0.0);
 }

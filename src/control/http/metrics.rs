@@ -40,12 +40,20 @@ const SHARD_COUNTS: &[Count<ShardReport>] = &[
     ("shard_credit_exhausted", "Receives ended for want of a slot", |it| it.counters.credit_exhausted),
     ("shard_sent", "Datagrams sent", |it| it.counters.sent),
     ("shard_send_errors", "Datagrams that could not be sent", |it| it.counters.send_errors),
+    ("shard_address_conflicts", "Times that somebody else on the link claimed an address of ours (DPDK)", |it| {
+        it.counters.address_conflicts
+    }),
+    (
+        "shard_unanswered",
+        "Questions of others on the link not answered, because too many answers waited (DPDK)",
+        |it| it.counters.unanswered,
+    ),
     ("shard_inductions", "SRT inductions answered", |it| it.counters.inductions),
     ("shard_admissions", "SRT handshakes handed out for admission", |it| it.counters.admissions),
     ("shard_rejections", "Sessions refused", |it| it.counters.rejections),
 ];
 
-/// Datagrams that were dropped, by reason.
+/// Datagrams that were dropped, by reason, and frames where the kernel does not keep them away (DPDK).
 const SHARD_DROPS: &[Drop<ShardReport>] = &[
     ("kernel", |it| it.counters.dropped_by_kernel),
     ("stray", |it| it.counters.dropped_stray),
@@ -53,6 +61,9 @@ const SHARD_DROPS: &[Drop<ShardReport>] = &[
     ("truncated", |it| it.counters.dropped_truncated),
     ("fragment", |it| it.counters.dropped_fragments),
     ("no_port", |it| it.counters.dropped_no_port),
+    ("not_ours", |it| it.counters.dropped_not_ours),
+    ("other_vlan", |it| it.counters.dropped_other_vlan),
+    ("other_protocol", |it| it.counters.dropped_other_protocol),
     ("quota", |it| it.counters.dropped_quota),
     ("wrong_peer", |it| it.counters.dropped_wrong_peer),
     ("lane_full", |it| it.counters.dropped_lane_full),
@@ -241,7 +252,7 @@ fn gauges<T>(encoder: &mut DescriptorEncoder<'_>, table: &[Gauge<T>], from: &[(L
 }
 
 fn encode_drops(encoder: &mut DescriptorEncoder<'_>, shards: &[(Labels, &ShardReport)]) -> fmt::Result {
-    let help = "Datagrams dropped, by reason";
+    let help = "Datagrams dropped, and frames that the kernel does not keep away (DPDK), by reason";
     let mut family = encoder.encode_descriptor("shard_dropped", help, None, MetricType::Counter)?;
     for (labels, shard) in shards {
         for (reason, value) in SHARD_DROPS {

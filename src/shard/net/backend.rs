@@ -16,7 +16,7 @@ use headworks_xdp::{XdpError, XdpOptions, XdpSockets};
 
 use super::aggregates::{AGGREGATE_CREDIT, AGGREGATE_DRAIN_LIMIT, AGGREGATE_SLOT_SIZE, AggregateStatistics};
 use super::choice::Way;
-use super::dpdk::{Dpdk, UnfitError};
+use super::dpdk::{AddressConflict, Dpdk, UnfitError};
 use super::sockets::SocketRole;
 use super::xdp::{InterfacesError, XdpInterfaces};
 use crate::base::{Packet, Transmit};
@@ -101,6 +101,16 @@ pub struct NetStatistics {
     pub fragments: u64,
     /// Datagrams for our addresses and no port of ours, where the kernel does not keep them away.
     pub no_port: u64,
+    /// Likewise frames for other hosts or groups, and broadcasts.
+    pub not_ours: u64,
+    /// Frames of another VLAN, or with a tag where none is expected.
+    pub other_vlan: u64,
+    /// Frames of protocols that are not spoken here.
+    pub other_protocol: u64,
+    /// Times that somebody else on the link has claimed an address of ours, where that is not the kernel's business.
+    pub address_conflicts: u64,
+    /// Questions of others on the link that were not answered, because too many answers waited.
+    pub unanswered: u64,
     /// What became of datagrams sent.
     pub sends: SendStatistics,
 }
@@ -266,6 +276,15 @@ impl Net {
         }
     }
 
+    /// The newest conflict of addresses since the last call, if there was one; the kernel's ways know of none.
+    pub fn poll_conflict(&mut self) -> Option<AddressConflict> {
+        match &mut self.backend {
+            Backend::Uring { .. } | Backend::Mmsg(_) | Backend::Xdp(_) => None,
+            #[cfg(feature = "dpdk")]
+            Backend::Dpdk(queue) => queue.poll_conflict().map(AddressConflict::from),
+        }
+    }
+
     /// Queues a datagram on the socket of this role.
     #[inline]
     pub fn send(&mut self, role: SocketRole, transmit: &Transmit, bytes: &[u8]) {
@@ -346,6 +365,11 @@ impl Net {
                     unsound: queue.edge.malformed + queue.edge.checksum + queue.edge.source + queue.too_long,
                     fragments: queue.edge.fragments,
                     no_port: queue.no_port,
+                    not_ours: queue.edge.not_ours,
+                    other_vlan: queue.edge.other_vlan,
+                    other_protocol: queue.edge.other_protocol,
+                    address_conflicts: queue.edge.conflicts,
+                    unanswered: queue.edge.unanswered,
                     sends: queue.sends,
                 }
             }

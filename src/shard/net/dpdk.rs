@@ -3,6 +3,9 @@
 //!
 //! Programs without the feature `dpdk` have the words of it and none of the ways.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use super::backend::NetError;
 use super::sockets::{OwnPort, SocketRole};
 use crate::config;
@@ -40,6 +43,33 @@ pub enum UnfitError {
     /// One queue, one shard.
     #[error("dpdk takes one shard, and there are {0}: name one core in shards.cores, such as shards.cores=[0]")]
     Shards(usize),
+}
+
+/// Somebody else on the link claims an address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressConflict {
+    /// The address.
+    pub address: IpAddr,
+    /// His Ethernet address.
+    pub other_mac: [u8; 6],
+    /// Ours.
+    pub own_mac: [u8; 6],
+}
+
+/// `192.0.2.1 is ours (02:00:00:00:00:01), and 02:00:00:00:00:07 on the same link claims it`.
+impl fmt::Display for AddressConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        let (own, other) = (mac(self.own_mac), mac(self.other_mac));
+        write!(f, "{} is ours ({own}), and {other} on the same link claims it", self.address)
+    }
+}
+
+#[cfg(feature = "dpdk")]
+impl From<headworks_dpdk::Conflict> for AddressConflict {
+    fn from(headworks_dpdk::Conflict { address, other_mac, own_mac }: headworks_dpdk::Conflict) -> Self {
+        Self { address, other_mac, own_mac }
+    }
 }
 
 #[cfg(not(feature = "dpdk"))]
@@ -176,5 +206,21 @@ impl Dpdk {
     #[cfg(not(feature = "dpdk"))]
     pub(super) fn in_place_of(_: Vec<(SocketRole, std::os::fd::OwnedFd)>, _: u32) -> Self {
         unreachable!("the suite tries DPDK where the program has it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_names_the_address_and_both_ethernet_addresses() {
+        let conflict = AddressConflict {
+            address: "fd88::1".parse().unwrap(),
+            other_mac: [2, 0, 0, 0xab, 0, 7],
+            own_mac: [2, 0, 0, 0, 0, 1],
+        };
+        let told = "fd88::1 is ours (02:00:00:00:00:01), and 02:00:00:ab:00:07 on the same link claims it";
+        assert_eq!(conflict.to_string(), told);
     }
 }

@@ -13,7 +13,7 @@ pub mod xdp;
 
 pub use backend::{Incoming, Net, NetError, NetOptions, NetStatistics};
 pub use choice::{Choice, Way};
-pub use dpdk::Dpdk;
+pub use dpdk::{AddressConflict, Dpdk};
 pub use headworks_host::{compose_socket_id, shard_of_socket_id};
 pub use headworks_packet::PacketPool;
 pub use headworks_uring::{RingStatistics, SendStatistics};

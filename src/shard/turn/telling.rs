@@ -1,5 +1,7 @@
 //! What a shard says of itself and of its sessions.
 
+use std::time::Duration;
+
 use super::Shard;
 use crate::base::{Allowance, Instant};
 use crate::pipeline::ingest::{IngestEvent, Protocol};
@@ -7,9 +9,13 @@ use crate::protocol::rtp::raw_ts::RawEvent;
 use crate::protocol::rtp::{RestartReason, SourceEvent};
 use crate::protocol::srt::connection::{CloseReason, Event as SrtEvent};
 use crate::protocol::srt::encryption::KeyMaterialState;
+use crate::shard::net::AddressConflict;
 use crate::shard::report::{ShardCounters, ShardReport};
 use crate::shard::sessions::{About, Session};
 use crate::shard::strangers::SourceKey;
+
+/// A conflict of addresses that goes on is told again after this time.
+const CONFLICT_AGAIN: Duration = Duration::from_secs(60);
 
 impl Shard {
     pub(super) fn report(&self, now: Instant) -> ShardReport {
@@ -25,6 +31,11 @@ impl Shard {
             past_kernel: net.past_kernel,
             dropped_fragments: net.fragments,
             dropped_no_port: net.no_port,
+            dropped_not_ours: net.not_ours,
+            dropped_other_vlan: net.other_vlan,
+            dropped_other_protocol: net.other_protocol,
+            address_conflicts: net.address_conflicts,
+            unanswered: net.unanswered,
             sent: net.sends.sent,
             send_errors: net.sends.unreachable
                 + net.sends.no_buffer
@@ -59,6 +70,42 @@ impl Shard {
             );
             self.overflows.told = dropped;
         }
+    }
+
+    /// Says that an address of ours is somebody else's too. Whoever is on the link can bring it about as often as he likes.
+    pub(super) fn tell_conflicts(&mut self, now: Instant) {
+        if let Some(conflict) = self.net.poll_conflict()
+            && self.conflicts.take(now, conflict)
+        {
+            let (shard, count) = (self.index, self.net.statistics().address_conflicts);
+            tracing::warn!(
+                shard,
+                "{conflict}: one of the two has to have another, see shards.dpdk.addresses ({count} conflicts so far)"
+            );
+        }
+    }
+}
+
+/// What has been told of others on the link who claim addresses of ours.
+pub(super) struct Conflicts {
+    told: Option<(AddressConflict, Instant)>,
+    allowance: Allowance,
+}
+
+impl Conflicts {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { told: None, allowance: Allowance::new(now) }
+    }
+
+    /// Whether a conflict is to be told now. It counts as told then.
+    fn take(&mut self, now: Instant, conflict: AddressConflict) -> bool {
+        let is_known =
+            self.told.is_some_and(|(told, at)| told == conflict && now.saturating_since(at) < CONFLICT_AGAIN);
+        if is_known || self.allowance.take(now).is_none() {
+            return false;
+        }
+        self.told = Some((conflict, now));
+        true
     }
 }
 
@@ -161,5 +208,35 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
                 format!("payload type {payload_type} is not known: set {key}.payload_types.{payload_type} to mp2t, h264 or hevc"),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conflict(last: u8) -> AddressConflict {
+        let other_mac = [2, 0, 0, 0, 0, last];
+        AddressConflict { address: "192.0.2.1".parse().unwrap(), other_mac, own_mac: [2, 0, 0, 0, 0, 1] }
+    }
+
+    #[test]
+    fn a_conflict_that_goes_on_is_told_once_a_minute_and_another_one_at_once() {
+        let start = Instant::from_millis(5_000);
+        let mut conflicts = Conflicts::new(start);
+        let told = |conflicts: &mut Conflicts, seconds: std::ops::Range<u64>, last| {
+            seconds.filter(|second| conflicts.take(start + Duration::from_secs(*second), conflict(last))).count()
+        };
+        assert_eq!(told(&mut conflicts, 0..180, 7), 3);
+        assert_eq!(told(&mut conflicts, 180..181, 8), 1);
+        assert_eq!(told(&mut conflicts, 181..182, 7), 1);
+    }
+
+    #[test]
+    fn forged_conflicts_of_many_hosts_are_told_once_a_second_after_the_first_twenty() {
+        let start = Instant::from_millis(5_000);
+        let mut conflicts = Conflicts::new(start);
+        let is_told = |ms: &u64| conflicts.take(start + Duration::from_millis(*ms), conflict(*ms as u8));
+        assert_eq!((0..5_000).filter(is_told).count(), 20 + 4);
     }
 }

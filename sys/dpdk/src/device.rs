@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io::Error;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,6 +73,31 @@ impl Drop for Device {
     }
 }
 
+/// This thread is known to DPDK, which has a cache of buffers for it, until this is dropped. There are 128 places in a process.
+struct KnownThread {
+    /// It leaves on the thread that it has entered on.
+    _thread: PhantomData<*const ()>,
+}
+
+impl KnownThread {
+    /// `None` if the thread is known already, so that somebody else sees to it, or if there is no place left: it only does without a
+    /// cache then.
+    fn enter() -> Option<Self> {
+        let _guard = lists();
+        // SAFETY: DPDK has started, or there were no device. `LISTS` is held.
+        let has_entered = unsafe { ffi::headworks_dpdk_enter_thread() } == 1;
+        has_entered.then(|| Self { _thread: PhantomData })
+    }
+}
+
+impl Drop for KnownThread {
+    fn drop(&mut self) {
+        let _guard = lists();
+        // SAFETY: entered by this very thread (`!Send`), which nobody else lets leave. `LISTS` is held.
+        unsafe { ffi::headworks_dpdk_leave_thread() };
+    }
+}
+
 /// A device that runs. It stays on the thread that has opened it.
 pub(crate) struct OpenDevice {
     pool: NonNull<ffi::Pool>,
@@ -79,7 +105,8 @@ pub(crate) struct OpenDevice {
     pub(crate) driver: String,
     /// Frames that its receive ring holds.
     pub(crate) ring: u16,
-    has_entered: bool,
+    /// The thread's cache is needed until the pool is gone, which `drop` sees to.
+    _thread: Option<KnownThread>,
     device: Arc<Device>,
 }
 
@@ -89,9 +116,9 @@ impl OpenDevice {
         if device.is_taken.swap(true, Ordering::Relaxed) {
             return Err(DpdkError::Open(device.name.clone()));
         }
+        // Before the guard, which it takes when it goes.
+        let thread = KnownThread::enter();
         let _guard = lists();
-        // SAFETY: DPDK has started, or there were no device. `LISTS` is held.
-        let has_entered = unsafe { ffi::headworks_dpdk_enter_thread() } == 0;
         let wanted =
             ffi::Wanted { frame_size: frame_size as u32, receive_descriptors: ring, send_descriptors: ring.min(1_024) };
         let mut started = ffi::Started {
@@ -108,7 +135,7 @@ impl OpenDevice {
             return Err(DpdkError::Device { device, what: "its queues", errno });
         };
         let driver = started.driver.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
-        Ok(Self { pool, mac: started.mac, driver, ring: started.receive_descriptors, has_entered, device })
+        Ok(Self { pool, mac: started.mac, driver, ring: started.receive_descriptors, _thread: thread, device })
     }
 
     /// Has the card take these groups, or more than these where it cannot choose.
@@ -185,10 +212,6 @@ impl Drop for OpenDevice {
         // SAFETY: open, and no buffer is anywhere but in its rings: what comes in is freed in `receive`, and the queue's frames
         // stand before the device among its fields, so that they are dropped first. `LISTS` is held.
         unsafe { ffi::headworks_dpdk_close(self.device.port, self.pool.as_ptr()) };
-        if self.has_entered {
-            // SAFETY: entered by this very thread in `open`.
-            unsafe { ffi::headworks_dpdk_leave_thread() };
-        }
     }
 }
 
@@ -220,9 +243,7 @@ impl OutgoingFrame {
         // SAFETY: the buffer is this one's, and holds as much.
         unsafe { ffi::headworks_dpdk_set_length(self.buffer.as_ptr(), length as u32) };
     }
-}
 
-impl OutgoingFrame {
     /// Whether it is a datagram of the shard, and no answer of the edge.
     pub(crate) fn is_datagram(&self) -> bool {
         self.is_datagram
@@ -233,5 +254,44 @@ impl Drop for OutgoingFrame {
     fn drop(&mut self) {
         // SAFETY: taken by `OpenDevice::take`, and not handed to the card, which forgets it (`OpenDevice::send`).
         unsafe { ffi::headworks_dpdk_free(self.buffer.as_ptr()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More threads than DPDK has places for (`RTE_MAX_LCORE`).
+    const THREADS: usize = 150;
+
+    fn open_where_there_is_no_memory(device: &Arc<Device>) -> Result<(), DpdkError> {
+        device.is_taken.store(false, Ordering::Relaxed);
+        OpenDevice::open(Arc::clone(device), 60_000, 4_096).map(drop)
+    }
+
+    #[test]
+    fn a_thread_that_could_not_open_its_device_leaves_no_place_taken() {
+        let arguments = ["--no-huge", "-m", "64"].map(str::to_owned);
+        let device = Device::find("net_null0", &arguments).unwrap();
+        for _ in 0..THREADS {
+            let opened =
+                std::thread::scope(|scope| scope.spawn(|| open_where_there_is_no_memory(&device)).join().unwrap());
+            assert!(matches!(opened, Err(DpdkError::Device { what: "its queues", .. })), "{opened:?}");
+        }
+        let has_entered = || KnownThread::enter().is_some();
+        assert!(std::thread::spawn(has_entered).join().unwrap(), "no place is left");
+    }
+
+    #[test]
+    fn a_thread_is_entered_once_and_left_by_whoever_has_entered_it() {
+        let arguments = ["--no-huge", "-m", "64"].map(str::to_owned);
+        let _device = Device::find("net_null1", &arguments).unwrap();
+        let enter_twice = || {
+            let first = KnownThread::enter();
+            assert!(first.is_some() && KnownThread::enter().is_none());
+            drop(first);
+            KnownThread::enter().is_some()
+        };
+        assert!(std::thread::spawn(enter_twice).join().unwrap());
     }
 }

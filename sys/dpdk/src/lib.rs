@@ -33,6 +33,6 @@ mod queue;
 
 pub use device::Device;
 pub use headworks_datagram::{Drained, Received, SendError, SendStatistics};
-pub use headworks_ethernet::{EdgeError, EdgeStatistics, Port, Sources};
+pub use headworks_ethernet::{Conflict, EdgeError, EdgeStatistics, Port, Sources};
 pub use options::{DpdkError, DpdkOptions, DpdkStatistics};
 pub use queue::DpdkQueue;

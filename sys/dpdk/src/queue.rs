@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headworks_datagram::{Drained, Received, SendError, SendStatistics};
-use headworks_ethernet::{Datagram, Edge, EdgeOptions, Outgoing, Port, Refusal, Sent, Sources};
+use headworks_ethernet::{Conflict, Datagram, Edge, EdgeOptions, Outgoing, Port, Refusal, Sent, Sources};
 use headworks_host::{monotonic_now_ns, realtime_offset_ns};
 use headworks_packet::{Packet, PacketPool};
 
@@ -230,6 +230,11 @@ impl DpdkQueue {
         let sends =
             SendStatistics { unreachable: self.counted.sends.unreachable + edge.given_up, ..self.counted.sends };
         DpdkStatistics { receive_errors: self.device.lost().1, edge, sends, ..self.counted }
+    }
+
+    /// The newest conflict of addresses since the last call, if there was one.
+    pub fn poll_conflict(&mut self) -> Option<Conflict> {
+        self.edge.poll_conflict()
     }
 
     /// Frames that the card has lost because its ring was full or no buffer was left, as far as its driver tells.

@@ -52,9 +52,12 @@ int headworks_dpdk_start(int count, char **arguments) {
     return result < 0 ? -(rte_errno > 0 ? rte_errno : EIO) : 0;
 }
 
-/* Threads that DPDK knows have caches of buffers. */
+/* Threads that DPDK knows have caches of buffers. 1: it has not known this one before; 0: it has. */
 int headworks_dpdk_enter_thread(void) {
-    return rte_lcore_id() == LCORE_ID_ANY ? failed(rte_thread_register()) : 0;
+    if (rte_lcore_id() != LCORE_ID_ANY)
+        return 0;
+    int result = failed(rte_thread_register());
+    return result < 0 ? result : 1;
 }
 
 void headworks_dpdk_leave_thread(void) {

@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::frame::{
-    self, ALL_HOSTS, ALL_NODES, Datagram, ETHERNET, Fault, IPV4, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP,
-    PROTOCOL_UDP, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP, ipv6_at, u16_at,
+    self, ALL_HOSTS, ALL_NODES, Datagram, ETHERNET, Fault, HOP_BY_HOP, IPV4, IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+    PROTOCOL_IGMP, PROTOCOL_UDP, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP, ipv6_at, u16_at,
 };
 use crate::groups::{GROUPS_MAX, Groups, Sources};
 use crate::neighbours::Neighbours;
 use crate::write::{Link, Mac, TAG, TYPE_TAG, group_mac, link_local, solicited_node, subnet_broadcast};
 
 const PROTOCOL_FRAGMENT: u8 = 44;
-const HOP_BY_HOP: u8 = 0;
 /// Answers that wait to be sent; what is asked beyond is not answered.
 const ANSWERS_MAX: usize = 256;
 /// Of these, what echo replies may take: whoever sends pings without end must not keep ARP and reports from being answered.
@@ -113,9 +112,9 @@ pub struct EdgeStatistics {
     pub other_vlan: u64,
     /// Dropped: neither ARP nor IP, or nothing that is spoken here.
     pub other_protocol: u64,
-    /// Somebody else says that he has an address of ours.
+    /// Somebody else says that he has an address of ours, or wants it.
     pub conflicts: u64,
-    /// Not answered, because too many answers wait.
+    /// Questions of others not answered, because too many answers wait.
     pub unanswered: u64,
     /// Datagrams that waited for a next hop which did not answer, or among too many.
     pub given_up: u64,
@@ -128,6 +127,17 @@ impl EdgeStatistics {
         let Self { fragments, not_ours, other_vlan, other_protocol, .. } = self;
         datagrams + served + malformed + checksum + source + fragments + not_ours + other_vlan + other_protocol
     }
+}
+
+/// Somebody else on the link says that he has an address of ours, or asks whether he may have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conflict {
+    /// The address.
+    pub address: IpAddr,
+    /// His Ethernet address.
+    pub other_mac: [u8; 6],
+    /// Ours.
+    pub own_mac: [u8; 6],
 }
 
 /// A frame to be sent.
@@ -148,6 +158,8 @@ pub struct Edge {
     pub(crate) groups: Groups,
     answers: VecDeque<Answer>,
     looked_ns: u64,
+    /// The newest that has not been told of.
+    conflict: Option<Conflict>,
     pub(crate) counted: EdgeStatistics,
 }
 
@@ -187,6 +199,7 @@ impl Edge {
             groups: Groups::new(u64::from_be_bytes([0, 0, a, b, c, d, e, f])),
             answers: VecDeque::new(),
             looked_ns: now_ns,
+            conflict: None,
             counted: EdgeStatistics::default(),
         };
         let own: Vec<IpAddr> = edge.addresses.iter().map(|(address, _)| *address).collect();
@@ -275,6 +288,11 @@ impl Edge {
             return Some((frame, is_datagram));
         }
         self.neighbours.poll_frame().map(|frame| (frame, true))
+    }
+
+    /// The newest conflict since the last call, if there was one; [`EdgeStatistics::conflicts`] counts all of them.
+    pub fn poll_conflict(&mut self) -> Option<Conflict> {
+        self.conflict.take()
     }
 
     /// Does what is due: questions are repeated, groups reported.
@@ -389,6 +407,16 @@ impl Edge {
         let has_room = self.answers.len() < ECHOES_MAX;
         *(if has_room { &mut self.counted.echoes } else { &mut self.counted.unanswered }) += 1;
         has_room
+    }
+
+    /// Somebody has an address of ours, or wants it. Who has our Ethernet address too cannot be told from ourselves, whom a loop of the
+    /// link brings back.
+    pub(crate) fn conflict(&mut self, address: IpAddr, other_mac: Mac) {
+        let own_mac = self.link.own;
+        if other_mac != own_mac {
+            self.counted.conflicts += 1;
+            self.conflict = Some(Conflict { address, other_mac, own_mac });
+        }
     }
 
     /// Whether an address is one of ours.

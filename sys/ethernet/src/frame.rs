@@ -17,6 +17,8 @@ pub(crate) const IPV4: usize = 20;
 pub(crate) const IPV6: usize = 40;
 /// Bytes of a UDP header.
 pub(crate) const UDP: usize = 8;
+/// Next header of IPv6: options for everybody on the way, which stand before all else (RFC 8200 §4.3).
+pub(crate) const HOP_BY_HOP: u8 = 0;
 pub(crate) const PROTOCOL_ICMP: u8 = 1;
 pub(crate) const PROTOCOL_IGMP: u8 = 2;
 pub(crate) const PROTOCOL_UDP: u8 = 17;

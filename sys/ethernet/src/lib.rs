@@ -20,7 +20,7 @@ mod neighbours;
 mod port;
 mod write;
 
-pub use edge::{Edge, EdgeError, EdgeOptions, EdgeStatistics, Outgoing, Refusal, Sent};
+pub use edge::{Conflict, Edge, EdgeError, EdgeOptions, EdgeStatistics, Outgoing, Refusal, Sent};
 pub use frame::{Datagram, Fault, parse};
 pub use groups::Sources;
 pub use port::Port;

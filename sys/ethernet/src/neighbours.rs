@@ -27,12 +27,24 @@ const IN_USE_NS: u64 = 5_000_000_000;
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     mac: Option<Mac>,
-    heard_ns: u64,
+    /// When it was last heard that `mac` is the one; none: it is to be asked for.
+    heard_ns: Option<u64>,
     /// When something was last sent to it, if ever.
     used_ns: Option<u64>,
     /// Questions without an answer yet; 0 while none is open.
     questions: u8,
     ask_again_ns: u64,
+}
+
+/// What an advertisement says of its target (RFC 4861 §4.4).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Advertised {
+    /// The Ethernet address, if it is told.
+    pub(crate) mac: Option<Mac>,
+    /// It answers a question, so that the way there and back is open.
+    pub(crate) is_solicited: bool,
+    /// It is to take the place of what was known before.
+    pub(crate) overrides: bool,
 }
 
 /// A frame that is whole but for where it goes.
@@ -61,13 +73,13 @@ impl Neighbours {
         }
         let entry = self.entries.entry(address).or_insert(Entry {
             mac: None,
-            heard_ns: now_ns,
+            heard_ns: None,
             used_ns: Some(now_ns),
             questions: 0,
             ask_again_ns: now_ns,
         });
         entry.used_ns = Some(now_ns);
-        let is_believed = entry.mac.is_some() && now_ns.saturating_sub(entry.heard_ns) < BELIEVED_NS;
+        let is_believed = entry.heard_ns.is_some_and(|heard_ns| now_ns.saturating_sub(heard_ns) < BELIEVED_NS);
         if !is_believed && entry.questions == 0 {
             entry.questions = 1;
             entry.ask_again_ns = now_ns + ASK_AGAIN_NS;
@@ -95,12 +107,33 @@ impl Neighbours {
     pub(crate) fn heard(&mut self, now_ns: u64, address: IpAddr, mac: Mac, speaks_to_us: bool) {
         let has_room = self.entries.len() < ENTRIES_MAX;
         match self.entries.get_mut(&address) {
-            Some(entry) => *entry = Entry { mac: Some(mac), heard_ns: now_ns, questions: 0, ..*entry },
+            Some(entry) => *entry = Entry { mac: Some(mac), heard_ns: Some(now_ns), questions: 0, ..*entry },
             None if speaks_to_us && has_room => {
-                let entry = Entry { mac: Some(mac), heard_ns: now_ns, used_ns: None, questions: 0, ask_again_ns: 0 };
+                let entry =
+                    Entry { mac: Some(mac), heard_ns: Some(now_ns), used_ns: None, questions: 0, ask_again_ns: 0 };
                 self.entries.insert(address, entry);
             }
             None => {}
+        }
+    }
+
+    /// A neighbour has advertised itself (RFC 4861 §7.2.5). One that was neither asked for nor has spoken to us is not entered.
+    pub(crate) fn advertised(&mut self, now_ns: u64, address: IpAddr, told: Advertised) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let heard_ns = told.is_solicited.then_some(now_ns);
+        let Some(known) = entry.mac else {
+            // We ask all who may be it, to whom an answer without an Ethernet address is none (§4.4).
+            if told.mac.is_some() {
+                *entry = Entry { mac: told.mac, heard_ns, questions: 0, ..*entry };
+            }
+            return;
+        };
+        let mac = told.mac.unwrap_or(known);
+        if mac != known && !told.overrides {
+            // A proxy, or a second card: what is known stays in use, and is asked for again.
+            entry.heard_ns = None;
+        } else if mac != known || told.is_solicited {
+            *entry = Entry { mac: Some(mac), heard_ns, questions: 0, ..*entry };
         }
     }
 
@@ -214,6 +247,83 @@ mod tests {
         table.heard(32 * SECOND, at(7), [2, 0, 0, 0, 0, 8], false);
         assert_eq!(table.look_up(33 * SECOND, at(7)), Some([2, 0, 0, 0, 0, 8]));
         assert_eq!(table.next_timeout(), None);
+    }
+
+    const OTHER: Mac = [2, 0, 0, 0, 0, 8];
+
+    fn told(mac: Option<Mac>, is_solicited: bool, overrides: bool) -> Advertised {
+        Advertised { mac, is_solicited, overrides }
+    }
+
+    /// What is sent to after an advertisement one second after the address was heard of, and whether it is asked for again.
+    fn after(told: Advertised) -> (Option<Mac>, bool) {
+        let mut table = Neighbours::default();
+        table.heard(0, at(7), MAC, true);
+        table.advertised(SECOND, at(7), told);
+        (table.look_up(2 * SECOND, at(7)), table.poll_question().is_some())
+    }
+
+    #[test]
+    fn an_advertisement_takes_the_place_of_a_known_address_only_if_it_is_to_override() {
+        for (mac, is_solicited, overrides, expected) in [
+            (Some(OTHER), true, false, (Some(MAC), true)),
+            (Some(OTHER), false, false, (Some(MAC), true)),
+            (Some(OTHER), true, true, (Some(OTHER), false)),
+            // Nobody has shown that it can be reached there.
+            (Some(OTHER), false, true, (Some(OTHER), true)),
+            (Some(MAC), true, false, (Some(MAC), false)),
+            (Some(MAC), false, false, (Some(MAC), false)),
+            (Some(MAC), false, true, (Some(MAC), false)),
+            (None, true, false, (Some(MAC), false)),
+            (None, false, true, (Some(MAC), false)),
+        ] {
+            let advertised = told(mac, is_solicited, overrides);
+            assert_eq!(after(advertised), expected, "{advertised:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_answer_confirms_an_address_that_has_grown_old() {
+        for (is_solicited, is_asked_for) in [(true, false), (false, true)] {
+            let mut table = Neighbours::default();
+            table.heard(0, at(7), MAC, true);
+            table.advertised(29 * SECOND, at(7), told(Some(MAC), is_solicited, true));
+            assert_eq!(table.look_up(31 * SECOND, at(7)), Some(MAC));
+            assert_eq!(table.poll_question().is_some(), is_asked_for, "solicited: {is_solicited}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_is_taken_from_any_advertisement_that_has_it() {
+        for (is_solicited, overrides) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut table = Neighbours::default();
+            table.look_up(0, at(7));
+            table.wait(at(7), vec![0; 60]);
+            table.advertised(5, at(7), told(None, is_solicited, overrides));
+            assert_eq!(table.poll_frame(), None, "which Ethernet address?");
+            table.advertised(6, at(7), told(Some(MAC), is_solicited, overrides));
+            assert_eq!(table.poll_frame().unwrap()[..6], MAC);
+            assert_eq!((table.poll_question(), table.next_timeout()), (Some(at(7)), None));
+            // What nobody has asked for is used, and asked for.
+            assert_eq!((table.look_up(7, at(7)), table.poll_question().is_none()), (Some(MAC), is_solicited));
+        }
+        let mut table = Neighbours::default();
+        table.advertised(0, at(7), told(Some(MAC), false, true));
+        assert_eq!(table.look_up(0, at(7)), None, "nobody has asked for it");
+    }
+
+    #[test]
+    fn who_has_another_address_and_may_not_override_is_found_when_the_old_one_does_not_answer() {
+        let mut table = Neighbours::default();
+        table.heard(0, at(7), MAC, true);
+        table.look_up(31 * SECOND, at(7));
+        for second in 31..35 {
+            table.advertised(second * SECOND, at(7), told(Some(OTHER), true, false));
+            table.handle_timeout(second * SECOND);
+        }
+        assert_eq!(table.look_up(35 * SECOND, at(7)), None);
+        table.advertised(35 * SECOND, at(7), told(Some(OTHER), true, false));
+        assert_eq!(table.look_up(35 * SECOND, at(7)), Some(OTHER));
     }
 
     #[test]

@@ -139,6 +139,54 @@ fn an_arp_request_for_an_address_of_ours_is_answered_and_none_else() {
 }
 
 #[test]
+fn a_conflict_is_told_with_both_ethernet_addresses_and_what_a_loop_brings_back_is_none() {
+    let arp = |from: [u8; 6], sender: &str| {
+        let mac: String = from.iter().map(|byte| format!("{byte:02x}")).collect();
+        let packet = format!("0001 0800 06 04 0001 {mac} {sender} 000000000000 {sender}");
+        frame(ALL, from, 0x0806, &hex(&packet))
+    };
+    let advertisement = |from: [u8; 6], option: Option<[u8; 6]>| {
+        let mut body = hex("8800 0000 20 000000 20010db8000000000000000000000001");
+        body.extend(option.into_iter().flat_map(|mac| [&[2, 1], &mac[..]].concat()));
+        let mut advertisement = icmpv6(("2001:db8::1", ALL_NODES), 255, &[], body);
+        advertisement[6..12].copy_from_slice(&from);
+        advertisement
+    };
+    let conflict = |address: &str, other_mac| Some(Conflict { address: at(address), other_mac, own_mac: MAC });
+    const THIRD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    let probe = icmpv6(
+        ("::", solicited_node("2001:db8::1".parse().unwrap())),
+        255,
+        &[],
+        hex("8700 0000 00 000000 20010db8000000000000000000000001"),
+    );
+    for (frame, expected) in [
+        (arp(OTHER_MAC, "c0000201"), conflict("192.0.2.1", OTHER_MAC)),
+        (arp(OTHER_MAC, "c0000207"), None),
+        (arp(MAC, "c0000201"), None),
+        (advertisement(OTHER_MAC, Some(THIRD_MAC)), conflict("2001:db8::1", THIRD_MAC)),
+        (advertisement(OTHER_MAC, None), conflict("2001:db8::1", OTHER_MAC)),
+        (advertisement(MAC, Some(MAC)), None),
+        (probe, conflict("2001:db8::1", OTHER_MAC)),
+    ] {
+        let mut edge = host();
+        edge.receive(SECOND, &frame);
+        let counted = edge.statistics();
+        assert_eq!((edge.poll_conflict(), edge.poll_conflict()), (expected, None));
+        assert_eq!((counted.conflicts, counted.served), (u64::from(expected.is_some()), 1));
+    }
+    let mut edge = host();
+    for from in [OTHER_MAC, THIRD_MAC] {
+        edge.receive(SECOND, &arp(from, "c0000201"));
+    }
+    assert_eq!(
+        (edge.poll_conflict(), edge.statistics().conflicts),
+        (conflict("192.0.2.1", THIRD_MAC), 2),
+        "the newest"
+    );
+}
+
+#[test]
 fn echo_requests_are_answered_with_their_own_data() {
     // 192.0.2.7 → 192.0.2.1, identifier 7, sequence 1, "echo".
     let v4 = hex("4500 0020 0000 4000 4001 b6d4 c0000207 c0000201 0800 2a25 0007 0001 6563686f");
@@ -182,6 +230,61 @@ fn a_neighbour_that_asks_is_answered_and_one_that_wants_our_address_is_told_that
     from_afar[7] = 254;
     a.receive(0, &frame([0x33, 0x33, 0xff, 0, 0, 1], OTHER_MAC, 0x86dd, &from_afar));
     assert_eq!((a.statistics().other_protocol, sent(&mut a).len()), (1, 0));
+}
+
+/// An advertisement by fe80::7 of 2001:db8::7, with these flags and Ethernet address.
+fn advertisement(to: &str, flags: u8, mac: Option<[u8; 6]>) -> Vec<u8> {
+    let IpAddr::V6(to) = at(to) else { panic!("{to} is of IPv6") };
+    let mut body = hex(&format!("8800 0000 {flags:02x} 000000 20010db8000000000000000000000007"));
+    body.extend(mac.into_iter().flat_map(|mac| [&[2, 1], &mac[..]].concat()));
+    icmpv6(("fe80::7", to), 255, &[], body)
+}
+
+/// An ICMPv6 message with its checksum, which is worked out here, behind an extension header.
+fn icmpv6((from, to): (&str, Ipv6Addr), hops: u8, between: &[u8], mut body: Vec<u8>) -> Vec<u8> {
+    let IpAddr::V6(from) = at(from) else { panic!("{from} is of IPv6") };
+    let addresses = [from.octets(), to.octets()].concat();
+    let length = (body.len() as u16).to_be_bytes();
+    let checksum =
+        !frame::fold(frame::sum(&addresses) + frame::sum(&length) + frame::sum(&[0, 58]) + frame::sum(&body));
+    body[2..4].copy_from_slice(&checksum.to_ne_bytes());
+    let length = ((between.len() + body.len()) as u16).to_be_bytes();
+    let next = if between.is_empty() { 58 } else { 0 };
+    let header = [&[0x60, 0, 0, 0], &length[..], &[next, hops]].concat();
+    let packet = [&header, &addresses, between, &body].concat();
+    let octets = to.octets();
+    let to = if to.is_multicast() { [0x33, 0x33, octets[12], octets[13], octets[14], octets[15]] } else { MAC };
+    frame(to, OTHER_MAC, 0x86dd, &packet)
+}
+
+#[test]
+fn an_advertisement_without_the_override_flag_does_not_redirect_a_neighbour() {
+    const THIRD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    const SOLICITED: u8 = 0x40;
+    const OVERRIDE: u8 = 0x20;
+    let goes_to = |advertised: &[Vec<u8>]| {
+        let mut edge = host();
+        edge.neighbours.heard(10 * SECOND, at("2001:db8::7"), OTHER_MAC, true);
+        let served = edge.statistics().served;
+        for frame in advertised {
+            edge.receive(11 * SECOND, frame);
+        }
+        let mut datagram = [0; 1_600];
+        let to = "[2001:db8::7]:5000".parse().unwrap();
+        let outgoing = Outgoing { local: None, port: 30_000, to, payload: b"x" };
+        assert!(matches!(edge.send(12 * SECOND, outgoing, &mut datagram), Ok(Sent::Frame(_))));
+        edge.handle_timeout(12 * SECOND);
+        (mac_at(&datagram, 0), edge.statistics().served - served, sent(&mut edge).len())
+    };
+    let solicited = |flags, mac| advertisement("2001:db8::1", SOLICITED | flags, mac);
+    let to_all = |flags, mac| advertisement("ff02::1", flags, mac);
+    assert_eq!(goes_to(&[solicited(0, Some(THIRD_MAC))]), (OTHER_MAC, 1, 1), "and is asked again");
+    assert_eq!(goes_to(&[to_all(0, Some(THIRD_MAC))]), (OTHER_MAC, 1, 1), "and is asked again");
+    assert_eq!(goes_to(&[solicited(OVERRIDE, Some(THIRD_MAC))]), (THIRD_MAC, 1, 0));
+    assert_eq!(goes_to(&[to_all(OVERRIDE, Some(THIRD_MAC))]), (THIRD_MAC, 1, 1), "and is asked whether it hears");
+    assert_eq!(goes_to(&[to_all(0, Some(THIRD_MAC)), solicited(OVERRIDE, None)]), (OTHER_MAC, 2, 0), "it is there");
+    assert_eq!(goes_to(&[to_all(SOLICITED | OVERRIDE, Some(THIRD_MAC))]), (OTHER_MAC, 0, 0), "an answer to nobody");
+    assert_eq!(goes_to(&[solicited(OVERRIDE, Some([0x33, 0x33, 0, 0, 0, 1]))]), (OTHER_MAC, 0, 0), "a group");
 }
 
 #[test]
@@ -277,29 +380,109 @@ fn groups_are_taken_once_joined_reported_when_a_router_asks_and_left() {
     assert!(left.iter().any(|it| it[42..58] == report(6)[4..20]), "the group's own sender is blocked");
 }
 
-#[test]
-fn a_query_that_may_have_been_forged_from_afar_changes_nothing() {
-    // IGMPv2 to all hosts with a router alert, from 192.0.2.254.
-    let query = hex("4600 0020 0000 0000 0102 0000 c00002fe e0000001 94040000 110a eef5 00000000");
-    let taken = |to: [u8; 6], changes: &[(usize, &[u8])]| {
-        let mut packet = query.clone();
-        for (at, bytes) in changes {
-            packet[*at..at + bytes.len()].copy_from_slice(bytes);
-        }
-        let checksum = !crate::frame::fold(crate::frame::sum(&packet[..24]));
-        packet[10..12].copy_from_slice(&checksum.to_ne_bytes());
-        let mut edge = host();
-        edge.receive(SECOND, &frame(to, OTHER_MAC, 0x0800, &packet));
-        edge.statistics().served == 1
+/// A host that has joined a group of each version, long ago.
+fn member() -> Edge {
+    let mut edge = host();
+    for group in ["239.1.2.3", "ff15::77"] {
+        edge.join(10 * SECOND, at(group), Sources::Any).unwrap();
+    }
+    for second in 10..13 {
+        edge.handle_timeout(second * SECOND);
+        sent(&mut edge);
+    }
+    edge
+}
+
+/// What a member makes of a query: the counter that it is in, and how many groups it reports within 10 s.
+fn asked(query: &[u8]) -> (&'static str, usize) {
+    let mut edge = member();
+    let before = edge.statistics();
+    edge.receive(20 * SECOND, query);
+    let after = edge.statistics();
+    edge.handle_timeout(30 * SECOND);
+    let counters = [
+        ("served", after.served - before.served),
+        ("other", after.other_protocol - before.other_protocol),
+        ("source", after.source - before.source),
+        ("malformed", after.malformed - before.malformed),
+        ("checksum", after.checksum - before.checksum),
+        ("not ours", after.not_ours - before.not_ours),
+    ];
+    let [(counter, 1)] = counters.into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>()[..] else {
+        panic!("{counters:?}")
     };
-    let all = [1, 0, 0x5e, 0, 0, 1];
-    assert!(taken(all, &[]));
-    assert!(taken(all, &[(12, &[0; 4])]), "a switch without an address");
-    assert!(!taken(MAC, &[]), "to us alone on the link");
-    assert!(!taken(all, &[(16, &[192, 0, 2, 1])]), "to us alone");
-    assert!(!taken(all, &[(8, &[2])]), "from behind a router");
-    assert!(!taken(all, &[(12, &[198, 51, 100, 1])]), "from another link");
-    assert!(!taken(all, &[(20, &[1; 4])]), "without a router alert");
+    (counter, sent(&mut edge).len())
+}
+
+const ALL_HOSTS_MAC: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
+const ALERT_V4: &[u8] = &[0x94, 4, 0, 0];
+
+/// A query of IGMP with its checksums.
+fn igmp(to_mac: [u8; 6], (from, to): (&str, &str), ttl: u8, options: &[u8], mut body: Vec<u8>) -> Vec<u8> {
+    let octets = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets();
+    let checksum = |bytes: &[u8]| (!frame::fold(frame::sum(bytes))).to_ne_bytes();
+    let checksum_of_body = checksum(&body);
+    body[2..4].copy_from_slice(&checksum_of_body);
+    let length = 20 + options.len();
+    let mut packet = vec![0x40 | (length / 4) as u8, 0xc0, 0, (length + body.len()) as u8, 0, 0, 0, 0, ttl, 2, 0, 0];
+    packet.extend([&octets(from)[..], &octets(to), options].concat());
+    let checksum_of_header = checksum(&packet);
+    packet[10..12].copy_from_slice(&checksum_of_header);
+    packet.extend(body);
+    frame(to_mac, OTHER_MAC, 0x0800, &packet)
+}
+
+#[test]
+fn an_igmp_query_that_may_have_been_forged_from_afar_is_not_answered() {
+    const ROUTER: (&str, &str) = ("192.0.2.254", "224.0.0.1");
+    const GROUP_MAC: [u8; 6] = [1, 0, 0x5e, 1, 2, 3];
+    // To be answered within a second; of IGMPv1 within ten.
+    let v1 = || hex("1100 0000 00000000");
+    let v2 = || hex("110a 0000 00000000");
+    let v3 = || hex("110a 0000 00000000 027d 0000");
+    let for_group = |length: usize| hex("110a 0000 ef010203 027d 0000")[..length].to_vec();
+    let taken = ("served", 1);
+    for body in [v1(), v2(), v3()] {
+        let asked = |to_mac, way, ttl, options| asked(&igmp(to_mac, way, ttl, options, body.clone()));
+        let is_v1 = body == v1();
+        assert_eq!(asked(ALL_HOSTS_MAC, ROUTER, 1, ALERT_V4), taken);
+        assert_eq!(asked(ALL_HOSTS_MAC, ("0.0.0.0", "224.0.0.1"), 1, ALERT_V4), taken, "a switch without an address");
+        assert_eq!(asked(ALL_HOSTS_MAC, ROUTER, 1, &[1, 1, 1, 1, 0x94, 4, 0, 0]), taken, "behind another option");
+        let without = if is_v1 { taken } else { ("other", 0) };
+        for options in [&[][..], &[1; 4], &[0x94, 4, 0, 1], &[0, 0, 0, 0, 0x94, 4, 0, 0], &[7, 1, 1, 1]] {
+            assert_eq!(asked(ALL_HOSTS_MAC, ROUTER, 1, options), without, "without a router alert: {options:?}");
+        }
+        for ttl in [0, 2, 64, 255] {
+            assert_eq!(asked(ALL_HOSTS_MAC, ROUTER, ttl, ALERT_V4), ("other", 0), "from behind a router");
+        }
+        assert_eq!(asked(ALL_HOSTS_MAC, ("198.51.100.1", "224.0.0.1"), 1, ALERT_V4), ("source", 0), "another link's");
+        assert_eq!(asked(MAC, ROUTER, 1, ALERT_V4), ("other", 0), "to us alone on the link");
+        assert_eq!(asked(ALL_HOSTS_MAC, ("192.0.2.254", "192.0.2.1"), 1, ALERT_V4), ("other", 0), "to us alone");
+        assert_eq!(asked(GROUP_MAC, ("192.0.2.254", "239.1.2.3"), 1, ALERT_V4), ("other", 0), "all, at one group");
+    }
+    for length in [8, 12] {
+        let way = ("192.0.2.254", "239.1.2.3");
+        assert_eq!(asked(&igmp(GROUP_MAC, way, 1, ALERT_V4, for_group(length))), taken);
+        assert_eq!(asked(&igmp(GROUP_MAC, way, 1, &[], for_group(length))), ("other", 0));
+    }
+    for length in 9..12 {
+        let cut = igmp(ALL_HOSTS_MAC, ROUTER, 1, ALERT_V4, v3()[..length].to_vec());
+        assert_eq!(asked(&cut), ("malformed", 0), "of no version: {length} bytes");
+    }
+}
+
+#[test]
+fn the_querier_is_taken_for_an_old_one_by_its_general_queries_alone() {
+    let report_after = |to_mac, to, body: &str| {
+        let mut edge = member();
+        edge.receive(20 * SECOND, &igmp(to_mac, ("192.0.2.254", to), 1, ALERT_V4, hex(body)));
+        edge.handle_timeout(30 * SECOND);
+        sent(&mut edge).pop().expect("a report")[38]
+    };
+    assert_eq!(report_after(ALL_HOSTS_MAC, "224.0.0.1", "110a 0000 00000000 027d 0000"), 0x22);
+    assert_eq!(report_after(ALL_HOSTS_MAC, "224.0.0.1", "110a 0000 00000000"), 0x16);
+    assert_eq!(report_after(ALL_HOSTS_MAC, "224.0.0.1", "1100 0000 00000000"), 0x16);
+    assert_eq!(report_after([1, 0, 0x5e, 1, 2, 3], "239.1.2.3", "110a 0000 ef010203"), 0x22);
 }
 
 #[test]
@@ -316,6 +499,59 @@ fn an_mld_query_is_answered_for_all_groups() {
     edge.handle_timeout(21 * SECOND);
     let answers = sent(&mut edge);
     assert_eq!(answers.iter().map(|it| (it[62], it[70])).collect::<Vec<_>>(), [(143, 2)]);
+}
+
+#[test]
+fn an_mld_query_that_may_have_been_forged_from_afar_is_not_answered() {
+    const ALERT: &[u8] = &[58, 0, 5, 2, 0, 0, 1, 0];
+    const PAD: &[u8] = &[58, 0, 1, 4, 0, 0, 0, 0];
+    // To be answered within a second; our own address has a group, too.
+    let v1 = || hex(&format!("8200 0000 03e8 0000 {}", "00".repeat(16)));
+    let v2 = || [v1(), vec![2, 125, 0, 0]].concat();
+    let asked = |from, to: &str, hops, between, body| asked(&icmpv6((from, to.parse().unwrap()), hops, between, body));
+    for body in [v1(), v2()] {
+        let asked = |from, to, hops, between| asked(from, to, hops, between, body.clone());
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, ALERT), ("served", 2));
+        assert_eq!(asked("fe80::fe", "2001:db8::1", 1, ALERT), ("served", 2), "to us alone (RFC 3810 §5.1.15)");
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, &[58, 0, 1, 0, 5, 2, 0, 0]), ("served", 2), "behind another option");
+        for hops in [0, 2, 64, 255] {
+            assert_eq!(asked("fe80::fe", "ff02::1", hops, ALERT), ("other", 0), "from behind a router");
+        }
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, &[]), ("other", 0), "without a hop-by-hop header");
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, PAD), ("other", 0), "without a router alert");
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, &[58, 0, 5, 2, 0, 1, 1, 0]), ("other", 0), "for RSVP's sake");
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, &[58, 0, 0x45, 2, 0, 0, 1, 0]), ("other", 0), "to be dropped");
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, &[58, 0, 5, 2, 0, 0, 1, 9]), ("malformed", 0), "beyond the header");
+        for from in ["2001:db8::fe", "::", "fd88::1"] {
+            assert_eq!(asked(from, "ff02::1", 1, ALERT), ("source", 0), "{from}");
+        }
+    }
+    for length in (4..24).chain(25..28) {
+        assert_eq!(asked("fe80::fe", "ff02::1", 1, ALERT, v2()[..length].to_vec()), ("malformed", 0), "{length} bytes");
+    }
+    let mut for_group = v2();
+    for_group[8..24].copy_from_slice(&hex("ff15 0000 0000 0000 0000 0000 0000 0077"));
+    assert_eq!(asked("fe80::fe", "ff15::77", 1, ALERT, for_group), ("served", 1));
+}
+
+#[test]
+fn the_time_for_an_answer_by_mld_is_that_of_the_version() {
+    // 0xffff is 8,191 << 10 ms in MLDv2, and as many ms in MLDv1.
+    let body = hex(&format!("8200 0000 ffff 0000 {} 027d 0000", "00".repeat(16)));
+    let latest_ms = |length: usize| {
+        let mut edge = member();
+        let query = icmpv6(("fe80::fe", ALL_NODES), 1, &[58, 0, 5, 2, 0, 0, 1, 0], body[..length].to_vec());
+        let mut draw = |now_ns: u64| {
+            edge.receive(now_ns, &query);
+            let due_ns = edge.next_timeout().expect("an answer") - now_ns;
+            edge.handle_timeout(now_ns + 9_000 * SECOND);
+            sent(&mut edge);
+            due_ns / 1_000_000
+        };
+        (1..=100).map(|n| draw(n * 10_000 * SECOND)).max().expect("draws")
+    };
+    let (v1, v2) = (latest_ms(24), latest_ms(28));
+    assert!((30_000..=65_535).contains(&v1) && (1_000_000..=8_387_584).contains(&v2), "{v1} and {v2} ms");
 }
 
 #[test]
