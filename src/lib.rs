@@ -117,8 +117,9 @@
 //! - **The kernel's part moves to the receiver.** Over loopback the sender's system call carries a datagram through IP and UDP into our
 //!   socket. From a card an interrupt does, on a core that the card's queue is bound to: some hundred nanoseconds a packet, 119,000
 //!   packets a second for 25 feeds. It falls on the bare loop and on every rival alike, so the ratios come closer to 1 and the
-//!   differences stay. Interrupts belong on the shard's own core while it has room (the datagram is in its caches then), else on
-//!   its neighbour; `tuning/tune` binds them.
+//!   differences stay. Interrupts belong on a core beside the shard's, where `tuning/tune` puts them and `headworks check` wants them: on
+//!   the shard's own the kernel's part would come out of its turn, whenever a packet comes, and make batches late. What is given away for
+//!   that, datagrams that lie in the shard's own first caches, may weigh more while a core has room to spare; that has not been measured.
 //! - **The first touch is dearer.** A card writes into the last-level cache, a sender on the next core into memory that is warm nearer by.
 //!   The copy from the kernel's buffer into packet memory pays that; with AF_XDP without copies, or DPDK, decryption does.
 //! - **Little is aggregated.** Packets of a paced feed of 50 Mbit/s are 210 µs apart, and GRO joins what stands side by side in one
