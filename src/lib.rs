@@ -56,7 +56,8 @@
 //!   glommio gives placement; tasks beside the turn will need another shell.
 //! - **Who owns a stream is decided on the housekeeping thread**, which must be asked for rings and keys anyway, instead of in a
 //!   table between shards. The owner answers the caller from its own socket, and the shard that got the handshake keeps the
-//!   answer for repetitions.
+//!   answer for repetitions. New streams go to shards that turn; but a caller whose handshakes the kernel steers to a shard that hangs
+//!   hears nothing, for nobody else reads that socket, until the watchdog has ended the process and the next one answers it.
 //! - **One lane into each shard** instead of one per pair: steering by socket id leaves so few datagrams on the wrong shard that
 //!   more lanes would only be more memory.
 //! - **An SRT peer that moves is not asked to hurry.** Nothing from its new address is taken in before the proof, not even into a buffer of

@@ -203,7 +203,7 @@ impl Shard {
     /// One turn.
     fn turn(&mut self) -> Result<(), NetError> {
         self.counters.turns += 1;
-        self.mailbox.turned(self.counters.turns);
+        self.mailbox.turned(self.counters.turns, self.clock.turn());
         if self.is_idle() {
             self.counters.idle_turns += 1;
             self.net.wait_for_any(self.idle_window())?;
