@@ -440,6 +440,8 @@ impl Shard {
             if let Some(packet) = self.net.pool().copy_from(&handed.bytes) {
                 let Handed { peer, local, interface, arrival, .. } = handed;
                 self.receive_srt(now, Datagram { packet, peer, local, interface, path: 0, arrival });
+            } else {
+                self.counters.dropped_no_slot += 1;
             }
         }
         while let Some(message) = self.mailbox.take() {
@@ -718,3 +720,6 @@ fn transmit_role(role: SocketRole) -> SocketRole {
         SocketRole::Stream(index) | SocketRole::StreamRtcp(index) => SocketRole::StreamRtcp(index),
     }
 }
+
+#[cfg(test)]
+mod tests;

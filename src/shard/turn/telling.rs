@@ -23,6 +23,7 @@ impl Shard {
             dropped_by_kernel: self.net.dropped_by_kernel(),
             credit_exhausted: net.credit_exhausted,
             past_kernel: net.past_kernel,
+            receive_errors: net.receive_errors,
             dropped_fragments: net.fragments,
             dropped_no_port: net.no_port,
             sent: net.sends.sent,
