@@ -56,7 +56,8 @@
 //!   glommio gives placement; tasks beside the turn will need another shell.
 //! - **Who owns a stream is decided on the housekeeping thread**, which must be asked for rings and keys anyway, instead of in a
 //!   table between shards. The owner answers the caller from its own socket, and the shard that got the handshake keeps the
-//!   answer for repetitions.
+//!   answer for repetitions. New streams go to shards that turn; but a caller whose handshakes the kernel steers to a shard that hangs
+//!   hears nothing, for nobody else reads that socket, until the watchdog has ended the process and the next one answers it.
 //! - **One lane into each shard** instead of one per pair: steering by socket id leaves so few datagrams on the wrong shard that
 //!   more lanes would only be more memory.
 //! - **An SRT peer that moves is not asked to hurry.** Nothing from its new address is taken in before the proof, not even into a buffer of
@@ -117,8 +118,9 @@
 //! - **The kernel's part moves to the receiver.** Over loopback the sender's system call carries a datagram through IP and UDP into our
 //!   socket. From a card an interrupt does, on a core that the card's queue is bound to: some hundred nanoseconds a packet, 119,000
 //!   packets a second for 25 feeds. It falls on the bare loop and on every rival alike, so the ratios come closer to 1 and the
-//!   differences stay. Interrupts belong on the shard's own core while it has room (the datagram is in its caches then), else on
-//!   its neighbour; `tuning/tune` binds them.
+//!   differences stay. Interrupts belong on a core beside the shard's, where `tuning/tune` puts them and `headworks check` wants them: on
+//!   the shard's own the kernel's part would come out of its turn, whenever a packet comes, and make batches late. What is given away for
+//!   that, datagrams that lie in the shard's own first caches, may weigh more while a core has room to spare; that has not been measured.
 //! - **The first touch is dearer.** A card writes into the last-level cache, a sender on the next core into memory that is warm nearer by.
 //!   The copy from the kernel's buffer into packet memory pays that; with AF_XDP without copies, or DPDK, decryption does.
 //! - **Little is aggregated.** Packets of a paced feed of 50 Mbit/s are 210 µs apart, and GRO joins what stands side by side in one

@@ -109,6 +109,26 @@ fn every_frame_of_srt_feeds_arrives_by_recvmmsg() {
     every_frame_arrives(served);
 }
 
+/// Without traffic a shard sleeps for 50 ms at a time; one that polls turns as fast as it can.
+#[test]
+fn every_frame_arrives_at_shards_that_poll_and_never_sleep() {
+    for packet_io in [PacketIo::Uring, PacketIo::Mmsg] {
+        let (mut config, srt, root) = config(packet_io);
+        config.shards.cores = available_cores()[..1].to_vec();
+        config.shards.busy_poll = true;
+        let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
+        let turns = || appliance.shards().turns()[0];
+        let began = Instant::now();
+        while turns() < 20_000 {
+            assert!(began.elapsed() < PATIENCE, "{packet_io:?}: {} turns", turns());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let reports = appliance.shards().reports(Duration::from_secs(5));
+        assert_eq!(reports[0].counters.idle_turns, 0, "{packet_io:?}");
+        every_frame_arrives(Served { appliance, srt, _root: root });
+    }
+}
+
 #[test]
 fn where_io_uring_is_forbidden_the_appliance_says_so_and_every_frame_arrives_without_it() {
     let served = std::thread::spawn(|| {

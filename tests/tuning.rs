@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use headworks::config::Config;
+use headworks::shard::host::{Severity, judge_tuning};
 
 const SHARED_MEMORY: &str = "sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
@@ -271,26 +272,108 @@ fn wrong_use_is_told_and_help_needs_nothing() {
     assert!(lines(&help).iter().any(|line| line.starts_with("Usage: tune apply|check|undo")));
 }
 
-#[test]
-fn the_commands_check_and_tune_check_want_the_same() {
-    let host = Host::new();
-    let wanted = Config::default().shards.socket_buffer;
-    let line = format!("lacks   net.core.rmem_max is 212992, wanted {wanted} or more");
-    assert!(lines(&host.tune(&["check"])).contains(&line.as_str()));
+/// A setting as both tell of it: what `headworks check` calls it, and what is in `tune`'s lines about it.
+const SETTINGS: &[(&str, &[&str])] = &[
+    ("socket buffers", &["net.core.rmem_max"]),
+    ("send buffers", &["net.core.wmem_max"]),
+    ("backlog", &["net.core.netdev_max_backlog"]),
+    ("packets in one go", &["net.core.netdev_budget"]),
+    ("huge pages", &["transparent_hugepage/shmem_enabled"]),
+    ("governor", &["scaling_governor"]),
+    ("interrupts", &["smp_affinity_list", "interrupts stay with them"]),
+    ("receive queues", &["rps_cpus"]),
+    ("coalescing", &["ethtool eth9 -C"]),
+    ("GRO", &["ethtool eth9 -K"]),
+    ("isolated cores", &["isolated cores"]),
+];
 
-    let check = Command::new(env!("CARGO_BIN_EXE_headworks")).args(["check", "--json"]).output().unwrap();
-    let report: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
-    let findings = report["findings"].as_array().unwrap();
-    let wanted_by_check = |what: &str| {
-        let finding = findings.iter().find(|finding| finding["what"] == what)?;
-        Some(finding["wanted"].as_str().unwrap())
-    };
-    let mebibytes = format!("{} MiB (shards.socket_buffer)", wanted >> 20);
-    assert_eq!(wanted_by_check("socket buffers"), Some(mebibytes.as_str()));
-    let script = fs::read_to_string("tuning/tune").unwrap();
-    let word = |name: &str| script.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).unwrap();
-    assert_eq!(word("socket_buffer"), wanted.to_string());
-    assert!(wanted_by_check("huge pages").unwrap().starts_with(&format!("{}, or pages", word("shared_memory_pages"))));
-    // A host without frequency scaling has no finding.
-    assert!(wanted_by_check("governor").is_none_or(|wanted| wanted == word("governor")));
+/// Of each setting the worst that `tune check` says of it: `ok`, `advice` or `lacks`; nothing where it is not on the host.
+fn said_by_tune(host: &Host, options: &[&str]) -> BTreeMap<&'static str, &'static str> {
+    let output = host.tune(&with("check", options));
+    let mut said = BTreeMap::new();
+    for line in lines(&output) {
+        let verdict = ["ok", "advice", "lacks"].into_iter().find(|word| line.split(' ').next() == Some(word));
+        let setting = SETTINGS.iter().find(|(_, names)| names.iter().any(|name| line.contains(name)));
+        if let (Some(verdict), Some((what, _))) = (verdict, setting) {
+            let worst = said.entry(*what).or_insert(verdict);
+            if *worst == "ok" {
+                *worst = verdict;
+            }
+        }
+    }
+    said
+}
+
+/// The same by `headworks check`, where what `tune` calls lacking is degraded or advice.
+fn said_by_check(host: &Host, config: &Config) -> BTreeMap<&'static str, Severity> {
+    let mut said = BTreeMap::new();
+    for finding in judge_tuning(host.root.path(), host.path("driver/ethtool").as_os_str(), config) {
+        let what = SETTINGS.iter().find(|(what, _)| *what == finding.what).expect("a setting of tune's").0;
+        let worst = said.entry(what).or_insert(finding.severity);
+        *worst = finding.severity.max(*worst);
+    }
+    said
+}
+
+fn expect_agreement(host: &Host, cores: &[usize], when: &str) -> BTreeMap<&'static str, &'static str> {
+    let mut config = Config::default();
+    config.shards.cores = cores.to_vec();
+    let list = cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let mut options = vec!["--nic", "eth9"];
+    if !cores.is_empty() {
+        options.extend(["--cores", &list]);
+    }
+    let (tune, mut check) = (said_by_tune(host, &options), said_by_check(host, &config));
+    if cores.is_empty() {
+        // `tune` leaves these alone then, and `check` has nothing to say against them.
+        for what in ["interrupts", "isolated cores"] {
+            assert!(check.remove(what).is_none_or(|severity| severity == Severity::Good), "{when}: {what}");
+        }
+    }
+    assert_eq!(tune.keys().collect::<Vec<_>>(), check.keys().collect::<Vec<_>>(), "{when}");
+    for (what, verdict) in &tune {
+        assert_eq!(check[what] == Severity::Good, *verdict == "ok", "{when}: {what} {verdict} {:?}", check[what]);
+    }
+    tune
+}
+
+#[test]
+fn the_commands_check_and_tune_check_say_the_same_of_each_setting_of_one_host() {
+    let host = Host::new();
+    let before = expect_agreement(&host, &[2, 3], "as installed");
+    assert_eq!(before.len(), SETTINGS.len(), "all are looked at: {before:?}");
+    let lacking: Vec<_> = before.iter().filter(|(_, verdict)| **verdict != "ok").map(|(what, _)| *what).collect();
+    assert_eq!(lacking.len(), SETTINGS.len() - 2, "send buffers and GRO are fine: {lacking:?}");
+    expect_agreement(&host, &[], "no cores named");
+    expect_agreement(&host, &[0, 1, 2, 3], "all cores named");
+    assert_eq!(host.tune(&with("apply", EVERYTHING)).status.code(), Some(0));
+    let after = expect_agreement(&host, &[2, 3], "applied");
+    assert!(after.iter().all(|(what, verdict)| *verdict == "ok" || *what == "isolated cores"), "{after:?}");
+    host.write("sys/devices/system/cpu/isolated", "2-3\n");
+    assert_eq!(expect_agreement(&host, &[2, 3], "isolated")["isolated cores"], "ok");
+    // One at a time, whichever it is.
+    for (path, text, what) in [
+        ("proc/sys/net/core/rmem_max", "33554431\n", "socket buffers"),
+        ("proc/sys/net/core/wmem_max", "4194303\n", "send buffers"),
+        ("proc/sys/net/core/netdev_max_backlog", "16383\n", "backlog"),
+        ("proc/sys/net/core/netdev_budget", "599\n", "packets in one go"),
+        (SHARED_MEMORY, "always within_size advise never [deny] force\n", "huge pages"),
+        ("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", "powersave\n", "governor"),
+        ("proc/irq/32/smp_affinity_list", "0-2\n", "interrupts"),
+        ("sys/class/net/eth9/queues/rx-1/rps_cpus", "00000000,00000008\n", "receive queues"),
+        ("driver/rx-usecs", "51\n", "coalescing"),
+        ("driver/adaptive-rx", "on\n", "coalescing"),
+        ("driver/gro", "off\n", "GRO"),
+        ("sys/devices/system/cpu/isolated", "2\n", "isolated cores"),
+    ] {
+        let good = host.read(path);
+        host.write(path, text);
+        let said = expect_agreement(&host, &[2, 3], path);
+        let bad: Vec<_> = said.iter().filter(|(_, verdict)| **verdict != "ok").map(|(what, _)| *what).collect();
+        assert_eq!(bad, [what], "{path}");
+        host.write(path, &format!("{good}\n"));
+    }
+    fs::remove_file(host.path("proc/sys/net/core/netdev_budget")).unwrap();
+    let said = expect_agreement(&host, &[2, 3], "a setting that is not on the host");
+    assert!(!said.contains_key("packets in one go"), "{said:?}");
 }

@@ -65,6 +65,7 @@ struct Line<'a> {
 pub fn run(arguments: &CheckArguments) -> Result<Exit, CheckError> {
     let config = arguments.config.load()?.config;
     let mut findings = host::judge_host(&config);
+    findings.extend(host::judge_cards(&config));
     findings.extend(host::judge_descriptions(&config));
     findings.extend(host::judge_ports(&config));
     let ready = findings.iter().all(|finding| finding.severity < Severity::Prevents);

@@ -377,7 +377,9 @@ impl Desk {
             Verdict::Full => return Err(Refused::Full),
             Verdict::New => {}
         }
-        let shard = placement.choose(&places.loads(self.shards.len()));
+        let now = Clock::now();
+        let turns = |shard| !self.shards.mailbox(shard).stands_still(now);
+        let shard = placement.choose(&places.loads(self.shards.len()), turns);
         match self.directory.open_stream(name, shard) {
             Ok(output) => Ok(Placed::At(places.insert(name, kind, shard), Some(Box::new(output)))),
             Err(error) => {
@@ -413,7 +415,7 @@ impl Desk {
 /// Where a new stream goes.
 #[derive(Clone, Copy, Debug)]
 enum Placement {
-    /// To the shard with the fewest streams, this one among equals: SRT packets are steered to wherever their socket is.
+    /// To the shard with the fewest streams of those that turn, this one among equals: SRT packets are steered to wherever their socket is.
     Fewest(usize),
     /// To this shard: the kernel brings every packet of an RTP source to where the first came.
     Here(usize),
@@ -428,12 +430,12 @@ impl Placement {
         }
     }
 
-    /// The shard, given how many streams each has.
-    fn choose(self, loads: &[usize]) -> usize {
+    /// The shard, given how many streams each has, and whether it turns: where none does, all are as good.
+    fn choose(self, loads: &[usize], turns: impl Fn(usize) -> bool) -> usize {
         match self {
             Self::Here(shard) => shard,
             Self::Fewest(preferred) => (0..loads.len())
-                .min_by_key(|&shard| (loads[shard], shard != preferred))
+                .min_by_key(|&shard| (!turns(shard), loads[shard], shard != preferred))
                 .expect("there is at least one shard"),
         }
     }
@@ -493,9 +495,23 @@ mod tests {
 
     #[test]
     fn an_srt_stream_goes_to_the_shard_with_the_fewest_and_an_rtp_source_stays_where_its_packets_come() {
-        assert_eq!(Placement::Fewest(1).choose(&[2, 3]), 0);
-        assert_eq!(Placement::Fewest(1).choose(&[2, 2]), 1);
-        assert_eq!(Placement::Here(1).choose(&[0, 3]), 1);
+        assert_eq!(Placement::Fewest(1).choose(&[2, 3], |_| true), 0);
+        assert_eq!(Placement::Fewest(1).choose(&[2, 2], |_| true), 1);
+        assert_eq!(Placement::Here(1).choose(&[0, 3], |_| true), 1);
+    }
+
+    #[test]
+    fn an_srt_stream_is_not_given_to_a_shard_that_stands_still() {
+        assert_eq!(Placement::Fewest(0).choose(&[0, 3, 2], |shard| shard != 0), 2);
+        assert_eq!(Placement::Fewest(0).choose(&[1, 0], |_| false), 1, "none turns");
+        assert_eq!(Placement::Here(0).choose(&[0, 0], |shard| shard != 0), 0, "its packets come nowhere else");
+        let mailbox = crate::shard::mailbox::Mailbox::new();
+        let at = |ms| crate::base::Instant::from_millis(ms);
+        assert!(!mailbox.stands_still(at(5_000)), "it has not begun");
+        mailbox.turned(1, at(5_000));
+        assert_eq!([at(5_299), at(5_300)].map(|now| mailbox.stands_still(now)), [false, true]);
+        mailbox.turned(2, at(5_300));
+        assert!(!mailbox.stands_still(at(5_301)));
     }
 
     #[test]

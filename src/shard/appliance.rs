@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use headworks_host::facts::{read_numa_node, read_numa_node_count};
-use headworks_host::{InstanceError, InstanceLock, ServiceManager, ServiceState, Signal, SignalFd, available_cores};
+use headworks_host::{
+    InstanceError, InstanceLock, ServiceManager, ServiceState, Signal, SignalFd, available_cores, can_run_on,
+};
 
 use super::admission::Desk;
 use super::described::{Described, DescriptionError};
@@ -78,12 +80,12 @@ pub enum StartError {
     #[error("a shard did not start within {START_MAX:?}")]
     Silent,
     /// `shards.cores` names a core that is not there.
-    #[error("shards.cores names core {core}, but this process may run on {available:?} only")]
+    #[error(
+        "shards.cores names core {core}: there is none, or this process's cpuset leaves it out (systemd: AllowedCPUs=)"
+    )]
     NoSuchCore {
         /// The core.
         core: usize,
-        /// Those that are there.
-        available: Vec<usize>,
     },
 }
 
@@ -374,16 +376,14 @@ fn start_wakers(nodes: &[Option<u32>]) -> (Vec<Waker>, Vec<(Waker, JoinHandle<()
 }
 
 pub(super) fn choose_cores(config: &Config) -> Result<Vec<Option<usize>>, StartError> {
-    let available = available_cores();
-    if config.shards.cores.is_empty() {
-        return Ok(available.into_iter().take(SHARDS_BY_DEFAULT).map(Some).collect());
+    let named = &config.shards.cores;
+    if named.is_empty() {
+        return Ok(available_cores().into_iter().take(SHARDS_BY_DEFAULT).map(Some).collect());
     }
-    for &core in &config.shards.cores {
-        if !available.contains(&core) {
-            return Err(StartError::NoSuchCore { core, available });
-        }
+    match named.iter().find(|&&core| !can_run_on(core)) {
+        Some(&core) => Err(StartError::NoSuchCore { core }),
+        None => Ok(named.iter().copied().map(Some).collect()),
     }
-    Ok(config.shards.cores.iter().copied().map(Some).collect())
 }
 
 /// What payload types mean: per configured stream, and on the shared port.
@@ -443,6 +443,31 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cores_that_are_named_need_not_be_in_the_mask_that_was_inherited() {
+        let cores = available_cores();
+        let (first, last) = (cores[0], *cores.last().unwrap());
+        std::thread::spawn(move || {
+            headworks_host::pin_current_thread(first).unwrap();
+            let mut config = Config::default();
+            assert_eq!(choose_cores(&config).unwrap(), [Some(first)]);
+            config.shards.cores = vec![last];
+            let chosen = choose_cores(&config).unwrap();
+            let (sender, ran_on) = channel();
+            for way in [Way::Uring, Way::Mmsg] {
+                let sender = sender.clone();
+                let task = move || async move { sender.send(available_cores()).unwrap() };
+                Shell::spawn("shell", chosen[0], way, task).unwrap().join().unwrap();
+                assert_eq!(ran_on.recv().unwrap(), [last], "{way:?}");
+            }
+            config.shards.cores = vec![last, 1023];
+            let refused = choose_cores(&config).unwrap_err().to_string();
+            assert!(refused.starts_with("shards.cores names core 1023: there is none"), "{refused}");
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn readers_are_woken_by_one_thread_of_each_node_that_has_shards() {

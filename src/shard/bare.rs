@@ -77,7 +77,7 @@ pub fn receive(config: &Config, address: SocketAddr, duration: Duration) -> Resu
     let mut window = BatchWindow::new(config.shards.batch_window, config.shards.batch_window_max);
     let end = Instant::now() + duration;
     while Instant::now() < end {
-        net.wait(window.now())?;
+        net.wait(if config.shards.busy_poll { Duration::ZERO } else { window.now() })?;
         let before = outcome.datagrams;
         loop {
             let (count, more) = net.drain_into(&mut batch)?;

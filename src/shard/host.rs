@@ -1,7 +1,9 @@
 //! What this host has and lacks, each with its cure: for `check`, and for the lines at start.
 
 mod dpdk;
+mod tuned;
 
+use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -94,25 +96,26 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![judge_kernel(&facts, config), judge_io_uring(&facts, config)];
     let shards = cores.as_ref().map_or(1, |cores| cores.len().max(1));
     let plan = MemoryPlan::new(config, shards);
-    findings.extend(judge_limits(&facts, config, (shards * plan.slots_per_shard * SLOT_SIZE) as u64));
-    if config.shards.packet_io != PacketIo::Dpdk {
-        findings.push(judge_socket_buffers(&facts, config));
-    }
-    findings.extend(judge_huge_pages(&facts, config));
+    let registrations = match interfaces_for(&config.shards.xdp_interfaces, &listening(config)) {
+        Ok(interfaces) => xdp_registrations(Path::new("/"), &interfaces, shards),
+        // Judged below.
+        Err(_) => shards,
+    };
+    findings.extend(judge_limits(&facts, config, (registrations * plan.slots_per_shard * SLOT_SIZE) as u64));
     let named: Vec<usize> = cores.iter().flatten().copied().flatten().collect();
     findings.push(match &cores {
         Ok(_) => {
-            Finding::new("cores", format!("shards run on {named:?} of {available:?}"), "cores that are there", None)
+            let found = format!("shards run on {named:?}, everything else on {available:?}");
+            Finding::new("cores", found, "cores that this process may be bound to", None)
         }
         Err(error) => Finding::new(
             "cores",
             format!("shards.cores is {:?}", config.shards.cores),
-            format!("some of {available:?}"),
+            "cores that this process may be bound to",
             Some((Severity::Prevents, error.to_string())),
         ),
     });
-    findings.extend(judge_cores(&facts, &named));
-    findings.extend(judge_interrupts(Path::new("/"), available.len()));
+    findings.extend(tuned::judge(Path::new("/"), &facts, config, &named));
     findings.push(judge_capabilities(&facts, config));
     findings.extend(judge_xdp_interfaces(config));
     findings.extend(dpdk::judge(Path::new("/"), &facts, config, shards));
@@ -122,6 +125,19 @@ pub fn judge_host(config: &Config) -> Vec<Finding> {
     findings.push(judge_root(&config.output.root));
     findings.extend(judge_ring_mount(config));
     findings.extend(judge_ring_pages(&facts, config, shards));
+    findings
+}
+
+/// What only `ethtool` knows of the network cards; `serve` does not ask, for it starts no programs.
+pub fn judge_cards(config: &Config) -> Vec<Finding> {
+    tuned::judge_cards(Path::new("/"), OsStr::new("ethtool"), config)
+}
+
+/// Of all this what `tuning/tune` sets, on the host whose files stand below `root` and whose cards a program such as `ethtool` knows.
+pub fn judge_tuning(root: &Path, ethtool: &OsStr, config: &Config) -> Vec<Finding> {
+    let facts = HostFacts::read(root);
+    let mut findings = tuned::judge(root, &facts, config, &config.shards.cores);
+    findings.extend(tuned::judge_cards(root, ethtool, config));
     findings
 }
 
@@ -188,14 +204,10 @@ fn judge_port(what: &'static str, key: &str, address: String, fault: Option<Stri
     }
 }
 
-/// How much it matters that io_uring does not work: there is another way, unless it is insisted on.
+/// How much it matters that io_uring does not work: there is another way, as cheap in what was measured, unless it is insisted on.
+/// `headworks send` and `relay` would miss it.
 fn without_io_uring(config: &Config) -> Severity {
-    match config.shards.packet_io {
-        PacketIo::Auto | PacketIo::Mmsg => Severity::Degraded,
-        PacketIo::Uring => Severity::Prevents,
-        // What serves does not miss it; `headworks send` would.
-        PacketIo::Xdp | PacketIo::Dpdk => Severity::Advice,
-    }
+    if config.shards.packet_io == PacketIo::Uring { Severity::Prevents } else { Severity::Advice }
 }
 
 fn judge_kernel(facts: &HostFacts, config: &Config) -> Finding {
@@ -218,7 +230,7 @@ fn judge_io_uring(facts: &HostFacts, config: &Config) -> Finding {
         IoUringPolicy::Forbidden => "forbidden (kernel.io_uring_disabled=2)",
     };
     let instead = match config.shards.packet_io {
-        PacketIo::Auto | PacketIo::Mmsg => "; packets come by recvmmsg, which costs more",
+        PacketIo::Auto | PacketIo::Mmsg => "; packets come by recvmmsg",
         PacketIo::Uring | PacketIo::Xdp | PacketIo::Dpdk => "",
     };
     match choice::probe_uring() {
@@ -232,7 +244,19 @@ fn judge_io_uring(facts: &HostFacts, config: &Config) -> Finding {
     }
 }
 
-/// `packet_memory` is that of all shards, in bytes.
+/// How often AF_XDP has the packet memory of a shard registered, and charged: for each queue of its interfaces that of the queue's shard.
+fn xdp_registrations(root: &Path, interfaces: &[String], shards: usize) -> usize {
+    let queues: usize = interfaces.iter().map(|name| receive_queues(root, name)).sum();
+    if queues == 0 { shards } else { queues }
+}
+
+fn receive_queues(root: &Path, interface: &str) -> usize {
+    let queues = std::fs::read_dir(root.join("sys/class/net").join(interface).join("queues"));
+    let names = queues.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("rx-")).count()
+}
+
+/// `packet_memory` is what AF_XDP has locked of it, in bytes.
 fn judge_limits(facts: &HostFacts, config: &Config, packet_memory: u64) -> Vec<Finding> {
     let streams = u64::from(config.ingestion.max_connections) + u64::from(config.ingestion.rtp.max_sessions);
     let descriptors = DESCRIPTORS_FIXED + streams * DESCRIPTORS_PER_STREAM;
@@ -267,34 +291,6 @@ fn judge_limits(facts: &HostFacts, config: &Config, packet_memory: u64) -> Vec<F
     findings
 }
 
-fn judge_socket_buffers(facts: &HostFacts, config: &Config) -> Finding {
-    let wanted = config.shards.socket_buffer as u64;
-    let exempt = facts.capabilities.is_some_and(facts::Capabilities::net_admin);
-    let found = match facts.rmem_max {
-        Some(_) if exempt => "no limit (CAP_NET_ADMIN)".to_owned(),
-        Some(limit) => bytes(limit),
-        None => "unknown".to_owned(),
-    };
-    let fault = facts
-        .rmem_max
-        .filter(|limit| *limit < wanted && !exempt)
-        .map(|_| (Severity::Degraded, format!("sysctl -w net.core.rmem_max={wanted}")));
-    Finding::new("socket buffers", found, format!("{} (shards.socket_buffer)", bytes(wanted)), fault)
-}
-
-fn judge_huge_pages(facts: &HostFacts, config: &Config) -> Vec<Finding> {
-    if !config.output.huge_pages {
-        return Vec::new();
-    }
-    let reserved = facts.huge_pages.map_or(0, |pages| pages.free);
-    let found = facts.shmem_huge_pages.clone().unwrap_or_else(|| "none".to_owned());
-    let transparent = ["always", "within_size", "advise", "force"].contains(&found.as_str());
-    let cure = "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled".to_owned();
-    let fault = (!transparent && reserved == 0).then_some((Severity::Advice, cure));
-    let wanted = "advise, or pages of 2 MiB reserved (vm.nr_hugepages)";
-    vec![Finding::new("huge pages", format!("{found} in shared memory, {reserved} free reserved pages"), wanted, fault)]
-}
-
 /// Whether the rings that are made ahead fit the pages set aside, of which packet memory takes its own before.
 fn judge_ring_pages(facts: &HostFacts, config: &Config, shards: usize) -> Option<Finding> {
     const PAGE: u64 = 2 << 20;
@@ -327,70 +323,6 @@ fn judge_ring_mount(config: &Config) -> Option<Finding> {
         Err(reason) => (reason, Some((Severity::Degraded, cure))),
     };
     Some(Finding::new("mount for rings", found, "a mount of hugetlbfs with pages of 2 MiB (output.hugetlbfs)", fault))
-}
-
-fn judge_cores(facts: &HostFacts, cores: &[usize]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let slow: Vec<&(usize, String)> =
-        facts.governors.iter().filter(|(core, governor)| cores.contains(core) && governor != "performance").collect();
-    if facts.governors.iter().any(|(core, _)| cores.contains(core)) {
-        let found =
-            slow.first().map_or("performance".to_owned(), |(core, governor)| format!("{governor} on core {core}"));
-        let list: Vec<String> = slow.iter().map(|(core, _)| core.to_string()).collect();
-        let fault = (!slow.is_empty())
-            .then(|| (Severity::Advice, format!("cpupower -c {} frequency-set -g performance", list.join(","))));
-        findings.push(Finding::new("governor", found, "performance", fault));
-    }
-    let shared: Vec<String> =
-        cores.iter().filter(|core| !facts.isolated_cores.contains(core)).map(ToString::to_string).collect();
-    let found = if facts.isolated_cores.is_empty() { "none".to_owned() } else { format!("{:?}", facts.isolated_cores) };
-    // On a host that has named no cores, and so serves other work too, isolation would be the wrong advice.
-    let fault = (!shared.is_empty() && !facts.isolated_cores.is_empty()).then(|| {
-        (
-            Severity::Advice,
-            format!("set shards.cores to isolated ones, or boot with isolcpus=managed_irq,domain,{}", shared.join(",")),
-        )
-    });
-    findings.push(Finding::new("isolated cores", found, "those of shards, where nothing else may disturb them", fault));
-    findings
-}
-
-/// Which cores the interrupts of each network card go to. All on one of many is the classic reason for drops in the kernel.
-fn judge_interrupts(root: &Path, core_count: usize) -> Vec<Finding> {
-    let list = |path: &Path| -> Vec<String> {
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-    };
-    let interfaces = root.join("sys/class/net");
-    let mut names = list(&interfaces);
-    names.sort();
-    let mut findings = Vec::new();
-    for name in names {
-        let device = interfaces.join(&name).join("device");
-        let mut interrupts = list(&device.join("msi_irqs"));
-        if interrupts.is_empty() {
-            // A virtio card's interrupts belong to the PCI device above it.
-            interrupts = list(&device.join("../msi_irqs"));
-        }
-        let mut cores: Vec<usize> = interrupts
-            .iter()
-            .filter_map(|number| {
-                std::fs::read_to_string(root.join("proc/irq").join(number).join("effective_affinity_list")).ok()
-            })
-            .flat_map(|list| facts::parse_core_list(list.trim()))
-            .collect();
-        cores.sort_unstable();
-        cores.dedup();
-        if cores.is_empty() {
-            continue;
-        }
-        let cure = "run irqbalance, or write a core of its own to each /proc/irq/NUMBER/smp_affinity_list".to_owned();
-        let is_narrow = cores.len() == 1 && interrupts.len() > 2 && core_count > 1;
-        let found = format!("{} of {name} on cores {cores:?}", interrupts.len());
-        let fault = is_narrow.then_some((Severity::Advice, cure));
-        findings.push(Finding::new("interrupts", found, "spread over cores", fault));
-    }
-    findings
 }
 
 fn judge_capabilities(facts: &HostFacts, config: &Config) -> Finding {
@@ -428,6 +360,15 @@ fn judge_xdp_interfaces(config: &Config) -> Option<Finding> {
         let wanted = "named with shards.packet_io: xdp alone";
         return Some(Finding::new("interfaces for AF_XDP", named, wanted, Some((Severity::Advice, cure))));
     }
+    let (found, fault) = match interfaces_for(&config.shards.xdp_interfaces, &listening(config)) {
+        Ok(names) => (names.join(", "), None),
+        Err(error) => ("none".to_owned(), Some((Severity::Prevents, error.to_string()))),
+    };
+    Some(Finding::new("interfaces for AF_XDP", found, "those that packets come in by", fault))
+}
+
+/// Addresses and ports that media come to.
+fn listening(config: &Config) -> Vec<SocketAddr> {
     let ingestion = &config.ingestion;
     let mut listening = Vec::new();
     if ingestion.srt.enabled {
@@ -439,11 +380,7 @@ fn judge_xdp_interfaces(config: &Config) -> Option<Finding> {
     let streams = config.streams.values().filter_map(|stream| stream.rtp.as_ref());
     let any = std::net::IpAddr::from([0, 0, 0, 0]);
     listening.extend(streams.filter_map(|it| Some(SocketAddr::new(it.address.unwrap_or(any), it.port?))));
-    let (found, fault) = match interfaces_for(&config.shards.xdp_interfaces, &listening) {
-        Ok(names) => (names.join(", "), None),
-        Err(error) => ("none".to_owned(), Some((Severity::Prevents, error.to_string()))),
-    };
-    Some(Finding::new("interfaces for AF_XDP", found, "those that packets come in by", fault))
+    listening
 }
 
 fn judge_memory(config: &Config, plan: &MemoryPlan, available: Option<u64>) -> Finding {
@@ -538,7 +475,7 @@ mod tests {
     use super::*;
     use headworks_host::facts::{Capabilities, Limit, Limits};
 
-    fn facts() -> HostFacts {
+    pub(super) fn facts() -> HostFacts {
         HostFacts {
             kernel_release: Some("6.1.0-37-amd64".to_owned()),
             io_uring: IoUringPolicy::Allowed,
@@ -562,9 +499,6 @@ mod tests {
     #[test]
     fn an_ordinary_user_on_an_untuned_host_is_told_what_would_help() {
         let config = Config::default();
-        let buffers = judge_socket_buffers(&facts(), &config);
-        assert_eq!(buffers.severity, Severity::Degraded);
-        assert_eq!(buffers.cure.as_deref(), Some("sysctl -w net.core.rmem_max=33554432"));
         let limits = judge_limits(&facts(), &config, 200 << 20);
         assert_eq!(limits[0].cure.as_deref(), Some("ulimit -n 1136 (systemd: LimitNOFILE=1136)"));
         assert_eq!(limits.iter().map(|it| it.severity).max(), Some(Severity::Degraded));
@@ -573,7 +507,6 @@ mod tests {
         by_xdp.shards.packet_io = PacketIo::Xdp;
         let locked = &judge_limits(&facts(), &by_xdp, 200 << 20)[1];
         assert_eq!((locked.severity, &locked.wanted[..]), (Severity::Prevents, "264 MiB or CAP_IPC_LOCK"));
-        assert_eq!(judge_huge_pages(&facts(), &config)[0].severity, Severity::Advice);
         assert_eq!(judge_ring_pages(&facts(), &config, 1), None);
         let mut on_hugetlbfs = config.clone();
         on_hugetlbfs.output.hugetlbfs = Some("/dev/hugepages".into());
@@ -596,36 +529,12 @@ mod tests {
         let mount = judge_ring_mount(&on_hugetlbfs).unwrap();
         assert_eq!((mount.found.as_str(), mount.severity), ("/proc is on another file system", Severity::Degraded));
         assert_eq!(mount.cure.as_deref(), Some("mount -t hugetlbfs -o pagesize=2M none /proc"));
-        let cores = judge_cores(&facts(), &[0, 1]);
-        assert_eq!(cores[0].cure.as_deref(), Some("cpupower -c 1 frequency-set -g performance"));
-        assert!(cores[1].cure.as_deref().unwrap().ends_with("isolcpus=managed_irq,domain,0,1"));
-    }
-
-    #[test]
-    fn a_card_whose_interrupts_all_go_to_one_core_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        for number in 24..27 {
-            write(&format!("sys/class/net/eth0/device/msi_irqs/{number}"), "msix");
-            write(&format!("proc/irq/{number}/effective_affinity_list"), "3\n");
-        }
-        write("sys/class/net/lo/mtu", "65536");
-        let findings = judge_interrupts(root.path(), 8);
-        assert_eq!(findings.len(), 1);
-        assert_eq!((findings[0].found.as_str(), findings[0].severity), ("3 of eth0 on cores [3]", Severity::Advice));
-        write("proc/irq/26/effective_affinity_list", "4\n");
-        assert_eq!(judge_interrupts(root.path(), 8)[0].severity, Severity::Good);
     }
 
     #[test]
     fn privilege_lifts_limits() {
         let all = HostFacts { capabilities: Some(Capabilities(u64::MAX)), ..facts() };
         let config = Config::default();
-        assert_eq!(judge_socket_buffers(&all, &config).severity, Severity::Good);
         assert!(judge_limits(&all, &config, 200 << 20)[1..].iter().all(|it| it.severity == Severity::Good));
         assert!(judge_capabilities(&all, &config).found.contains("CAP_NET_ADMIN"));
     }
@@ -661,12 +570,32 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_costs_more_and_prevents_serving_only_where_io_uring_is_insisted_on() {
+    fn each_queue_that_af_xdp_takes_from_has_the_memory_of_its_shard_locked_once_more() {
+        let root = tempfile::tempdir().unwrap();
+        for queue in ["eth1/queues/rx-0", "eth1/queues/rx-1", "eth1/queues/tx-0", "eth2/queues/rx-0"] {
+            std::fs::create_dir_all(root.path().join("sys/class/net").join(queue)).unwrap();
+        }
+        let times = |names: &[&str], shards| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            xdp_registrations(root.path(), &names, shards)
+        };
+        assert_eq!(times(&["eth1"], 1), 2);
+        assert_eq!(times(&["eth1"], 4), 2, "two shards have no queue");
+        assert_eq!(times(&["eth1", "eth2"], 2), 3);
+        assert_eq!(times(&["eth3"], 2), 2, "unknown: each shard's once");
+        let mut config = Config::default();
+        config.shards.packet_io = PacketIo::Xdp;
+        let locked = &judge_limits(&facts(), &config, times(&["eth1"], 1) as u64 * (100 << 20))[1];
+        assert_eq!((locked.severity, &locked.wanted[..]), (Severity::Prevents, "264 MiB or CAP_IPC_LOCK"));
+    }
+
+    #[test]
+    fn an_old_kernel_is_worth_a_word_and_prevents_serving_only_where_io_uring_is_insisted_on() {
         let mut config = Config::default();
         let with = |release: &str, config: &Config| {
             judge_kernel(&HostFacts { kernel_release: Some(release.to_owned()), ..facts() }, config).severity
         };
-        assert_eq!(with("5.10.0-1", &config), Severity::Degraded);
+        assert_eq!(with("5.10.0-1", &config), Severity::Advice);
         assert_eq!(with("6.1.0", &config), Severity::Good);
         assert_eq!(with("custom", &config), Severity::Advice);
         config.shards.packet_io = PacketIo::Uring;
@@ -675,20 +604,21 @@ mod tests {
     }
 
     #[test]
-    fn io_uring_that_is_forbidden_costs_more_and_prevents_serving_only_where_it_is_insisted_on() {
+    fn io_uring_that_is_forbidden_is_worth_a_word_and_prevents_serving_only_where_it_is_insisted_on() {
         std::thread::spawn(|| {
             headworks_forbidden_calls::forbid_io_uring().unwrap();
             let mut config = Config::default();
             for (packet_io, severity) in [
-                (PacketIo::Auto, Severity::Degraded),
-                (PacketIo::Mmsg, Severity::Degraded),
+                (PacketIo::Auto, Severity::Advice),
+                (PacketIo::Mmsg, Severity::Advice),
                 (PacketIo::Uring, Severity::Prevents),
             ] {
                 config.shards.packet_io = packet_io;
                 let finding = judge_io_uring(&facts(), &config);
                 assert_eq!(finding.severity, severity, "{packet_io:?}");
                 assert!(finding.cure.unwrap().contains("kernel.io_uring_disabled=0"));
-                assert_eq!(finding.found.contains("packets come by recvmmsg"), severity == Severity::Degraded);
+                let instead = "allowed, does not work; packets come by recvmmsg";
+                assert_eq!(finding.found == instead, severity == Severity::Advice, "{}", finding.found);
             }
         })
         .join()

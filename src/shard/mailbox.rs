@@ -22,6 +22,9 @@ const MESSAGES_MAX: usize = 4_096;
 /// Datagrams from other shards that may wait: two batches.
 const HANDED_MAX: usize = 512;
 
+/// Without a turn for so long a shard stands still: six times its longest sleep.
+const STILL_AFTER: Duration = Duration::from_millis(300);
+
 /// What can be said to a shard.
 pub enum Message {
     /// How do you do?
@@ -77,6 +80,8 @@ struct Shared {
     closed: AtomicBool,
     /// Written by the shard alone.
     turns: AtomicU64,
+    /// When it began its last turn, in nanoseconds of the monotonic clock; 0 before the first. Likewise.
+    turned_ns: AtomicU64,
 }
 
 impl Default for Mailbox {
@@ -94,12 +99,13 @@ impl Mailbox {
                 lane: ArrayQueue::new(HANDED_MAX),
                 closed: AtomicBool::new(false),
                 turns: AtomicU64::new(0),
+                turned_ns: AtomicU64::new(0),
             }),
         }
     }
 
-    /// Puts a message in, which is read in the shard's next turn, some milliseconds from now at most; `false` if the shard has
-    /// ended or has too many already.
+    /// Puts a message in, which is read in the shard's next turn, from an idle one 50 ms from now at most; `false` if the shard has ended or
+    /// has too many already.
     pub fn post(&self, message: Message) -> bool {
         !self.shared.closed.load(Ordering::Acquire) && self.shared.messages.push(message).is_ok()
     }
@@ -121,10 +127,17 @@ impl Mailbox {
         self.shared.lane.pop()
     }
 
-    /// The shard's side: it has turned so many times.
+    /// The shard's side: it has turned so many times, and goes on.
     #[inline]
-    pub fn turned(&self, turns: u64) {
+    pub fn turned(&self, turns: u64, now: Instant) {
         self.shared.turns.store(turns, Ordering::Relaxed);
+        self.shared.turned_ns.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether the shard has begun to turn and does so no more: it hangs, or its core has no time for it.
+    pub fn stands_still(&self, now: Instant) -> bool {
+        let turned = self.shared.turned_ns.load(Ordering::Relaxed);
+        turned > 0 && now.saturating_since(Instant::from_nanos(turned)) >= STILL_AFTER
     }
 
     /// The shard's side: nothing will be read any more.

@@ -70,6 +70,10 @@ pub struct ShardCounters {
     pub handed_over: u64,
     /// Of these, those that found the lane full.
     pub dropped_lane_full: u64,
+    /// Datagrams that another shard handed over and that found no slot of packet memory here.
+    pub dropped_no_slot: u64,
+    /// Receives that ended with an error, and frames that a card says came damaged.
+    pub receive_errors: u64,
     /// Datagrams handed to the network.
     pub sent: u64,
     /// Datagrams that could not be sent.
@@ -88,7 +92,7 @@ pub struct ShardCounters {
     pub admissions: u64,
     /// Sessions refused.
     pub rejections: u64,
-    /// Packets at the SRT port that were not well formed, or had a wrong cookie.
+    /// Packets at the SRT port that were not well formed, or had a wrong cookie, and what is no sound datagram.
     pub dropped_malformed: u64,
 }
 
@@ -160,6 +164,8 @@ pub struct StreamReport {
     pub packets_received: u64,
     /// Their bytes, protocol headers included.
     pub bytes_received: u64,
+    /// Datagrams dropped because it held its share of packet memory.
+    pub packets_over_quota: u64,
     /// Bits per second over the last second or so.
     pub bitrate: u64,
     /// Slots of packet memory that it holds.

@@ -394,6 +394,7 @@ impl Session {
             peer_version: self.about.peer_version.clone(),
             packets_received: self.packets,
             bytes_received: self.bytes,
+            packets_over_quota: self.dropped_quota,
             bitrate: self.rate.bits_per_second,
             held_packets: self.ingest.held_packets() as u64,
             ingest: *self.ingest.statistics(),

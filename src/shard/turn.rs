@@ -207,7 +207,7 @@ impl Shard {
     /// One turn.
     fn turn(&mut self) -> Result<(), NetError> {
         self.counters.turns += 1;
-        self.mailbox.turned(self.counters.turns);
+        self.mailbox.turned(self.counters.turns, self.clock.turn());
         if self.is_idle() {
             self.counters.idle_turns += 1;
             self.net.wait_for_any(self.idle_window())?;
@@ -444,6 +444,8 @@ impl Shard {
             if let Some(packet) = self.net.pool().copy_from(&handed.bytes) {
                 let Handed { peer, local, interface, arrival, .. } = handed;
                 self.receive_srt(now, Datagram { packet, peer, local, interface, path: 0, arrival });
+            } else {
+                self.counters.dropped_no_slot += 1;
             }
         }
         while let Some(message) = self.mailbox.take() {
@@ -730,3 +732,6 @@ fn transmit_role(role: SocketRole) -> SocketRole {
         SocketRole::Stream(index) | SocketRole::StreamRtcp(index) => SocketRole::StreamRtcp(index),
     }
 }
+
+#[cfg(test)]
+mod tests;

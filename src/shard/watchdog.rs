@@ -39,7 +39,7 @@ impl Watchdog {
     }
 
     /// Feeds the manager when that is due and every shard has turned since the last time, and names those that have not.
-    /// An idle shard turns too, a hundred times a second.
+    /// An idle shard turns too, twenty times a second.
     pub fn look(&mut self, turns: &[u64], now: Instant) {
         if now.saturating_duration_since(self.looked) < self.interval {
             return;

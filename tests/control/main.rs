@@ -120,6 +120,8 @@ fn report(shard: usize) -> ShardReport {
             dropped_other_protocol: 23,
             address_conflicts: 24,
             unanswered: 25,
+            dropped_no_slot: 5,
+            receive_errors: 2,
             slots: 4_096,
             slots_used: 17,
             ..ShardCounters::default()
@@ -187,6 +189,7 @@ fn camera() -> StreamReport {
         peer_version: "1.5.1".to_owned(),
         packets_received: 4_000,
         bytes_received: 5_264_000,
+        packets_over_quota: 6,
         bitrate: 8_000_000,
         held_packets: 90,
         ingest: IngestStatistics { lost: 4, recovered: 40, ..IngestStatistics::default() },
@@ -398,6 +401,12 @@ fn metrics_have_a_name_labels_and_a_number() {
     }
     assert_eq!(value("headworks_shard_address_conflicts_total{shard=\"0\"}"), 24.0);
     assert_eq!(value("headworks_shard_unanswered_total{shard=\"0\"}"), 25.0);
+    assert_eq!(value("headworks_shard_dropped_total{shard=\"0\",reason=\"no_slot\"}"), 5.0);
+    assert_eq!(value("headworks_shard_receive_errors_total{shard=\"1\"}"), 2.0);
+    let camera = "{stream=\"studio/cam1\",type=\"srt\"}";
+    assert_eq!(value(&format!("headworks_stream_packets_over_quota_total{camera}")), 6.0);
+    let help = "# HELP headworks_stream_bytes_received Bytes taken in, SRT and RTP headers included\n";
+    assert!(answer.body.contains(help), "{}", answer.body);
     assert_eq!(value("headworks_stream_packets_received_total{stream=\"studio/cam1\",type=\"srt\"}"), 4_000.0);
     assert_eq!(value("headworks_stream_rtt_seconds{stream=\"studio/cam1\",type=\"srt\"}"), 0.0125);
     assert_eq!(value("headworks_stream_active{stream=\"stats\",type=\"rtp\"}"), 0.0);

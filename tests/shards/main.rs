@@ -405,6 +405,48 @@ fn a_shard_that_stalls_holds_up_its_own_streams_alone_and_they_recover() {
 }
 
 #[test]
+fn new_streams_that_come_by_other_shards_are_not_given_to_one_that_stalls() {
+    let (latency, pause) = (Duration::from_secs(4), Duration::from_secs(3));
+    for shards in [2, 4] {
+        let served = Served::start(shards);
+        let mut callers = Callers::new(served.peer, latency, RATE_BPS);
+        let call = |callers: &mut Callers, name: &str, shard: usize, number: usize| {
+            let socket = callers.open();
+            callers.call(name, id_for(shard, shards, number as u32), None, socket);
+        };
+        for number in 0..shards {
+            call(&mut callers, &format!("before{number}"), number, number);
+        }
+        callers.run(Duration::from_millis(500));
+        let stalled = served.owner("before0");
+        let others: Vec<usize> = (0..shards).filter(|&shard| shard != stalled).collect();
+        stall(thread_of(stalled), pause).unwrap();
+        // Until it is plain that it stands still.
+        callers.run(Duration::from_millis(600));
+        let turns = served.shards().turns()[stalled];
+        // One more than the others have: spread by number alone, one of them would be the stalled shard's.
+        for number in 0..shards {
+            call(&mut callers, &format!("during{number}"), others[0], 10 + number);
+        }
+        loop {
+            callers.run(Duration::from_millis(50));
+            let streams = others.iter().flat_map(|&shard| served.report(shard).streams);
+            let let_in = streams.filter(|stream| stream.name.starts_with("during") && stream.sessions == 1).count();
+            assert_eq!(
+                served.shards().turns()[stalled],
+                turns,
+                "it stands still, and {let_in} of {shards} were let in"
+            );
+            if let_in == shards {
+                break;
+            }
+        }
+        callers.run(pause);
+        assert!(served.shards().turns()[stalled] > turns, "it goes on");
+    }
+}
+
+#[test]
 fn what_is_handed_to_a_shard_that_stalls_is_bounded_and_counted_and_sent_again() {
     let (latency, pause) = (Duration::from_secs(4), Duration::from_millis(1_500));
     let served = Served::start(2);

@@ -17,7 +17,7 @@ use crate::shard::net::Incoming;
 
 /// A packet that is sent this late still shows the time it was due; one sent later shows when that was less this.
 const BACKDATED_MAX: Duration = Duration::from_millis(1);
-/// How much longer than the latency a send buffer holds: acknowledgements come each 10 ms, repetitions take round trips.
+/// How much longer than the latency a send buffer holds: acknowledgements come each 10 or 20 ms, repetitions take round trips.
 const HELD_BEYOND_LATENCY: Duration = Duration::from_millis(250);
 /// A feed whose time is over goes on to the end of a picture, but no longer than this.
 const CLEAN_END_MAX: Duration = Duration::from_secs(1);

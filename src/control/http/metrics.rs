@@ -38,6 +38,7 @@ const SHARD_COUNTS: &[Count<ShardReport>] = &[
     ("shard_aggregates_copied", "Datagrams copied out of slots for aggregates", |it| it.counters.aggregates_copied),
     ("shard_handed_over", "Datagrams handed to another shard", |it| it.counters.handed_over),
     ("shard_credit_exhausted", "Receives ended for want of a slot", |it| it.counters.credit_exhausted),
+    ("shard_receive_errors", "Receives that ended with an error", |it| it.counters.receive_errors),
     ("shard_sent", "Datagrams sent", |it| it.counters.sent),
     ("shard_send_errors", "Datagrams that could not be sent", |it| it.counters.send_errors),
     ("shard_address_conflicts", "Times that somebody else on the link claimed an address of ours (DPDK)", |it| {
@@ -67,6 +68,7 @@ const SHARD_DROPS: &[Drop<ShardReport>] = &[
     ("quota", |it| it.counters.dropped_quota),
     ("wrong_peer", |it| it.counters.dropped_wrong_peer),
     ("lane_full", |it| it.counters.dropped_lane_full),
+    ("no_slot", |it| it.counters.dropped_no_slot),
     ("malformed", |it| it.counters.dropped_malformed),
 ];
 
@@ -80,7 +82,10 @@ const SHARD_GAUGES: &[Gauge<ShardReport>] = &[
 
 const STREAM_COUNTS: &[Count<StreamReport>] = &[
     ("stream_packets_received", "Datagrams taken in", |it| it.packets_received),
-    ("stream_bytes_received", "Payload bytes taken in", |it| it.bytes_received),
+    ("stream_bytes_received", "Bytes taken in, SRT and RTP headers included", |it| it.bytes_received),
+    ("stream_packets_over_quota", "Datagrams dropped because the stream held its share of packet memory", |it| {
+        it.packets_over_quota
+    }),
     ("stream_packets_lost", "Payloads that never came", |it| it.ingest.lost),
     ("stream_packets_recovered", "Payloads lost at first and recovered", |it| it.ingest.recovered),
     ("stream_packets_retransmitted", "Retransmissions received", |it| it.srt.map_or(0, |srt| srt.pkt_rcv_retrans)),

@@ -95,7 +95,7 @@ pub struct NetStatistics {
     pub receive_errors: u64,
     /// Of the datagrams, those that came past the kernel's stack.
     pub past_kernel: u64,
-    /// What came past it and is no sound datagram: lengths, checksums.
+    /// What is no sound datagram: lengths and checksums of what came past the kernel, headers that the kernel gives and make no sense.
     pub unsound: u64,
     /// Parts of packets, which nobody puts together where the kernel has no part in it.
     pub fragments: u64,
@@ -325,6 +325,7 @@ impl Net {
                     truncated: ring.truncated,
                     credit_exhausted: ring.credit_exhausted,
                     receive_errors: ring.receive_errors,
+                    unsound: ring.malformed,
                     sends: ring.sends,
                     ..NetStatistics::default()
                 }
@@ -336,6 +337,7 @@ impl Net {
                     truncated: set.truncated,
                     credit_exhausted: set.credit_exhausted,
                     receive_errors: set.receive_errors,
+                    unsound: set.malformed,
                     sends: set.sends,
                     ..NetStatistics::default()
                 }

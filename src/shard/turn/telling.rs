@@ -29,6 +29,7 @@ impl Shard {
             dropped_by_kernel: self.net.dropped_by_kernel(),
             credit_exhausted: net.credit_exhausted,
             past_kernel: net.past_kernel,
+            receive_errors: net.receive_errors,
             dropped_fragments: net.fragments,
             dropped_no_port: net.no_port,
             dropped_not_ours: net.not_ours,

@@ -27,9 +27,32 @@ pub fn pin_current_thread(core: usize) -> Result<(), PinError> {
     if core < 1024 && core_affinity::set_for_current(CoreId { id: core }) { Ok(()) } else { Err(PinError { core }) }
 }
 
+/// Whether a thread of this process can be bound to `core`: it is there, and in the process's cpuset.
+///
+/// Tried, in a thread of its own, and not looked up in the affinity mask: cores that the kernel isolates (`isolcpus=domain`) are in no
+/// mask that is inherited from init, and in that of whoever asks for them.
+pub fn can_run_on(core: usize) -> bool {
+    let attempt = std::thread::Builder::new().spawn(move || pin_current_thread(core).is_ok());
+    attempt.is_ok_and(|thread| thread.join().unwrap_or(false))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_core_outside_the_own_mask_can_be_had_and_the_mask_stays() {
+        let cores = available_cores();
+        let (first, last) = (cores[0], *cores.last().expect("a process has a core"));
+        std::thread::spawn(move || {
+            pin_current_thread(first).unwrap();
+            assert!(can_run_on(last));
+            assert!(!can_run_on(1023));
+            assert_eq!(available_cores(), [first]);
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn a_pinned_thread_runs_on_its_core_and_sees_no_other() {

@@ -207,6 +207,11 @@ pub fn read_wmem_max(root: &Path) -> Option<u64> {
     read_number(root, "proc/sys/net/core/wmem_max")
 }
 
+/// A number below `/proc/sys` by its name, such as `net.core.netdev_budget`.
+pub fn read_sysctl(root: &Path, name: &str) -> Option<u64> {
+    read_number(root, &format!("proc/sys/{}", name.replace('.', "/")))
+}
+
 /// Reserved huge pages of 2 MiB.
 pub fn read_huge_pages(root: &Path) -> Option<HugePages> {
     let directory = "sys/kernel/mm/hugepages/hugepages-2048kB";
@@ -219,8 +224,9 @@ pub fn read_huge_pages(root: &Path) -> Option<HugePages> {
 /// The choice in `/sys/kernel/mm/transparent_hugepage/shmem_enabled`, which the kernel puts in brackets.
 pub fn read_shmem_huge_pages(root: &Path) -> Option<String> {
     let line = read_line(root, "sys/kernel/mm/transparent_hugepage/shmem_enabled")?;
-    let chosen = line.split_once('[')?.1.split_once(']')?.0;
-    Some(chosen.to_owned())
+    // Where there is but one word, it is the one.
+    let chosen = line.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    Some(chosen.map_or(line.as_str(), |(chosen, _)| chosen).to_owned())
 }
 
 /// Numbers and directories of all cores, in ascending order.
@@ -261,6 +267,11 @@ pub fn read_numa_node(root: &Path, core: usize) -> Option<usize> {
 pub fn read_numa_node_count(root: &Path) -> usize {
     let list = read_line(root, "sys/devices/system/node/has_memory").unwrap_or_default();
     parse_core_list(&list).len()
+}
+
+/// Cores that are switched on.
+pub fn read_online_cores(root: &Path) -> Vec<usize> {
+    parse_core_list(&read_line(root, "sys/devices/system/cpu/online").unwrap_or_default())
 }
 
 /// Cores the scheduler leaves alone.

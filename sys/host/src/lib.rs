@@ -13,7 +13,7 @@ mod steering;
 mod stored;
 
 pub use clock::{monotonic_now_ns, realtime_offset_ns, thread_cpu_time_ns};
-pub use cores::{PinError, available_cores, pin_current_thread};
+pub use cores::{PinError, available_cores, can_run_on, pin_current_thread};
 pub use descriptor::raise_descriptor_limit;
 pub use instance::{InstanceError, InstanceLock};
 pub use multicast::{Interface, Membership, MulticastError, group_address};

@@ -116,7 +116,8 @@ pub struct XdpStatistics {
     pub credit_exhausted: u64,
     /// Receives of ordinary sockets that ended with an error.
     pub receive_errors: u64,
-    /// Frames taken that are no sound datagrams: lengths, checksums, senders that no host can be.
+    /// Frames taken that are no sound datagrams: lengths, checksums, senders that no host can be; and messages of ordinary sockets with
+    /// a header that makes no sense.
     pub unsound: u64,
     /// What became of datagrams sent.
     pub sends: SendStatistics,

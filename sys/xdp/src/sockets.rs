@@ -229,7 +229,7 @@ impl XdpSockets {
             truncated: ordinary.truncated,
             credit_exhausted: ordinary.credit_exhausted + self.credit_exhausted,
             receive_errors: ordinary.receive_errors,
-            unsound: self.unsound,
+            unsound: self.unsound + ordinary.malformed,
             sends: ordinary.sends,
         }
     }
