@@ -19,4 +19,7 @@ pub struct Payload {
     pub recovered: bool,
     /// Bit n is set when it came by path n.
     pub path_mask: u8,
+    /// Whether a message ends with it: each does, but in SRT, where a sender may cut one into several packets (draft-sharabayko-srt
+    /// §4.2.1). All of a message is handed up, or nothing of it.
+    pub ends_message: bool,
 }

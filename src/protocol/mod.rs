@@ -13,6 +13,9 @@
 //! fn next_timeout(&self) -> Option<Instant>;
 //! ```
 //!
+//! A machine that a session lives in can also be put down as bytes and taken up again, at any moment, so that another process goes on
+//! with it; `srt::connection::Connection::snapshot` says how.
+//!
 //! `poll_transmit` appends the bytes to a buffer that the caller keeps, so that sending allocates nothing and a batch lies
 //! in one piece of memory. Input never panics: a bad packet is a counted drop with a reason.
 

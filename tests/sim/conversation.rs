@@ -16,11 +16,12 @@ use headworks::protocol::srt::packet::{self, HEADER_LEN, Header, SequenceNumber}
 use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
 use headworks::protocol::srt::statistics::Statistics;
 use headworks::protocol::srt::stream_id::StreamId;
-use headworks_packet::{PacketPool, PoolOptions};
 
 use crate::call::call;
-use crate::link::{Conditions, InFlight, Link, MS, PORT};
+use crate::link::{Conditions, Count, InFlight, Link, MS, PORT};
 use crate::random::Random;
+use crate::recovery::Recovery;
+use crate::twin::Machine;
 
 /// What is played.
 #[derive(Clone, Debug)]
@@ -41,6 +42,10 @@ pub struct Script {
     /// The receiver looks at its datagrams and timers once in so many ns.
     pub turn: u64,
     pub receive_buffer_packets: usize,
+    /// How many packets a gap is given to close by itself, at most.
+    pub reorder_tolerance: u16,
+    /// When both connections are put down as bytes and taken up again, in ns since the first payload, and how.
+    pub upgrades: Vec<(u64, Upgrade)>,
     /// Datagrams of noise thrown at the receiver from the sender's address, per million packets.
     pub noise: u32,
     /// When the sender goes to another port, in ns since the first payload; what is on its way to the old one is lost.
@@ -56,6 +61,18 @@ pub struct Script {
     /// Begins with a handshake; then the initial time stamp is that of the caller, zero.
     pub handshake: bool,
 }
+
+/// What becomes of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// It takes the place of the connection, at this step of a turn.
+    Replace(u8),
+    /// It goes on beside the connection, and must do the same.
+    Beside(u8),
+}
+
+/// Steps of a turn that a snapshot may be taken between.
+pub const STEPS: u8 = 5;
 
 /// Who sees the sender's packets and wants its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +101,8 @@ impl Default for Script {
             drift_ppm: 0,
             turn: MS / 2,
             receive_buffer_packets: 4_096,
+            reorder_tolerance: 0,
+            upgrades: Vec::new(),
             noise: 0,
             moves: Vec::new(),
             forgeries: 0,
@@ -107,6 +126,8 @@ pub struct Outcome {
     pub latest: u64,
     pub most_held: usize,
     pub jumps: u64,
+    /// Times that both connections were put down and taken up again.
+    pub upgrades: u64,
     /// Ports of those that were challenged without being the sender.
     pub challenged: usize,
     pub receiver: Statistics,
@@ -124,15 +145,21 @@ struct World {
     begin: u64,
     /// How long the handshake that the time base comes from was on its way.
     base_delay: u64,
-    sender: Connection,
-    receiver: Connection,
+    sender: Machine,
+    receiver: Machine,
+    recovery: Recovery,
+    /// Handed to the links by the two connections, and come from them to the two.
+    handed_there: Count,
+    handed_back: Count,
+    came_there: Count,
+    came_back: Count,
+    /// Later ones first.
+    upgrades: Vec<(u64, Upgrade)>,
     there: Link,
     back: Link,
     noise: Random,
     in_flight: InFlight,
     posted: u64,
-    sender_pool: PacketPool,
-    receiver_pool: PacketPool,
     buffer: Vec<u8>,
     submitted: Vec<u64>,
     outcome: Outcome,
@@ -249,25 +276,30 @@ impl World {
         };
         let idle = Duration::from_secs(3_600);
         let limits = Limits { peer_idle_timeout: idle, receive_buffer_packets: 64, ..Limits::default() };
-        let pool = |slots| PacketPool::new(PoolOptions { slots, ..PoolOptions::default() }).expect("memory");
+        let sender =
+            Connection::new(sender_clock(&script, begin), sending, Limits { send_buffer_packets: 16_384, ..limits });
+        let limits = Limits {
+            receive_buffer_packets: script.receive_buffer_packets,
+            reorder_tolerance: script.reorder_tolerance,
+            ..limits
+        };
+        let receiver = Connection::new(receiver_clock(begin), receiving, limits);
+        let mut upgrades = script.upgrades.clone();
+        upgrades.sort_unstable_by_key(|&(at, _)| Reverse(at));
         Self {
-            sender: Connection::new(
-                sender_clock(&script, begin),
-                sending,
-                Limits { send_buffer_packets: 16_384, ..limits },
-            ),
-            receiver: Connection::new(
-                receiver_clock(begin),
-                receiving,
-                Limits { receive_buffer_packets: script.receive_buffer_packets, ..limits },
-            ),
+            sender: Machine::new(sender, 16),
+            receiver: Machine::new(receiver, script.receive_buffer_packets.next_power_of_two() + 16),
+            recovery: Recovery::new(&script),
+            handed_there: Count::default(),
+            handed_back: Count::default(),
+            came_there: Count::default(),
+            came_back: Count::default(),
+            upgrades,
             begin,
             base_delay,
             there,
             back,
             noise: Random::new(random.next()),
-            sender_pool: pool(16),
-            receiver_pool: pool(script.receive_buffer_packets.next_power_of_two() + 16),
             script,
             in_flight: InFlight::new(),
             posted: 0,
@@ -310,6 +342,7 @@ impl World {
                 self.submitted.push(now);
                 next_send += interval;
             }
+            self.upgrade(now, 0);
             let mut receiver_turn = self.receiver.next_timeout().is_some_and(|at| at <= receiver_clock(now));
             while let Some(Reverse((at, ..))) = self.in_flight.peek()
                 && *at <= now
@@ -318,14 +351,18 @@ impl World {
                 self.arrive(now, at, to_receiver, port, &bytes);
                 receiver_turn |= to_receiver;
             }
+            self.upgrade(now, 1);
             let clock = sender_clock(&self.script, now);
             if self.sender.next_timeout().is_some_and(|at| at <= clock) {
                 self.sender.handle_timeout(clock);
             }
+            self.upgrade(now, 2);
             self.flush_sender(now);
             if receiver_turn {
                 self.receiver.handle_timeout(receiver_clock(now));
+                self.upgrade(now, 3);
                 self.deliver(now);
+                self.upgrade(now, 4);
                 self.flush_receiver(now);
                 let next = self.receiver.next_timeout();
                 assert!(next.is_some_and(|at| at > receiver_clock(now)), "due again at once: {next:?}");
@@ -333,6 +370,23 @@ impl World {
             now = self.next_time(now, next_send, end);
         }
         self.finish()
+    }
+
+    /// At this step of a turn.
+    fn upgrade(&mut self, now: u64, step: u8) {
+        while let Some(&(at, upgrade)) = self.upgrades.last()
+            && self.begin + at <= now
+        {
+            for machine in [&mut self.sender, &mut self.receiver] {
+                match upgrade {
+                    Upgrade::Replace(wanted) if wanted == step => machine.upgrade(),
+                    Upgrade::Beside(wanted) if wanted == step => machine.split(),
+                    _ => return,
+                }
+            }
+            self.outcome.upgrades += 1;
+            self.upgrades.pop();
+        }
     }
 
     fn next_time(&self, now: u64, next_send: u64, end: u64) -> u64 {
@@ -356,19 +410,28 @@ impl World {
         if !to_receiver && port != self.port {
             return self.arrive_elsewhere(now, port, bytes);
         }
-        let (pool, peer) = if to_receiver { (&self.receiver_pool, 1) } else { (&self.sender_pool, 2) };
-        let packet = pool.copy_from(bytes).expect("a slot: the receive buffer is bounded");
+        let (machine, peer) = if to_receiver { (&self.receiver, 1) } else { (&self.sender, 2) };
+        let packet = machine.pool.copy_from(bytes).expect("a slot: the receive buffer is bounded");
         let mut datagram =
             Datagram { packet, peer: address(peer), local: None, interface: 0, path: 0, arrival: receiver_clock(at) };
         if to_receiver {
             datagram.peer.set_port(port);
             if port != self.receiver.parameters().peer.port() {
                 self.elsewhere.entry(port).or_default().0 += bytes.len();
+            } else if packet::parse(bytes).is_ok() {
+                self.came_there.add(bytes);
             }
+            let before = *self.receiver.statistics();
             self.receiver.receive(receiver_clock(now), datagram);
+            self.recovery.heard(now, at, bytes, &before, self.receiver.statistics());
+            if self.receiver.statistics().peer_changes > before.peer_changes {
+                self.recovery.moved();
+            }
             self.outcome.most_held = self.outcome.most_held.max(self.receiver.held_packets());
         } else {
             datagram.arrival = sender_clock(&self.script, now);
+            self.came_back.add(bytes);
+            self.recovery.sender_heard(bytes);
             self.sender.receive(datagram.arrival, datagram);
         }
     }
@@ -405,6 +468,10 @@ impl World {
             let Some(transmit) = self.sender.poll_transmit(clock, &mut self.buffer) else { break };
             assert_eq!((transmit.len, transmit.peer), (self.buffer.len(), address(2)));
             let bytes = self.buffer.clone();
+            self.handed_there.add(&bytes);
+            if let Ok(Header::Data(header)) = packet::parse(&bytes) {
+                self.recovery.sent(now, header.sequence);
+            }
             for at in self.there.arrivals(now, bytes.len()).into_iter().flatten() {
                 self.post(at, true, self.port, bytes.clone());
             }
@@ -416,6 +483,8 @@ impl World {
                 self.post(now + self.script.there.delay, true, self.port, noise);
             }
         }
+        let round_trip = self.sender.round_trip();
+        self.recovery.sender_is_done(now, &self.submitted, round_trip);
     }
 
     /// A control packet as a broken or hostile peer might send it. Shutdown is left out: it is obeyed.
@@ -441,6 +510,8 @@ impl World {
             let Some(transmit) = self.receiver.poll_transmit(clock, &mut self.buffer) else { break };
             let (port, bytes) = (transmit.peer.port(), self.buffer.clone());
             assert_eq!(transmit.len, bytes.len());
+            self.handed_back.add(&bytes);
+            self.recovery.told(now, &bytes);
             if transmit.peer != self.receiver.parameters().peer {
                 let (from, to) = self.elsewhere.entry(port).or_default();
                 *to += bytes.len();
@@ -455,15 +526,15 @@ impl World {
     fn deliver(&mut self, now: u64) {
         let clock = receiver_clock(now);
         let early = self.script.early;
-        while let Some(payload) =
-            if early { self.receiver.poll_payload_early(clock) } else { self.receiver.poll_payload(clock) }
-        {
+        while let Some(payload) = self.receiver.poll_payload(clock, early) {
+            assert!(payload.ends_message);
             let outcome = &mut self.outcome;
             self.next_index += u64::from(payload.lost_before);
             outcome.lost += u64::from(payload.lost_before);
             let index = self.next_index;
             assert_eq!(payload.sequence, self.script.initial_sequence + index, "in order, each once, gaps told");
             assert_eq!(*payload.packet, *self::payload(index), "the bytes of payload {index}");
+            self.recovery.delivered(now, index, u64::from(payload.lost_before));
             let may_be_early = early && payload.lost_before == 0;
             assert!(may_be_early || payload.due <= clock, "payload {index} came before its time");
             let submitted = self.submitted[index as usize];
@@ -496,17 +567,52 @@ impl World {
         }
     }
 
+    /// What the two have counted is what their links have counted, and each packet is counted for one thing.
+    fn check_counts(&self) {
+        let (sender, receiver) = (self.sender.statistics(), self.receiver.statistics());
+        let (there, back) = (&self.handed_there, &self.handed_back);
+        assert_eq!((sender.pkt_sent, sender.byte_sent), (there.data, there.data_bytes));
+        assert_eq!(sender.pkt_sent, sender.pkt_sent_unique + sender.pkt_retrans);
+        assert_eq!(sender.pkt_sent_ackack, there.receipts);
+        assert_eq!(receiver.pkt_sent_nak, back.loss_reports);
+        let acknowledgements = receiver.pkt_sent_ack + receiver.pkt_sent_light_ack + receiver.pkt_sent_challenge;
+        assert_eq!(acknowledgements, back.acknowledgements);
+        assert_eq!(
+            (sender.pkt_recv_ack, sender.pkt_recv_nak),
+            (self.came_back.acknowledgements, self.came_back.loss_reports)
+        );
+        // An answer to key material that comes twice answers nothing the second time.
+        assert!(sender.control_rejected == 0 || self.script.encryption.is_some(), "{}", sender.control_rejected);
+        if self.script.moves.is_empty() && self.script.forgeries == 0 {
+            assert_eq!((receiver.pkt_recv, receiver.byte_recv), (self.came_there.data, self.came_there.data_bytes));
+        }
+        let refused = receiver.pkt_rcv_duplicate
+            + receiver.pkt_rcv_belated
+            + receiver.pkt_rcv_undecrypt
+            + receiver.pkt_rcv_no_room;
+        assert_eq!(receiver.pkt_recv, receiver.pkt_recv_unique + refused);
+        assert_eq!(receiver.pkt_recv_unique, receiver.pkt_delivered);
+        if receiver.pkt_recv_drop_request == 0 {
+            let found = receiver.pkt_rcv_recovered + receiver.pkt_rcv_reordered;
+            assert_eq!(receiver.pkt_rcv_loss, found + receiver.pkt_rcv_drop, "what was missed has come or is given up");
+        }
+    }
+
     fn finish(mut self) -> Outcome {
         let statistics = *self.receiver.statistics();
         let challenged = self.elsewhere.iter().filter(|(port, (_, to))| **port >= FORGER_PORT && *to > 0);
         self.outcome.challenged = challenged.count();
         assert_eq!(statistics.pkt_delivered, self.outcome.delivered);
         assert_eq!(statistics.pkt_rcv_drop, self.outcome.lost);
+        self.recovery.finish();
+        self.check_counts();
+        self.sender.end_twin();
+        self.receiver.end_twin();
         assert_eq!(self.receiver.held_packets(), 0, "nothing waits for ever");
         self.receiver.close(receiver_clock(0), CloseReason::Local);
         assert!(self.receiver.is_closed());
-        assert_eq!(self.receiver_pool.in_use(), 0, "every slot is free again");
-        assert_eq!(self.sender_pool.in_use(), 0);
+        assert_eq!(self.receiver.pool.in_use(), 0, "every slot is free again");
+        assert_eq!(self.sender.pool.in_use(), 0);
         self.outcome.receiver = statistics;
         self.outcome.sender = *self.sender.statistics();
         self.outcome

@@ -79,6 +79,7 @@ impl Bench {
                 lost_before: 0,
                 recovered: false,
                 path_mask: 1,
+                ends_message: true,
             };
             let mut from = 0;
             while let Some(taken) = transport.receive(now, &payload, from, &mut self.rings) {

@@ -117,6 +117,7 @@ impl RawTransportStream {
             lost_before: 0,
             recovered: false,
             path_mask: 1_u8.checked_shl(u32::from(datagram.path)).unwrap_or(0),
+            ends_message: true,
         });
         self.sequence += 1;
     }

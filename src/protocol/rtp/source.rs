@@ -388,6 +388,7 @@ impl Source {
                 lost_before: ready.lost_before,
                 recovered: false,
                 path_mask: 1_u8.checked_shl(u32::from(held.path)).unwrap_or(0),
+                ends_message: true,
             },
             timestamp: self.timestamps.unwrap(u64::from(held.timestamp)),
             marker: held.marker,

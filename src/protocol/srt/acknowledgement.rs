@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use crate::base::Instant;
 
 /// Assumed until measured (draft-sharabayko-srt §4.10).
@@ -78,6 +79,11 @@ impl RoundTrip {
         let half = (u64::from(self.smoothed_us) + 4 * u64::from(self.variance_us)) / 2;
         Duration::from_micros(half.max(NAK_INTERVAL_MIN_US))
     }
+
+    snapshot_fields! {
+        u32 smoothed_us, u32 variance_us, bool measured;
+        if |it| it.smoothed_us.max(it.variance_us) <= RTT_MAX_US
+    }
 }
 
 /// How many acknowledgements may be under way: 5 s of them, one each 10 ms.
@@ -122,6 +128,26 @@ impl AcknowledgementWindow {
         let rtt_us = now.saturating_since(sent.sent_at).as_micros();
         Some((u32::try_from(rtt_us).unwrap_or(u32::MAX), sent.next))
     }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self { sent, last_number } = self;
+        to.u32(*last_number);
+        to.size(sent.iter().filter(|sent| sent.number != 0).count());
+        sent.iter().filter(|sent| sent.number != 0).for_each(|sent| sent.snapshot(to));
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let mut window = Self { last_number: from.u32()?, ..Self::default() };
+        for _ in 0..from.size()? {
+            let sent = Sent::restore(from)?;
+            window.sent[sent.number as usize % UNDER_WAY_MAX] = sent;
+        }
+        Ok(window)
+    }
+}
+
+impl Sent {
+    snapshot_fields! { u32 number, instant sent_at, count next }
 }
 
 /// Numbers whose low four bits are 0 and 1 are sent back to back, so that their distance tells the capacity of the path.
@@ -212,6 +238,52 @@ impl Rates {
             count += 1;
         }
         (count * 1_000_000_000).checked_div(sum).map_or(0, |rate| u32::try_from(rate).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self {
+            since,
+            packets_before,
+            bytes_before,
+            packets_per_second,
+            bytes_per_second,
+            probe,
+            intervals_ns,
+            intervals,
+            payload_size,
+        } = self;
+        to.instant(*since);
+        to.count(*packets_before);
+        to.count(*bytes_before);
+        to.u32(*packets_per_second);
+        to.u32(*bytes_per_second);
+        to.option(*probe, |to, (sequence, arrival)| {
+            to.count(sequence);
+            to.instant(arrival);
+        });
+        to.size(*intervals);
+        intervals_ns.iter().for_each(|&interval| to.u32(interval));
+        to.u32(*payload_size);
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let mut rates = Self {
+            since: from.instant()?,
+            packets_before: from.count()?,
+            bytes_before: from.count()?,
+            packets_per_second: from.u32()?,
+            bytes_per_second: from.u32()?,
+            probe: from.option(|from| Ok((from.count()?, from.instant()?)))?,
+            intervals: from.size()?,
+            intervals_ns: vec![0; PROBES].into_boxed_slice(),
+            payload_size: 0,
+        };
+        for interval in &mut rates.intervals_ns {
+            *interval = from.u32()?;
+        }
+        rates.payload_size = from.u32()?;
+        valid(rates.payload_size > 0)?;
+        Ok(rates)
     }
 }
 

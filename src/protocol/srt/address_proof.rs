@@ -16,6 +16,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher24;
 
 use super::packet::HEADER_LEN;
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 use crate::base::{Datagram, Instant};
 
 /// Bytes of a challenge: an acknowledgement without rates.
@@ -100,6 +101,40 @@ impl AddressProof {
         hasher.write_u32(self.socket_id);
         hasher.write_u64(epoch);
         (hasher.finish() % NUMBERS) as u32 + 1
+    }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        // The connection has these.
+        let Self { secret: _, socket_id: _, next_at, challenge, sent_half } = self;
+        to.instant(*next_at);
+        to.option(*challenge, |to, Challenge { peer, local, interface, number }| {
+            to.address(peer);
+            to.option(local, SnapshotWriter::ip);
+            to.u32(interface);
+            to.u32(number);
+        });
+        to.option(*sent_half, SnapshotWriter::address);
+    }
+
+    pub(crate) fn restore(
+        from: &mut SnapshotReader<'_>,
+        secret: [u8; 16],
+        socket_id: u32,
+    ) -> Result<Self, RestoreError> {
+        Ok(Self {
+            secret,
+            socket_id,
+            next_at: from.instant()?,
+            challenge: from.option(|from| {
+                Ok(Challenge {
+                    peer: from.address()?,
+                    local: from.option(SnapshotReader::ip)?,
+                    interface: from.u32()?,
+                    number: from.u32()?,
+                })
+            })?,
+            sent_half: from.option(SnapshotReader::address)?,
+        })
     }
 }
 

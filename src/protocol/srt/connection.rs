@@ -37,6 +37,7 @@ mod elsewhere;
 #[doc(hidden)]
 pub mod fuzzing;
 mod pauses;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod version4;
@@ -55,7 +56,8 @@ pub struct Limits {
     pub send_buffer_packets: usize,
     /// Silence of the peer after which the connection is taken for broken (libsrt: `SRTO_PEERIDLETIMEO`).
     pub peer_idle_timeout: Duration,
-    /// Packets that a gap is given to close by itself before it is reported (libsrt: `SRTO_LOSSMAXTTL`).
+    /// Packets that a gap is given to close by itself before it is reported, at most (libsrt: `SRTO_LOSSMAXTTL`): as many as packets
+    /// were lately seen to come behind their place.
     pub reorder_tolerance: u16,
 }
 
@@ -535,11 +537,15 @@ impl Connection {
                 return true;
             }
         }
-        if std::mem::take(&mut self.pending.loss_report)
-            && writer.loss_report(buffer, self.receiver.missing_runs().filter_map(range), size_max) > 0
-        {
-            self.statistics.pkt_sent_nak += 1;
-            return true;
+        if self.pending.loss_report {
+            // As many packets as it takes: libsrt names what fits into one, and the newest losses wait for the oldest to be mended.
+            let receiver = &mut self.receiver;
+            let runs = std::iter::from_fn(|| receiver.next_missing());
+            self.pending.loss_report = writer.loss_report(buffer, runs.filter_map(range), size_max) > 0;
+            if self.pending.loss_report {
+                self.statistics.pkt_sent_nak += 1;
+                return true;
+            }
         }
         let rtt = self.rtt();
         if let Some(sender) = &mut self.sender {

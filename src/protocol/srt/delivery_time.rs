@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::snapshot::snapshot_fields;
 use crate::base::Instant;
 use crate::base::sequence::Wrapping;
 
@@ -96,6 +97,18 @@ impl DeliveryTime {
             self.drift_ns -= step;
         }
         true
+    }
+
+    snapshot_fields! {
+        signed base_ns,
+        signed latency_ns,
+        signed drift_ns,
+        optional_signed first_rtt_us,
+        signed drift_sum_ns,
+        u32 drift_samples;
+        if |it| (0..=i64::from(u16::MAX) * 1_000_000).contains(&it.latency_ns)
+            && it.drift_samples < DRIFT_SAMPLES
+            && it.first_rtt_us.is_none_or(|rtt_us| (0..=i64::from(u32::MAX)).contains(&rtt_us))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::base::Instant;
 
 mod cipher;
 mod key_material;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::sequence_set::SequenceSet;
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 
 /// Gaps that may wait for their first report; what does not fit waits for the periodic one.
 const FRESH_MAX: usize = 64;
@@ -16,6 +17,68 @@ struct Fresh {
     end: u64,
     /// How many packets may still pass before it counts as lost, not reordered.
     patience: u16,
+    /// A periodic report has gone out without it. The next one names it, or nobody would ask for it when no packets pass any more.
+    passed_over: bool,
+}
+
+/// Packets over which the largest distance of a reordered one is remembered: once that many at least, and twice at most.
+const REORDER_SPAN: u16 = 1_024;
+
+/// How far packets come behind their place on this path, and so how long a gap is better given to close by itself.
+///
+/// libsrt begins with the most that is allowed too, but forgets one packet of distance for each fifty that come in order and for
+/// each ten that come with time to spare: on a path that displaces one packet in a hundred it is always just forgetting, and asks
+/// for most of what would have come. What a path does it does again, so here the largest distance of late counts.
+#[derive(Debug)]
+struct Reordering {
+    most: u16,
+    /// Largest distance in the present span, and in the one before.
+    lately: [u16; 2],
+    packets: u16,
+}
+
+impl Reordering {
+    fn new(most: u16) -> Self {
+        Self { most, lately: [most, 0], packets: 0 }
+    }
+
+    /// One more than was seen, since the largest distance is seen seldom.
+    fn tolerance(&self) -> u16 {
+        match self.lately[0].max(self.lately[1]) {
+            0 => 0,
+            distance => distance.saturating_add(1).min(self.most),
+        }
+    }
+
+    fn packet(&mut self) {
+        self.packets += 1;
+        if self.packets >= REORDER_SPAN {
+            self.packets = 0;
+            self.lately = [0, self.lately[0]];
+        }
+    }
+
+    fn seen(&mut self, distance: u64) {
+        let distance = u16::try_from(distance).unwrap_or(u16::MAX).min(self.most);
+        self.lately[0] = self.lately[0].max(distance);
+    }
+
+    fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self { most, lately, packets } = self;
+        to.u16(*most);
+        lately.iter().for_each(|&distance| to.u16(distance));
+        to.u16(*packets);
+    }
+
+    fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let restored = Self { most: from.u16()?, lately: [from.u16()?, from.u16()?], packets: from.u16()? };
+        valid(restored.packets < REORDER_SPAN && restored.tolerance() <= restored.most)?;
+        Ok(restored)
+    }
+}
+
+impl Fresh {
+    snapshot_fields! { count first, count end, u16 patience, bool passed_over }
 }
 
 /// The receiver's loss list (draft-sharabayko-srt §4.8.2): one bit per number between the head and the end of the receive
@@ -24,14 +87,19 @@ struct Fresh {
 pub struct ReceiverLosses {
     missing: SequenceSet,
     fresh: VecDeque<Fresh>,
-    /// How many packets a gap is given to close by itself (libsrt: `SRTO_LOSSMAXTTL`); 0 reports at once.
-    reorder_tolerance: u16,
+    reordering: Reordering,
 }
 
 impl ReceiverLosses {
-    /// An empty list for a receive buffer of `capacity` slots.
-    pub fn new(capacity: usize, reorder_tolerance: u16) -> Self {
-        Self { missing: SequenceSet::new(capacity), fresh: VecDeque::with_capacity(FRESH_MAX), reorder_tolerance }
+    /// An empty list for a receive buffer of `capacity` slots. A gap is given as many packets to close by itself as packets were
+    /// lately seen to come behind their place, `reorder_tolerance_max` at most (libsrt: `SRTO_LOSSMAXTTL`); with 0 it is reported at
+    /// once.
+    pub fn new(capacity: usize, reorder_tolerance_max: u16) -> Self {
+        Self {
+            missing: SequenceSet::new(capacity),
+            fresh: VecDeque::with_capacity(FRESH_MAX),
+            reordering: Reordering::new(reorder_tolerance_max),
+        }
     }
 
     /// Packets missing.
@@ -50,7 +118,7 @@ impl ReceiverLosses {
     pub fn gap(&mut self, first: u64, end: u64) {
         self.missing.insert_range(first, end);
         if self.fresh.len() < FRESH_MAX {
-            self.fresh.push_back(Fresh { first, end, patience: self.reorder_tolerance });
+            self.fresh.push_back(Fresh { first, end, patience: self.reordering.tolerance(), passed_over: false });
         }
     }
 
@@ -63,9 +131,20 @@ impl ReceiverLosses {
     /// A packet has come: gaps that wait have waited for one more.
     #[inline]
     pub fn packet_passed(&mut self) {
-        if self.reorder_tolerance != 0 {
+        if self.reordering.most != 0 {
+            self.reordering.packet();
             self.fresh.iter_mut().for_each(|fresh| fresh.patience = fresh.patience.saturating_sub(1));
         }
+    }
+
+    /// A packet that was missing has come by itself, this far behind the newest.
+    pub fn reordered(&mut self, distance: u64) {
+        self.reordering.seen(distance);
+    }
+
+    /// How many packets a gap is given to close by itself at present.
+    pub fn reorder_tolerance(&self) -> u16 {
+        self.reordering.tolerance()
     }
 
     /// Nobody wants these any more: the buffer has moved on, or the sender has dropped them.
@@ -91,6 +170,23 @@ impl ReceiverLosses {
         None
     }
 
+    /// Where a periodic report that goes out now ends, `expected` at the latest: gaps that may still close by themselves are passed over
+    /// once. libsrt names these too.
+    pub fn periodic_report(&mut self, expected: u64) -> u64 {
+        let mut end = expected;
+        for fresh in self.fresh.iter_mut().filter(|fresh| fresh.patience > 0) {
+            if !std::mem::replace(&mut fresh.passed_over, true) {
+                end = end.min(fresh.first);
+            }
+        }
+        end
+    }
+
+    /// The first run that is missing in `from..end`.
+    pub fn next_run(&self, from: u64, end: u64) -> Option<(u64, u64)> {
+        self.missing.next_run(from, end)
+    }
+
     /// All that is missing in `head..end`, oldest first: for the periodic report.
     pub fn runs(&self, head: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let mut from = head;
@@ -99,6 +195,32 @@ impl ReceiverLosses {
             from = run.1;
             Some(run)
         })
+    }
+
+    /// Writes the list down; `head..expected` is where packets may be missing.
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, head: u64, expected: u64) {
+        let Self { missing, fresh, reordering } = self;
+        missing.snapshot(to, head, expected);
+        to.size(fresh.len());
+        fresh.iter().for_each(|fresh| fresh.snapshot(to));
+        reordering.snapshot(to);
+    }
+
+    /// Reads what [`snapshot`](Self::snapshot) has written for a receive buffer of `capacity` slots.
+    pub(crate) fn restore(
+        from: &mut SnapshotReader<'_>,
+        capacity: usize,
+        head: u64,
+        expected: u64,
+    ) -> Result<Self, RestoreError> {
+        let missing = SequenceSet::restore(from, capacity, head, expected)?;
+        let mut fresh = VecDeque::with_capacity(FRESH_MAX);
+        for _ in 0..from.size()? {
+            let gap = Fresh::restore(from)?;
+            valid(fresh.len() < FRESH_MAX && gap.first <= gap.end && gap.end <= expected)?;
+            fresh.push_back(gap);
+        }
+        Ok(Self { missing, fresh, reordering: Reordering::restore(from)? })
     }
 }
 
@@ -151,6 +273,39 @@ mod tests {
         losses.packet_passed();
         losses.packet_passed();
         assert_eq!(fresh(&mut losses, 0), [(1, 2)]);
+    }
+
+    #[test]
+    fn a_periodic_report_passes_over_a_gap_that_waits_but_only_once() {
+        let mut losses = ReceiverLosses::new(64, 5);
+        losses.gap(1, 3);
+        (0..5).for_each(|_| losses.packet_passed());
+        assert_eq!(fresh(&mut losses, 0), [(1, 3)]);
+        losses.gap(8, 9);
+        assert_eq!(losses.periodic_report(20), 8);
+        losses.gap(12, 13);
+        assert_eq!(losses.periodic_report(20), 12);
+        assert_eq!(losses.periodic_report(20), 20);
+        assert_eq!(losses.next_run(0, 12), Some((1, 3)));
+    }
+
+    #[test]
+    fn tolerance_follows_the_distances_of_late_and_forgets_them() {
+        let mut losses = ReceiverLosses::new(64, 20);
+        let pass = |losses: &mut ReceiverLosses, packets: u16| {
+            (0..packets).for_each(|_| losses.packet_passed());
+            losses.reorder_tolerance()
+        };
+        assert_eq!(losses.reorder_tolerance(), 20, "nothing is known yet");
+        losses.reordered(3);
+        assert_eq!(pass(&mut losses, REORDER_SPAN), 20);
+        losses.reordered(7);
+        assert_eq!(pass(&mut losses, REORDER_SPAN), 8);
+        losses.reordered(400);
+        assert_eq!(losses.reorder_tolerance(), 20, "no more than is allowed");
+        assert_eq!(pass(&mut losses, 2 * REORDER_SPAN), 0);
+        losses.gap(1, 2);
+        assert!(losses.has_fresh(), "on a path that keeps the order a gap is a loss");
     }
 
     #[test]

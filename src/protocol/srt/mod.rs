@@ -19,6 +19,7 @@ pub mod receiver;
 pub mod send_buffer;
 pub mod sender;
 pub mod sequence_set;
+pub mod snapshot;
 pub mod statistics;
 pub mod stream_id;
 pub mod trace_statistics;

@@ -44,6 +44,30 @@ pub enum PacketPosition {
     Only,
 }
 
+impl PacketPosition {
+    /// The two bits as they stand on the wire.
+    #[inline]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Middle => 0,
+            Self::Last => 1,
+            Self::First => 2,
+            Self::Only => 3,
+        }
+    }
+
+    /// The position of the two low bits of `bits`.
+    #[inline]
+    pub const fn from_bits(bits: u32) -> Self {
+        match bits & 3 {
+            0 => Self::Middle,
+            1 => Self::Last,
+            2 => Self::First,
+            _ => Self::Only,
+        }
+    }
+}
+
 /// Which stream encrypting key a data packet is under (the two `KK` bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum KeyFlag {
@@ -170,12 +194,7 @@ impl DataHeader {
         let second = word(header, 1);
         Self {
             sequence: SequenceNumber::new(u64::from(word(header, 0))),
-            position: match second >> 30 {
-                0 => PacketPosition::Middle,
-                1 => PacketPosition::Last,
-                2 => PacketPosition::First,
-                _ => PacketPosition::Only,
-            },
+            position: PacketPosition::from_bits(second >> 30),
             in_order: second & 1 << 29 != 0,
             key: KeyFlag::from_bits(second >> 27),
             retransmitted: second & 1 << 26 != 0,
@@ -188,13 +207,7 @@ impl DataHeader {
     /// Writes the header.
     #[inline]
     pub fn encode(&self, out: &mut [u8; HEADER_LEN]) {
-        let position = match self.position {
-            PacketPosition::Middle => 0,
-            PacketPosition::Last => 1,
-            PacketPosition::First => 2,
-            PacketPosition::Only => 3,
-        };
-        let second = position << 30
+        let second = self.position.bits() << 30
             | u32::from(self.in_order) << 29
             | self.key.bits() << 27
             | u32::from(self.retransmitted) << 26

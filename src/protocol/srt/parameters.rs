@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::encryption::Encryption;
 use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use super::stream_id::StreamId;
 use crate::base::Instant;
 
@@ -212,5 +213,112 @@ impl ConnectionParameters {
     #[inline]
     pub fn timestamp_us(&self, now: Instant) -> u32 {
         now.saturating_since(self.start).as_micros() as u32
+    }
+}
+
+impl ConnectionParameters {
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self {
+            peer,
+            local,
+            interface,
+            role,
+            socket_id,
+            peer_socket_id,
+            initial_sequence,
+            start,
+            peer_time_base,
+            receive_latency_ms,
+            send_latency_ms,
+            mtu,
+            flow_window,
+            peer_flow_window,
+            peer_version,
+            peer_flags,
+            features,
+            encryption,
+            stream_id,
+            address_secret,
+            version4,
+        } = self;
+        to.address(*peer);
+        to.option(*local, SnapshotWriter::ip);
+        to.u32(*interface);
+        to.u8(match role {
+            Role::Receiver => 0,
+            Role::Sender => 1,
+            Role::Both => 2,
+        });
+        to.u32(*socket_id);
+        to.u32(*peer_socket_id);
+        to.count(initial_sequence.get());
+        to.instant(*start);
+        peer_time_base.snapshot(to);
+        to.u16(*receive_latency_ms);
+        to.u16(*send_latency_ms);
+        to.u32(*mtu);
+        to.u32(*flow_window);
+        to.u32(*peer_flow_window);
+        to.u32(*peer_version);
+        to.u32(*peer_flags);
+        features.snapshot(to);
+        to.option(encryption.as_ref(), |to, encryption| encryption.snapshot(to));
+        to.bytes(stream_id.as_str().as_bytes());
+        to.option(address_secret.as_ref(), SnapshotWriter::array);
+        to.option(version4.as_ref(), |to, version4| version4.snapshot(to));
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let restored = Self {
+            peer: from.address()?,
+            local: from.option(SnapshotReader::ip)?,
+            interface: from.u32()?,
+            role: match from.u8()? {
+                0 => Role::Receiver,
+                1 => Role::Sender,
+                2 => Role::Both,
+                _ => return Err(RestoreError::Invalid),
+            },
+            socket_id: from.u32()?,
+            peer_socket_id: from.u32()?,
+            initial_sequence: SequenceNumber::new(from.count()?),
+            start: from.instant()?,
+            peer_time_base: PeerTimeBase::restore(from)?,
+            receive_latency_ms: from.u16()?,
+            send_latency_ms: from.u16()?,
+            mtu: from.u32()?,
+            flow_window: from.u32()?,
+            peer_flow_window: from.u32()?,
+            peer_version: from.u32()?,
+            peer_flags: from.u32()?,
+            features: Features::restore(from)?,
+            encryption: from.option(Encryption::restore)?,
+            stream_id: {
+                let text = std::str::from_utf8(from.bytes()?).map_err(|_| RestoreError::Invalid)?;
+                StreamId::new(text).map_err(|_| RestoreError::Invalid)?
+            },
+            address_secret: from.option(SnapshotReader::array)?,
+            version4: from.option(Version4Terms::restore)?,
+        };
+        valid((MTU_MIN..=u32::from(u16::MAX)).contains(&restored.mtu))?;
+        Ok(restored)
+    }
+}
+
+impl Version4Terms {
+    snapshot_fields! { u16 latency_max_ms, bool has_passphrase }
+}
+
+impl PeerTimeBase {
+    snapshot_fields! { u32 timestamp_us, instant arrival }
+}
+
+impl Features {
+    snapshot_fields! {
+        bool receive_by_timestamp,
+        bool send_by_timestamp,
+        bool peer_drops_too_late,
+        bool peer_repeats_loss_reports,
+        bool retransmission_flag,
     }
 }

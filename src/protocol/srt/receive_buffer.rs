@@ -13,7 +13,9 @@
 //! are used in turn: those of 120 ms stay in the processor's cache, those of a whole flow window do not. Nothing here knows
 //! what a time stamp means.
 
+use super::packet::PacketPosition;
 use super::sequence_set::SequenceSet;
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use crate::base::Instant;
 
 /// What is kept of a packet besides its payload.
@@ -27,6 +29,12 @@ pub struct Meta {
     pub recovered: bool,
     /// The path it came by.
     pub path: u8,
+    /// Where it stands in its message.
+    pub position: PacketPosition,
+}
+
+impl Meta {
+    snapshot_fields! { timestamp timestamp_us, instant arrival, bool recovered, u8 path, position position }
 }
 
 /// Where a sequence number falls.
@@ -134,6 +142,11 @@ impl<T> ReceiveBuffer<T> {
         sequence as usize & (self.items.len() - 1)
     }
 
+    /// Whether none of `first..end` is held.
+    pub(crate) fn holds_none(&self, first: u64, end: u64) -> bool {
+        self.held.next(first, end).is_none()
+    }
+
     /// Judges the number at a signed `offset` from the head.
     #[inline]
     pub fn place(&self, offset: i64) -> Place {
@@ -200,6 +213,21 @@ impl<T> ReceiveBuffer<T> {
     #[inline]
     pub fn first(&self) -> Option<(u64, &Meta)> {
         (!self.held.is_empty()).then(|| (self.first_held, &self.meta[self.slot(self.first_held)]))
+    }
+
+    /// One past the last packet of the message that the packet `first` begins, if all of them are here.
+    pub fn message_end(&self, first: u64) -> Option<u64> {
+        for sequence in first + 1..self.end {
+            if !self.held.contains(sequence) {
+                return None;
+            }
+            match self.meta[self.slot(sequence)].position {
+                PacketPosition::Middle => {}
+                PacketPosition::Last => return Some(sequence + 1),
+                PacketPosition::First | PacketPosition::Only => return None,
+            }
+        }
+        None
     }
 
     /// The packet with the highest number, if there is any.
@@ -276,6 +304,38 @@ impl<T> ReceiveBuffer<T> {
             self.first_missing = self.held.next_absent(target, self.end);
         }
         skipped
+    }
+
+    /// Writes down what is held; `write` does it for a payload.
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, write: impl Fn(&mut SnapshotWriter<'_>, &T)) {
+        // All the others follow from what is held.
+        let Self { items, meta, held, head, first_missing: _, end, first_held: _ } = self;
+        to.count(*head);
+        to.size(held.len());
+        let mut next = held.next(*head, *end);
+        while let Some(sequence) = next {
+            let slot = self.slot(sequence);
+            to.u32((sequence - head) as u32);
+            meta[slot].snapshot(to);
+            write(to, items[slot].as_ref().expect("what is held has an item"));
+            next = held.next(sequence + 1, *end);
+        }
+    }
+
+    /// Reads what [`snapshot`](Self::snapshot) has written, into a ring of at least `capacity` slots.
+    pub(crate) fn restore(
+        from: &mut SnapshotReader<'_>,
+        capacity: usize,
+        mut read: impl FnMut(&mut SnapshotReader<'_>) -> Result<T, RestoreError>,
+    ) -> Result<Self, RestoreError> {
+        let mut buffer = Self::new(capacity, from.count()?);
+        for _ in 0..from.size()? {
+            let Place::Free(sequence) = buffer.place(i64::from(from.u32()?)) else { return Err(RestoreError::Invalid) };
+            valid(sequence >= buffer.end)?;
+            let meta = Meta::restore(from)?;
+            buffer.insert(sequence, meta, read(from)?);
+        }
+        Ok(buffer)
     }
 }
 

@@ -6,12 +6,14 @@ use super::acknowledgement::{AcknowledgementWindow, Rates, RoundTrip};
 use super::delivery_time::DeliveryTime;
 use super::encryption::{Encryption, Undecryptable};
 use super::loss::ReceiverLosses;
-use super::packet::{DataHeader, HEADER_LEN, KeyFlag, SequenceNumber};
+use super::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use super::parameters::ConnectionParameters;
 use super::receive_buffer::{Meta, Place, ReceiveBuffer};
 use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Packet};
 use crate::media::Payload;
+
+mod snapshot;
 
 /// The shortest time between two full acknowledgements (draft-sharabayko-srt §4.8.1).
 pub const ACK_INTERVAL: Duration = Duration::from_millis(10);
@@ -71,6 +73,16 @@ pub struct Receiver {
     confirmed: u64,
     was_full: bool,
     nak_at: Instant,
+    /// One past what the loss report under way has named: what does not fit into one packet goes into the next.
+    reported_end: u64,
+    /// Where that report ends.
+    report_until: u64,
+    /// Whether a message of several packets has ever come (draft-sharabayko-srt §4.2.1): live senders send none.
+    has_parts: bool,
+    /// One past the last packet of the message that is being handed up.
+    message_end: u64,
+    /// Whether the message that the next packet may belong to is being given up.
+    gives_up_message: bool,
     window: AcknowledgementWindow,
     rates: Rates,
     /// The number that would confirm a jump beyond the buffer.
@@ -84,6 +96,8 @@ impl Receiver {
         let buffer = ReceiveBuffer::new(buffer_packets, first);
         let base = parameters.peer_time_base;
         let latency = Duration::from_millis(u64::from(parameters.receive_latency_ms));
+        // Without the flag a late packet looks like one that was sent again, so that nothing is known of the order of the path.
+        let reorder_tolerance = if parameters.features.retransmission_flag { reorder_tolerance } else { 0 };
         Self {
             next_due: Instant::FAR_FUTURE,
             losses: ReceiverLosses::new(buffer.capacity(), reorder_tolerance),
@@ -103,6 +117,11 @@ impl Receiver {
             confirmed: first,
             was_full: false,
             nak_at: Instant::FAR_FUTURE,
+            reported_end: first,
+            report_until: first,
+            has_parts: false,
+            message_end: first,
+            gives_up_message: false,
             window: AcknowledgementWindow::default(),
             rates: Rates::new(now, parameters.payload_size_max() as u32),
             jump_candidate: None,
@@ -167,6 +186,8 @@ impl Receiver {
     /// The peer has moved and may not know what it was told: it is told again at once.
     pub fn path_changed(&mut self) {
         self.acknowledged_at = Instant::ZERO;
+        self.reported_end = self.buffer.head();
+        self.report_until = self.expected;
         self.confirmed = self.confirmed.min(self.buffer.first_missing().saturating_sub(1));
     }
 
@@ -242,6 +263,7 @@ impl Receiver {
                 statistics.pkt_rcv_reordered += 1;
                 let distance = self.expected - sequence;
                 statistics.pkt_reorder_distance = statistics.pkt_reorder_distance.max(distance);
+                self.losses.reordered(distance);
             }
         }
         self.losses.packet_passed();
@@ -249,7 +271,9 @@ impl Receiver {
         let timestamp_us = self.timestamp(header, arrival, statistics);
         statistics.pkt_recv_unique += 1;
         statistics.byte_recv_unique += payload_bytes;
-        self.buffer.insert(sequence, Meta { timestamp_us, arrival, recovered, path }, packet);
+        let position = header.position;
+        self.has_parts |= position != PacketPosition::Only;
+        self.buffer.insert(sequence, Meta { timestamp_us, arrival, recovered, path, position }, packet);
         if self.buffer.first().is_some_and(|(first, _)| first == sequence) {
             self.schedule();
         }
@@ -333,7 +357,13 @@ impl Receiver {
     /// The next payload that is due.
     #[inline]
     pub fn poll_payload(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
-        if now < self.next_due { None } else { self.take(statistics) }
+        if now < self.next_due {
+            None
+        } else if self.has_parts {
+            self.take_part(now, statistics)
+        } else {
+            self.take(statistics)
+        }
     }
 
     /// The next payload, due or not, if none is missing before it; one behind a gap only when it is due, since what is missing may
@@ -341,7 +371,55 @@ impl Receiver {
     #[inline]
     pub fn poll_early(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
         let is_next = self.buffer.first().is_some_and(|(first, _)| first == self.buffer.head());
-        if is_next && !self.is_sealed { self.take(statistics) } else { self.poll_payload(now, statistics) }
+        if !is_next || self.is_sealed {
+            self.poll_payload(now, statistics)
+        } else if self.has_parts {
+            self.take_part(now, statistics)
+        } else {
+            self.take(statistics)
+        }
+    }
+
+    /// The first packet, if it is a message or belongs to one that is here as a whole. One that is due and has a hole is
+    /// given up with all its packets. Messages stay in order among each other, whatever their flags allow.
+    #[cold]
+    fn take_part(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
+        loop {
+            let (sequence, meta) = self.buffer.first()?;
+            let is_next = sequence == self.buffer.head();
+            let end = match meta.position {
+                PacketPosition::Only => Some(sequence + 1),
+                PacketPosition::First => self.buffer.message_end(sequence),
+                PacketPosition::Middle | PacketPosition::Last => {
+                    (is_next && sequence < self.message_end).then_some(self.message_end)
+                }
+            };
+            let is_due = now >= self.next_due;
+            if let Some(end) = end.filter(|_| is_next || is_due) {
+                self.message_end = end;
+                self.gives_up_message = false;
+                return self.take(statistics);
+            }
+            if !is_due {
+                return None;
+            }
+            let position = meta.position;
+            statistics.msg_rcv_drop += u64::from(position == PacketPosition::First || !self.gives_up_message);
+            self.gives_up_message = position != PacketPosition::Last;
+            self.give_up_part(statistics);
+        }
+    }
+
+    /// Gives up the first packet there is, and what is missing before it.
+    fn give_up_part(&mut self, statistics: &mut Statistics) {
+        let head = self.buffer.head();
+        let Some(taken) = self.buffer.take_first() else { return };
+        if taken.skipped > 0 {
+            self.losses.forget(head, taken.sequence);
+        }
+        statistics.pkt_rcv_drop += taken.skipped + 1;
+        self.given_up_end = taken.sequence + 1;
+        self.schedule();
     }
 
     #[inline]
@@ -371,6 +449,7 @@ impl Receiver {
             lost_before: u32::try_from(lost_before).unwrap_or(u32::MAX),
             recovered: taken.meta.recovered,
             path_mask: 1_u8.checked_shl(u32::from(taken.meta.path)).unwrap_or(0),
+            ends_message: matches!(taken.meta.position, PacketPosition::Only | PacketPosition::Last),
         })
     }
 
@@ -480,6 +559,8 @@ impl Receiver {
     /// A periodic loss report goes out now.
     pub fn periodic_nak_sent(&mut self, now: Instant, round_trip: &RoundTrip) {
         self.nak_at = now + round_trip.nak_interval();
+        self.reported_end = self.buffer.head();
+        self.report_until = self.losses.periodic_report(self.expected);
     }
 
     /// Whether a gap waits for its first report.
@@ -496,6 +577,13 @@ impl Receiver {
     /// All runs of missing packets, oldest first.
     pub fn missing_runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.losses.runs(self.buffer.head(), self.expected)
+    }
+
+    /// The next run of the loss report under way.
+    pub fn next_missing(&mut self) -> Option<(u64, u64)> {
+        let run = self.losses.next_run(self.reported_end.max(self.buffer.head()), self.report_until)?;
+        self.reported_end = run.1;
+        Some(run)
     }
 
     /// Free slots after what is acknowledged.

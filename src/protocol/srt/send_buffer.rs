@@ -10,6 +10,7 @@
 
 use super::packet::KeyFlag;
 use super::sequence_set::SequenceSet;
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use crate::base::Instant;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -227,6 +228,44 @@ impl SendBuffer {
         self.next_unsent = self.next_unsent.max(sequence);
         dropped
     }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        // Capacity and longest payload are the connection's.
+        let Self { bytes: _, slots, stride: _, lost, first, next_unsent, end, limit: _ } = self;
+        to.count(*first);
+        to.count(*next_unsent);
+        to.count(*end);
+        lost.snapshot(to, *first, *next_unsent);
+        for sequence in *first..*end {
+            slots[self.index(sequence)].snapshot(to);
+            to.bytes(self.outgoing(sequence).payload);
+        }
+    }
+
+    pub(crate) fn restore(
+        from: &mut SnapshotReader<'_>,
+        capacity: usize,
+        payload_max: usize,
+    ) -> Result<Self, RestoreError> {
+        let (first, next_unsent, end) = (from.count()?, from.count()?, from.count()?);
+        valid(first <= next_unsent && next_unsent <= end && end - first <= capacity as u64)?;
+        let mut buffer = Self::new(capacity, payload_max, first);
+        (buffer.next_unsent, buffer.end) = (next_unsent, end);
+        buffer.lost = SequenceSet::restore(from, buffer.slots.len(), first, next_unsent)?;
+        for sequence in first..end {
+            let index = buffer.index(sequence);
+            let slot = Slot::restore(from)?;
+            let payload = from.bytes()?;
+            valid(payload.len() == usize::from(slot.length) && payload.len() <= payload_max)?;
+            buffer.slots[index] = slot;
+            buffer.bytes[index * buffer.stride..][..payload.len()].copy_from_slice(payload);
+        }
+        Ok(buffer)
+    }
+}
+
+impl Slot {
+    snapshot_fields! { instant submitted, instant sent, u16 length, bool retransmitted, key_flag key }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::control::{Acknowledgement, LossReport};
 use super::packet::SequenceNumber;
 use super::parameters::ConnectionParameters;
 use super::send_buffer::{Outgoing, SendBuffer};
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 use super::statistics::Statistics;
 use crate::base::Instant;
 
@@ -178,7 +179,7 @@ impl Sender {
             let from = if self.peer_repeats_loss_reports { end - 1 } else { first };
             self.buffer.lose(from, end);
             self.progress_at = now;
-            self.probes += 1;
+            self.probes = self.probes.saturating_add(1);
         }
     }
 
@@ -191,7 +192,7 @@ impl Sender {
 
     /// How long the peer may be silent.
     fn patient_until(&self, round_trip: &RoundTrip) -> Instant {
-        self.progress_at + (round_trip.patience() + REACTION) * (self.probes + 1).min(16)
+        self.progress_at + (round_trip.patience() + REACTION) * (self.probes.min(15) + 1)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -244,5 +245,43 @@ impl Sender {
         statistics.pkt_flight_size = self.buffer.in_flight() as u64;
         statistics.pkt_flow_window = self.flow_window as u64;
         statistics.pkt_snd_buf = self.buffer.len() as u64;
+    }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self {
+            buffer,
+            flow_window,
+            too_late,
+            peer_repeats_loss_reports,
+            progress_at,
+            probes,
+            drop_request,
+            receipt,
+        } = self;
+        buffer.snapshot(to);
+        to.size(*flow_window);
+        to.option(*too_late, SnapshotWriter::duration);
+        to.bool(*peer_repeats_loss_reports);
+        to.instant(*progress_at);
+        to.u32(*probes);
+        to.optional_count(*drop_request);
+        to.option(*receipt, SnapshotWriter::u32);
+    }
+
+    pub(crate) fn restore(
+        from: &mut SnapshotReader<'_>,
+        parameters: &ConnectionParameters,
+        buffer_packets: usize,
+    ) -> Result<Self, RestoreError> {
+        Ok(Self {
+            buffer: SendBuffer::restore(from, buffer_packets, parameters.payload_size_max() + parameters.tag_len())?,
+            flow_window: from.size()?,
+            too_late: from.option(SnapshotReader::duration)?,
+            peer_repeats_loss_reports: from.bool()?,
+            progress_at: from.instant()?,
+            probes: from.u32()?,
+            drop_request: from.optional_count()?,
+            receipt: from.option(SnapshotReader::u32)?,
+        })
     }
 }

@@ -3,6 +3,8 @@
 //! What is in the receive buffer, what is missing from it and what is to be retransmitted are all such sets. One bit per
 //! slot keeps every change O(1) whatever a peer sends, and a search looks at 64 sequence numbers at a time.
 
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, valid};
+
 /// Numbers of a window not wider than the set's capacity. The owner keeps the window; the set keeps the bits.
 ///
 /// A number is only meaningful while the window covers it: what leaves the window must be removed first.
@@ -138,6 +140,39 @@ impl SequenceSet {
     pub fn next_run(&self, from: u64, end: u64) -> Option<(u64, u64)> {
         let first = self.next(from, end)?;
         Some((first, self.next_absent(first, end)))
+    }
+
+    /// Writes down what is in it; its window is `from..end`.
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, from: u64, end: u64) {
+        let Self { words: _, count: _ } = self;
+        let mut at = from;
+        while let Some((first, run_end)) = self.next_run(at, end) {
+            to.u32((run_end - first) as u32);
+            to.u32((first - at) as u32);
+            at = run_end;
+        }
+        to.u32(0);
+    }
+
+    /// Reads what [`snapshot`](Self::snapshot) has written of the window `first..end`, which is no wider than `capacity`.
+    pub(crate) fn restore(
+        from: &mut SnapshotReader<'_>,
+        capacity: usize,
+        first: u64,
+        end: u64,
+    ) -> Result<Self, RestoreError> {
+        let mut set = Self::new(capacity);
+        let mut at = first;
+        loop {
+            let length = from.u32()?;
+            if length == 0 {
+                return Ok(set);
+            }
+            let run = at + u64::from(from.u32()?);
+            at = run + u64::from(length);
+            valid(at <= end)?;
+            set.insert_range(run, at);
+        }
     }
 }
 

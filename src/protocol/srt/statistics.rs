@@ -2,6 +2,8 @@
 //! totals since the connection was set up, so that `pktRcvLossTotal` there is `pkt_rcv_loss` here; [`super::trace_statistics`] has them by libsrt's
 //! own names.
 
+use super::snapshot::snapshot_fields;
+
 /// Counters and gauges of one connection. Gauges are as of the last full acknowledgement or time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Statistics {
@@ -20,6 +22,8 @@ pub struct Statistics {
     pub pkt_rcv_loss: u64,
     /// Packets given up: not there when the one after them was due, or the peer would not send them any more.
     pub pkt_rcv_drop: u64,
+    /// Messages of several packets given up because one of these was not there; their packets are among the dropped ones.
+    pub msg_rcv_drop: u64,
     /// Packets with the retransmission flag.
     pub pkt_rcv_retrans: u64,
     /// Packets that had been missing and came by retransmission.
@@ -148,4 +152,76 @@ pub struct Statistics {
     pub pkt_flow_window: u64,
     /// Packets in the send buffer.
     pub pkt_snd_buf: u64,
+}
+
+impl Statistics {
+    snapshot_fields! {
+        count ms_time_stamp,
+        count byte_mss,
+        count pkt_recv,
+        count byte_recv,
+        count pkt_recv_unique,
+        count byte_recv_unique,
+        count pkt_delivered,
+        count pkt_rcv_loss,
+        count pkt_rcv_drop,
+        count msg_rcv_drop,
+        count pkt_rcv_retrans,
+        count pkt_rcv_recovered,
+        count pkt_rcv_reordered,
+        count pkt_reorder_distance,
+        count pkt_rcv_belated,
+        float pkt_rcv_avg_belated_time,
+        count pkt_rcv_duplicate,
+        count pkt_rcv_undecrypt,
+        count byte_rcv_undecrypt,
+        count pkt_rcv_unencrypted,
+        count pkt_rcv_not_authentic,
+        count pkt_rcv_not_writable,
+        count pkt_rcv_no_room,
+        count sequence_jumps,
+        count timestamps_disbelieved,
+        count pkt_malformed,
+        count pkt_after_end,
+        count pkt_wrong_peer,
+        count pkt_sent_challenge,
+        count peer_changes,
+        count pkt_wrong_socket,
+        count control_malformed,
+        count control_rejected,
+        count control_ignored,
+        count pkt_recv_control,
+        count pkt_sent_ack,
+        count pkt_sent_light_ack,
+        count pkt_sent_nak,
+        count pkt_recv_ackack,
+        count pkt_recv_drop_request,
+        count key_refreshes,
+        count key_refresh_failures,
+        count pkt_sent,
+        count byte_sent,
+        count pkt_sent_unique,
+        count pkt_retrans,
+        count pkt_snd_loss,
+        count pkt_snd_drop,
+        count pkt_snd_refused,
+        count pkt_recv_ack,
+        count pkt_recv_nak,
+        count pkt_sent_ackack,
+        count pkt_sent_drop_request,
+        count events_lost,
+        float ms_rtt,
+        count pkt_rcv_buf,
+        count ms_rcv_buf,
+        count pkt_avail_rcv_buf,
+        count pkt_rcv_missing,
+        count ms_rcv_tsb_pd_delay,
+        count ms_snd_tsb_pd_delay,
+        signed us_drift,
+        float mbps_recv_rate,
+        float mbps_bandwidth,
+        count pkt_flight_size,
+        count pkt_flow_window,
+        count pkt_snd_buf,
+    }
 }

@@ -319,6 +319,19 @@ mod tests {
         assert_eq!(StreamId::from_wire(&[0xff; 8]), Err(StreamIdError::NotText));
     }
 
+    #[test]
+    fn a_stream_id_of_each_length_up_to_the_longest_survives_the_wire() {
+        let text = |length: usize| ["#!::user_id=", &"abcdefg".repeat(100)].concat()[..length].to_owned();
+        for length in 12..=STREAM_ID_LEN_MAX {
+            let stream_id = StreamId::new(&text(length)).expect("not too long");
+            let mut wire = Vec::new();
+            stream_id.to_wire(&mut wire);
+            assert_eq!(wire.len(), length.next_multiple_of(4));
+            assert_eq!(StreamId::from_wire(&wire).expect("not too long").as_str(), text(length));
+        }
+        assert_eq!(StreamId::new(&text(STREAM_ID_LEN_MAX + 1)), Err(StreamIdError::TooLong));
+    }
+
     proptest! {
         #[test]
         fn every_accepted_text_survives_the_wire(text in "[a-z#!:=,/.é]{0,40}") {

@@ -11,6 +11,7 @@ use crate::protocol::srt::encryption::{
 };
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
+use crate::protocol::srt::snapshot::{SNAPSHOT_HEADER_LEN, seal};
 
 /// Derived once: it is meant to be slow.
 static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
@@ -85,7 +86,12 @@ pub fn fuzz_connection(data: &[u8]) {
             1 | 2 => {
                 let mut header = DataHeader {
                     sequence: number,
-                    position: PacketPosition::Only,
+                    position: match c >> 6 {
+                        0 | 1 => PacketPosition::Only,
+                        2 => PacketPosition::First,
+                        _ if a & 1 == 0 => PacketPosition::Middle,
+                        _ => PacketPosition::Last,
+                    },
                     key: KeyFlag::from_bits(u32::from(kind >> 3)),
                     retransmitted: kind & 0x20 != 0,
                     message_number: 1,
@@ -120,8 +126,10 @@ pub fn fuzz_connection(data: &[u8]) {
                 continue;
             }
             6 => {
-                if a == 0xff {
-                    connection.close(now, CloseReason::Local);
+                match a {
+                    0xff => connection.close(now, CloseReason::Local),
+                    0x80..=0xfe => connection = restored(&connection, &pool),
+                    _ => {}
                 }
                 continue;
             }
@@ -144,6 +152,94 @@ pub fn fuzz_connection(data: &[u8]) {
     settle(&mut connection, now, &mut sent, &mut next);
     assert_eq!((pool.in_use(), connection.state), (0, State::Closed));
     assert_eq!(connection.next_timeout(), None);
+}
+
+/// The connection, put down and taken up again; the packets that it held are still in their slots until it is dropped.
+fn restored(connection: &Connection, pool: &PacketPool) -> Connection {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    connection.snapshot(&mut before);
+    let restored = Connection::restore(&before, BUFFER, |bytes| pool.copy_from(bytes)).expect("what was just written");
+    restored.snapshot(&mut after);
+    assert!(before == after, "a snapshot of what was restored is the same");
+    restored
+}
+
+/// Snapshots that nobody wrote: as they come, and with the header and the checksum that a snapshot of these bytes would have; or one
+/// of a conversation, with bytes of it changed. They are refused, or become a connection that keeps within its memory whatever is
+/// done with it.
+pub fn fuzz_restore(data: &[u8]) {
+    let pool = PacketPool::new(PoolOptions { slots: 4 * BUFFER, slot_size: 512, ..PoolOptions::default() });
+    let pool = pool.expect("packet memory for 512 packets");
+    let restore = |bytes: &[u8]| Connection::restore(bytes, BUFFER, |bytes| pool.copy_from(bytes)).ok();
+    let Some((&flags, data)) = data.split_first() else { return };
+    assert!(restore(data).is_none_or(|connection| connection.held_packets() <= BUFFER));
+    let now = Instant::from_millis(600_000);
+    let body = if flags & 0x40 != 0 {
+        data.to_vec()
+    } else {
+        let mut connection = connection(flags, now);
+        for n in [0, 1, 4, 5, 9] {
+            let mut bytes = vec![0; HEADER_LEN];
+            data_header(SequenceNumber::new(FIRST).offset(n)).encode(bytes.first_chunk_mut().expect("as long"));
+            bytes.extend([0x47; 8]);
+            let packet = pool.copy_from(&bytes).expect("a slot");
+            connection
+                .receive(now, Datagram { packet, peer: peer(), local: None, interface: 0, path: 0, arrival: now });
+            let _ = connection.send(now, &[n as u8; 20]);
+        }
+        let (mut sent, mut next) = (Vec::new(), FIRST);
+        settle(&mut connection, now, &mut sent, &mut next);
+        let mut snapshot = Vec::new();
+        connection.snapshot(&mut snapshot);
+        let mut body = snapshot[SNAPSHOT_HEADER_LEN..snapshot.len() - 4].to_vec();
+        for &[low, high, value] in data.as_chunks::<3>().0 {
+            let at = usize::from(u16::from_le_bytes([low, high])) % body.len();
+            body[at] ^= value;
+        }
+        body
+    };
+    let Some(mut connection) = restore(&seal(&body)) else { return };
+    let mut snapshot = Vec::new();
+    connection.snapshot(&mut snapshot);
+    let mut again = Vec::new();
+    restore(&snapshot).expect("what was just written").snapshot(&mut again);
+    assert!(snapshot == again, "a snapshot of what was restored is the same");
+    let (socket_id, peer) = (connection.parameters().socket_id, connection.parameters().peer);
+    let mut buffer = Vec::new();
+    for n in 0..40 {
+        let now = now + Duration::from_millis(n * 15);
+        let mut bytes = vec![0; HEADER_LEN];
+        let header = DataHeader { socket_id, ..data_header(SequenceNumber::new(FIRST).offset(3 * n as i64)) };
+        header.encode(bytes.first_chunk_mut().expect("as long"));
+        if let Some(packet) = pool.copy_from(&bytes) {
+            connection.receive(now, Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: now });
+        }
+        connection.handle_timeout(now);
+        let _ = connection.send(now, &[0; 10]);
+        while connection.poll_payload(now).is_some() {}
+        for _ in 0..100 {
+            buffer.clear();
+            if connection.poll_transmit(now, &mut buffer).is_none() {
+                break;
+            }
+        }
+        while connection.poll_event().is_some() {}
+        let _ = connection.next_timeout();
+        assert!(connection.held_packets() <= BUFFER);
+    }
+    connection.close(now, CloseReason::Local);
+    drop(connection);
+    assert_eq!(pool.in_use(), 0, "a slot is lost");
+}
+
+fn data_header(sequence: SequenceNumber) -> DataHeader {
+    DataHeader {
+        sequence,
+        message_number: 1,
+        timestamp_us: u32::MAX - 90_000,
+        socket_id: SOCKET_ID,
+        ..DataHeader::default()
+    }
 }
 
 /// Does what a shard does at the end of a turn.
@@ -175,6 +271,21 @@ mod tests {
         #[test]
         fn a_connection_survives_any_peer(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
             super::fuzz_connection(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_become_a_connection(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            super::fuzz_restore(&bytes);
+        }
+
+        #[test]
+        fn each_byte_of_a_snapshot_can_be_changed(
+            flags in 0..0x40_u8,
+            at in any::<u16>(),
+            value in prop_oneof![1..=255_u8, Just(0xff), Just(1)],
+        ) {
+            let [low, high] = at.to_le_bytes();
+            super::fuzz_restore(&[flags, low, high, value]);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::Instant;
+use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 
 /// Pauses are remembered for so long at least and for twice as long at most: a keep-alive a second is among them.
 const SPAN: Duration = Duration::from_secs(2);
@@ -29,6 +30,16 @@ impl Pauses {
     /// The longest of the last two to four seconds.
     pub fn longest(&self) -> Duration {
         self.longest[0].max(self.longest[1])
+    }
+
+    pub(super) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self { longest, since } = self;
+        longest.iter().for_each(|&pause| to.duration(pause));
+        to.instant(*since);
+    }
+
+    pub(super) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        Ok(Self { longest: [from.duration()?, from.duration()?], since: from.instant()? })
     }
 }
 

@@ -10,6 +10,8 @@ use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::parameters::{Features, Role};
 
 mod elsewhere;
+mod messages;
+mod snapshot;
 mod version4;
 
 const FIRST: u64 = 0x7fff_fff0;

@@ -24,6 +24,7 @@ use crate::protocol::srt::encryption::{
 };
 use crate::protocol::srt::handshake::{HandshakeExtension, flags};
 use crate::protocol::srt::parameters::{Features, PeerTimeBase, VERSION};
+use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 
 /// Derivations that one connection may ask for: the right passphrase takes one.
 const DERIVATIONS_MAX: u8 = 3;
@@ -62,6 +63,47 @@ impl Version4 {
     /// The answer to HSREQ, if one is due.
     pub(super) fn take_response(&mut self) -> Option<HandshakeExtension> {
         std::mem::take(&mut self.is_response_due).then_some(self.agreed).flatten()
+    }
+}
+
+impl Version4 {
+    pub(super) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self { latency_max_ms, has_passphrase, agreed, is_response_due, wanted, refused, derivations_left } = self;
+        to.u16(*latency_max_ms);
+        to.bool(*has_passphrase);
+        to.option(agreed.as_ref(), |to, agreed| {
+            let HandshakeExtension { version, flags, receive_latency_ms, send_latency_ms } = *agreed;
+            to.u32(version);
+            to.u32(flags);
+            to.u16(receive_latency_ms);
+            to.u16(send_latency_ms);
+        });
+        to.bool(*is_response_due);
+        for message in [wanted, refused] {
+            to.option(message.as_ref(), |to, message| to.bytes(message.as_bytes()));
+        }
+        to.u8(*derivations_left);
+    }
+
+    pub(super) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let message =
+            |from: &mut SnapshotReader<'_>| KeyMaterial::parse(from.bytes()?).map_err(|_| RestoreError::Invalid);
+        Ok(Self {
+            latency_max_ms: from.u16()?,
+            has_passphrase: from.bool()?,
+            agreed: from.option(|from| {
+                Ok(HandshakeExtension {
+                    version: from.u32()?,
+                    flags: from.u32()?,
+                    receive_latency_ms: from.u16()?,
+                    send_latency_ms: from.u16()?,
+                })
+            })?,
+            is_response_due: from.bool()?,
+            wanted: from.option(message)?,
+            refused: from.option(message)?,
+            derivations_left: from.u8()?,
+        })
     }
 }
 

@@ -1,0 +1,104 @@
+//! Keys in a snapshot: in the clear, since whoever goes on with the connection needs every one of them.
+
+use super::cipher::{Cipher, GcmForm, KeySet, StreamKey};
+use super::key_material::{KeyEncryptingKey, KeyMaterial, KeyMaterialState};
+use super::{Announcement, Encryption, KeyRefresh};
+use crate::protocol::srt::packet::KeyFlag;
+use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
+
+impl Encryption {
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self {
+            kek,
+            cipher,
+            form,
+            salt,
+            receiving,
+            sending,
+            active,
+            sent_under_active,
+            refresh,
+            seed,
+            keys_made,
+            announcement,
+            successor_ready,
+            state,
+        } = self;
+        to.bytes(&kek.0);
+        to.bool(*cipher == Cipher::AesGcm);
+        to.bool(*form == GcmForm::Srt153);
+        to.array(salt);
+        receiving.snapshot(to);
+        sending.snapshot(to);
+        to.bool(*active == KeyFlag::Odd);
+        to.count(*sent_under_active);
+        refresh.snapshot(to);
+        to.array(seed);
+        to.count(*keys_made);
+        to.option(announcement.as_ref(), |to, Announcement { message, tries_left, sent }| {
+            to.bytes(message.as_bytes());
+            to.u8(*tries_left);
+            to.option(*sent, SnapshotWriter::instant);
+        });
+        to.bool(*successor_ready);
+        to.array(&state.to_wire());
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let kek = KeyEncryptingKey(from.bytes()?.try_into().map_err(|_| RestoreError::Invalid)?);
+        valid(super::KeyLength::from_bytes(kek.0.len()).is_some())?;
+        let cipher = if from.bool()? { Cipher::AesGcm } else { Cipher::AesCtr };
+        let form = if from.bool()? { GcmForm::Srt153 } else { GcmForm::Current };
+        let salt = from.array()?;
+        let length = kek.0.len();
+        let keys = |bytes: &[u8]| (bytes.len() == length).then(|| StreamKey::new(cipher, bytes, &salt));
+        let restored = Self {
+            receiving: KeySet::restore(from, keys)?,
+            sending: KeySet::restore(from, keys)?,
+            kek,
+            cipher,
+            form,
+            salt,
+            active: if from.bool()? { KeyFlag::Odd } else { KeyFlag::Even },
+            sent_under_active: from.count()?,
+            refresh: KeyRefresh::restore(from)?,
+            seed: from.array()?,
+            keys_made: from.count()?,
+            announcement: from.option(|from| {
+                Ok(Announcement {
+                    message: KeyMaterial::parse(from.bytes()?).map_err(|_| RestoreError::Invalid)?,
+                    tries_left: from.u8()?,
+                    sent: from.option(SnapshotReader::instant)?,
+                })
+            })?,
+            successor_ready: from.bool()?,
+            state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
+        };
+        let other = if restored.active == KeyFlag::Even { KeyFlag::Odd } else { KeyFlag::Even };
+        valid(restored.sending.get(restored.active).is_some())?;
+        valid(!restored.successor_ready || restored.sending.get(other).is_some())?;
+        Ok(restored)
+    }
+}
+
+impl KeyRefresh {
+    snapshot_fields! {
+        count after_packets, count announce_packets;
+        if |it| it.announce_packets < it.after_packets / 2
+    }
+}
+
+impl KeySet {
+    fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self { even, odd } = self;
+        for key in [even, odd] {
+            // What they are made with is the connection's.
+            to.option(key.as_ref(), |to, key| to.bytes(&key.bytes));
+        }
+    }
+
+    fn restore(from: &mut SnapshotReader<'_>, key: impl Fn(&[u8]) -> Option<StreamKey>) -> Result<Self, RestoreError> {
+        let mut next = || from.option(|from| key(from.bytes()?).ok_or(RestoreError::Invalid));
+        Ok(Self { even: next()?, odd: next()? })
+    }
+}
