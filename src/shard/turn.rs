@@ -11,25 +11,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::telling::{Overflows, handle_event};
+use super::access::{self, Denial};
 use super::admission::Desk;
 use super::batch_window::BatchWindow;
 use super::clock::Clock;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::random::Random;
 use super::net::{Incoming, Net, NetError, NetOptions, SocketRole, shard_of_socket_id};
+use super::refusals::Refusals;
 use super::report::{ShardCounters, StreamKind};
 use super::sessions::Sessions;
 use super::strangers::{self, SourceKey, Strangers};
 use super::timers::Timers;
 use super::touched::Touched;
-use crate::base::{Datagram, Instant, Transmit};
+use crate::base::{Datagram, Instant, Rate, Transmit};
 use crate::config::Config;
 use crate::output::{Job, TrackReady, Waker};
 use crate::pipeline::ingest::Protocol;
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
-use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
 use crate::protocol::srt::packet::destination;
 
@@ -55,6 +56,9 @@ const NAMED_WITHIN: Duration = Duration::from_secs(2);
 const SERVE_AFTER: usize = 512;
 /// Sources of the RTP ports that wait for their admission, beside those that are in.
 const UNADMITTED_MAX: usize = 64;
+
+/// Seconds' worth of handshakes that a source may send at once: a site full of encoders comes back as one.
+const HANDSHAKES_AT_ONCE: u32 = 4;
 
 /// What a shard is made with; made by whoever starts shards, consumed on the shard's thread.
 pub struct ShardOptions {
@@ -135,6 +139,7 @@ struct Door {
     listener: Listener,
     strangers: Strangers,
     unadmitted: usize,
+    refusals: Refusals,
 }
 
 impl Shard {
@@ -149,7 +154,14 @@ impl Shard {
         let now = clock.read();
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
-        let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
+        let access = &options.config.ingestion.srt.access;
+        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(HANDSHAKES_AT_ONCE));
+        let settings = ListenerSettings {
+            cookie_secret: options.cookie_secret,
+            inductions: rate(access.inductions_per_second),
+            conclusions: rate(access.conclusions_per_second),
+            ..ListenerSettings::default()
+        };
         Ok(Self {
             index: options.shard,
             core: options.core,
@@ -161,7 +173,12 @@ impl Shard {
             desk: options.desk,
             waker: options.waker,
             payload_types: options.payload_types,
-            door: Door { listener: Listener::new(settings), strangers: Strangers::new(), unadmitted: 0 },
+            door: Door {
+                listener: Listener::new(settings),
+                strangers: Strangers::new(),
+                unadmitted: 0,
+                refusals: Refusals::new(now),
+            },
             sessions: Sessions::default(),
             timers: Timers::default(),
             touched: Touched::default(),
@@ -328,8 +345,7 @@ impl Shard {
     /// It is held, and a sign of life, only if it is the peer's beyond doubt.
     fn is_taken_from_elsewhere(&mut self, now: Instant, index: usize, mut datagram: Datagram) -> bool {
         let session = self.sessions.get_mut(index);
-        let source = self.config.streams.get(&session.name).and_then(|stream| stream.source);
-        if source.is_some_and(|source| source != datagram.peer.ip().to_canonical()) {
+        if !access::may_move_to(&self.config, &session.name, datagram.peer.ip()) {
             return false;
         }
         let held = session.ingest.held_packets();
@@ -450,7 +466,7 @@ impl Shard {
                 }
                 Message::Stop => self.stop(now),
                 Message::Admitted(admitted) => self.admitted(now, *admitted),
-                Message::Refused(request, reason) => self.refuse(now, &request, reason),
+                Message::Refused(request, denial) => self.refuse(now, &request, denial),
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
                 Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
@@ -460,11 +476,11 @@ impl Shard {
         }
         while let Some(ListenerEvent::Admission(request)) = self.door.listener.poll_event() {
             self.counters.admissions += 1;
-            if self.stopping.is_some() {
-                self.refuse(now, &request, RejectReason::Down);
-            } else {
-                self.desk.admit_srt(self.index, request);
-            }
+            self.ask(now, request);
+        }
+        while let Some(refusal) = self.door.listener.poll_refusal() {
+            let denial = Denial { reason: refusal.reason, why: refusal.why };
+            self.door.refusals.note(now, refusal.peer, &refusal.stream_id, denial);
         }
     }
 

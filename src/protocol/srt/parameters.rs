@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::encryption::Encryption;
+use super::encryption::{Encryption, KeyMaterialState};
 use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
 use super::stream_id::StreamId;
 use crate::base::Instant;
@@ -128,6 +128,8 @@ pub struct ConnectionParameters {
     pub features: Features,
     /// Keys, when the connection is encrypted.
     pub encryption: Option<Encryption>,
+    /// What became of the exchange of keys, for the direction that media flows in; anything but secured goes without keys.
+    pub key_state: KeyMaterialState,
     /// What the caller asked for; empty without a Stream ID.
     pub stream_id: StreamId,
     /// A secret for [`AddressProof`](super::address_proof::AddressProof); without one the peer is heard at its address alone.
@@ -157,6 +159,7 @@ impl ConnectionParameters {
             peer_flags: 0xbf,
             features: Features::default(),
             encryption: None,
+            key_state: KeyMaterialState::Unsecured,
             stream_id: StreamId::default(),
             address_secret: None,
         }
