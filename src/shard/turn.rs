@@ -24,14 +24,14 @@ use super::sessions::Sessions;
 use super::strangers::{self, SourceKey, Strangers};
 use super::timers::Timers;
 use super::touched::Touched;
-use crate::base::{Datagram, Instant, Rate, Transmit};
+use crate::base::{Datagram, Instant, Transmit};
 use crate::config::Config;
 use crate::output::{Job, TrackReady, Waker};
 use crate::pipeline::ingest::Protocol;
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
-use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
+use crate::protocol::srt::listener::{Event as ListenerEvent, Listener};
 use crate::protocol::srt::packet::destination;
 
 /// Without traffic for this long a shard wakes for the first datagram that comes, instead of for a batch. A datagram that comes alone,
@@ -56,9 +56,6 @@ const NAMED_WITHIN: Duration = Duration::from_secs(2);
 const SERVE_AFTER: usize = 512;
 /// Sources of the RTP ports that wait for their admission, beside those that are in.
 const UNADMITTED_MAX: usize = 64;
-
-/// Seconds' worth of handshakes that a source may send at once: a site full of encoders comes back as one.
-const HANDSHAKES_AT_ONCE: u32 = 4;
 
 /// What a shard is made with; made by whoever starts shards, consumed on the shard's thread.
 pub struct ShardOptions {
@@ -154,14 +151,7 @@ impl Shard {
         let now = clock.read();
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
-        let access = &options.config.ingestion.srt.access;
-        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(HANDSHAKES_AT_ONCE));
-        let settings = ListenerSettings {
-            cookie_secret: options.cookie_secret,
-            inductions: rate(access.inductions_per_second),
-            conclusions: rate(access.conclusions_per_second),
-            ..ListenerSettings::default()
-        };
+        let door = Door::new(now, &options.config, options.cookie_secret);
         Ok(Self {
             index: options.shard,
             core: options.core,
@@ -173,12 +163,7 @@ impl Shard {
             desk: options.desk,
             waker: options.waker,
             payload_types: options.payload_types,
-            door: Door {
-                listener: Listener::new(settings),
-                strangers: Strangers::new(),
-                unadmitted: 0,
-                refusals: Refusals::new(now),
-            },
+            door,
             sessions: Sessions::default(),
             timers: Timers::default(),
             touched: Touched::default(),

@@ -4,23 +4,48 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Shard, UNADMITTED_MAX};
-use crate::base::{Datagram, Instant, SourcePrefix};
+use super::{Door, Shard, UNADMITTED_MAX};
+use crate::base::{Datagram, Instant, Rate, SourcePrefix};
+use crate::config::Config;
 use crate::output::StreamRings;
 use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::{Encryption, KeyMaterialState};
 use crate::protocol::srt::handshake::RejectReason;
-use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
+use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer, Listener, ListenerSettings};
 use crate::shard::access::{self, Denial, SILENT};
 use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, Secrecy};
 use crate::shard::mailbox::Message;
 use crate::shard::net::{SocketRole, compose_socket_id};
 use crate::shard::plan::SessionPlan;
+use crate::shard::refusals::Refusals;
 use crate::shard::report::StreamKind;
 use crate::shard::sessions::{About, Session};
-use crate::shard::strangers::SourceKey;
+use crate::shard::strangers::{SourceKey, Strangers};
+
+/// Seconds' worth of handshakes that a source may send at once: a site full of encoders comes back as one.
+const HANDSHAKES_AT_ONCE: u32 = 4;
+
+impl Door {
+    /// Nobody is there yet. The secret of the cookies is the same on all shards.
+    pub(super) fn new(now: Instant, config: &Config, cookie_secret: [u8; 16]) -> Self {
+        let access = &config.ingestion.srt.access;
+        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(HANDSHAKES_AT_ONCE));
+        let settings = ListenerSettings {
+            cookie_secret,
+            inductions: rate(access.inductions_per_second),
+            conclusions: rate(access.conclusions_per_second),
+            ..ListenerSettings::default()
+        };
+        Self {
+            listener: Listener::new(settings),
+            strangers: Strangers::new(),
+            unadmitted: 0,
+            refusals: Refusals::new(now),
+        }
+    }
+}
 
 /// What the desk has settled for an SRT caller.
 struct Terms {
