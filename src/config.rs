@@ -4,8 +4,10 @@
 //! `--set ingestion.srt.port=30000`. A key that is not known is an error that names its line and the nearest known key.
 //!
 //! Here: what can be set, then the defaults. Beside it: `load.rs` merges the sources, `keys.rs` knows which keys there are,
-//! `checks.rs` which values make sense, `duration.rs` how a duration is written, `host_address.rs` an address with its prefix.
+//! `checks.rs` which values make sense, `duration.rs` how a duration is written, `host_address.rs` an address with its prefix,
+//! `access.rs` who is let in, `network.rs` where from.
 
+mod access;
 mod checks;
 pub mod duration;
 #[doc(hidden)]
@@ -13,6 +15,7 @@ pub mod fuzzing;
 mod host_address;
 mod keys;
 mod load;
+mod network;
 #[cfg(test)]
 mod tests;
 
@@ -24,9 +27,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use access::{Access, Takeover, User};
 pub use checks::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 pub use host_address::HostAddress;
 pub use load::{ConfigError, Loaded, load};
+pub use network::{Network, admits};
 
 /// Everything that can be set. Field names are the keys of the YAML file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,6 +103,11 @@ pub struct Srt {
     pub passphrase: Option<String>,
     /// What the payloads of encrypted peers may be under.
     pub crypto_mode: CryptoMode,
+    /// Refuse callers whose passphrase is another one, or who have one where there is none here, or none where there is one (libsrt:
+    /// `SRTO_ENFORCEDENCRYPTION`). Otherwise they are let in; what they send encrypted is dropped, and what they send plain is taken.
+    pub enforced_encryption: bool,
+    /// Who is let in, and how often anybody may ask.
+    pub access: Access,
 }
 
 /// What encrypted payloads may be under; named as libsrt's `SRTO_CRYPTOMODE`, of which AES-GCM is a preview.
@@ -372,8 +382,16 @@ pub struct Stream {
     /// The least SRT latency of this stream.
     #[serde(with = "duration::option")]
     pub latency: Option<Duration>,
+    /// In place of `ingestion.srt.enforced_encryption`.
+    pub enforced_encryption: Option<bool>,
     /// The only address that may send it.
     pub source: Option<IpAddr>,
+    /// The networks that may send it, beside what `ingestion.srt.access` says; none: any.
+    pub allow: Vec<Network>,
+    /// The networks that may not send it.
+    pub deny: Vec<Network>,
+    /// When a caller gets the name though somebody else sends it.
+    pub takeover: Takeover,
     /// Its own RTP input.
     pub rtp: Option<StreamRtp>,
     /// Other ways that it comes by, whatever stands there: not yet in effect.
@@ -455,6 +473,8 @@ impl Default for Srt {
             peer_idle_timeout: Duration::from_secs(30),
             passphrase: None,
             crypto_mode: CryptoMode::Auto,
+            enforced_encryption: true,
+            access: Access::default(),
         }
     }
 }

@@ -28,7 +28,7 @@
 //!                                                                                   sys/dpdk: copied from DPDK's buffers)
 //! shard/net/backend.rs             → a batch of datagrams, not copied, whichever way they came   (aggregates.rs: several as one)
 //! shard/turn.rs                    THE loop
-//! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, admission.rs)
+//! shard/sessions.rs                whose is it?   (nobody's: turn/arrivals.rs, access.rs, admission.rs)
 //! pipeline/ingest.rs               one source, from datagram to access units
 //!   protocol/srt/connection.rs       decrypt, then a place in the receive buffer; out again in order
 //!   container/mpegts/demux.rs        188-byte packets → PES pieces          (pipeline/transport.rs joins them)

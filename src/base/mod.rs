@@ -3,6 +3,7 @@
 pub mod allowance;
 pub mod bits;
 pub mod datagram;
+pub mod rate_limit;
 pub mod sequence;
 pub mod time;
 
@@ -10,4 +11,5 @@ pub use allowance::Allowance;
 pub use datagram::{Datagram, Packet, Transmit, prefetch};
 #[doc(hidden)]
 pub use datagram::{PacketPool, PoolOptions};
+pub use rate_limit::{Rate, SourceLimits, SourcePrefix, TokenBucket};
 pub use time::Instant;

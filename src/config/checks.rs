@@ -22,6 +22,9 @@ impl Config {
             .streams
             .iter()
             .filter_map(|(name, stream)| Some((format!("streams.{name}.passphrase"), stream.passphrase.as_ref()?)))
+            .chain(ingestion.srt.access.users.iter().filter_map(|(name, user)| {
+                Some((format!("ingestion.srt.access.users.{name}.passphrase"), user.passphrase.as_ref()?))
+            }))
             .chain(ingestion.srt.passphrase.as_ref().map(|it| ("ingestion.srt.passphrase".to_owned(), it)));
         for (key, passphrase) in passphrases {
             if !(PASSPHRASE_LEN_MIN..=PASSPHRASE_LEN_MAX).contains(&passphrase.len()) {
@@ -178,10 +181,12 @@ impl Config {
             return None;
         }
         let open = self.streams.iter().find(|(_, stream)| stream.crypto_mode.is_some() && stream.passphrase.is_none());
+        let open = open.filter(|_| srt.access.users.values().all(|user| user.passphrase.is_none()));
         if let Some((name, _)) = open {
             return Some(format!("streams.{name}.crypto_mode"));
         }
-        let is_used = self.streams.values().any(|stream| stream.passphrase.is_some());
+        let is_used = self.streams.values().any(|stream| stream.passphrase.is_some())
+            || srt.access.users.values().any(|user| user.passphrase.is_some());
         (srt.crypto_mode != CryptoMode::Auto && !is_used).then(|| "ingestion.srt.crypto_mode".to_owned())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, CryptoMode, Readers, Stream, StreamRtp};
+use super::{Config, ConfigError, CryptoMode, Readers, Stream, StreamRtp, User};
 
 /// What is said of a passphrase that YAML takes for a number or the like.
 const PASSPHRASE_IS_NO_TEXT: &str = "is not a text: quote it";
@@ -32,6 +32,9 @@ pub(super) fn check_known(key: &str, place: &str) -> Result<(), ConfigError> {
         .filter(|(distance, candidate)| *distance <= candidate.len() / 2)
         .map(|(_, candidate)| match key.split('.').nth(1) {
             Some(name) if candidate.starts_with("streams.*") => candidate.replacen('*', name, 1),
+            _ if candidate.starts_with("ingestion.srt.access.users.*") => {
+                candidate.replacen('*', key.split('.').nth(4).unwrap_or("NAME"), 1)
+            }
             _ => candidate.clone(),
         });
     Err(ConfigError::UnknownKey { place: place.to_owned(), key: key.to_owned(), nearest })
@@ -42,11 +45,14 @@ fn is_open(key: &str) -> bool {
     key.ends_with(".payload_types") || matches!(key, "control.auth" | "control.tls" | "streams.*.redundancy")
 }
 
-/// `streams.cam1.latency` as `streams.*.latency`, and what stands in an open section as the section.
+/// `streams.cam1.latency` as `streams.*.latency`, a user's keys likewise, and what stands in an open section as the section.
 pub(super) fn generic_key(key: &str) -> String {
     let mut parts: Vec<&str> = key.split('.').collect();
     if parts.len() > 1 && parts[0] == "streams" {
         parts[1] = "*";
+    }
+    if parts.len() > 4 && parts[..4] == ["ingestion", "srt", "access", "users"] {
+        parts[4] = "*";
     }
     (1..=parts.len()).map(|count| parts[..count].join(".")).find(|key| is_open(key)).unwrap_or_else(|| parts.join("."))
 }
@@ -80,11 +86,15 @@ fn template() -> Value {
         passphrase: Some(String::new()),
         crypto_mode: Some(CryptoMode::Auto),
         latency: Some(Duration::ZERO),
+        enforced_encryption: Some(true),
         source: address,
         rtp: Some(rtp),
         redundancy: None,
         readers: Some(Readers::default()),
+        ..Stream::default()
     };
+    let user = User { passphrase: Some(String::new()), ..User::default() };
+    config.ingestion.srt.access.users.insert("*".to_owned(), user);
     config.streams.insert("*".to_owned(), stream);
     serde_json::to_value(config).expect("a configuration can be written as JSON")
 }

@@ -404,3 +404,39 @@ fn dpdk_is_told_its_device_and_who_this_host_is_there() {
         assert!(error.contains(key), "{error}");
     }
 }
+
+#[test]
+fn who_is_let_in_is_read_with_its_networks_users_and_streams() {
+    let text = r#"
+ingestion:
+  srt:
+    enforced_encryption: false
+    access:
+      allow: [10.0.0.0/8, "2001:db8::/32"]
+      deny: [10.9.0.1]
+      users:
+        north: {passphrase: correct horse battery, streams: [cam1, north/*]}
+      max_per_source: 4
+streams:
+  cam1: {allow: [10.1.0.0/16], takeover: never, enforced_encryption: true}
+"#;
+    let config = load_text(text).unwrap().config;
+    let srt = &config.ingestion.srt;
+    assert!(!srt.enforced_encryption && config.streams["cam1"].enforced_encryption == Some(true));
+    assert!(admits(&srt.access.allow, &srt.access.deny, [10, 9, 0, 2].into()));
+    assert!(!admits(&srt.access.allow, &srt.access.deny, [10, 9, 0, 1].into()));
+    assert_eq!((srt.access.max_per_source, srt.access.inductions_per_second), (4, 100));
+    assert!(srt.access.users["north"].may_send("north/1"));
+    assert_eq!(config.streams["cam1"].takeover, Takeover::Never);
+    for (assignment, complaint) in [
+        ("ingestion.srt.access.allow=[10.0.0.1/8]", "is 10.0.0.0/8 meant?"),
+        ("ingestion.srt.access.deny=[everybody]", "is not a network"),
+        ("streams.cam1.takeover=sometimes", "streams.cam1.takeover"),
+        ("ingestion.srt.access.users.north.passphrase=short", "ingestion.srt.access.users.north.passphrase"),
+        ("ingestion.srt.access.users.north.pasphrase=x", "ingestion.srt.access.users.north.passphrase"),
+    ] {
+        let error = load_assignments(&[assignment]).unwrap_err();
+        assert!(error.contains(complaint), "{assignment}: {error}");
+        assert!(!error.contains("short"), "no passphrase is shown: {error}");
+    }
+}

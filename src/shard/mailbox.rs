@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::access::Denial;
 use super::admission::{Admitted, Newcomer};
 use super::report::ShardReport;
 use super::strangers::SourceKey;
 use crate::base::Instant;
 use crate::output::TrackReady;
 use crate::protocol::srt::encryption::KeyEncryptingKey;
-use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{AdmissionRequest, Answer};
 
 /// Messages that may wait; housekeeping cannot produce them faster than a shard reads.
@@ -34,7 +34,7 @@ pub enum Message {
     /// A source was admitted, and this shard owns its stream.
     Admitted(Box<Admitted>),
     /// An SRT caller was refused; its conclusion came to this shard.
-    Refused(Box<AdmissionRequest>, RejectReason),
+    Refused(Box<AdmissionRequest>, Denial),
     /// An SRT caller whose conclusion came to this shard was answered by another.
     Answered(Box<Answer>),
     /// A source of RTP or raw transport packets, in probation here, was refused, and is not to be asked about again for so long.

@@ -2,11 +2,13 @@
 //!
 //! Start with [`turn`]: it is the loop that everything else serves.
 
+pub mod access;
 pub mod admission;
 pub mod appliance;
 pub mod bare;
 pub mod batch_window;
 pub mod clock;
+pub mod derivations;
 pub mod described;
 pub mod executor;
 pub mod host;
@@ -14,6 +16,7 @@ pub mod mailbox;
 pub mod net;
 pub mod places;
 pub mod plan;
+pub mod refusals;
 pub mod report;
 pub mod sessions;
 pub mod strangers;

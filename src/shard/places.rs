@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use crate::base::SourcePrefix;
+
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceKind {
@@ -26,6 +28,8 @@ pub struct Owner {
     pub admission: u64,
     kind: SourceKind,
     standing: Standing,
+    /// Where its session's peer is, if it is an SRT caller.
+    source: Option<SourcePrefix>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,9 @@ impl Places {
     pub fn attach(&mut self, name: &str, kind: SourceKind) -> Owner {
         self.admissions += 1;
         let owner = self.owners.get_mut(name).expect("a known stream has a place");
+        if owner.standing != Standing::Live {
+            owner.source = None;
+        }
         (owner.kind, owner.standing, owner.admission) = (kind, Standing::Live, self.admissions);
         *owner
     }
@@ -104,9 +111,28 @@ impl Places {
     pub fn insert(&mut self, name: &str, kind: SourceKind, shard: usize) -> Owner {
         self.lives += 1;
         self.admissions += 1;
-        let owner = Owner { shard, life: self.lives, admission: self.admissions, kind, standing: Standing::Live };
+        let (life, admission, standing) = (self.lives, self.admissions, Standing::Live);
+        let owner = Owner { shard, life, admission, kind, standing, source: None };
         self.owners.insert(name.to_owned(), owner);
         owner
+    }
+
+    /// Where the peer of a stream's session is: of the one that is about to be attached, or that has been.
+    pub fn set_source(&mut self, name: &str, life: u64, source: SourcePrefix) {
+        if let Some(owner) = self.owners.get_mut(name).filter(|owner| owner.life == life) {
+            owner.source = Some(source);
+        }
+    }
+
+    /// How many streams beside `name` have a session whose peer is there.
+    pub fn sessions_from(&self, source: SourcePrefix, name: &str) -> usize {
+        let is_its = |owner: &Owner| owner.standing == Standing::Live && owner.source == Some(source);
+        self.owners.iter().filter(|(other, owner)| *other != name && is_its(owner)).count()
+    }
+
+    /// Whether a stream has a session, or is about to get one.
+    pub fn is_live(&self, name: &str) -> bool {
+        self.owners.get(name).is_some_and(|owner| owner.standing == Standing::Live)
     }
 
     /// A stream has no session any more, says its shard, which knew of all answers up to `admission` then.
@@ -190,6 +216,23 @@ mod tests {
         places.forget("b", second.life);
         admit(&mut places, "c");
         assert!(matches!(places.judge("a", SRT, 2, None), Verdict::After(owner) if owner.life == first.life));
+    }
+
+    #[test]
+    fn sessions_of_one_source_are_counted_while_they_last() {
+        let mut places = Places::default();
+        let source = |last| SourcePrefix::of(std::net::IpAddr::from([10, 0, 0, last]));
+        let (first, second) = (admit(&mut places, "a"), admit(&mut places, "b"));
+        places.set_source("a", first.life, source(1));
+        places.set_source("b", second.life, source(1));
+        places.set_source("b", second.life + 1, source(2));
+        assert_eq!((places.sessions_from(source(1), "c"), places.sessions_from(source(1), "a")), (2, 1));
+        places.session_ended("a", first.life, first.admission);
+        assert_eq!(places.sessions_from(source(1), "c"), 1, "a stream that waits is no session");
+        places.attach("a", SRT);
+        assert_eq!(places.sessions_from(source(1), "c"), 1, "nor is it known yet where the new one is");
+        places.set_source("b", second.life, source(2));
+        assert_eq!((places.sessions_from(source(1), "c"), places.sessions_from(source(2), "c")), (0, 1));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
+use super::refusals::Refusal;
 use crate::base::Instant;
 use crate::media::Codec;
 use crate::pipeline::assembler::TrackStatistics;
 use crate::pipeline::ingest::IngestStatistics;
+use crate::protocol::srt::encryption::KeyMaterialState;
+use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::{rtp, srt};
 
 /// One shard at one moment.
@@ -21,6 +24,10 @@ pub struct ShardReport {
     pub streams: Vec<StreamReport>,
     /// What it has counted.
     pub counters: ShardCounters,
+    /// The last SRT callers that it refused, the newest last.
+    pub refusals: Vec<Refusal>,
+    /// How many it has refused, by reason.
+    pub refusals_by_reason: Vec<(RejectReason, u64)>,
 }
 
 /// What a shard has counted since it started.
@@ -94,6 +101,8 @@ pub struct ShardCounters {
     pub rejections: u64,
     /// Packets at the SRT port that were not well formed, or had a wrong cookie, and what is no sound datagram.
     pub dropped_malformed: u64,
+    /// SRT inductions that were not answered because their source had sent too many.
+    pub dropped_handshake_rate: u64,
 }
 
 /// Where a stream comes from.
@@ -156,6 +165,8 @@ pub struct StreamReport {
     pub sessions: u32,
     /// Encryption of the present session, such as `AES-128-CTR`; empty when plain.
     pub cipher: String,
+    /// What became of the exchange of keys; `None` outside SRT.
+    pub km_state: Option<KeyMaterialState>,
     /// Negotiated latency in milliseconds; 0 outside SRT.
     pub latency_ms: u32,
     /// Version of the peer's SRT library, such as `1.5.1`; empty outside SRT.

@@ -4,13 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-use super::admission::may_take_over;
+use super::access::may_take_over;
 use super::net::SocketRole;
 use super::net::backend::SLOT_SIZE;
 use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
 use super::strangers::SourceKey;
 use crate::base::{Allowance, Instant, Packet};
 use crate::codec::framer::AnyFramer;
+use crate::config::Takeover;
 use crate::media::Format;
 use crate::output::StreamRings;
 use crate::pipeline::assembler::Assembler;
@@ -193,9 +194,9 @@ impl Session {
 
     /// Whether a caller of the same name may take the session over: a peer that has moved, or was displaced, is known by the host that it
     /// was let in from, too.
-    pub fn may_be_taken_over(&self, now: Instant, caller: SocketAddr) -> bool {
+    pub fn may_be_taken_over(&self, now: Instant, caller: SocketAddr, policy: Takeover) -> bool {
         let silence = now.saturating_since(self.last_datagram);
-        [self.peer, self.let_in_from].into_iter().any(|peer| may_take_over(silence, peer, caller))
+        [self.peer, self.let_in_from].into_iter().any(|peer| may_take_over(policy, silence, peer, caller))
     }
 
     /// The session is over: what is open is published, at the latest when the rings are there that it waits for, and the
@@ -381,6 +382,10 @@ impl Session {
             Some(Protocol::Rtp(source)) => (None, Some(source.statistics())),
             Some(Protocol::RawTransport(_)) | None => (None, None),
         };
+        let km_state = match self.ingest.protocol() {
+            Some(Protocol::Srt(connection)) => Some(connection.parameters().key_state),
+            _ => None,
+        };
         StreamReport {
             name: self.name.clone(),
             kind: self.kind,
@@ -390,6 +395,7 @@ impl Session {
             last_datagram: self.last_datagram,
             sessions: self.sessions,
             cipher: self.about.cipher.clone(),
+            km_state,
             latency_ms: self.about.latency_ms,
             peer_version: self.about.peer_version.clone(),
             packets_received: self.packets,

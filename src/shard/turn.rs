@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::telling::{Conflicts, Overflows, handle_event};
-use super::admission::Desk;
+use super::access::{self, Denial};
+use super::admission::{Desk, WantedKey};
 use super::batch_window::BatchWindow;
 use super::clock::Clock;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::random::Random;
 use super::net::{Incoming, Net, NetError, NetOptions, SocketRole, shard_of_socket_id};
+use super::refusals::Refusals;
 use super::report::{ShardCounters, StreamKind};
 use super::sessions::Sessions;
 use super::strangers::{self, SourceKey, Strangers};
@@ -30,8 +32,7 @@ use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
 use crate::protocol::srt::connection::Event as SrtEvent;
-use crate::protocol::srt::handshake::RejectReason;
-use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
+use crate::protocol::srt::listener::{Event as ListenerEvent, Listener};
 use crate::protocol::srt::packet::destination;
 
 /// Without traffic for this long a shard wakes for the first datagram that comes, instead of for a batch. A datagram that comes alone,
@@ -138,6 +139,7 @@ struct Door {
     listener: Listener,
     strangers: Strangers,
     unadmitted: usize,
+    refusals: Refusals,
 }
 
 impl Shard {
@@ -152,7 +154,7 @@ impl Shard {
         let now = clock.read();
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
-        let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
+        let door = Door::new(now, &options.config, options.cookie_secret);
         Ok(Self {
             index: options.shard,
             core: options.core,
@@ -164,7 +166,7 @@ impl Shard {
             desk: options.desk,
             waker: options.waker,
             payload_types: options.payload_types,
-            door: Door { listener: Listener::new(settings), strangers: Strangers::new(), unadmitted: 0 },
+            door,
             sessions: Sessions::default(),
             timers: Timers::default(),
             touched: Touched::default(),
@@ -332,8 +334,7 @@ impl Shard {
     /// It is held, and a sign of life, only if it is the peer's beyond doubt.
     fn is_taken_from_elsewhere(&mut self, now: Instant, index: usize, mut datagram: Datagram) -> bool {
         let session = self.sessions.get_mut(index);
-        let source = self.config.streams.get(&session.name).and_then(|stream| stream.source);
-        if source.is_some_and(|source| source != datagram.peer.ip().to_canonical()) {
+        if !access::may_move_to(&self.config, &session.name, datagram.peer.ip()) {
             return false;
         }
         let held = session.ingest.held_packets();
@@ -456,7 +457,7 @@ impl Shard {
                 }
                 Message::Stop => self.stop(now),
                 Message::Admitted(admitted) => self.admitted(now, *admitted),
-                Message::Refused(request, reason) => self.refuse(now, &request, reason),
+                Message::Refused(request, denial) => self.refuse(now, &request, denial),
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
                 Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
@@ -467,11 +468,11 @@ impl Shard {
         }
         while let Some(ListenerEvent::Admission(request)) = self.door.listener.poll_event() {
             self.counters.admissions += 1;
-            if self.stopping.is_some() {
-                self.refuse(now, &request, RejectReason::Down);
-            } else {
-                self.desk.admit_srt(self.index, request);
-            }
+            self.ask(now, request);
+        }
+        while let Some(refusal) = self.door.listener.poll_refusal() {
+            let denial = Denial { reason: refusal.reason, why: refusal.why };
+            self.door.refusals.note(now, refusal.peer, &refusal.stream_id, denial);
         }
     }
 
@@ -553,7 +554,9 @@ impl Shard {
                 && let Some(Protocol::Srt(connection)) = session.ingest.protocol()
                 && let Some(material) = connection.wanted_key()
             {
-                self.desk.derive_key(self.index, session.name.clone(), session.life, socket_id, material.clone());
+                let (stream, life, peer) = (session.name.clone(), session.life, connection.parameters().peer);
+                let material = material.clone();
+                self.desk.derive_key(self.index, WantedKey { stream, life, socket_id, peer, material });
             }
         }
         if session.detached == Some(now)

@@ -12,9 +12,12 @@ use headworks::control::{self, ControlError, ControlHandle, Facts};
 use headworks::media::Codec;
 use headworks::pipeline::assembler::TrackStatistics;
 use headworks::pipeline::ingest::IngestStatistics;
+use headworks::protocol::srt::encryption::KeyMaterialState;
+use headworks::protocol::srt::handshake::RejectReason;
 use headworks::protocol::{rtp, srt};
 use headworks::shard::mailbox::{Message, Shards};
 use headworks::shard::net::{Choice, Way};
+use headworks::shard::refusals::Refusal;
 use headworks::shard::report::{ShardCounters, ShardReport, StreamKind, StreamReport, StreamStatus, TrackReport};
 use serde_json::{Value, json};
 
@@ -126,6 +129,20 @@ fn report(shard: usize) -> ShardReport {
             slots_used: 17,
             ..ShardCounters::default()
         },
+        refusals: vec![refusal(shard)],
+        refusals_by_reason: vec![(RejectReason::Version, 1), (RejectReason::Forbidden, 40 + shard as u64)],
+    }
+}
+
+fn refusal(shard: usize) -> Refusal {
+    Refusal {
+        address: [192, 0, 2, 7 + shard as u8].into(),
+        stream_id: "#!::r=cam1,u=north".to_owned(),
+        reason: RejectReason::Forbidden,
+        why: "its user may not send this stream".to_owned(),
+        count: 40 + shard as u64,
+        first: base::Instant::from_millis(90_000),
+        last: base::Instant::from_millis(99_000 + shard as u64),
     }
 }
 
@@ -185,6 +202,7 @@ fn camera() -> StreamReport {
         last_datagram: base::Instant::from_millis(99_998),
         sessions: 2,
         cipher: "AES-128-CTR".to_owned(),
+        km_state: Some(KeyMaterialState::Secured),
         latency_ms: 120,
         peer_version: "1.5.1".to_owned(),
         packets_received: 4_000,
@@ -214,6 +232,7 @@ fn radio() -> StreamReport {
         status: StreamStatus::Stalled,
         peer: None,
         srt: None,
+        km_state: None,
         rtp: Some(rtp::SourceStatistics { jitter_ticks: 33, ..rtp::SourceStatistics::default() }),
         cipher: String::new(),
         peer_version: String::new(),
@@ -265,6 +284,7 @@ fn a_stream_is_told_in_full() {
         ("packets_recovered", json!(40)),
         ("packets_retransmitted", json!(44)),
         ("bitrate", json!(8_000_000)),
+        ("km_state", json!("SECURED")),
         ("rtt_ms", json!(12.5)),
         ("latency_ms", json!(120)),
         ("buffer_ms", json!(118)),
@@ -290,6 +310,35 @@ fn a_stream_is_told_in_full() {
     // A stream may have a name that is also a word of a path.
     assert_eq!(served.get("/api/v1/streams/stats").json()["id"], "stats");
     assert_eq!(served.get("/api/v1/streams/stats/stats").json()["jitter_ticks"], 33);
+}
+
+#[test]
+fn who_was_refused_is_told_with_the_reason_the_newest_first() {
+    let served = Served::new(0);
+    let body = served.get("/api/v1/refusals").json();
+    assert_eq!(body["count"], 2);
+    let newest = &body["refusals"][0];
+    for (field, value) in [
+        ("source_addr", json!("192.0.2.8")),
+        ("stream_id", json!("#!::r=cam1,u=north")),
+        ("code", json!(1403)),
+        ("reason", json!("FORBIDDEN")),
+        ("why", json!("its user may not send this stream")),
+        ("count", json!(41)),
+        ("shard", json!(1)),
+    ] {
+        assert_eq!(newest[field], value, "{field}");
+    }
+    assert!(newest["first"].as_str() < newest["last"].as_str(), "{newest}");
+    assert_eq!(body["refusals"][1]["source_addr"], "192.0.2.7");
+    let metrics = served.get("/metrics").body;
+    for line in [
+        "headworks_shard_srt_refusals_total{shard=\"0\",reason=\"VERSION\",code=\"8\"} 1",
+        "headworks_shard_srt_refusals_total{shard=\"1\",reason=\"FORBIDDEN\",code=\"1403\"} 41",
+        "headworks_stream_km_state{stream=\"studio/cam1\",type=\"srt\"} 2.0",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use headworks::base::{Datagram, Instant};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Event, Limits};
 use headworks::protocol::srt::control::{Acknowledgement, Control, ControlWriter};
 use headworks::protocol::srt::encryption::{
-    Cipher, Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+    Cipher, Encryption, KeyLength, KeyMaterialState, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
 use headworks::protocol::srt::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
@@ -235,9 +235,11 @@ fn parameters(
         peer_version: VERSION,
         peer_flags: 0xbf,
         features: Features::default(),
+        key_state: if encryption.is_some() { KeyMaterialState::Secured } else { KeyMaterialState::Unsecured },
         encryption,
         stream_id: StreamId::default(),
         address_secret: (role == Role::Receiver).then_some([3; 16]),
+        version4: None,
     }
 }
 

@@ -70,6 +70,7 @@ const SHARD_DROPS: &[Drop<ShardReport>] = &[
     ("lane_full", |it| it.counters.dropped_lane_full),
     ("no_slot", |it| it.counters.dropped_no_slot),
     ("malformed", |it| it.counters.dropped_malformed),
+    ("handshake_rate", |it| it.counters.dropped_handshake_rate),
 ];
 
 const SHARD_GAUGES: &[Gauge<ShardReport>] = &[
@@ -138,6 +139,9 @@ const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
     ("stream_buffer_free_packets", "Room in an SRT session's receive buffer", |it| {
         it.srt.map(|srt| srt.pkt_avail_rcv_buf as f64)
     }),
+    ("stream_km_state", "Exchange of keys: 0 unsecured, 2 secured, 3 no secret, 4 bad secret (SRT_KM_STATE)", |it| {
+        it.km_state.map(|state| f64::from(u32::from_le_bytes(state.to_wire())))
+    }),
     ("stream_jitter_ticks", "Interarrival jitter (RFC 3550 6.4.1)", |it| {
         it.rtp.as_ref().map(|rtp| f64::from(rtp.jitter_ticks))
     }),
@@ -202,6 +206,7 @@ impl Collector for Scrape {
             .collect();
         counts(&mut encoder, SHARD_COUNTS, &shards)?;
         encode_drops(&mut encoder, &shards)?;
+        encode_refusals(&mut encoder, &shards)?;
         gauges(&mut encoder, SHARD_GAUGES, &shards)?;
         counts(&mut encoder, STREAM_COUNTS, &streams)?;
         gauges(&mut encoder, STREAM_GAUGES, &streams)?;
@@ -263,6 +268,18 @@ fn encode_drops(encoder: &mut DescriptorEncoder<'_>, shards: &[(Labels, &ShardRe
         for (reason, value) in SHARD_DROPS {
             let labels = with(labels, "reason", reason);
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(shard), None)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_refusals(encoder: &mut DescriptorEncoder<'_>, shards: &[(Labels, &ShardReport)]) -> fmt::Result {
+    let help = "SRT callers refused, by what they were told";
+    let mut family = encoder.encode_descriptor("shard_srt_refusals", help, None, MetricType::Counter)?;
+    for (labels, shard) in shards {
+        for (reason, count) in &shard.refusals_by_reason {
+            let labels = with(&with(labels, "reason", reason.name()), "code", &reason.code().to_string());
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
         }
     }
     Ok(())

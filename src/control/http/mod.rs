@@ -3,6 +3,7 @@
 pub mod envelope;
 pub mod health;
 pub mod metrics;
+pub mod refusals;
 pub mod routes;
 pub mod statistics;
 pub mod streams;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tower_http::limit::RequestBodyLimitLayer;
 
 pub use super::envelope::RequestIds;
-use super::{envelope, health, metrics, statistics, streams};
+use super::{envelope, health, metrics, refusals, statistics, streams};
 use crate::control::process::ProcessMeter;
 use crate::control::server::Facts;
 use crate::control::snapshot::Snapshots;
@@ -52,6 +52,7 @@ pub fn router(house: Arc<House>) -> Router {
         .route("/api/v1/streams/{id}/parameters", get(streams::parameters))
         .route("/api/v1/streams/stats/video", get(statistics::video))
         .route("/api/v1/stats", get(statistics::house))
+        .route("/api/v1/refusals", get(refusals::list))
         .route("/health", get(health::health))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))

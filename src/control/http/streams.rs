@@ -14,6 +14,7 @@ use super::timestamp;
 use crate::control::snapshot::Snapshot;
 use crate::media::{Codec, TrackKind};
 use crate::output::reader::directory::encode_name;
+use crate::protocol::srt::encryption::KeyMaterialState;
 use crate::protocol::srt::trace_statistics::{Value, fields};
 use crate::shard::report::{ShardReport, StreamReport, TrackReport};
 
@@ -68,6 +69,7 @@ pub struct Statistics {
     packets_duplicate: Option<u64>,
     packets_reordered: Option<u64>,
     packets_undecryptable: Option<u64>,
+    km_state: Option<&'static str>,
     bitrate: u64,
     rtt_ms: Option<f64>,
     latency_ms: Option<u32>,
@@ -254,6 +256,7 @@ impl Statistics {
             packets_duplicate: srt.map(|srt| srt.pkt_rcv_duplicate).or(rtp.map(|rtp| rtp.dropped_duplicate)),
             packets_reordered: srt.map(|srt| srt.pkt_rcv_reordered).or(rtp.map(|rtp| rtp.packets_reordered)),
             packets_undecryptable: srt.map(|srt| srt.pkt_rcv_undecrypt),
+            km_state: stream.km_state.map(KeyMaterialState::name),
             bitrate: stream.bitrate,
             rtt_ms: srt.map(|srt| srt.ms_rtt),
             latency_ms: srt.map(|_| stream.latency_ms),

@@ -67,6 +67,9 @@ pub struct CallerSettings {
     pub flow_window: u32,
     /// `None` calls in plain.
     pub encryption: Option<CallerEncryption>,
+    /// Whether a listener is refused that does not share the passphrase, or has one where there is none here (libsrt:
+    /// `SRTO_ENFORCEDENCRYPTION`). Otherwise the call goes on, and what is sent stays encrypted where there is a passphrase.
+    pub enforced_encryption: bool,
     /// How long to try.
     pub timeout: Duration,
 }
@@ -87,6 +90,7 @@ impl CallerSettings {
             mtu: MTU_MAX,
             flow_window: 25_600,
             encryption: None,
+            enforced_encryption: true,
             timeout: Duration::from_secs(3),
         }
     }
@@ -229,15 +233,21 @@ impl Caller {
         if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
             return Err(RejectReason::Filter);
         }
-        match (&self.encryption, handshake.extensions.key_material) {
-            (None, None) => {}
-            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
-            (Some((_, request)), Some(response)) => match check_handshake_response(request, response) {
-                KeyMaterialState::Secured => {}
-                KeyMaterialState::BadCryptoMode => return Err(RejectReason::Crypto),
-                KeyMaterialState::NoSecret | KeyMaterialState::Unsecured => return Err(RejectReason::Unsecure),
-                KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
-            },
+        let key_state = match (&self.encryption, handshake.extensions.key_material) {
+            (None, _) => KeyMaterialState::Unsecured,
+            (Some(_), None) => KeyMaterialState::NoSecret,
+            (Some((_, request)), Some(response)) => check_handshake_response(request, response),
+        };
+        let is_agreed = match &self.encryption {
+            None => handshake.extensions.key_material.is_none(),
+            Some(_) => key_state == KeyMaterialState::Secured,
+        };
+        match key_state {
+            // As in libsrt, even where nothing is enforced.
+            KeyMaterialState::BadCryptoMode => return Err(RejectReason::Crypto),
+            _ if is_agreed || !self.settings.enforced_encryption => {}
+            KeyMaterialState::BadSecret | KeyMaterialState::Securing => return Err(RejectReason::BadSecret),
+            _ => return Err(RejectReason::Unsecure),
         }
         let has = |flag: u32| extension.flags & flag != 0;
         let features = Features {
@@ -279,6 +289,7 @@ impl Caller {
                 encryption.set_peer_version(extension.version);
                 encryption
             }),
+            key_state,
             stream_id: settings.stream_id.clone(),
             // A listener stays where it was called.
             address_secret: None,

@@ -319,7 +319,7 @@ impl Connection {
         };
         // The peer asks again until it hears from us: the same message gets the same answer.
         self.pending.key_material_response = true;
-        if self.key_material_response == message {
+        if !message.is_empty() && self.key_material_response == message {
             return;
         }
         self.key_material_response.clear();

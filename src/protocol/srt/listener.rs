@@ -14,21 +14,28 @@ use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher24;
 
 use super::control::{Control, ControlWriter};
-use super::encryption::{Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyRefresh};
+use super::encryption::{
+    Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh,
+};
 use super::handshake::{
     self, Extensions, HANDSHAKE_LEN, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason,
     Request, SOCKET_TYPE_DATAGRAM, VERSION_4, VERSION_5, VERSION_MIN, flags,
 };
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
-use super::stream_id::StreamId;
-use crate::base::{Instant, Transmit};
+use super::stream_id::{self, StreamId};
+use crate::base::{Instant, Rate, SourceLimits, SourcePrefix, Transmit};
 
 #[cfg(test)]
 mod tests;
 
 /// Longest packet that a listener sends: a conclusion with a handshake extension and key material for two keys.
 pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX;
+
+/// Sources whose handshakes are counted one by one.
+const SOURCES_MAX: usize = 4_096;
+/// Refusals kept for one who does not poll them.
+const REFUSALS_MAX: usize = 64;
 
 /// How many milliseconds of latency the 16 bits of the handshake can say.
 const LATENCY_MAX_MS: u16 = u16::MAX;
@@ -50,6 +57,10 @@ pub struct ListenerSettings {
     pub answered_time: Duration,
     /// How many packets may wait to be sent; others are dropped.
     pub transmit_max: usize,
+    /// How many inductions of one source are answered; others are dropped.
+    pub inductions: Rate,
+    /// How many conclusions of one source are judged; others are rejected with [`RejectReason::Overload`].
+    pub conclusions: Rate,
 }
 
 impl Default for ListenerSettings {
@@ -63,6 +74,8 @@ impl Default for ListenerSettings {
             answered_max: 1024,
             answered_time: Duration::from_secs(10),
             transmit_max: 256,
+            inductions: Rate::default(),
+            conclusions: Rate::default(),
         }
     }
 }
@@ -91,6 +104,10 @@ pub struct ListenerCounters {
     pub rejections: u64,
     /// Of these, for want of room to wait in.
     pub rejected_backlog: u64,
+    /// Of these, because their source had sent too many.
+    pub rejected_rate: u64,
+    /// Inductions not answered because their source had sent too many.
+    pub dropped_rate: u64,
     /// Admissions that nobody answered in time.
     pub unanswered: u64,
     /// Packets that were not well formed.
@@ -108,6 +125,19 @@ pub struct ListenerCounters {
 pub enum Event {
     /// Somebody wants to connect.
     Admission(Box<AdmissionRequest>),
+}
+
+/// Somebody whom the listener itself has rejected, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where it called from.
+    pub peer: SocketAddr,
+    /// What it asked for; what is no Stream ID is shown as far as it is text.
+    pub stream_id: String,
+    /// What it was told.
+    pub reason: RejectReason,
+    /// What that means here.
+    pub why: String,
 }
 
 /// Somebody wants to connect: all that the handshake says, for whoever owns the stream to decide. Owns its bytes; can be sent
@@ -164,8 +194,12 @@ pub struct Acceptance {
     pub flow_window: u32,
     /// The key of the stream's passphrase, derived for this request; `None` when the stream has no passphrase.
     pub key_encrypting_key: Option<KeyEncryptingKey>,
-    /// The stream has a passphrase: a caller of version 4 of the handshake will be asked for its key.
+    /// Whether the stream has a passphrase though no key was derived, because the caller brought no key material: a caller of version 4 of
+    /// the handshake will be asked for its.
     pub has_passphrase: bool,
+    /// Whether a caller is refused whose passphrase is another, or who has one and the stream has none, or the other way round (libsrt:
+    /// `SRTO_ENFORCEDENCRYPTION`). Otherwise it is let in, and what it sends encrypted cannot be read.
+    pub enforced_encryption: bool,
     /// Randomness for keys of our own; must be set when we send encrypted.
     pub key_seed: [u8; 32],
     /// When our own keys change.
@@ -187,6 +221,7 @@ impl Default for Acceptance {
             flow_window: 25_600,
             key_encrypting_key: None,
             has_passphrase: false,
+            enforced_encryption: true,
             key_seed: [0; 32],
             key_refresh: KeyRefresh::default(),
             address_secret: None,
@@ -221,8 +256,8 @@ impl AdmissionRequest {
     /// Lets the caller in. `now` becomes the zero of our clock for the connection.
     ///
     /// # Errors
-    /// [`RejectReason::Unsecure`] when only one side has a passphrase, [`RejectReason::BadSecret`] when they differ; then
-    /// answer with [`AdmissionRequest::reject`].
+    /// Where encryption is enforced, [`RejectReason::Unsecure`] when only one side has a passphrase, [`RejectReason::BadSecret`] when
+    /// they differ; then answer with [`AdmissionRequest::reject`].
     pub fn accept(&self, now: Instant, acceptance: Acceptance) -> Result<(ConnectionParameters, Answer), RejectReason> {
         assert!(
             (1..1 << 30).contains(&acceptance.socket_id),
@@ -235,13 +270,25 @@ impl AdmissionRequest {
         if self.is_version4 {
             return Ok(self.accept_version4(now, &acceptance));
         }
-        let mut encryption = match (acceptance.key_encrypting_key, &self.key_material) {
-            (None, None) => None,
-            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
-            (Some(key), Some(material)) => Some(
-                Encryption::accept(key, material, acceptance.key_seed, acceptance.key_refresh)
-                    .ok_or(RejectReason::BadSecret)?,
-            ),
+        let has_passphrase = acceptance.has_passphrase || acceptance.key_encrypting_key.is_some();
+        let (seed, refresh) = (acceptance.key_seed, acceptance.key_refresh);
+        let (mut encryption, key_state) = match (acceptance.key_encrypting_key, &self.key_material) {
+            (None, None) if !has_passphrase => (None, KeyMaterialState::Unsecured),
+            (Some(key), Some(material)) => match Encryption::accept(key, material, seed, refresh) {
+                Some(encryption) => (Some(encryption), KeyMaterialState::Secured),
+                None if acceptance.enforced_encryption => return Err(RejectReason::BadSecret),
+                None => (None, KeyMaterialState::BadSecret),
+            },
+            _ if acceptance.enforced_encryption => return Err(RejectReason::Unsecure),
+            (None, Some(_)) => (None, KeyMaterialState::NoSecret),
+            (_, None) => (None, KeyMaterialState::Unsecured),
+        };
+        // libsrt says so with a state in place of keys, to a caller without any too if there is a passphrase here.
+        let state = key_state.to_wire();
+        let key_answer = match (&encryption, &self.key_material) {
+            (Some(_), Some(material)) => Some(material.as_bytes()),
+            (None, None) if !has_passphrase => None,
+            _ => Some(&state[..]),
         };
         if let Some(encryption) = &mut encryption {
             encryption.set_peer_version(self.peer_version);
@@ -283,7 +330,7 @@ impl AdmissionRequest {
                 receive_latency_ms,
                 send_latency_ms: if features.send_by_timestamp { send_latency_ms } else { 0 },
             },
-            key_material: self.key_material.as_ref().map(KeyMaterial::as_bytes),
+            key_material: key_answer,
             stream_id: None,
         };
         let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));
@@ -306,6 +353,7 @@ impl AdmissionRequest {
             peer_flags: self.peer_flags,
             features,
             encryption,
+            key_state,
             stream_id: self.stream_id.clone(),
             address_secret: acceptance.address_secret,
             version4: None,
@@ -348,6 +396,10 @@ impl AdmissionRequest {
                 retransmission_flag: false,
             },
             encryption: None,
+            key_state: match acceptance.has_passphrase {
+                true => KeyMaterialState::Securing,
+                false => KeyMaterialState::Unsecured,
+            },
             stream_id: StreamId::default(),
             address_secret: acceptance.address_secret,
             version4: Some(Version4Terms {
@@ -411,6 +463,9 @@ pub struct Listener {
     transmits: VecDeque<(Transmit, ArrayVec<u8, ANSWER_LEN_MAX>)>,
     scratch: Vec<u8>,
     counters: ListenerCounters,
+    inductions: SourceLimits,
+    conclusions: SourceLimits,
+    refusals: VecDeque<Refusal>,
 }
 
 /// Where a datagram came from, and by which way an answer goes back.
@@ -435,6 +490,9 @@ impl Listener {
             transmits: VecDeque::with_capacity(settings.transmit_max),
             scratch: Vec::with_capacity(ANSWER_LEN_MAX),
             counters: ListenerCounters::default(),
+            inductions: SourceLimits::new(settings.inductions, SOURCES_MAX, settings.cookie_secret),
+            conclusions: SourceLimits::new(settings.conclusions, SOURCES_MAX, settings.cookie_secret),
+            refusals: VecDeque::with_capacity(REFUSALS_MAX),
         }
     }
 
@@ -475,6 +533,9 @@ impl Listener {
 
     /// Answered with a cookie from nothing but the question, in as many bytes: nothing kept, nothing amplified.
     fn induction(&mut self, now: Instant, origin: Origin, question: &HandshakeFields) {
+        if !self.inductions.take(now, SourcePrefix::of(origin.peer.ip())) {
+            return self.counters.dropped_rate += 1;
+        }
         let answer = HandshakeFields {
             version: VERSION_5,
             encryption: 0,
@@ -507,7 +568,11 @@ impl Listener {
             }
             return;
         }
-        match self.judge(now, origin, key, timestamp_us, handshake) {
+        let judged = match self.turn_away(now, origin) {
+            Some(reason) => Err(reason),
+            None => self.judge(now, origin, key, timestamp_us, handshake),
+        };
+        match judged {
             Ok(request) => {
                 let expires = now + self.settings.pending_time;
                 self.attempts.insert(key, Entry { attempt: Attempt::Pending, expires });
@@ -518,11 +583,57 @@ impl Listener {
             }
             Err(reason) => {
                 self.counters.rejections += 1;
+                self.note(origin.peer, reason, handshake.extensions.stream_id);
                 let request = Request::Rejection(reason);
                 let answer = HandshakeFields { encryption: 0, extension: 0, request, ..*fields };
                 self.send(now, origin, &answer);
             }
         }
+    }
+
+    /// Whether a source has sent too many conclusions, or three quarters of all that may wait are its: a quarter stays free for others.
+    fn turn_away(&mut self, now: Instant, origin: Origin) -> Option<RejectReason> {
+        let source = SourcePrefix::of(origin.peer.ip());
+        if !self.conclusions.take(now, source) {
+            self.counters.rejected_rate += 1;
+            return Some(RejectReason::Overload);
+        }
+        let is_its = |key: &ConnectionKey| SourcePrefix::of(key.peer.ip()) == source;
+        let share = self.settings.pending_max - self.settings.pending_max / 4;
+        if self.pending < share {
+            return None;
+        }
+        let waiting =
+            |(key, entry): &(&ConnectionKey, &Entry)| matches!(entry.attempt, Attempt::Pending) && is_its(key);
+        if self.pending < self.settings.pending_max && self.attempts.iter().filter(waiting).count() < share {
+            return None;
+        }
+        self.counters.rejected_backlog += 1;
+        Some(RejectReason::Backlog)
+    }
+
+    /// Keeps for people whom the listener has rejected.
+    fn note(&mut self, peer: SocketAddr, reason: RejectReason, stream_id: Option<&[u8]>) {
+        if self.refusals.len() == REFUSALS_MAX {
+            return;
+        }
+        let (stream_id, fault) = match stream_id.map(StreamId::from_wire) {
+            None => (String::new(), None),
+            Some(Ok(stream_id)) => (stream_id.as_str().to_owned(), None),
+            Some(Err(error)) => (stream_id::readable(stream_id.unwrap_or_default()), Some(error)),
+        };
+        let why = match (reason, fault) {
+            (RejectReason::Overload, _) => "more conclusions than a source may send".to_owned(),
+            (RejectReason::Backlog, _) => "too many wait for their admission".to_owned(),
+            (_, Some(fault)) if fault.reject_reason() == reason => fault.to_string(),
+            _ => "its handshake is none that is let in here".to_owned(),
+        };
+        self.refusals.push_back(Refusal { peer, stream_id, reason, why });
+    }
+
+    /// The next that the listener itself has rejected.
+    pub fn poll_refusal(&mut self) -> Option<Refusal> {
+        self.refusals.pop_front()
     }
 
     /// Everything about a conclusion that does not depend on the stream it is for.
@@ -565,7 +676,7 @@ impl Listener {
         let key_material = key_material.map(KeyMaterial::parse).transpose().map_err(|_| RejectReason::Rogue)?;
         let stream_id = match stream_id.map(StreamId::from_wire).transpose() {
             Ok(stream_id) => stream_id.unwrap_or_default(),
-            Err(_) => return Err(RejectReason::BadRequest),
+            Err(error) => return Err(error.reject_reason()),
         };
         self.judge_backlog()?;
         Ok(AdmissionRequest {

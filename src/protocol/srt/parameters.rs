@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::encryption::Encryption;
+use super::encryption::{Encryption, KeyMaterialState};
 use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use super::stream_id::StreamId;
@@ -129,6 +129,8 @@ pub struct ConnectionParameters {
     pub features: Features,
     /// Keys, when the connection is encrypted.
     pub encryption: Option<Encryption>,
+    /// What became of the exchange of keys, for the direction that media flows in; anything but secured goes without keys.
+    pub key_state: KeyMaterialState,
     /// What the caller asked for; empty without a Stream ID.
     pub stream_id: StreamId,
     /// A secret for [`AddressProof`](super::address_proof::AddressProof); without one the peer is heard at its address alone.
@@ -169,6 +171,7 @@ impl ConnectionParameters {
             peer_flags: 0xbf,
             features: Features::default(),
             encryption: None,
+            key_state: KeyMaterialState::Unsecured,
             stream_id: StreamId::default(),
             address_secret: None,
             version4: None,
@@ -237,6 +240,7 @@ impl ConnectionParameters {
             peer_flags,
             features,
             encryption,
+            key_state,
             stream_id,
             address_secret,
             version4,
@@ -263,6 +267,7 @@ impl ConnectionParameters {
         to.u32(*peer_flags);
         features.snapshot(to);
         to.option(encryption.as_ref(), |to, encryption| encryption.snapshot(to));
+        to.array(&key_state.to_wire());
         to.bytes(stream_id.as_str().as_bytes());
         to.option(address_secret.as_ref(), SnapshotWriter::array);
         to.option(version4.as_ref(), |to, version4| version4.snapshot(to));
@@ -293,6 +298,7 @@ impl ConnectionParameters {
             peer_flags: from.u32()?,
             features: Features::restore(from)?,
             encryption: from.option(Encryption::restore)?,
+            key_state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
             stream_id: {
                 let text = std::str::from_utf8(from.bytes()?).map_err(|_| RestoreError::Invalid)?;
                 StreamId::new(text).map_err(|_| RestoreError::Invalid)?

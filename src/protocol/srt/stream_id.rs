@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::handshake::RejectReason;
+
 /// Longest Stream ID, in bytes.
 pub const STREAM_ID_LEN_MAX: usize = 512;
 
@@ -12,6 +14,12 @@ pub const NAME_LEN_MAX: usize = 128;
 
 const KEYED: &str = "#!::";
 const NESTED: &str = "#!:{";
+/// The single letters that the guide gives a meaning; all others are reserved.
+const STANDARD_KEYS: [&str; 6] = ["u", "r", "h", "s", "t", "m"];
+/// Words of four bytes that are shown of what is no Stream ID.
+const READABLE_WORDS: usize = 32;
+/// Blocks within blocks of the nested syntax, at most.
+const DEPTH_MAX: usize = 8;
 
 /// Why a Stream ID is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -22,12 +30,18 @@ pub enum StreamIdError {
     /// Not UTF-8, or with control characters in it.
     #[error("the Stream ID contains bytes that are no printable text")]
     NotText,
-    /// The nested syntax `#!:{…}`, which nobody sends and we do not read.
-    #[error("the nested syntax #!:{{…}} is not supported")]
-    Nested,
-    /// `#!` with something else than `::` behind it.
-    #[error("the Stream ID begins with #! but is not of the form #!::key=value,…")]
+    /// Braces of the nested syntax that do not match, with something behind the last, or too many within each other.
+    #[error("the braces of #!:{{…}} do not match, or there are more than {DEPTH_MAX} within each other")]
+    Braces,
+    /// A standard key with a block as its value.
+    #[error("a key of one letter has a block {{…}} for its value")]
+    Block,
+    /// `#!` with neither `::` nor `:{` behind it.
+    #[error("the Stream ID begins with #! but is neither of the form #!::key=value,… nor #!:{{key=value,…}}")]
     Syntax,
+    /// A single letter that the guide reserves.
+    #[error("a key of one letter is none of u, r, h, s, t, m")]
+    Key,
     /// A pair without `=` or without a key.
     #[error("a part of the Stream ID is not key=value")]
     Pair,
@@ -43,6 +57,25 @@ pub enum StreamIdError {
     /// The resource has a name that cannot be a stream's name.
     #[error("the resource name is too long or is not a plain name")]
     Name,
+}
+
+impl StreamIdError {
+    /// What a caller with such a Stream ID is told.
+    pub const fn reject_reason(self) -> RejectReason {
+        match self {
+            Self::Key => RejectReason::KeyNotSupported,
+            Self::Mode => RejectReason::BadMode,
+            Self::Type => RejectReason::UnsupportedMedia,
+            Self::TooLong
+            | Self::NotText
+            | Self::Braces
+            | Self::Block
+            | Self::Syntax
+            | Self::Pair
+            | Self::Repeated
+            | Self::Name => RejectReason::BadRequest,
+        }
+    }
 }
 
 /// Which way the media is to flow, seen from the caller (`m`).
@@ -93,31 +126,26 @@ impl StreamId {
     }
 
     fn check(&self) -> Result<(), StreamIdError> {
-        if self.text.starts_with(NESTED) {
-            return Err(StreamIdError::Nested);
-        }
-        if let Some(pairs) = self.text.strip_prefix(KEYED) {
-            for (index, pair) in pairs.split(',').enumerate().filter(|(_, pair)| !pair.is_empty()) {
-                let Some((key, value)) = pair.split_once('=') else { return Err(StreamIdError::Pair) };
-                if key.is_empty() {
-                    return Err(StreamIdError::Pair);
-                }
-                if pairs.split(',').take(index).any(|earlier| earlier.split('=').next() == Some(key)) {
-                    return Err(StreamIdError::Repeated);
-                }
-                match key {
-                    "m" if mode(value).is_none() => return Err(StreamIdError::Mode),
-                    "t" if resource_type(value).is_none() => return Err(StreamIdError::Type),
-                    _ => {}
-                }
+        match self.content() {
+            None if self.text.starts_with("#!:{") => return Err(StreamIdError::Braces),
+            None if self.text.starts_with("#!") => return Err(StreamIdError::Syntax),
+            None => {}
+            Some((pairs, Syntax::Flat)) => check_pairs(pairs, Syntax::Flat, true)?,
+            Some((pairs, Syntax::Nested)) => {
+                check_braces(pairs)?;
+                check_pairs(pairs, Syntax::Nested, true)?;
             }
-        } else if self.text.starts_with("#!") {
-            return Err(StreamIdError::Syntax);
         }
         match self.resource() {
             Some(name) if !is_name(name) => Err(StreamIdError::Name),
             _ => Ok(()),
         }
+    }
+
+    /// The pairs of a keyed text, and how they are written.
+    fn content(&self) -> Option<(&str, Syntax)> {
+        let flat = self.text.strip_prefix(KEYED).map(|pairs| (pairs, Syntax::Flat));
+        flat.or_else(|| Some((self.text.strip_prefix(NESTED)?.strip_suffix('}')?, Syntax::Nested)))
     }
 
     /// Reads the content of a Stream ID extension: words of four bytes, each with its bytes reversed, zeros at the end.
@@ -156,20 +184,20 @@ impl StreamId {
         self.text.is_empty()
     }
 
-    /// Whether it is in the syntax `#!::key=value,…`.
+    /// Whether it is in one of the two syntaxes of keys and values.
     pub fn is_keyed(&self) -> bool {
-        self.text.starts_with(KEYED)
+        self.content().is_some()
     }
 
-    /// The value of `key` in the keyed syntax, standard (`r u h s m t`) or custom.
+    /// The value of `key` in a keyed syntax, standard (`r u h s m t`) or custom; in the nested one it may be a block, with its braces.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.pairs().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    /// All pairs of the keyed syntax, in order.
+    /// All pairs of a keyed syntax, in order; of the nested one those outside of all blocks.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        let pairs = self.text.strip_prefix(KEYED).unwrap_or("");
-        pairs.split(',').filter_map(|pair| pair.split_once('='))
+        let (pairs, syntax) = self.content().unwrap_or(("", Syntax::Flat));
+        parts(pairs, syntax).filter_map(|pair| pair.split_once('='))
     }
 
     /// The name of the resource: the whole text in the plain syntax, `r` in the keyed one. Never an empty name.
@@ -205,6 +233,75 @@ impl StreamId {
     }
 }
 
+/// How pairs are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Syntax {
+    /// Commas part them, and braces are letters.
+    Flat,
+    /// A value may be a block in braces, with commas of its own.
+    Nested,
+}
+
+/// What stands between commas; of the nested syntax, between those outside of all blocks.
+fn parts(pairs: &str, syntax: Syntax) -> impl Iterator<Item = &str> {
+    let mut depth = 0_usize;
+    pairs.split(move |character| {
+        match character {
+            '{' if syntax == Syntax::Nested => depth += 1,
+            '}' if syntax == Syntax::Nested => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        character == ',' && depth == 0
+    })
+}
+
+fn check_braces(pairs: &str) -> Result<(), StreamIdError> {
+    let mut depth = 0_usize;
+    for character in pairs.chars() {
+        depth = match character {
+            '{' => depth + 1,
+            '}' => depth.checked_sub(1).ok_or(StreamIdError::Braces)?,
+            _ => depth,
+        };
+        if depth > DEPTH_MAX {
+            return Err(StreamIdError::Braces);
+        }
+    }
+    if depth == 0 { Ok(()) } else { Err(StreamIdError::Braces) }
+}
+
+/// `is_outermost`: standard keys have their meaning there, and in no block.
+fn check_pairs(pairs: &str, syntax: Syntax, is_outermost: bool) -> Result<(), StreamIdError> {
+    for (index, pair) in parts(pairs, syntax).enumerate().filter(|(_, pair)| !pair.is_empty()) {
+        let Some((key, value)) = pair.split_once('=') else { return Err(StreamIdError::Pair) };
+        if key.is_empty() || syntax == Syntax::Nested && key.contains(['{', '}']) {
+            return Err(StreamIdError::Pair);
+        }
+        if parts(pairs, syntax).take(index).any(|earlier| earlier.split('=').next() == Some(key)) {
+            return Err(StreamIdError::Repeated);
+        }
+        let is_standard = STANDARD_KEYS.contains(&key);
+        if syntax == Syntax::Nested && value.contains(['{', '}']) {
+            let block =
+                value.strip_prefix('{').and_then(|value| value.strip_suffix('}')).ok_or(StreamIdError::Braces)?;
+            if is_outermost && is_standard {
+                return Err(StreamIdError::Block);
+            }
+            check_braces(block)?;
+            check_pairs(block, syntax, false)?;
+        }
+        if is_outermost {
+            match key {
+                "m" if mode(value).is_none() => return Err(StreamIdError::Mode),
+                "t" if resource_type(value).is_none() => return Err(StreamIdError::Type),
+                _ if !is_standard && key.len() == 1 => return Err(StreamIdError::Key),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 fn mode(value: &str) -> Option<Mode> {
     Some(match value {
         "request" => Mode::Request,
@@ -227,6 +324,13 @@ fn resource_type(value: &str) -> Option<ResourceType> {
 fn is_hostile(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// What stands in an extension that is no Stream ID, as far as it can be shown to people.
+pub fn readable(content: &[u8]) -> String {
+    let bytes: Vec<u8> = content.chunks(4).take(READABLE_WORDS).flat_map(|word| word.iter().rev().copied()).collect();
+    let text = String::from_utf8_lossy(&bytes);
+    text.trim_end_matches('\0').chars().map(|it| if is_hostile(it) { '\u{fffd}' } else { it }).collect()
 }
 
 /// A name that can stand in a path, a log line and an URL: never a way out of a directory.
@@ -295,7 +399,22 @@ mod tests {
             ("/abs", StreamIdError::Name),
             ("a\\b", StreamIdError::Name),
             ("..", StreamIdError::Name),
-            ("#!:{r=x}", StreamIdError::Nested),
+            ("#!:{r=x", StreamIdError::Braces),
+            ("#!:{r=x}y", StreamIdError::Braces),
+            ("#!:{", StreamIdError::Braces),
+            ("#!:{r=x}}", StreamIdError::Braces),
+            ("#!:{a_b={c=d}", StreamIdError::Braces),
+            ("#!:{a_b=c{d=e}}", StreamIdError::Braces),
+            ("#!:{a_b={c=d}{e=f}}", StreamIdError::Braces),
+            ("#!:{a_b={{c=d}}}", StreamIdError::Pair),
+            ("#!:{a_b={c}}", StreamIdError::Pair),
+            ("#!:{a_b={c=d,c=e}}", StreamIdError::Repeated),
+            ("#!:{r={x=y}}", StreamIdError::Block),
+            ("#!:{r=../x}", StreamIdError::Name),
+            ("#!:{m=steal}", StreamIdError::Mode),
+            ("#!:{x=1}", StreamIdError::Key),
+            ("#!::r=a,x=1", StreamIdError::Key),
+            ("#!::R=a", StreamIdError::Key),
             ("#!r=x", StreamIdError::Syntax),
             ("#!:x", StreamIdError::Syntax),
             ("#!::r", StreamIdError::Pair),
@@ -305,6 +424,49 @@ mod tests {
             ("#!::t=disk", StreamIdError::Type),
         ] {
             assert_eq!(StreamId::new(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nested_text_is_read_as_flat_text_is_and_its_blocks_are_one_value() {
+        let text = "#!:{u=admin,r=north/cam1,m=publish,acme_site={zone=7,rack={row=1,column=2}},user_note=a}";
+        let stream_id = StreamId::new(text).expect("nested");
+        assert!(stream_id.is_keyed());
+        assert_eq!((stream_id.resource(), stream_id.mode()), (Some("north/cam1"), Some(Mode::Publish)));
+        assert_eq!((stream_id.user(), stream_id.value("user_note")), (Some("admin"), Some("a")));
+        assert_eq!(stream_id.value("acme_site"), Some("{zone=7,rack={row=1,column=2}}"));
+        assert_eq!((stream_id.value("zone"), stream_id.pairs().count()), (None, 5));
+        assert_eq!(StreamId::new("#!:{}").expect("empty").resource(), None);
+        assert_eq!(StreamId::new("#!:{a_b={x=1,m=2}}").expect("no standard keys in blocks").mode(), None);
+        assert_eq!(StreamId::new("#!::r={x}").expect("letters there").resource(), Some("{x}"));
+        let deep = |depth: usize| format!("#!:{{{}b=c{}}}", "a_b={".repeat(depth), "}".repeat(depth));
+        assert!(StreamId::new(&deep(DEPTH_MAX)).is_ok());
+        assert_eq!(StreamId::new(&deep(DEPTH_MAX + 1)), Err(StreamIdError::Braces));
+    }
+
+    #[test]
+    fn custom_keys_are_kept_and_single_letters_are_reserved() {
+        let stream_id = StreamId::new("#!::r=a,user_x=1,acme_y=2,latency=3").expect("custom keys");
+        assert_eq!((stream_id.value("user_x"), stream_id.value("acme_y")), (Some("1"), Some("2")));
+        for letter in ('a'..='z').chain('A'..='Z').filter(|it| !"urhstm".contains(*it)) {
+            let error = StreamId::new(&format!("#!::{letter}=1")).unwrap_err();
+            assert_eq!((error, error.reject_reason().code()), (StreamIdError::Key, 1001));
+        }
+    }
+
+    #[test]
+    fn every_fault_has_the_reject_code_of_the_guide() {
+        for (text, code) in [
+            ("#!::r=a,x=1", 1001),
+            ("#!::r=a,r=b", 1400),
+            ("#!:{r=a", 1400),
+            ("#!r=a", 1400),
+            ("../a", 1400),
+            ("a\u{7}", 1400),
+            ("#!::m=steal", 1405),
+            ("#!::t=disk", 1415),
+        ] {
+            assert_eq!(StreamId::new(text).unwrap_err().reject_reason().code(), code, "{text:?}");
         }
     }
 
@@ -334,7 +496,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_accepted_text_survives_the_wire(text in "[a-z#!:=,/.é]{0,40}") {
+        fn every_accepted_text_survives_the_wire(text in "(#!:[:{])?[a-z#!:=,/.é{}]{0,40}") {
             if let Ok(stream_id) = StreamId::new(&text) {
                 let mut wire = Vec::new();
                 stream_id.to_wire(&mut wire);

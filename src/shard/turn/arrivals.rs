@@ -4,27 +4,52 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Shard, UNADMITTED_MAX};
-use crate::base::{Datagram, Instant};
+use super::{Door, Shard, UNADMITTED_MAX};
+use crate::base::{Datagram, Instant, Rate, SourcePrefix};
+use crate::config::Config;
 use crate::output::StreamRings;
 use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
-use crate::protocol::srt::encryption::KeyEncryptingKey;
+use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterialState};
 use crate::protocol::srt::handshake::RejectReason;
-use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
-use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT};
+use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer, Listener, ListenerSettings};
+use crate::shard::access::{self, Denial, SILENT};
+use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, Secrecy};
 use crate::shard::mailbox::Message;
 use crate::shard::net::{SocketRole, compose_socket_id};
 use crate::shard::plan::SessionPlan;
+use crate::shard::refusals::Refusals;
 use crate::shard::report::StreamKind;
 use crate::shard::sessions::{About, Session};
-use crate::shard::strangers::SourceKey;
+use crate::shard::strangers::{SourceKey, Strangers};
+
+/// Seconds' worth of handshakes that a source may send at once: a site full of encoders comes back as one.
+const HANDSHAKES_AT_ONCE: u32 = 4;
+
+impl Door {
+    /// Nobody is there yet. The secret of the cookies is the same on all shards.
+    pub(super) fn new(now: Instant, config: &Config, cookie_secret: [u8; 16]) -> Self {
+        let access = &config.ingestion.srt.access;
+        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(HANDSHAKES_AT_ONCE));
+        let settings = ListenerSettings {
+            cookie_secret,
+            inductions: rate(access.inductions_per_second),
+            conclusions: rate(access.conclusions_per_second),
+            ..ListenerSettings::default()
+        };
+        Self {
+            listener: Listener::new(settings),
+            strangers: Strangers::new(),
+            unadmitted: 0,
+            refusals: Refusals::new(now),
+        }
+    }
+}
 
 /// What the desk has settled for an SRT caller.
 struct Terms {
-    key: Option<KeyEncryptingKey>,
-    has_passphrase: bool,
+    secrecy: Secrecy,
     latency: Duration,
     key_seed: [u8; 32],
 }
@@ -107,10 +132,30 @@ impl Shard {
         }
     }
 
-    pub(super) fn refuse(&mut self, now: Instant, request: &AdmissionRequest, reason: RejectReason) {
+    /// Lets the desk judge a caller, unless there is something against it that can be seen from here.
+    pub(super) fn ask(&mut self, now: Instant, request: Box<AdmissionRequest>) {
+        let denial = if self.stopping.is_some() {
+            Some(Denial::new(RejectReason::Down, "the service is about to end"))
+        } else {
+            access::judge(&self.config, &request).err()
+        };
+        if let Some(denial) = denial {
+            return self.refuse(now, &request, denial);
+        }
+        if let Err(reason) = self.desk.admit_srt(self.index, request.clone()) {
+            self.refuse(now, &request, Denial::new(reason, "too many wait for their admission"));
+        }
+    }
+
+    pub(super) fn refuse(&mut self, now: Instant, request: &AdmissionRequest, denial: Denial) {
         self.counters.rejections += 1;
-        let answer = request.reject(now, reason);
+        let answer = request.reject(now, denial.reason);
+        self.note_refusal(now, request, denial);
         self.door.listener.answer(now, answer);
+    }
+
+    fn note_refusal(&mut self, now: Instant, request: &AdmissionRequest, denial: Denial) {
+        self.door.refusals.note(now, request.key.peer, request.stream_id.as_str(), denial);
     }
 
     pub(super) fn source_refused(&mut self, now: Instant, key: &SourceKey, long: Duration) {
@@ -134,7 +179,7 @@ impl Shard {
             StreamRings::new(*output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
         });
         match source {
-            AdmittedSource::Srt { request, key, has_passphrase, origin, latency, key_seed } => {
+            AdmittedSource::Srt { request, secrecy, origin, latency, key_seed } => {
                 let index = match (self.sessions.by_name(&name), rings) {
                     (Some(index), _) => index,
                     (None, Some(rings)) => {
@@ -147,10 +192,12 @@ impl Shard {
                     }
                     // The stream ended while the caller was on its way here. It will call again, and find a new one.
                     (None, None) => {
-                        return self.answer_from_here(now, origin, request.reject(now, RejectReason::Resource));
+                        let reason = RejectReason::Resource;
+                        self.note_refusal(now, &request, Denial::new(reason, "its stream has just ended"));
+                        return self.answer_from_here(now, origin, request.reject(now, reason));
                     }
                 };
-                let terms = Terms { key, has_passphrase, latency, key_seed };
+                let terms = Terms { secrecy, latency, key_seed };
                 self.answer_caller(now, index, &request, terms, origin);
             }
             AdmittedSource::Source(key) => {
@@ -194,7 +241,8 @@ impl Shard {
         let session = self.sessions.get_mut(stream);
         // A newcomer that has said goodbye meanwhile takes nothing over.
         let Some(peer) = arrived.peer else { return };
-        if session.detached.is_none() && !session.may_be_taken_over(now, peer) {
+        let policy = access::takeover_of(&self.config, &session.name);
+        if session.detached.is_none() && !session.may_be_taken_over(now, peer, policy) {
             self.counters.rejections += 1;
             session.tell(now, format!("source {peer} refused: {} still sends", session.peer_name()));
             return self.door.strangers.refuse(now, key, SILENT);
@@ -225,7 +273,8 @@ impl Shard {
         };
         let session = self.sessions.get_mut(index);
         let silence = now.saturating_since(session.last_datagram);
-        let may = key.peer().map_or(silence >= SILENT, |peer| session.may_be_taken_over(now, peer));
+        let policy = access::takeover_of(&self.config, &session.name);
+        let may = key.peer().map_or(silence >= SILENT, |peer| session.may_be_taken_over(now, peer, policy));
         if session.detached.is_none() && !may {
             self.counters.rejections += 1;
             session.tell(now, format!("source {key} refused: {} still sends", session.peer_name()));
@@ -264,7 +313,9 @@ impl Shard {
     fn answer_caller(&mut self, now: Instant, index: usize, request: &AdmissionRequest, terms: Terms, origin: usize) {
         let session = self.sessions.get_mut(index);
         let peer = request.key.peer;
-        let outcome = if session.detached.is_none() && !session.may_be_taken_over(now, peer) {
+        let policy = access::takeover_of(&self.config, &session.name);
+        let policy = if terms.secrecy.is_proven { policy } else { access::without_proof(policy) };
+        let outcome = if session.detached.is_none() && !session.may_be_taken_over(now, peer, policy) {
             Err(RejectReason::Conflict)
         } else {
             self.accept(now, index, request, terms)
@@ -275,6 +326,11 @@ impl Shard {
                 self.counters.rejections += 1;
                 let session = self.sessions.get_mut(index);
                 session.tell(now, format!("caller {peer} refused: {reason}"));
+                let why = match reason {
+                    RejectReason::Conflict => "somebody else sends this stream",
+                    _ => "its keys are none that can be agreed to",
+                };
+                self.note_refusal(now, request, Denial::new(reason, why));
                 request.reject(now, reason)
             }
         };
@@ -337,14 +393,16 @@ impl Shard {
             receive_latency_ms: milliseconds(terms.latency),
             latency_max_ms: milliseconds(latency_max),
             flow_window: plan.flow_window,
-            key_encrypting_key: terms.key,
-            has_passphrase: terms.has_passphrase,
+            key_encrypting_key: terms.secrecy.key,
+            has_passphrase: terms.secrecy.has_passphrase,
+            enforced_encryption: terms.secrecy.is_enforced,
             key_seed: terms.key_seed,
             address_secret: Some(self.address_secret),
             ..Acceptance::default()
         };
         let (parameters, answer) = request.accept(now, acceptance)?;
         let about = About::new(&parameters);
+        let key_state = parameters.key_state;
         let connection = Connection::new(now, parameters, plan.limits);
         if self.sessions.get_mut(index).detached.is_none() {
             self.sessions.clear_socket_id(index);
@@ -357,13 +415,20 @@ impl Shard {
         let session = self.sessions.get_mut(index);
         (session.role, session.kind) = (SocketRole::Srt, StreamKind::Srt);
         session.quota = plan.quota;
-        let cipher = if about.cipher.is_empty() { "plain" } else { &about.cipher };
+        let cipher = match (about.cipher.as_str(), key_state) {
+            ("", KeyMaterialState::BadSecret) => "unreadable: the passphrases differ",
+            ("", KeyMaterialState::NoSecret) => "unreadable: there is no passphrase here",
+            ("", _) => "plain",
+            (cipher, _) => cipher,
+        };
         let what = format!(
             "SRT from {}, version {}, {cipher}, latency {} ms",
             request.key.peer, about.peer_version, about.latency_ms
         );
         session.attach(now, Protocol::Srt(Box::new(connection)), request.key.peer, about);
         session.tell(now, what);
+        let (name, life) = (session.name.clone(), session.life);
+        self.desk.session_began(name, life, SourcePrefix::of(request.key.peer.ip()));
         Ok(answer)
     }
 }

@@ -53,11 +53,14 @@ impl Shard {
             inductions: door.inductions,
             rejections: self.counters.rejections + door.rejections,
             dropped_malformed: door.dropped_malformed + door.dropped_cookie + net.unsound,
+            dropped_handshake_rate: door.dropped_rate,
             dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
             ..self.counters
         };
         let streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
-        ShardReport { shard: self.index, core: self.core, at: now, streams, counters }
+        let refusals = self.door.refusals.recent().cloned().collect();
+        let refusals_by_reason = self.door.refusals.by_reason();
+        ShardReport { shard: self.index, core: self.core, at: now, streams, counters, refusals, refusals_by_reason }
     }
 
     /// Says that sockets' buffers were too small, and for how much. Peers can bring it about as often as they like.

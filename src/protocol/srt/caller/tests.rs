@@ -5,6 +5,8 @@ use super::super::listener::{self, Acceptance, AdmissionRequest, Listener, Liste
 use super::super::packet::{DataHeader, KeyFlag};
 use super::*;
 
+mod enforced_encryption;
+
 const LISTENER: &str = "192.0.2.1:30000";
 const CALLER: &str = "198.51.100.7:51000";
 /// Of the version in a conclusion's answer, whose first extension is that of the handshake.
@@ -41,6 +43,8 @@ struct Conversation {
     caller: Caller,
     listener: Listener,
     passphrase: Option<&'static [u8]>,
+    /// Whether the listener insists on it.
+    enforced_encryption: bool,
     /// Which of the packets to the caller are lost, counted from 0.
     lost: fn(u32) -> bool,
     answers: u32,
@@ -58,6 +62,7 @@ impl Conversation {
             caller: Caller::new(now, settings),
             listener: Listener::new(ListenerSettings { cookie_secret: [1; 16], ..ListenerSettings::default() }),
             passphrase,
+            enforced_encryption: true,
             lost: |_| false,
             answers: 0,
             accepted: Vec::new(),
@@ -78,6 +83,7 @@ impl Conversation {
             send_latency_ms: 50,
             latency_max_ms: 8000,
             key_encrypting_key,
+            enforced_encryption: self.enforced_encryption,
             ..Acceptance::default()
         };
         let answer = match request.accept(self.now, acceptance) {

@@ -9,6 +9,7 @@ use crate::protocol::srt::encryption::{
 use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::parameters::{Features, Role};
 
+mod attacks;
 mod elsewhere;
 mod messages;
 mod snapshot;

@@ -26,8 +26,8 @@ use crate::protocol::srt::handshake::{HandshakeExtension, flags};
 use crate::protocol::srt::parameters::{Features, PeerTimeBase, VERSION};
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 
-/// Derivations that one connection may ask for: the right passphrase takes one.
-const DERIVATIONS_MAX: u8 = 3;
+/// How often one connection may ask for a key: the right passphrase takes one, or some more where it is not derived at once.
+const DERIVATIONS_MAX: u8 = 16;
 /// Up to this version a peer takes TLPKTDROP for a leave to drop the end of a large picture before it was ever sent; libsrt does not
 /// offer it to them either.
 const DROPS_UNSENT: u32 = 0x0001_0007;
@@ -158,9 +158,6 @@ impl Connection {
             return false;
         }
         let Some(version4) = &mut self.version4 else { return false };
-        if version4.wanted.is_some() {
-            return true;
-        }
         if !version4.has_passphrase {
             self.key_material_refused(KeyMaterialState::NoSecret);
             return true;
@@ -171,6 +168,8 @@ impl Connection {
                 version4.wanted = Some(material);
                 self.event(Event::KeyWanted);
             }
+            // The answer to this is on its way, if there will be one.
+            Ok(material) if version4.wanted.as_ref() == Some(&material) => {}
             Ok(_) | Err(_) => self.key_material_refused(KeyMaterialState::BadSecret),
         }
         true
@@ -191,6 +190,7 @@ impl Connection {
                 encryption.set_peer_version(self.parameters.peer_version);
                 self.receiver.unseal(&encryption, material.keys(), &mut self.statistics);
                 self.parameters.encryption = Some(encryption);
+                self.parameters.key_state = KeyMaterialState::Secured;
                 self.key_material_response.clear();
                 self.key_material_response.extend_from_slice(material.as_bytes());
                 self.pending.key_material_response = true;
@@ -210,6 +210,7 @@ impl Connection {
             "taken when the connection was made"
         );
         self.statistics.key_refresh_failures += 1;
+        self.parameters.key_state = state;
         let is_news = self.key_material_response != state.to_wire();
         self.key_material_response.clear();
         self.key_material_response.extend_from_slice(&state.to_wire());

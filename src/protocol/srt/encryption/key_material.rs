@@ -278,6 +278,18 @@ pub enum KeyMaterialState {
 }
 
 impl KeyMaterialState {
+    /// libsrt's name for it, without its prefix.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unsecured => "UNSECURED",
+            Self::Securing => "SECURING",
+            Self::Secured => "SECURED",
+            Self::NoSecret => "NOSECRET",
+            Self::BadSecret => "BADSECRET",
+            Self::BadCryptoMode => "BADCRYPTOMODE",
+        }
+    }
+
     /// The word that takes the place of key material in a response that refuses.
     ///
     /// libsrt sends it in the byte order of its host, hence little-endian.

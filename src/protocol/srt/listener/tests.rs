@@ -2,6 +2,8 @@ use super::super::encryption::{Cipher, KeyLength, derive_key_encrypting_key};
 use super::*;
 use proptest::prelude::*;
 
+mod attacks;
+
 const PEER: &str = "198.51.100.7:51000";
 const ID: u32 = 0x2345;
 
