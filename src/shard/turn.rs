@@ -10,7 +10,7 @@ mod telling;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::telling::{Conflicts, Overflows, handle_event};
+use self::telling::{Told, handle_event};
 use super::access::{self, Denial};
 use super::admission::{Desk, WantedKey};
 use super::batch_window::BatchWindow;
@@ -119,10 +119,8 @@ pub struct Shard {
     last_traffic: Instant,
     /// Whose packets each configured stream takes, by its place in the configuration.
     sources: Arc<Vec<SourceFilter>>,
-    /// What has been told of datagrams that found no room in a socket's buffer.
-    overflows: Overflows,
-    /// What has been told of others on the link who claim addresses of ours.
-    conflicts: Conflicts,
+    /// What has been told of the net.
+    told: Told,
     /// The last drain left something behind.
     more: bool,
     /// A source's packets are worth something as they come, not at a due time later on: RTP, raw UDP.
@@ -180,8 +178,7 @@ impl Shard {
             last_datagram: now,
             last_traffic: now,
             sources: options.sources,
-            overflows: Overflows::new(now),
-            conflicts: Conflicts::new(now),
+            told: Told::new(now),
             more: false,
             has_urgent: false,
             unreported: Vec::new(),
@@ -587,8 +584,7 @@ impl Shard {
                 break;
             }
         }
-        self.tell_overflows(now);
-        self.tell_conflicts(now);
+        self.tell_of_net(now);
         self.door.listener.handle_timeout(now);
         self.door.strangers.handle_timeout(now);
         let assembly_timeout = self.config.ingestion.frame.assembly_timeout;

@@ -63,23 +63,29 @@ impl Shard {
         ShardReport { shard: self.index, core: self.core, at: now, streams, counters, refusals, refusals_by_reason }
     }
 
-    /// Says that sockets' buffers were too small, and for how much. Peers can bring it about as often as they like.
-    pub(super) fn tell_overflows(&mut self, now: Instant) {
+    /// Says what is wrong with the net, which others can bring about as often as they like.
+    pub(super) fn tell_of_net(&mut self, now: Instant) {
+        self.tell_overflows(now);
+        self.tell_conflicts(now);
+    }
+
+    /// Says that sockets' buffers were too small, and for how much.
+    fn tell_overflows(&mut self, now: Instant) {
         let dropped = self.net.dropped_by_kernel();
-        if dropped != self.overflows.told && self.overflows.allowance.take(now).is_some() {
-            let (shard, lost) = (self.index, dropped.wrapping_sub(self.overflows.told));
+        if dropped != self.told.overflows.lost && self.told.overflows.allowance.take(now).is_some() {
+            let (shard, lost) = (self.index, dropped.wrapping_sub(self.told.overflows.lost));
             tracing::warn!(
                 shard,
                 "at least {lost} datagrams found no room in socket buffers: see shards.socket_buffer"
             );
-            self.overflows.told = dropped;
+            self.told.overflows.lost = dropped;
         }
     }
 
-    /// Says that an address of ours is somebody else's too. Whoever is on the link can bring it about as often as he likes.
-    pub(super) fn tell_conflicts(&mut self, now: Instant) {
+    /// Says that an address of ours is somebody else's too.
+    fn tell_conflicts(&mut self, now: Instant) {
         if let Some(conflict) = self.net.poll_conflict()
-            && self.conflicts.take(now, conflict)
+            && self.told.conflicts.take(now, conflict)
         {
             let (shard, count) = (self.index, self.net.statistics().address_conflicts);
             tracing::warn!(
@@ -90,14 +96,33 @@ impl Shard {
     }
 }
 
+/// What has been told of the net.
+pub(super) struct Told {
+    overflows: Overflows,
+    conflicts: Conflicts,
+}
+
+impl Told {
+    pub(super) fn new(now: Instant) -> Self {
+        let overflows = Overflows { lost: 0, allowance: Allowance::new(now) };
+        Self { overflows, conflicts: Conflicts::new(now) }
+    }
+}
+
+/// What has been told of datagrams that found no room in a socket's buffer.
+struct Overflows {
+    lost: u64,
+    allowance: Allowance,
+}
+
 /// What has been told of others on the link who claim addresses of ours.
-pub(super) struct Conflicts {
+struct Conflicts {
     told: Option<(AddressConflict, Instant)>,
     allowance: Allowance,
 }
 
 impl Conflicts {
-    pub(super) fn new(now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self { told: None, allowance: Allowance::new(now) }
     }
 
@@ -110,18 +135,6 @@ impl Conflicts {
         }
         self.told = Some((conflict, now));
         true
-    }
-}
-
-/// What has been told of datagrams that found no room in a socket's buffer.
-pub(super) struct Overflows {
-    told: u64,
-    allowance: Allowance,
-}
-
-impl Overflows {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { told: 0, allowance: Allowance::new(now) }
     }
 }
 
