@@ -88,9 +88,10 @@ impl Delays {
     }
 
     /// From when the last packet was due, or came, to the reader that knows of the frame: 99 % of the frames whose end shows with their
-    /// last packet.
-    pub fn other_p99_ns(&self) -> f64 {
-        if self.other.is_empty() { f64::NAN } else { self.other.value_at_quantile(0.99) as f64 }
+    /// last packet, or how many these are where they are too few.
+    pub fn other_p99_ns(&self) -> Result<f64, u64> {
+        let frames = self.other.len();
+        if shows(&self.other, 0.99) { Ok(self.other.value_at_quantile(0.99) as f64) } else { Err(frames) }
     }
 
     /// One line each, unless nothing was read.
@@ -126,11 +127,16 @@ impl Delays {
     }
 }
 
-/// Quantiles in µs, as far as five frames lie beyond them.
+/// Whether five frames lie beyond a quantile: fewer say nothing of it. (Of 500 a hundredth is a little less in binary fractions.)
+fn shows(histogram: &Histogram<u64>, quantile: f64) -> bool {
+    histogram.len() as f64 * (1.0 - quantile) > 4.999
+}
+
+/// Quantiles in µs, as far as frames show them.
 fn line(what: &str, histogram: &Histogram<u64>) -> String {
     let quantiles: Vec<String> = QUANTILES
         .iter()
-        .filter(|(_, quantile)| *quantile == 1.0 || histogram.len() as f64 * (1.0 - quantile) >= 5.0)
+        .filter(|(_, quantile)| *quantile == 1.0 || shows(histogram, *quantile))
         .map(|(name, quantile)| format!("{name} {:.0} µs", histogram.value_at_quantile(*quantile) as f64 / 1e3))
         .collect();
     format!("{what}: {} ({} frames)", quantiles.join(", "), histogram.len())

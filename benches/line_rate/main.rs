@@ -4,7 +4,7 @@
 //! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,…] [--readers 4] [--json FILE]`
 //!
 //! Each row (`rows.rs`) interleaves A B A B: A is the appliance (one shard, pinned to the first core), B what it is compared with on the
-//! same core; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
+//! same core, where it is compared with anything; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
 //! (`schedstat`, nanoseconds) in a window that starts when all feeds run. A pair gives a ratio; the median of the ratios is
 //! the figure. Beside it stand what arrived of what was sent, softirq and steal time of the machine, run-queue wait of the receiver,
 //! what the kernel dropped, and the generator's schedule error and own limit: a pair in which the generator fell behind or anything
@@ -14,7 +14,8 @@
 //! and on the generator's core, measure until a sleeping reader is awake; their waking is part of what the appliance costs, and their
 //! own delay includes waiting for the generator to give them the core.
 //!
-//! It ends with 1 when a row has fewer counted pairs than were asked for, and with 2 for options that make no sense.
+//! It ends with 1 when a row has fewer counted pairs than were asked for or its median misses its target, and with 2 for options that make
+//! no sense.
 
 mod latency;
 mod rows;
@@ -29,7 +30,7 @@ use headworks_network_namespaces::{Cable, Host};
 use serde_json::{Value, json};
 
 use latency::{Delays, Readers, published_lines};
-use rows::{Feed, Figure, ROWS, Receiver, Row, Side};
+use rows::{Feed, Figure, ROWS, Receiver, Row, Side, Target};
 use support::load::{GENERATOR_CORE, Generator, Load, RECEIVER_CORE, Sent, Window, limit_bps};
 use support::spread::Spread;
 use support::{Appliance, RTP_PORT, SRT_PORT, bare_receiver, headworks, libsrt, losses, set, total};
@@ -41,6 +42,8 @@ const LIBSRT_PORT: u16 = 30_130;
 /// The hosts at the ends of a cable.
 const NEAR: &str = "10.88.0.1";
 const FAR: &str = "10.88.0.2";
+/// Of the datagrams of a row by AF_XDP, how many have to come past the kernel.
+const PAST_KERNEL_LEAST: f64 = 0.95;
 /// From the end of a load until its last frames have left the receive buffers.
 const DRAIN: Duration = Duration::from_millis(700);
 
@@ -67,65 +70,77 @@ struct Measured {
 
 fn main() -> io::Result<ExitCode> {
     let Some(options) = options() else { return Ok(ExitCode::from(2)) };
-    let mut report = Vec::new();
+    let (mut report, mut rows) = (Vec::new(), Vec::new());
     println!(
         "{} feeds of {} bit/s for {} s, {} pairs; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}",
         options.load.feeds, options.load.rate, options.load.seconds, options.pairs
     );
     let limit_bps = limit_bps(1)?;
     println!("the generator's own limit: {:.1} Gbit/s (25 feeds by RTP, as fast as it goes)", limit_bps / 1e9);
-    let mut is_complete = true;
+    let mut is_good = true;
     for row in &options.rows {
-        is_complete &= run(row, &options, &mut report);
+        let (summary, is_met) = run(row, &options, &mut report);
+        rows.push(summary);
+        is_good &= is_met;
     }
     if let Some(path) = &options.json {
         let all = json!({ "feeds": options.load.feeds, "rate": options.load.rate, "seconds": options.load.seconds,
-            "generator_limit_bps": limit_bps, "pairs": report });
+            "generator_limit_bps": limit_bps, "rows": rows, "pairs": report });
         fs::write(path, serde_json::to_string_pretty(&all)?)?;
     }
     let _ = fs::remove_dir_all(ROOT);
-    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Measures a row; `false` if fewer pairs could be counted than were asked for.
-fn run(row: &Row, options: &Options, report: &mut Vec<Value>) -> bool {
-    let target = if row.target.is_empty() { String::new() } else { format!("   (target {})", row.target) };
-    println!("\n{}{target}", row.title);
-    let loads = row.sides.each_ref().map(|side| side.load(&options.load));
-    let mut ratios = Vec::new();
+/// Measures a row: what is to be exported of it, and whether all pairs could be counted and the median is as wanted.
+fn run(row: &Row, options: &Options, report: &mut Vec<Value>) -> (Value, bool) {
+    println!("\n{}{}", row.title, row.target.map_or(String::new(), |target| format!("   ({})", target.text(None))));
+    let loads: Vec<Load> = row.sides.iter().map(|side| side.load(&options.load)).collect();
+    let mut figures = Vec::new();
     for pair in 1..=options.pairs {
-        let [first, second] = [0, 1].map(|place| row.sides[place].measure(&loads[place], options.readers));
-        let (first, second) = match (first, second) {
-            (Ok(first), Ok(second)) => (first, second),
-            (first, second) => {
-                let error = first.err().or(second.err()).map_or(String::new(), |error| error.to_string());
+        let measured = row.sides.iter().zip(&loads).map(|(side, load)| side.measure(load, options.readers));
+        // All are tried, so that the next pair finds the same neighbours.
+        let mut measured = match measured.collect::<Vec<_>>().into_iter().collect::<io::Result<Vec<Measured>>>() {
+            Ok(measured) => measured,
+            Err(error) => {
                 println!("  pair {pair}: not measured: {error}");
                 continue;
             }
         };
-        let figure = |measured: &Measured, load: &Load| match row.figure {
-            Figure::Cost | Figure::CostOfSecond => measured.window.cpu_s,
-            Figure::CostPerPacket => measured.window.ns_per_packet(load),
-            Figure::AwakeP99 => measured.delays.as_ref().map_or(f64::NAN, Delays::other_p99_ns),
+        let of_sides: Vec<f64> =
+            measured.iter_mut().zip(&loads).map(|(measured, load)| measured.figure(row.figure, load)).collect();
+        let figure = match (row.figure, &of_sides[..]) {
+            (Figure::CostOfSecond, [first, second]) => second / first,
+            (_, [first, second]) => first / second,
+            (_, of_sides) => of_sides[0],
         };
-        let [of_first, of_second] = [figure(&first, &loads[0]), figure(&second, &loads[1])];
-        let ratio = if row.figure == Figure::CostOfSecond { of_second / of_first } else { of_first / of_second };
-        first.show(row.sides[0].name, &loads[0]);
-        second.show(row.sides[1].name, &loads[1]);
-        let faulty = !first.faults.is_empty() || !second.faults.is_empty();
-        println!("  pair {pair}: {ratio:.2}{}", if faulty { "  (not counted)" } else { "" });
-        if !faulty {
-            ratios.push(ratio);
+        let mut line = json!({ "row": row.name, "pair": pair, "figure": figure });
+        for ((side, load), measured) in row.sides.iter().zip(&loads).zip(&measured) {
+            measured.show(side.name, load);
+            line[side.name] = measured.json(load);
         }
-        report.push(json!({ "row": row.name, "pair": pair, "ratio": ratio, "counted": !faulty,
-            "ours": first.json(&loads[0]), "theirs": second.json(&loads[1]) }));
+        let faulty = measured.iter().any(|measured| !measured.faults.is_empty());
+        println!("  pair {pair}: {figure:.2}{}", if faulty { "  (not counted)" } else { "" });
+        if !faulty {
+            figures.push(figure);
+        }
+        line["counted"] = json!(!faulty);
+        report.push(line);
     }
-    let pairs = ratios.len();
-    match Spread::new(ratios) {
+    let pairs = figures.len();
+    let spread = Spread::new(figures);
+    let median = spread.as_ref().map(Spread::median);
+    match &spread {
         None => println!("  no pair could be counted"),
-        Some(ratios) => println!("  median {}, {pairs} of {} pairs", ratios.text(2), options.pairs),
+        Some(figures) => {
+            let verdict = row.target.map_or(String::new(), |target| format!(" ({})", target.text(median)));
+            println!("  median {}, {pairs} of {} pairs{verdict}", figures.text(2), options.pairs);
+        }
     }
-    pairs == options.pairs
+    let is_met = row.target.zip(median).map(|(target, median)| target.is_met(median));
+    let summary = json!({ "row": row.name, "title": row.title, "target": row.target.map(Target::json),
+        "figure": spread.map(|figures| figures.json()), "met": is_met });
+    (summary, pairs == options.pairs && is_met != Some(false))
 }
 
 impl Side {
@@ -183,6 +198,14 @@ impl Side {
         measured.delays = Some(delays);
         measured.receiver = json!({ "packets": packets, "pictures": pictures, "dropped_by_kernel": dropped });
         measured.faults.extend(losses(&page));
+        if self.settings.contains(&"shards.packet_io=xdp") {
+            let datagrams = total(&page, "headworks_shard_datagrams_total{", "");
+            let past_kernel = total(&page, "headworks_shard_past_kernel_total{", "");
+            measured.lines.push(format!("{past_kernel} of {datagrams} datagrams came past the kernel"));
+            if (past_kernel as f64) < datagrams as f64 * PAST_KERNEL_LEAST {
+                measured.faults.push(format!("only {past_kernel} of {datagrams} datagrams came past the kernel"));
+            }
+        }
         // By RTP nothing says that the last picture of a feed is complete.
         let open = if feed == Feed::Rtp { u64::from(load.feeds) } else { 0 };
         if pictures + open < pictures_sent {
@@ -246,6 +269,22 @@ impl Measured {
             faults.push(format!("the kernel dropped {} datagrams", window.kernel_drops));
         }
         Self { window, sent, receiver: Value::Null, lines: Vec::new(), delays: None, faults }
+    }
+
+    /// The figure of one side; a fault where there is none.
+    fn figure(&mut self, figure: Figure, load: &Load) -> f64 {
+        let p99_ns = match figure {
+            Figure::Cost | Figure::CostOfSecond => return self.window.cpu_s,
+            Figure::CostPerPacket => return self.window.ns_per_packet(load),
+            Figure::AwakeP99 | Figure::AwakeP99Ms => self.delays.as_ref().map_or(Err(0), Delays::other_p99_ns),
+        };
+        match p99_ns {
+            Ok(p99_ns) => p99_ns / 1e6,
+            Err(frames) => {
+                self.faults.push(format!("{frames} frames read are too few for 99 % of them to mean anything"));
+                f64::NAN
+            }
+        }
     }
 
     /// What the kernel dropped, by the receiver's own count where it has one, and by the kernel's.
