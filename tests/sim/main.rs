@@ -125,7 +125,13 @@ fn play_all(scripts: impl Iterator<Item = Script> + Send, check: impl Fn(&Script
         }
     });
     let failures = failures.into_inner().expect("no panic while held");
-    assert!(failures.is_empty(), "{} scripts failed, the first: {:#?}", failures.len(), failures[0]);
+    let seeds: Vec<_> = failures.iter().map(|script: &Script| script.seed).collect();
+    assert!(
+        failures.is_empty(),
+        "{} scripts failed, of seeds {seeds:?}; the first: {:#?}",
+        failures.len(),
+        failures[0]
+    );
 }
 
 #[test]

@@ -187,6 +187,8 @@ impl Receiver {
     pub fn path_changed(&mut self) {
         self.acknowledged_at = Instant::ZERO;
         self.reported_end = self.buffer.head();
+        // Even what may still close by itself; the next periodic report names it again.
+        self.losses.periodic_report(self.expected);
         self.report_until = self.expected;
         self.confirmed = self.confirmed.min(self.buffer.first_missing().saturating_sub(1));
     }
