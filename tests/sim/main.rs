@@ -3,6 +3,7 @@
 //! `HEADWORKS_SIM_SEEDS=20000 cargo test --test sim` plays more; `HEADWORKS_SIM_FIRST=137` begins elsewhere;
 //! `HEADWORKS_SIM_UPDATE=1` writes the table of residual loss anew.
 
+mod bonding;
 mod call;
 mod conversation;
 mod link;

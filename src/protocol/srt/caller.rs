@@ -14,6 +14,7 @@ use super::handshake::{
     self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, VERSION_4, VERSION_5,
     VERSION_MIN, flags,
 };
+use super::membership::Membership;
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
 use super::stream_id::StreamId;
@@ -67,6 +68,8 @@ pub struct CallerSettings {
     pub flow_window: u32,
     /// `None` calls in plain.
     pub encryption: Option<CallerEncryption>,
+    /// The group of ours that the connection is to be a leg of.
+    pub group: Option<Membership>,
     /// How long to try.
     pub timeout: Duration,
 }
@@ -87,6 +90,7 @@ impl CallerSettings {
             mtu: MTU_MAX,
             flow_window: 25_600,
             encryption: None,
+            group: None,
             timeout: Duration::from_secs(3),
         }
     }
@@ -131,6 +135,8 @@ pub struct Caller {
     deadline: Instant,
     next_send: Instant,
     stage: Stage,
+    /// The listener's end of our group.
+    peer_group: Option<Membership>,
     /// Socket id of a peer that has to be told that the connection it believes in is over.
     shutdown: Option<u32>,
     events: VecDeque<Event>,
@@ -153,10 +159,16 @@ impl Caller {
             start: now,
             next_send: now,
             stage: Stage::Induction,
+            peer_group: None,
             shutdown: None,
             events: VecDeque::with_capacity(1),
             dropped: 0,
         }
+    }
+
+    /// What the listener says of its end of the group, once connected: of one group all legs are told the same id.
+    pub const fn peer_group(&self) -> Option<Membership> {
+        self.peer_group
     }
 
     /// Packets that were no answer to this call.
@@ -229,6 +241,11 @@ impl Caller {
         if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
             return Err(RejectReason::Filter);
         }
+        let peer_group = handshake.extensions.group.map(Membership::parse).transpose()?;
+        // A listener that knows no groups says nothing of one (libsrt refuses it likewise).
+        if peer_group.map(|group| group.group_type) != self.settings.group.map(|group| group.group_type) {
+            return Err(RejectReason::Group);
+        }
         match (&self.encryption, handshake.extensions.key_material) {
             (None, None) => {}
             (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
@@ -239,6 +256,7 @@ impl Caller {
                 KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
             },
         }
+        self.peer_group = peer_group;
         let has = |flag: u32| extension.flags & flag != 0;
         let features = Features {
             receive_by_timestamp: has(flags::TSBPD_SENDER),
@@ -336,6 +354,7 @@ impl Caller {
                     },
                     key_material: self.encryption.as_ref().map(|(_, message)| message.as_bytes()),
                     stream_id: Some(&self.settings.stream_id),
+                    group: self.settings.group,
                 };
                 self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);
                 self.next_send = now + RETRY_INTERVAL;

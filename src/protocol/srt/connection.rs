@@ -35,6 +35,7 @@ use crate::media::Payload;
 mod elsewhere;
 #[doc(hidden)]
 pub mod fuzzing;
+mod leg;
 mod pauses;
 #[cfg(test)]
 mod tests;

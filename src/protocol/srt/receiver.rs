@@ -13,6 +13,8 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Packet};
 use crate::media::Payload;
 
+mod leg;
+
 /// The shortest time between two full acknowledgements (draft-sharabayko-srt §4.8.1).
 pub const ACK_INTERVAL: Duration = Duration::from_millis(10);
 /// The same while few packets come. A full acknowledgement costs the receiver as much as several of these, and its receipt once more.
