@@ -98,6 +98,8 @@ pub struct Srt {
     pub passphrase: Option<String>,
     /// What the payloads of encrypted peers may be under.
     pub crypto_mode: CryptoMode,
+    /// Whether a peer may send one stream over several connections (libsrt: socket groups, `SRTO_GROUPCONNECT`).
+    pub bonding: bool,
 }
 
 /// What encrypted payloads may be under; named as libsrt's `SRTO_CRYPTOMODE`, of which AES-GCM is a preview.
@@ -455,6 +457,7 @@ impl Default for Srt {
             peer_idle_timeout: Duration::from_secs(30),
             passphrase: None,
             crypto_mode: CryptoMode::Auto,
+            bonding: true,
         }
     }
 }

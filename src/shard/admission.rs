@@ -448,10 +448,11 @@ fn takes(mode: CryptoMode, cipher: Cipher) -> bool {
     }
 }
 
-/// The name in the Stream ID, or one made of the caller's address.
+/// The name in the Stream ID, or one made of what all legs of a group have in common, or of the caller's address.
 fn srt_stream_name(request: &AdmissionRequest) -> String {
     match request.stream_id.resource() {
         Some(name) if !name.is_empty() => name.to_owned(),
+        _ if let Some(group) = request.group => format!("srt-group-{:08x}", group.group_id),
         _ => format!("srt-{}-{}", request.key.peer.ip().to_canonical(), request.key.peer.port()),
     }
 }

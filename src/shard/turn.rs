@@ -25,10 +25,11 @@ use super::touched::Touched;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::config::Config;
 use crate::output::{Job, TrackReady, Waker};
-use crate::pipeline::ingest::Protocol;
+use crate::pipeline::ingest::{IngestEvent, Protocol};
 use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
+use crate::protocol::srt::group::Event as GroupEvent;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener, ListenerSettings};
 use crate::protocol::srt::packet::destination;
@@ -149,7 +150,11 @@ impl Shard {
         let now = clock.read();
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
-        let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
+        let settings = ListenerSettings {
+            cookie_secret: options.cookie_secret,
+            bonding: options.config.ingestion.srt.bonding,
+            ..ListenerSettings::default()
+        };
         Ok(Self {
             index: options.shard,
             core: options.core,
@@ -281,7 +286,8 @@ impl Shard {
             return;
         };
         if let Some(index) = self.sessions.by_socket_id(id) {
-            if self.sessions.get_mut(index).peer != Some(datagram.peer) {
+            let session = self.sessions.get_mut(index);
+            if session.peer != Some(datagram.peer) && !session.is_leg_peer(id, datagram.peer) {
                 return self.hand_from_elsewhere(now, index, datagram);
             }
             return self.hand_to(now, index, datagram);
@@ -540,8 +546,12 @@ impl Shard {
             let role = transmit_role(session.role);
             send(&mut self.net, role, &transmit, &mut self.transmit_buffer);
         }
+        let mut closed_legs = Vec::new();
         while let Some(event) = session.ingest.poll_event() {
             handle_event(session, now, &event);
+            if let IngestEvent::SrtGroup(GroupEvent::LegClosed { socket_id, .. }) = event {
+                closed_legs.push(socket_id);
+            }
         }
         if session.detached == Some(now)
             && let Some(rings) = &mut session.rings
@@ -552,6 +562,9 @@ impl Shard {
         let gone = session.peer.is_none() && session.life != 0;
         let deadline = session.next_timeout().filter(|_| session.rings.is_some() || session.peer.is_some());
         self.timers.set(index, deadline);
+        for id in closed_legs {
+            self.sessions.remove_socket_id(index, id);
+        }
         if gone {
             self.sessions.clear_socket_id(index);
             self.sessions.clear_source(index);

@@ -124,6 +124,21 @@ impl Leg {
     pub fn is_idle(&self, now: Instant) -> bool {
         self.data_at.is_none_or(|at| now.saturating_since(at) >= QUIET)
     }
+
+    /// The next packet of this leg is further ahead than its buffer is wide, since others have brought what lies between: it goes on from there,
+    /// or from where the group is.
+    fn catch_up(&mut self, next: u64, sequence: u64, begins: bool) {
+        let (receiver, statistics) = self.connection.receiver_mut();
+        let expected = receiver.expected();
+        if receiver.held() == 0 && expected < next && sequence >= receiver.head() + receiver.span() {
+            let target = next.min(sequence);
+            if !begins {
+                statistics.pkt_rcv_loss += target - expected;
+                self.statistics.pkt_rcv_elsewhere += target - expected;
+            }
+            receiver.catch_up(target);
+        }
+    }
 }
 
 /// A group with its legs.
@@ -303,61 +318,61 @@ impl Group {
     fn receive_data(&mut self, now: Instant, index: usize, header: &DataHeader, datagram: Datagram) {
         // What lies before all numbers is as belated for the leg.
         let sequence = Receiver::unwrap_near(header.sequence, self.next).unwrap_or(0);
-        let is_broadcast = self.peer.group_type == GroupType::Broadcast;
-        let others_are_active = self.legs.iter().enumerate().any(|(other, leg)| other != index && !leg.is_idle(now));
-        let (next, due) = (self.next, self.due);
-        let leg = &mut self.legs[index];
-        // Of a leg that was idle, or is new, nobody can say that what came before was lost on it.
-        let begins = leg.data_at.is_none() || !is_broadcast && leg.is_idle(now);
-        let is_peer = datagram.peer == leg.connection.parameters().peer;
-        let (receiver, statistics) = leg.connection.receiver_mut();
-        if others_are_active && sequence >= next + receiver.span() {
-            // Another stream's numbers, or a stray. libsrt breaks such a leg; here it may come to its senses.
-            leg.statistics.pkt_rcv_discrepant += 1;
+        if self.is_of_another_stream(now, index, sequence) {
+            // libsrt breaks such a leg; here it may come to its senses.
+            self.legs[index].statistics.pkt_rcv_discrepant += 1;
             return;
         }
-        if is_peer && !self.has_begun {
-            receiver.anchor(header.timestamp_us, datagram.arrival);
-        }
-        if is_peer
-            && receiver.held() == 0
-            && receiver.expected() < next
-            && sequence >= receiver.head() + receiver.span()
-        {
-            let target = next.min(sequence);
-            if !begins {
-                let lost = target - receiver.expected();
-                statistics.pkt_rcv_loss += lost;
-                leg.statistics.pkt_rcv_elsewhere += lost;
+        let has_begun = self.has_begun;
+        let is_broadcast = self.peer.group_type == GroupType::Broadcast;
+        let arrival = datagram.arrival;
+        let leg = &mut self.legs[index];
+        // Of a leg that is new, or was idle, nobody can say that what came before was lost on it.
+        let begins = leg.data_at.is_none() || !is_broadcast && leg.is_idle(now);
+        if datagram.peer == leg.connection.parameters().peer {
+            if !has_begun {
+                leg.connection.receiver_mut().0.anchor(header.timestamp_us, arrival);
             }
-            receiver.catch_up(target);
+            leg.catch_up(self.next, sequence, begins);
         }
-        let (expected, received, arrival) = (receiver.expected(), statistics.pkt_recv, datagram.arrival);
-        let was_held = receiver.holds(sequence);
+        let before = (leg.connection.receiver().expected(), leg.connection.receiver().holds(sequence));
+        let received = leg.connection.statistics().pkt_recv;
         leg.connection.receive(now, datagram);
-        let (receiver, statistics) = leg.connection.receiver_mut();
-        if statistics.pkt_recv == received {
+        if leg.connection.statistics().pkt_recv == received {
             return;
         }
         leg.data_at = Some(now);
-        if was_held || !receiver.holds(sequence) {
-            self.take_lead(now, index);
-            return;
+        if let (expected, false) = before
+            && leg.connection.receiver().holds(sequence)
+        {
+            self.has_begun = true;
+            self.taken(index, sequence, arrival, expected, begins);
         }
-        self.has_begun = true;
+        self.take_lead(now, index);
+    }
+
+    /// Whether a number is too far ahead to be of the stream that other legs bring; while none does, the leg itself decides.
+    fn is_of_another_stream(&self, now: Instant, index: usize, sequence: u64) -> bool {
+        sequence >= self.next + self.legs[index].connection.receiver().span()
+            && self.legs.iter().enumerate().any(|(other, leg)| other != index && !leg.is_idle(now))
+    }
+
+    /// A leg has taken a packet in, having come as far as `expected` before: what that means for it and for the others.
+    fn taken(&mut self, index: usize, sequence: u64, arrival: Instant, expected: u64, begins: bool) {
+        let (next, due) = (self.next, self.due);
+        let leg = &mut self.legs[index];
+        let (receiver, statistics) = leg.connection.receiver_mut();
         if sequence < next && receiver.first_held() == Some(sequence) && receiver.next_due() < arrival {
             statistics.pkt_rcv_belated += 1;
         }
         let gap = expected.max(receiver.head())..sequence;
-        let elsewhere = if begins {
+        let missing = receiver.settle(next, due, false);
+        if begins {
             leg.begins = sequence;
             statistics.pkt_rcv_loss -= gap.end.saturating_sub(gap.start);
-            receiver.settle(next, due, false);
-            0
         } else {
-            receiver.settle(next, due, false)
-        };
-        leg.statistics.pkt_rcv_elsewhere += elsewhere;
+            leg.statistics.pkt_rcv_elsewhere += missing;
+        }
         if gap.end > gap.start.max(next) {
             self.ask_only_for_what_nobody_has(index, gap.start.max(next), gap.end, begins);
         }
@@ -365,7 +380,6 @@ impl Group {
             let was_missing = other.connection.receiver_mut().0.came_elsewhere(sequence);
             other.statistics.pkt_rcv_elsewhere += u64::from(was_missing && sequence >= other.begins);
         }
-        self.take_lead(now, index);
     }
 
     /// A leg has found `first..end` missing: of that, what others hold is not.

@@ -7,6 +7,7 @@ use crate::protocol::rtp::raw_ts::RawEvent;
 use crate::protocol::rtp::{RestartReason, SourceEvent};
 use crate::protocol::srt::connection::{CloseReason, Event as SrtEvent};
 use crate::protocol::srt::encryption::KeyMaterialState;
+use crate::protocol::srt::group::Event as GroupEvent;
 use crate::shard::report::{ShardCounters, ShardReport};
 use crate::shard::sessions::Session;
 use crate::shard::strangers::SourceKey;
@@ -44,7 +45,8 @@ impl Shard {
             dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
             ..self.counters
         };
-        let streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
+        let streams =
+            self.sessions.iter().filter(|session| session.life != 0).map(|session| session.report(now)).collect();
         ShardReport { shard: self.index, core: self.core, at: now, streams, counters }
     }
 
@@ -78,7 +80,7 @@ impl Overflows {
 pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEvent) {
     match event {
         IngestEvent::Srt(SrtEvent::Connected) | IngestEvent::Rtp(SourceEvent::Started { .. }) => {}
-        IngestEvent::Srt(SrtEvent::Closed(reason)) => {
+        IngestEvent::Srt(SrtEvent::Closed(reason)) | IngestEvent::SrtGroup(GroupEvent::Closed(reason)) => {
             session.detach(now);
             session.tell(
                 now,
@@ -91,22 +93,29 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
                 .to_owned(),
             );
         }
-        IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell_of_peer(now, "keys refreshed".to_owned()),
-        IngestEvent::Srt(SrtEvent::KeyRefreshFailed(state)) => {
-            let what = match state {
-                KeyMaterialState::BadCryptoMode => "are for another cipher",
-                _ => "are not of this passphrase",
+        IngestEvent::Srt(event) => session.tell_of_peer(now, of_connection(event)),
+        IngestEvent::SrtGroup(GroupEvent::Leg { path, event }) => {
+            if let SrtEvent::PeerChanged { from, to } = event
+                && session.peer == Some(*from)
+            {
+                session.peer = Some(*to);
+            }
+            session.tell_of_peer(now, format!("leg {path}: {}", of_connection(event)));
+        }
+        IngestEvent::SrtGroup(GroupEvent::LegClosed { path, peer, reason, .. }) => {
+            // Whoever is left stands for the session.
+            let left = session.group().map_or(&[][..], |group| group.legs());
+            let (count, next) = (left.len(), left.first().map(|leg| leg.connection().parameters().peer));
+            if session.peer == Some(*peer) {
+                session.peer = next.or(session.peer);
+            }
+            let what = match reason {
+                CloseReason::PeerShutdown => "closed by the peer",
+                CloseReason::PeerIdle => "broken: its peer is silent",
+                CloseReason::Local => "closed",
+                CloseReason::TakenOver => "makes room for another",
             };
-            session.tell_of_peer(now, format!("key refresh failed: the new keys {what}"));
-        }
-        IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
-            session.tell_of_peer(now, format!("the sender jumped ahead by {skipped} packets"));
-        }
-        IngestEvent::Srt(SrtEvent::PeerChanged { from, to }) => {
-            session.tell_of_peer(now, format!("the peer has moved from {from} to {to}"));
-        }
-        IngestEvent::Srt(SrtEvent::PeerError { code }) => {
-            session.tell_of_peer(now, format!("the peer reports error {code}"))
+            session.tell_of_peer(now, format!("leg {path} from {peer} {what}; {count} left"));
         }
         IngestEvent::Rtp(SourceEvent::Ended { .. }) | IngestEvent::Raw(RawEvent::Ended) => {
             session.detach(now);
@@ -141,5 +150,20 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
                 format!("payload type {payload_type} is not known: set {key}.payload_types.{payload_type} to mp2t, h264 or hevc"),
             );
         }
+    }
+}
+
+/// What a connection has to say besides that it is there or gone.
+fn of_connection(event: &SrtEvent) -> String {
+    match event {
+        SrtEvent::Connected | SrtEvent::Closed(_) => unreachable!("told in other words"),
+        SrtEvent::KeyRefreshed => "keys refreshed".to_owned(),
+        SrtEvent::KeyRefreshFailed(KeyMaterialState::BadCryptoMode) => {
+            "key refresh failed: the new keys are for another cipher".to_owned()
+        }
+        SrtEvent::KeyRefreshFailed(_) => "key refresh failed: the new keys are not of this passphrase".to_owned(),
+        SrtEvent::SequenceJump { skipped } => format!("the sender jumped ahead by {skipped} packets"),
+        SrtEvent::PeerChanged { from, to } => format!("the peer has moved from {from} to {to}"),
+        SrtEvent::PeerError { code } => format!("the peer reports error {code}"),
     }
 }
