@@ -32,6 +32,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::connection::{self, CloseReason, Connection, Limits};
@@ -123,6 +124,14 @@ impl Leg {
     /// Whether no data comes by it, or not any more.
     pub fn is_idle(&self, now: Instant) -> bool {
         self.data_at.is_none_or(|at| now.saturating_since(at) >= QUIET)
+    }
+
+    /// A packet has come: the leg lets go of all that has been handed up. Returns how many of its packets had been missing.
+    fn settle(&mut self, next: u64, due: Instant, sequence: u64, arrival: Instant) -> u64 {
+        let (receiver, statistics) = self.connection.receiver_mut();
+        let is_past = sequence < next && receiver.first_held() == Some(sequence);
+        statistics.pkt_rcv_belated += u64::from(is_past && receiver.next_due() < arrival);
+        receiver.settle(next, due, false)
     }
 
     /// The next packet of this leg is further ahead than its buffer is wide, since others have brought what lies between: it goes on from there,
@@ -342,11 +351,15 @@ impl Group {
             return;
         }
         leg.data_at = Some(now);
-        if let (expected, false) = before
-            && leg.connection.receiver().holds(sequence)
-        {
+        let (expected, was_held) = before;
+        let is_taken = !was_held && leg.connection.receiver().holds(sequence);
+        // After a jump nothing of what lies before is missing.
+        let gap = expected.max(leg.connection.receiver().head())..sequence;
+        let missing = leg.settle(self.next, self.due, sequence, arrival);
+        leg.statistics.pkt_rcv_elsewhere += if begins { 0 } else { missing };
+        if is_taken {
             self.has_begun = true;
-            self.taken(index, sequence, arrival, expected, begins);
+            self.taken(index, sequence, gap, begins);
         }
         self.take_lead(now, index);
     }
@@ -357,21 +370,14 @@ impl Group {
             && self.legs.iter().enumerate().any(|(other, leg)| other != index && !leg.is_idle(now))
     }
 
-    /// A leg has taken a packet in, having come as far as `expected` before: what that means for it and for the others.
-    fn taken(&mut self, index: usize, sequence: u64, arrival: Instant, expected: u64, begins: bool) {
-        let (next, due) = (self.next, self.due);
+    /// A leg has taken a packet in, and found those of `gap` missing before it: what that means for it and for the others.
+    fn taken(&mut self, index: usize, sequence: u64, gap: Range<u64>, begins: bool) {
+        let next = self.next;
         let leg = &mut self.legs[index];
-        let (receiver, statistics) = leg.connection.receiver_mut();
-        if sequence < next && receiver.first_held() == Some(sequence) && receiver.next_due() < arrival {
-            statistics.pkt_rcv_belated += 1;
-        }
-        let gap = expected.max(receiver.head())..sequence;
-        let missing = receiver.settle(next, due, false);
         if begins {
             leg.begins = sequence;
-            statistics.pkt_rcv_loss -= gap.end.saturating_sub(gap.start);
-        } else {
-            leg.statistics.pkt_rcv_elsewhere += missing;
+            let (_, statistics) = leg.connection.receiver_mut();
+            statistics.pkt_rcv_loss = statistics.pkt_rcv_loss.saturating_sub(gap.end.saturating_sub(gap.start));
         }
         if gap.end > gap.start.max(next) {
             self.ask_only_for_what_nobody_has(index, gap.start.max(next), gap.end, begins);

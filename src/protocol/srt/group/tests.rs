@@ -332,6 +332,21 @@ fn numbers_of_another_stream_do_not_disturb_this_one() {
 }
 
 #[test]
+fn the_only_leg_that_sends_may_jump_and_what_others_hold_comes_before() {
+    const FAR: u64 = 1 << 29;
+    let mut bench = Bench::new(GroupType::Broadcast, 2);
+    bench.put(1, 0, 0);
+    bench.put(3, 0, 2);
+    bench.put_stamped(2_000, 1, FAR, 2_000_000);
+    bench.put_stamped(2_001, 1, FAR + 1, 2_001_000);
+    let up: Vec<(u64, u32)> = std::iter::from_fn(|| bench.group.poll_payload(at(2_001 + LATENCY_MS)))
+        .map(|payload| (payload.sequence - FIRST, payload.lost_before))
+        .collect();
+    assert_eq!(up, [(0, 0), (2, 1), (FAR + 1, FAR as u32 - 2)]);
+    assert_eq!(bench.naks(5_000), []);
+}
+
+#[test]
 fn an_idle_leg_takes_over_where_the_stream_is_however_long_it_was_idle() {
     let mut bench = Bench::new(GroupType::Backup, 2);
     // Ten times its buffer, and more numbers than half of all there are would do the same.
