@@ -108,6 +108,8 @@ pub struct Srt {
     pub enforced_encryption: bool,
     /// Who is let in, and how often anybody may ask.
     pub access: Access,
+    /// Whether a peer may send one stream over several connections (libsrt: socket groups, `SRTO_GROUPCONNECT`).
+    pub bonding: bool,
 }
 
 /// What encrypted payloads may be under; named as libsrt's `SRTO_CRYPTOMODE`, of which AES-GCM is a preview.
@@ -475,6 +477,7 @@ impl Default for Srt {
             crypto_mode: CryptoMode::Auto,
             enforced_encryption: true,
             access: Access::default(),
+            bonding: true,
         }
     }
 }

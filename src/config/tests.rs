@@ -179,6 +179,13 @@ fn a_cipher_is_chosen_for_all_or_for_one_stream_and_never_where_nothing_is_encry
 }
 
 #[test]
+fn bonding_is_on_unless_it_is_turned_off() {
+    assert!(Config::default().ingestion.srt.bonding);
+    let config = load_assignments(&["ingestion.srt.bonding=false"]).unwrap();
+    assert!(!config.ingestion.srt.bonding);
+}
+
+#[test]
 fn a_text_that_is_assigned_is_taken_exactly_as_it_is() {
     for text in [
         "#secret12345",

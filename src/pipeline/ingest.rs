@@ -57,6 +57,8 @@ pub struct Ingest {
 pub enum Protocol {
     /// SRT.
     Srt(Box<srt::connection::Connection>),
+    /// SRT over several connections.
+    SrtGroup(Box<srt::group::Group>),
     /// RTP, one synchronization source.
     Rtp(Box<rtp::Source>),
     /// A transport stream in bare UDP datagrams.
@@ -78,6 +80,8 @@ pub enum Content {
 pub enum IngestEvent {
     /// The SRT connection says.
     Srt(srt::connection::Event),
+    /// The bonding group says.
+    SrtGroup(srt::group::Event),
     /// The RTP source says.
     Rtp(rtp::SourceEvent),
     /// The raw transport stream says.
@@ -182,6 +186,7 @@ impl Ingest {
     pub fn close(&mut self) {
         match &mut self.protocol {
             Some(Protocol::Srt(connection)) => connection.shut_down(),
+            Some(Protocol::SrtGroup(group)) => group.shut_down(),
             Some(Protocol::Rtp(source)) => source.close(),
             Some(Protocol::RawTransport(_)) | None => {}
         }
@@ -200,6 +205,7 @@ impl Ingest {
     pub fn receive(&mut self, now: Instant, datagram: Datagram) {
         match &mut self.protocol {
             Some(Protocol::Srt(connection)) => connection.receive(now, datagram),
+            Some(Protocol::SrtGroup(group)) => group.receive(now, datagram),
             Some(Protocol::Rtp(source)) => source.receive(now, datagram),
             Some(Protocol::RawTransport(raw)) => raw.receive(now, datagram),
             None => {}
@@ -217,6 +223,7 @@ impl Ingest {
     pub fn handle_timeout(&mut self, now: Instant) {
         match &mut self.protocol {
             Some(Protocol::Srt(connection)) => connection.handle_timeout(now),
+            Some(Protocol::SrtGroup(group)) => group.handle_timeout(now),
             Some(Protocol::Rtp(source)) => source.handle_timeout(now),
             Some(Protocol::RawTransport(raw)) => raw.handle_timeout(now),
             None => {}
@@ -228,6 +235,7 @@ impl Ingest {
     pub fn next_timeout(&self) -> Option<Instant> {
         let protocol = match &self.protocol {
             Some(Protocol::Srt(connection)) => connection.next_timeout(),
+            Some(Protocol::SrtGroup(group)) => group.next_timeout(),
             Some(Protocol::Rtp(source)) => source.next_timeout(),
             Some(Protocol::RawTransport(raw)) => raw.next_timeout(),
             None => None,
@@ -291,6 +299,7 @@ impl Ingest {
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         match &mut self.protocol {
             Some(Protocol::Srt(connection)) => connection.poll_transmit(now, buffer),
+            Some(Protocol::SrtGroup(group)) => group.poll_transmit(now, buffer),
             Some(Protocol::Rtp(source)) => source.poll_transmit(now, buffer),
             Some(Protocol::RawTransport(_)) | None => None,
         }
@@ -303,6 +312,7 @@ impl Ingest {
         }
         match &mut self.protocol {
             Some(Protocol::Srt(connection)) => connection.poll_event().map(IngestEvent::Srt),
+            Some(Protocol::SrtGroup(group)) => group.poll_event().map(IngestEvent::SrtGroup),
             Some(Protocol::Rtp(source)) => source.poll_event().map(IngestEvent::Rtp),
             Some(Protocol::RawTransport(raw)) => raw.poll_event().map(IngestEvent::Raw),
             None => None,
@@ -333,6 +343,7 @@ impl Ingest {
     pub fn held_packets(&self) -> usize {
         let protocol = match &self.protocol {
             Some(Protocol::Srt(connection)) => connection.held_packets(),
+            Some(Protocol::SrtGroup(group)) => group.held_packets(),
             Some(Protocol::Rtp(source)) => source.held_packets(),
             Some(Protocol::RawTransport(raw)) => raw.held_packets(),
             None => 0,
@@ -521,6 +532,10 @@ fn poll(protocol: &mut Option<Protocol>, now: Instant, early: bool) -> Option<De
     match protocol {
         Some(Protocol::Srt(connection)) => {
             let payload = if early { connection.poll_payload_early(now) } else { connection.poll_payload(now) };
+            payload.map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
+        }
+        Some(Protocol::SrtGroup(group)) => {
+            let payload = if early { group.poll_payload_early(now) } else { group.poll_payload(now) };
             payload.map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
         }
         Some(Protocol::Rtp(source)) => source.poll_payload(now).map(|delivered| Delivery {

@@ -55,6 +55,8 @@ impl Credentials<'_> {
 pub fn stream_name(request: &AdmissionRequest) -> String {
     match request.stream_id.resource() {
         Some(name) if !name.is_empty() => name.to_owned(),
+        // What all legs of a group have in common.
+        _ if let Some(group) = request.group => format!("srt-group-{:08x}", group.group_id),
         _ => format!("srt-{}-{}", request.key.peer.ip().to_canonical(), request.key.peer.port()),
     }
 }

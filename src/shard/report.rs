@@ -183,8 +183,10 @@ pub struct StreamReport {
     pub held_packets: u64,
     /// What went into its content.
     pub ingest: IngestStatistics,
-    /// SRT's own counters.
+    /// SRT's own counters; of a bonding group, those of all legs together.
     pub srt: Option<srt::statistics::Statistics>,
+    /// The legs of a bonding group.
+    pub legs: Vec<LegReport>,
     /// RTP's own counters.
     pub rtp: Option<rtp::SourceStatistics>,
     /// Continuity errors in the transport stream.
@@ -195,6 +197,23 @@ pub struct StreamReport {
     pub tracks: Vec<TrackReport>,
     /// The last events, oldest first: when and what.
     pub events: Vec<(Instant, String)>,
+}
+
+/// One leg of a bonding group at one moment.
+#[derive(Clone, Debug)]
+pub struct LegReport {
+    /// Which bit of a payload's mask of paths is its; free again once it has ended.
+    pub path: u8,
+    /// Who sends it.
+    pub peer: SocketAddr,
+    /// How much its sender prefers it, in a backup group.
+    pub weight: u16,
+    /// Whether data comes by it; that of an idle one is keep-alives.
+    pub active: bool,
+    /// Its connection's counters.
+    pub srt: srt::statistics::Statistics,
+    /// What is counted of it besides.
+    pub leg: srt::group::LegStatistics,
 }
 
 /// One track at one moment.

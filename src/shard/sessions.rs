@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::access::may_take_over;
 use super::net::SocketRole;
 use super::net::backend::SLOT_SIZE;
-use super::report::{StreamKind, StreamReport, StreamStatus, TrackReport};
+use super::report::{LegReport, StreamKind, StreamReport, StreamStatus, TrackReport};
 use super::strangers::SourceKey;
 use crate::base::{Allowance, Instant, Packet};
 use crate::codec::framer::AnyFramer;
@@ -18,6 +18,7 @@ use crate::pipeline::assembler::Assembler;
 use crate::pipeline::frame::{SinkIndex, StreamSink, TrackDescription};
 use crate::pipeline::ingest::{Content, Ingest, Protocol};
 use crate::protocol::srt::encryption::Encryption;
+use crate::protocol::srt::group::{Group, Leg};
 use crate::protocol::srt::parameters::ConnectionParameters;
 
 /// Events kept of each stream, for people.
@@ -43,8 +44,8 @@ pub struct Session {
     pub peer: Option<SocketAddr>,
     /// Where it was when it was let in.
     let_in_from: Option<SocketAddr>,
-    /// The socket id of an SRT session.
-    pub socket_id: Option<u32>,
+    /// The socket id of an SRT session, or one for each leg of a bonding group.
+    pub socket_ids: Vec<u32>,
     /// What a source of the RTP ports is known by.
     pub source: Option<SourceKey>,
     /// When the stream was opened.
@@ -160,7 +161,7 @@ impl Session {
             rings: None,
             peer: None,
             let_in_from: None,
-            socket_id: None,
+            socket_ids: Vec::new(),
             source: None,
             created: now,
             last_datagram: now,
@@ -196,7 +197,31 @@ impl Session {
     /// was let in from, too.
     pub fn may_be_taken_over(&self, now: Instant, caller: SocketAddr, policy: Takeover) -> bool {
         let silence = now.saturating_since(self.last_datagram);
+        let mut legs = self.group().into_iter().flat_map(Group::legs).map(|leg| leg.connection().parameters().peer);
         [self.peer, self.let_in_from].into_iter().any(|peer| may_take_over(policy, silence, peer, caller))
+            || legs.any(|peer| may_take_over(policy, silence, Some(peer), caller))
+    }
+
+    /// The bonding group that the session is, if it is one.
+    pub fn group(&self) -> Option<&Group> {
+        match self.ingest.protocol() {
+            Some(Protocol::SrtGroup(group)) if !group.is_closed() => Some(group),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn group_mut(&mut self) -> Option<&mut Group> {
+        match self.ingest.protocol_mut() {
+            Some(Protocol::SrtGroup(group)) if !group.is_closed() => Some(group),
+            _ => None,
+        }
+    }
+
+    /// Whether this is where the leg of a socket id has its peer.
+    #[inline]
+    pub fn is_leg_peer(&self, socket_id: u32, peer: SocketAddr) -> bool {
+        self.group().is_some_and(|group| group.is_peer(socket_id, peer))
     }
 
     /// The session is over: what is open is published, at the latest when the rings are there that it waits for, and the
@@ -284,9 +309,15 @@ impl Session {
     fn announce_round_trip(&mut self, now: Instant) {
         /// A lost packet is missed, asked for and sent again in one and a half round trips; twice, to be safe.
         const ROUND_TRIPS_NEEDED: f64 = 3.0;
-        let Some(Protocol::Srt(connection)) = self.ingest.protocol() else { return };
-        let statistics = connection.statistics();
-        if self.rtt_told || statistics.pkt_recv_ackack < 10 {
+        if self.rtt_told {
+            return;
+        }
+        let statistics = match self.ingest.protocol() {
+            Some(Protocol::Srt(connection)) => *connection.statistics(),
+            Some(Protocol::SrtGroup(group)) => group.statistics(),
+            _ => return,
+        };
+        if statistics.pkt_recv_ackack < 10 {
             return;
         }
         let (rtt_ms, latency_ms) = (statistics.ms_rtt, f64::from(self.about.latency_ms));
@@ -346,7 +377,7 @@ impl Session {
     }
 
     /// How it fares.
-    pub fn report(&self) -> StreamReport {
+    pub fn report(&self, now: Instant) -> StreamReport {
         let mut tracks = Vec::new();
         if let Some(rings) = &self.rings {
             for_each_track(&self.ingest, |sink, description, assembler| {
@@ -379,6 +410,7 @@ impl Session {
         }
         let (srt, rtp) = match self.ingest.protocol() {
             Some(Protocol::Srt(connection)) => (Some(*connection.statistics()), None),
+            Some(Protocol::SrtGroup(group)) => (Some(group.statistics()), None),
             Some(Protocol::Rtp(source)) => (None, Some(source.statistics())),
             Some(Protocol::RawTransport(_)) | None => (None, None),
         };
@@ -405,6 +437,7 @@ impl Session {
             held_packets: self.ingest.held_packets() as u64,
             ingest: *self.ingest.statistics(),
             srt,
+            legs: self.group().into_iter().flat_map(Group::legs).map(|leg| leg_report(leg, now)).collect(),
             rtp,
             continuity_errors: match self.ingest.content() {
                 Content::Transport(transport) => transport.statistics().continuity_errors,
@@ -414,6 +447,18 @@ impl Session {
             tracks,
             events: self.events.iter().cloned().collect(),
         }
+    }
+}
+
+/// How a leg fares.
+fn leg_report(leg: &Leg, now: Instant) -> LegReport {
+    LegReport {
+        path: leg.path(),
+        peer: leg.connection().parameters().peer,
+        weight: leg.weight(),
+        active: !leg.is_idle(now),
+        srt: *leg.connection().statistics(),
+        leg: *leg.statistics(),
     }
 }
 
@@ -529,13 +574,24 @@ impl Sessions {
     /// An SRT session is known by this id from now on, and by no other.
     pub fn set_socket_id(&mut self, index: usize, id: u32) {
         self.clear_socket_id(index);
-        self.get_mut(index).socket_id = Some(id);
+        self.add_socket_id(index, id);
+    }
+
+    /// A bonding group is known by this id too.
+    pub fn add_socket_id(&mut self, index: usize, id: u32) {
+        self.get_mut(index).socket_ids.push(id);
         self.by_socket_id.insert(id, index);
     }
 
-    /// The session's socket id leads nowhere any more.
+    /// The session is known by this id no more: a leg of its group has ended.
+    pub fn remove_socket_id(&mut self, index: usize, id: u32) {
+        self.get_mut(index).socket_ids.retain(|&it| it != id);
+        self.by_socket_id.remove(&id);
+    }
+
+    /// The session's socket ids lead nowhere any more.
     pub fn clear_socket_id(&mut self, index: usize) {
-        if let Some(id) = self.get_mut(index).socket_id.take() {
+        for id in std::mem::take(&mut self.get_mut(index).socket_ids) {
             self.by_socket_id.remove(&id);
         }
     }

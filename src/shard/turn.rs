@@ -32,6 +32,7 @@ use crate::protocol::rtp::raw_ts::{RawOptions, RawTransportStream};
 use crate::protocol::rtp::sdp::SourceFilter;
 use crate::protocol::rtp::{self, PayloadTypes};
 use crate::protocol::srt::connection::Event as SrtEvent;
+use crate::protocol::srt::group::Event as GroupEvent;
 use crate::protocol::srt::listener::{Event as ListenerEvent, Listener};
 use crate::protocol::srt::packet::destination;
 
@@ -284,7 +285,8 @@ impl Shard {
             return;
         };
         if let Some(index) = self.sessions.by_socket_id(id) {
-            if self.sessions.get_mut(index).peer != Some(datagram.peer) {
+            let session = self.sessions.get_mut(index);
+            if session.peer != Some(datagram.peer) && !session.is_leg_peer(id, datagram.peer) {
                 return self.hand_from_elsewhere(now, index, datagram);
             }
             return self.hand_to(now, index, datagram);
@@ -545,15 +547,20 @@ impl Shard {
             let role = transmit_role(session.role);
             send(&mut self.net, role, &transmit, &mut self.transmit_buffer);
         }
+        let mut closed_legs = Vec::new();
         while let Some(event) = session.ingest.poll_event() {
             handle_event(session, now, &event);
-            if let (IngestEvent::Srt(SrtEvent::KeyWanted), Some(socket_id)) = (&event, session.socket_id)
+            if matches!(event, IngestEvent::Srt(SrtEvent::KeyWanted))
                 && let Some(Protocol::Srt(connection)) = session.ingest.protocol()
                 && let Some(material) = connection.wanted_key()
             {
-                let (stream, life, peer) = (session.name.clone(), session.life, connection.parameters().peer);
+                let (stream, life) = (session.name.clone(), session.life);
+                let (peer, socket_id) = (connection.parameters().peer, connection.parameters().socket_id);
                 let material = material.clone();
                 self.desk.derive_key(self.index, WantedKey { stream, life, socket_id, peer, material });
+            }
+            if let IngestEvent::SrtGroup(GroupEvent::LegClosed { socket_id, .. }) = event {
+                closed_legs.push(socket_id);
             }
         }
         if session.detached == Some(now)
@@ -565,6 +572,9 @@ impl Shard {
         let gone = session.peer.is_none() && session.life != 0;
         let deadline = session.next_timeout().filter(|_| session.rings.is_some() || session.peer.is_some());
         self.timers.set(index, deadline);
+        for id in closed_legs {
+            self.sessions.remove_socket_id(index, id);
+        }
         if gone {
             self.sessions.clear_socket_id(index);
             self.sessions.clear_source(index);

@@ -18,7 +18,9 @@ use headworks::protocol::{rtp, srt};
 use headworks::shard::mailbox::{Message, Shards};
 use headworks::shard::net::{Choice, Way};
 use headworks::shard::refusals::Refusal;
-use headworks::shard::report::{ShardCounters, ShardReport, StreamKind, StreamReport, StreamStatus, TrackReport};
+use headworks::shard::report::{
+    LegReport, ShardCounters, ShardReport, StreamKind, StreamReport, StreamStatus, TrackReport,
+};
 use serde_json::{Value, json};
 
 /// A served endpoint and the thread that answers for its shards.
@@ -165,6 +167,17 @@ fn track(name: &str, codec: Codec) -> TrackReport {
     }
 }
 
+fn leg(path: u8, lost: u64) -> LegReport {
+    LegReport {
+        path,
+        peer: SocketAddr::from(([192, 0, 2, 7 + path], 4_000)),
+        weight: 10,
+        active: lost > 0,
+        srt: srt::statistics::Statistics { pkt_recv: 2_000, pkt_rcv_loss: lost, ms_rtt: 12.5, ..Default::default() },
+        leg: srt::group::LegStatistics { pkt_rcv_elsewhere: lost / 2, pkt_rcv_discrepant: 0 },
+    }
+}
+
 fn camera() -> StreamReport {
     let video = TrackReport {
         format: "1920×1080i50 High".to_owned(),
@@ -217,6 +230,7 @@ fn camera() -> StreamReport {
             ms_rcv_buf: 118,
             ..srt::statistics::Statistics::default()
         }),
+        legs: vec![leg(0, 50), leg(1, 0)],
         rtp: None,
         continuity_errors: 5,
         tracks_refused: 0,
@@ -233,6 +247,7 @@ fn radio() -> StreamReport {
         peer: None,
         srt: None,
         km_state: None,
+        legs: Vec::new(),
         rtp: Some(rtp::SourceStatistics { jitter_ticks: 33, ..rtp::SourceStatistics::default() }),
         cipher: String::new(),
         peer_version: String::new(),
@@ -293,6 +308,14 @@ fn a_stream_is_told_in_full() {
     ] {
         assert_eq!(stats[field], value, "{field}");
     }
+    assert_eq!(
+        body["legs"][0],
+        json!({"path": 0, "source_addr": "192.0.2.7:4000", "weight": 10, "active": true, "packets_received": 2_000,
+               "packets_delivered": 0, "packets_lost": 50, "packets_elsewhere": 25, "packets_retransmitted": 0,
+               "packets_belated": 0, "packets_duplicate": 0, "packets_undecryptable": 0, "packets_discrepant": 0,
+               "rtt_ms": 12.5})
+    );
+    assert_eq!((body["legs"].as_array().unwrap().len(), &body["legs"][1]["active"]), (2, &json!(false)));
     assert_eq!(body["tracks"][0]["frames"], 250);
     assert_eq!(body["tracks"][0]["assembly_delay_us"], json!({"p50": 300, "p99": 900, "max": 2_000}));
     assert_eq!(body["tracks"][1]["language"], "eng");
@@ -459,6 +482,8 @@ fn metrics_have_a_name_labels_and_a_number() {
     assert_eq!(value("headworks_stream_packets_received_total{stream=\"studio/cam1\",type=\"srt\"}"), 4_000.0);
     assert_eq!(value("headworks_stream_rtt_seconds{stream=\"studio/cam1\",type=\"srt\"}"), 0.0125);
     assert_eq!(value("headworks_stream_active{stream=\"stats\",type=\"rtp\"}"), 0.0);
+    assert_eq!(value("headworks_leg_packets_elsewhere_total{stream=\"studio/cam1\",leg=\"0\"}"), 25.0);
+    assert_eq!(value("headworks_leg_active{stream=\"studio/cam1\",leg=\"1\"}"), 0.0);
     let track = "{stream=\"studio/cam1\",track=\"video0\",codec=\"h264\"";
     assert_eq!(value(&format!("headworks_track_frames_total{track}}}")), 250.0);
     assert_eq!(value(&format!("headworks_track_assembly_delay_seconds{track},quantile=\"0.99\"}}")), 0.0009);

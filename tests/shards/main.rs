@@ -1,6 +1,7 @@
 //! Many shards behind one port, as a whole and over real sockets: with one, two and four of them, which is more than many machines
 //! have cores.
 
+mod bonded;
 mod callers;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -46,6 +47,10 @@ impl Served {
     }
 
     fn start_with(shards: usize, packet_io: PacketIo) -> Self {
+        Self::start_changed(shards, packet_io, |_| {})
+    }
+
+    fn start_changed(shards: usize, packet_io: PacketIo, change: impl FnOnce(&mut Config)) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let root = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -70,6 +75,7 @@ impl Served {
         }
         let pinned = Stream { source: Some([127, 0, 0, 1].into()), ..Stream::default() };
         config.streams.insert("pinned".to_owned(), pinned);
+        change(&mut config);
         let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
         Self { appliance: Some(appliance), peer: SocketAddr::from(([127, 0, 0, 1], port)), _root: root, _alone: alone }
     }

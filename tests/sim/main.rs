@@ -9,6 +9,7 @@
 //! `HEADWORKS_SIM_SEEDS=10000 cargo test --release --test sim` plays more; `HEADWORKS_SIM_FIRST=137` begins elsewhere;
 //! `HEADWORKS_SIM_UPDATE=1 cargo test --test sim residual` writes the table of residual loss and goodput anew.
 
+mod bonding;
 mod call;
 mod conversation;
 mod link;

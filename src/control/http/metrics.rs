@@ -17,7 +17,7 @@ use super::streams::codec_word;
 use crate::control::process;
 use crate::control::snapshot::Snapshot;
 use crate::shard::net::Choice;
-use crate::shard::report::{ShardReport, StreamReport, StreamStatus, TrackReport};
+use crate::shard::report::{LegReport, ShardReport, StreamReport, StreamStatus, TrackReport};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -118,6 +118,22 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
     ("stream_sessions", "Sessions so far", |it| u64::from(it.sessions)),
 ];
 
+const LEG_COUNTS: &[Count<LegReport>] = &[
+    ("leg_packets_received", "Data packets that came by a leg of a bonding group", |it| it.srt.pkt_recv),
+    ("leg_packets_lost", "Packets lost on the leg at first", |it| it.srt.pkt_rcv_loss),
+    ("leg_packets_elsewhere", "Of these, packets that another leg brought", |it| it.leg.pkt_rcv_elsewhere),
+    ("leg_packets_retransmitted", "Retransmissions received by the leg", |it| it.srt.pkt_rcv_retrans),
+    ("leg_packets_belated", "Packets that came after they were due", |it| it.srt.pkt_rcv_belated),
+    ("leg_packets_undecryptable", "Packets that could not be decrypted", |it| it.srt.pkt_rcv_undecrypt),
+    ("leg_packets_discrepant", "Packets with numbers far from the stream's", |it| it.leg.pkt_rcv_discrepant),
+];
+
+const LEG_GAUGES: &[Gauge<LegReport>] = &[
+    ("leg_active", "1 while data comes by the leg, 0 while it is idle", |it| Some(f64::from(u8::from(it.active)))),
+    ("leg_rtt_seconds", "Smoothed round trip time of the leg", |it| Some(it.srt.ms_rtt / 1_000.0)),
+    ("leg_weight", "How much the sender prefers the leg, in a backup group", |it| Some(f64::from(it.weight))),
+];
+
 const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
     ("stream_active", "1 while packets come in", |it| Some(f64::from(u8::from(it.status == StreamStatus::Active)))),
     ("stream_bitrate_bits_per_second", "Rate over the last second", |it| Some(it.bitrate as f64)),
@@ -204,12 +220,19 @@ impl Collector for Scrape {
             .streams()
             .flat_map(|(_, stream)| stream.tracks.iter().map(move |track| (track_labels(stream, track), track)))
             .collect();
+        let legs: Vec<(Labels, &LegReport)> = self
+            .snapshot
+            .streams()
+            .flat_map(|(_, stream)| stream.legs.iter().map(move |leg| (leg_labels(stream, leg), leg)))
+            .collect();
         counts(&mut encoder, SHARD_COUNTS, &shards)?;
         encode_drops(&mut encoder, &shards)?;
         encode_refusals(&mut encoder, &shards)?;
         gauges(&mut encoder, SHARD_GAUGES, &shards)?;
         counts(&mut encoder, STREAM_COUNTS, &streams)?;
         gauges(&mut encoder, STREAM_GAUGES, &streams)?;
+        counts(&mut encoder, LEG_COUNTS, &legs)?;
+        gauges(&mut encoder, LEG_GAUGES, &legs)?;
         counts(&mut encoder, TRACK_COUNTS, &tracks)?;
         encode_delays(&mut encoder, &tracks)
     }
@@ -299,6 +322,10 @@ fn encode_delays(encoder: &mut DescriptorEncoder<'_>, tracks: &[(Labels, &TrackR
 
 fn stream_labels(stream: &StreamReport) -> Labels {
     vec![("stream", stream.name.clone()), ("type", stream.kind.name().to_owned())]
+}
+
+fn leg_labels(stream: &StreamReport, leg: &LegReport) -> Labels {
+    vec![("stream", stream.name.clone()), ("leg", leg.path.to_string())]
 }
 
 fn track_labels(stream: &StreamReport, track: &TrackReport) -> Labels {

@@ -16,7 +16,7 @@ use crate::media::{Codec, TrackKind};
 use crate::output::reader::directory::encode_name;
 use crate::protocol::srt::encryption::KeyMaterialState;
 use crate::protocol::srt::trace_statistics::{Value, fields};
-use crate::shard::report::{ShardReport, StreamReport, TrackReport};
+use crate::shard::report::{LegReport, ShardReport, StreamReport, TrackReport};
 
 /// `GET /api/v1/streams`.
 #[derive(Serialize)]
@@ -51,6 +51,7 @@ pub struct Detail {
     cipher: Option<String>,
     peer_version: Option<String>,
     stats: Statistics,
+    legs: Vec<Leg>,
     tracks: Vec<Track>,
     rings: Vec<Ring>,
     events: Vec<Event>,
@@ -90,6 +91,25 @@ pub struct Statistics {
 enum Number {
     Whole(u64),
     Measured(f64),
+}
+
+/// A leg of a bonding group.
+#[derive(Serialize)]
+struct Leg {
+    path: u8,
+    source_addr: String,
+    weight: u16,
+    active: bool,
+    packets_received: u64,
+    packets_delivered: u64,
+    packets_lost: u64,
+    packets_elsewhere: u64,
+    packets_retransmitted: u64,
+    packets_belated: u64,
+    packets_duplicate: u64,
+    packets_undecryptable: u64,
+    packets_discrepant: u64,
+    rtt_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -230,6 +250,7 @@ impl Detail {
             cipher: said(&stream.cipher),
             peer_version: said(&stream.peer_version),
             stats: Statistics::new(stream),
+            legs: stream.legs.iter().map(Leg::new).collect(),
             tracks: stream.tracks.iter().map(Track::new).collect(),
             rings: stream.tracks.iter().map(ring).collect(),
             events: stream
@@ -278,6 +299,28 @@ impl From<Value> for Number {
         match value {
             Value::Count(count) => Self::Whole(count),
             Value::Measure(measure) => Self::Measured(measure),
+        }
+    }
+}
+
+impl Leg {
+    fn new(leg: &LegReport) -> Self {
+        let srt = &leg.srt;
+        Self {
+            path: leg.path,
+            source_addr: leg.peer.to_string(),
+            weight: leg.weight,
+            active: leg.active,
+            packets_received: srt.pkt_recv,
+            packets_delivered: srt.pkt_delivered,
+            packets_lost: srt.pkt_rcv_loss,
+            packets_elsewhere: leg.leg.pkt_rcv_elsewhere,
+            packets_retransmitted: srt.pkt_rcv_retrans,
+            packets_belated: srt.pkt_rcv_belated,
+            packets_duplicate: srt.pkt_rcv_duplicate,
+            packets_undecryptable: srt.pkt_rcv_undecrypt,
+            packets_discrepant: leg.leg.pkt_rcv_discrepant,
+            rtt_ms: srt.ms_rtt,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::handshake::{
     self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, SOCKET_TYPE_DATAGRAM,
     VERSION_4, VERSION_5, VERSION_MIN, flags,
 };
+use super::membership::Membership;
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
 use super::stream_id::StreamId;
@@ -70,6 +71,8 @@ pub struct CallerSettings {
     /// Whether a listener is refused that does not share the passphrase, or has one where there is none here (libsrt:
     /// `SRTO_ENFORCEDENCRYPTION`). Otherwise the call goes on, and what is sent stays encrypted where there is a passphrase.
     pub enforced_encryption: bool,
+    /// The group of ours that the connection is to be a leg of.
+    pub group: Option<Membership>,
     /// How long to try.
     pub timeout: Duration,
 }
@@ -91,6 +94,7 @@ impl CallerSettings {
             flow_window: 25_600,
             encryption: None,
             enforced_encryption: true,
+            group: None,
             timeout: Duration::from_secs(3),
         }
     }
@@ -135,6 +139,8 @@ pub struct Caller {
     deadline: Instant,
     next_send: Instant,
     stage: Stage,
+    /// The listener's end of our group.
+    peer_group: Option<Membership>,
     /// Socket id of a peer that has to be told that the connection it believes in is over.
     shutdown: Option<u32>,
     events: VecDeque<Event>,
@@ -157,10 +163,16 @@ impl Caller {
             start: now,
             next_send: now,
             stage: Stage::Induction,
+            peer_group: None,
             shutdown: None,
             events: VecDeque::with_capacity(1),
             dropped: 0,
         }
+    }
+
+    /// What the listener says of its end of the group, once connected: of one group all legs are told the same id.
+    pub const fn peer_group(&self) -> Option<Membership> {
+        self.peer_group
     }
 
     /// Packets that were no answer to this call.
@@ -233,6 +245,11 @@ impl Caller {
         if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
             return Err(RejectReason::Filter);
         }
+        let peer_group = handshake.extensions.group.map(Membership::parse).transpose()?;
+        // A listener that knows no groups says nothing of one (libsrt refuses it likewise).
+        if peer_group.map(|group| group.group_type) != self.settings.group.map(|group| group.group_type) {
+            return Err(RejectReason::Group);
+        }
         let key_state = match (&self.encryption, handshake.extensions.key_material) {
             (None, _) => KeyMaterialState::Unsecured,
             (Some(_), None) => KeyMaterialState::NoSecret,
@@ -249,6 +266,7 @@ impl Caller {
             KeyMaterialState::BadSecret | KeyMaterialState::Securing => return Err(RejectReason::BadSecret),
             _ => return Err(RejectReason::Unsecure),
         }
+        self.peer_group = peer_group;
         let has = |flag: u32| extension.flags & flag != 0;
         let features = Features {
             receive_by_timestamp: has(flags::TSBPD_SENDER),
@@ -348,6 +366,7 @@ impl Caller {
                     },
                     key_material: self.encryption.as_ref().map(|(_, message)| message.as_bytes()),
                     stream_id: Some(&self.settings.stream_id),
+                    group: self.settings.group,
                 };
                 self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);
                 self.next_send = now + RETRY_INTERVAL;

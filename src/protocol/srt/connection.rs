@@ -36,6 +36,7 @@ use crate::media::Payload;
 mod elsewhere;
 #[doc(hidden)]
 pub mod fuzzing;
+mod leg;
 mod pauses;
 mod snapshot;
 #[cfg(test)]

@@ -27,6 +27,11 @@ pub struct DeliveryTime {
     first_rtt_us: Option<i64>,
     drift_sum_ns: i64,
     drift_samples: u32,
+    /// What samples show besides drift: nothing where the base is of the same path, the difference of the two paths elsewhere. `None` when not
+    /// yet known.
+    bias_ns: Option<i64>,
+    /// The drift is another leg's to say.
+    follows: bool,
 }
 
 impl DeliveryTime {
@@ -39,7 +44,38 @@ impl DeliveryTime {
             first_rtt_us: None,
             drift_sum_ns: 0,
             drift_samples: 0,
+            bias_ns: Some(0),
+            follows: false,
         }
+    }
+
+    /// Takes the time of a bonding group, whose legs share the sender's clock: base, latency and drift are those of `leader`, the leg that
+    /// they are taken from. What this leg's own samples show besides is kept, in case it has to lead one day; libsrt takes drift from any
+    /// leg (`CUDTGroup::synchronizeDrift`), which with paths of different lengths pulls the time to and fro.
+    /// Returns whether due times have moved.
+    pub fn follow(&mut self, leader: &Self) -> bool {
+        let time = |it: &Self| (it.base_ns, it.latency_ns, it.drift_ns);
+        if !self.follows {
+            (self.follows, self.bias_ns) = (true, None);
+        } else if time(self) == time(leader) {
+            return false;
+        }
+        if self.base_ns != leader.base_ns {
+            (self.drift_sum_ns, self.drift_samples) = (0, 0);
+        }
+        (self.base_ns, self.latency_ns, self.drift_ns) = time(leader);
+        true
+    }
+
+    /// The leg that the time was taken from is gone: drift is this one's to say.
+    pub fn lead(&mut self) {
+        self.follows = false;
+    }
+
+    /// Takes the base from a packet, whose time stamp is taken for its time of sending.
+    pub fn anchor(&mut self, timestamp: u32, arrival: Instant) {
+        self.base_ns = arrival.as_nanos() as i64 - i64::from(timestamp) * 1_000;
+        (self.drift_ns, self.drift_sum_ns, self.drift_samples) = (0, 0, 0);
     }
 
     /// The negotiated latency.
@@ -88,9 +124,15 @@ impl DeliveryTime {
         if self.drift_samples < DRIFT_SAMPLES {
             return false;
         }
-        self.drift_ns = self.drift_sum_ns / i64::from(self.drift_samples);
+        let mean_ns = self.drift_sum_ns / i64::from(self.drift_samples);
         self.drift_sum_ns = 0;
         self.drift_samples = 0;
+        if self.follows {
+            self.bias_ns = Some(mean_ns - self.drift_ns);
+            return false;
+        }
+        let bias_ns = *self.bias_ns.get_or_insert(mean_ns - self.drift_ns);
+        self.drift_ns = mean_ns - bias_ns;
         if self.drift_ns.abs() > DRIFT_STEP_NS {
             let step = DRIFT_STEP_NS * self.drift_ns.signum();
             self.base_ns += step;
@@ -105,7 +147,9 @@ impl DeliveryTime {
         signed drift_ns,
         optional_signed first_rtt_us,
         signed drift_sum_ns,
-        u32 drift_samples;
+        u32 drift_samples,
+        optional_signed bias_ns,
+        bool follows;
         if |it| (0..=i64::from(u16::MAX) * 1_000_000).contains(&it.latency_ns)
             && it.drift_samples < DRIFT_SAMPLES
             && it.first_rtt_us.is_none_or(|rtt_us| (0..=i64::from(u32::MAX)).contains(&rtt_us))
@@ -168,6 +212,36 @@ mod tests {
         assert_eq!(moved, 2);
         assert_eq!(time.due(0), Instant::from_millis(1_000 + 120 + 7));
         assert_eq!(time.drift_us(), 2_000);
+    }
+
+    #[test]
+    fn a_leg_that_takes_the_lead_says_what_has_changed_and_not_how_much_longer_its_path_is() {
+        let start = Instant::from_millis(1_000);
+        let mut leader = DeliveryTime::new(0, start, LATENCY);
+        let mut other = DeliveryTime::new(77_000_000, Instant::from_millis(9_000), Duration::from_millis(500));
+        assert!(other.follow(&leader));
+        assert!(!other.follow(&leader));
+        assert_eq!(other.due(0), leader.due(0), "its own handshake does not count");
+        let thousand = |time: &mut DeliveryTime, from: u64, late_us: u64| {
+            (from..from + 1_000).fold(false, |moved, n| {
+                let arrival = start + Duration::from_micros(n * 10_000 + late_us);
+                moved | time.add_sample((n * 10_000) as u32, arrival, 30_000)
+            })
+        };
+        assert!(thousand(&mut leader, 0, 2_000));
+        assert!(other.follow(&leader));
+        assert!(!thousand(&mut other, 0, 42_000), "a path 40 ms longer");
+        other.lead();
+        assert!(thousand(&mut other, 1_000, 43_000));
+        assert_eq!(other.drift_us(), 3_000);
+        // One that has to lead before it has seen anything goes on from where the time stood.
+        let mut newcomer = DeliveryTime::new(0, start, LATENCY);
+        newcomer.follow(&other);
+        newcomer.lead();
+        assert!(thousand(&mut newcomer, 2_000, 95_000));
+        assert_eq!(newcomer.drift_us(), 3_000);
+        assert!(thousand(&mut newcomer, 3_000, 96_000));
+        assert_eq!(newcomer.drift_us(), 4_000);
     }
 
     #[test]

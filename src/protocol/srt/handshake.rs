@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::control::extension;
 use super::encryption::KeyLength;
+use super::membership::Membership;
 use super::packet::SequenceNumber;
 use super::stream_id::StreamId;
 
@@ -338,7 +339,7 @@ pub struct Extensions<'a> {
     pub congestion: Option<&'a [u8]>,
     /// Packet filter, as it is on the wire.
     pub filter: Option<&'a [u8]>,
-    /// Bonding group.
+    /// Bonding group, as it is on the wire: for [`Membership`] to judge.
     pub group: Option<&'a [u8]>,
 }
 
@@ -497,6 +498,8 @@ pub struct Offer<'a> {
     pub key_material: Option<&'a [u8]>,
     /// Stream ID; nothing is written for an empty one.
     pub stream_id: Option<&'a StreamId>,
+    /// The group at this side that the connection is a leg of.
+    pub group: Option<Membership>,
 }
 
 impl HandshakeFields {
@@ -521,7 +524,7 @@ impl HandshakeFields {
         if offer.key_material.is_some() {
             extension |= present::KMREQ;
         }
-        if stream_id.is_some() {
+        if stream_id.is_some() || offer.group.is_some() {
             extension |= present::CONFIG;
         }
         Self { extension, ..*self }.encode(buffer);
@@ -534,6 +537,9 @@ impl HandshakeFields {
         }
         if let Some(stream_id) = stream_id {
             block(buffer, extension::SID, |buffer| stream_id.to_wire(buffer));
+        }
+        if let Some(group) = offer.group {
+            block(buffer, extension::GROUP, |buffer| buffer.extend_from_slice(&group.encode()));
         }
     }
 }

@@ -21,6 +21,7 @@ use super::handshake::{
     self, Extensions, HANDSHAKE_LEN, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason,
     Request, SOCKET_TYPE_DATAGRAM, VERSION_4, VERSION_5, VERSION_MIN, flags,
 };
+use super::membership::{GROUP_ID_BIT, MEMBERSHIP_LEN, Membership};
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
 use super::stream_id::{self, StreamId};
@@ -29,8 +30,8 @@ use crate::base::{Instant, Rate, SourceLimits, SourcePrefix, Transmit};
 #[cfg(test)]
 mod tests;
 
-/// Longest packet that a listener sends: a conclusion with a handshake extension and key material for two keys.
-pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX;
+/// Longest packet that a listener sends: a conclusion with a handshake extension, key material for two keys, and a group.
+pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX + 4 + MEMBERSHIP_LEN;
 
 /// Sources whose handshakes are counted one by one.
 const SOURCES_MAX: usize = 4_096;
@@ -61,6 +62,8 @@ pub struct ListenerSettings {
     pub inductions: Rate,
     /// How many conclusions of one source are judged; others are rejected with [`RejectReason::Overload`].
     pub conclusions: Rate,
+    /// Whether legs of bonding groups are let in (libsrt: `SRTO_GROUPCONNECT`). If not, they are rejected with [`RejectReason::Group`].
+    pub bonding: bool,
 }
 
 impl Default for ListenerSettings {
@@ -76,6 +79,7 @@ impl Default for ListenerSettings {
             transmit_max: 256,
             inductions: Rate::default(),
             conclusions: Rate::default(),
+            bonding: true,
         }
     }
 }
@@ -172,6 +176,8 @@ pub struct AdmissionRequest {
     pub flow_window: u32,
     /// Its keys, wrapped. Salt and length for [`super::encryption::derive_key_encrypting_key`] are in there; derive off the shard.
     pub key_material: Option<KeyMaterial>,
+    /// The group of the caller's that this is to be a leg of.
+    pub group: Option<Membership>,
     cookie: u32,
 }
 
@@ -206,6 +212,8 @@ pub struct Acceptance {
     pub key_refresh: KeyRefresh,
     /// A secret by which the caller can prove that it has moved; without one it is heard at its first address alone.
     pub address_secret: Option<[u8; 16]>,
+    /// The id of our group, when the caller has asked for one: bit 30 is set, and it is the same for all legs.
+    pub group_id: Option<u32>,
 }
 
 impl Default for Acceptance {
@@ -225,6 +233,7 @@ impl Default for Acceptance {
             key_seed: [0; 32],
             key_refresh: KeyRefresh::default(),
             address_secret: None,
+            group_id: None,
         }
     }
 }
@@ -266,6 +275,10 @@ impl AdmissionRequest {
         assert!(
             !acceptance.role.sends() || acceptance.key_encrypting_key.is_none() || acceptance.key_seed != [0; 32],
             "keys of our own need randomness"
+        );
+        assert!(
+            acceptance.group_id.is_none_or(|id| id & GROUP_ID_BIT != 0 && id >> 31 == 0),
+            "ids of groups have bit 30 set"
         );
         if self.is_version4 {
             return Ok(self.accept_version4(now, &acceptance));
@@ -332,6 +345,7 @@ impl AdmissionRequest {
             },
             key_material: key_answer,
             stream_id: None,
+            group: acceptance.group_id.and_then(|group_id| Some(Membership { group_id, ..self.group? })),
         };
         let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));
         let parameters = ConnectionParameters {
@@ -670,9 +684,10 @@ impl Listener {
         if filter.is_some_and(|filter| !filter.is_empty()) {
             return Err(RejectReason::Filter);
         }
-        if group.is_some() {
+        if group.is_some() && !self.settings.bonding {
             return Err(RejectReason::Group);
         }
+        let group = group.map(Membership::parse).transpose()?;
         let key_material = key_material.map(KeyMaterial::parse).transpose().map_err(|_| RejectReason::Rogue)?;
         let stream_id = match stream_id.map(StreamId::from_wire).transpose() {
             Ok(stream_id) => stream_id.unwrap_or_default(),
@@ -694,6 +709,7 @@ impl Listener {
             mtu: fields.mtu,
             flow_window: fields.flow_window,
             key_material,
+            group,
             cookie: fields.cookie,
         })
     }
@@ -729,6 +745,7 @@ impl Listener {
             mtu: fields.mtu,
             flow_window: fields.flow_window,
             key_material: None,
+            group: None,
             cookie: fields.cookie,
         })
     }

@@ -9,9 +9,11 @@ pub mod delivery_time;
 pub mod encryption;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod group;
 pub mod handshake;
 pub mod listener;
 pub mod loss;
+pub mod membership;
 pub mod packet;
 pub mod parameters;
 pub mod receive_buffer;

@@ -13,6 +13,7 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Packet};
 use crate::media::Payload;
 
+mod leg;
 mod snapshot;
 
 /// The shortest time between two full acknowledgements (draft-sharabayko-srt §4.8.1).

@@ -12,8 +12,10 @@ use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterialState};
+use crate::protocol::srt::group::Group;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer, Listener, ListenerSettings};
+use crate::protocol::srt::membership::{GROUP_ID_BIT, Membership};
 use crate::shard::access::{self, Denial, SILENT};
 use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, Secrecy};
 use crate::shard::mailbox::Message;
@@ -34,6 +36,7 @@ impl Door {
         let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(HANDSHAKES_AT_ONCE));
         let settings = ListenerSettings {
             cookie_secret,
+            bonding: config.ingestion.srt.bonding,
             inductions: rate(access.inductions_per_second),
             conclusions: rate(access.conclusions_per_second),
             ..ListenerSettings::default()
@@ -315,10 +318,19 @@ impl Shard {
         let peer = request.key.peer;
         let policy = access::takeover_of(&self.config, &session.name);
         let policy = if terms.secrecy.is_proven { policy } else { access::without_proof(policy) };
-        let outcome = if session.detached.is_none() && !session.may_be_taken_over(now, peer, policy) {
-            Err(RejectReason::Conflict)
-        } else {
-            self.accept(now, index, request, terms)
+        let outcome = match (request.group, session.group().map(Group::peer)) {
+            // One more leg of the group that sends already: that is one publisher, with one id.
+            (Some(theirs), Some(known)) if theirs.group_id == known.group_id => {
+                if theirs.group_type == known.group_type {
+                    self.accept_leg(now, index, request, theirs, terms)
+                } else {
+                    Err(RejectReason::Group)
+                }
+            }
+            _ if session.detached.is_none() && !session.may_be_taken_over(now, peer, policy) => {
+                Err(RejectReason::Conflict)
+            }
+            _ => self.accept(now, index, request, terms),
         };
         let answer = match outcome {
             Ok(answer) => answer,
@@ -354,7 +366,7 @@ impl Shard {
     pub(super) fn key_derived(&mut self, life: u64, socket_id: u32, key: KeyEncryptingKey) {
         if let Some(index) = self.sessions.by_life(life)
             && let session = self.sessions.get_mut(index)
-            && session.socket_id == Some(socket_id)
+            && session.socket_ids.contains(&socket_id)
             && let Some(Protocol::Srt(connection)) = session.ingest.protocol_mut()
         {
             connection.provide_key(key);
@@ -369,14 +381,7 @@ impl Shard {
         request: &AdmissionRequest,
         terms: Terms,
     ) -> Result<Answer, RejectReason> {
-        let socket_id = loop {
-            // Who cannot read the stream has to guess it.
-            let random = getrandom::u32().expect("the operating system has randomness");
-            let id = compose_socket_id(self.index, random);
-            if self.sessions.by_socket_id(id).is_none() {
-                break id;
-            }
-        };
+        let socket_id = self.draw_socket_id();
         let free_slots = self.net.pool().free_slots();
         let latency_max = SessionPlan::latency_max(&self.config, free_slots);
         // A caller of version 4 asks when it is in, and gets what there is room for by then.
@@ -398,12 +403,19 @@ impl Shard {
             enforced_encryption: terms.secrecy.is_enforced,
             key_seed: terms.key_seed,
             address_secret: Some(self.address_secret),
+            group_id: request.group.map(|_| draw() >> 2 | GROUP_ID_BIT),
             ..Acceptance::default()
         };
+        let group = request.group.zip(acceptance.group_id);
         let (parameters, answer) = request.accept(now, acceptance)?;
         let about = About::new(&parameters);
         let key_state = parameters.key_state;
-        let connection = Connection::new(now, parameters, plan.limits);
+        let protocol = match group {
+            Some((theirs, ours)) => {
+                Protocol::SrtGroup(Box::new(Group::new(now, ours, theirs, parameters, plan.limits)))
+            }
+            None => Protocol::Srt(Box::new(Connection::new(now, parameters, plan.limits))),
+        };
         if self.sessions.get_mut(index).detached.is_none() {
             self.sessions.clear_socket_id(index);
             let session = self.sessions.get_mut(index);
@@ -421,14 +433,69 @@ impl Shard {
             ("", _) => "plain",
             (cipher, _) => cipher,
         };
+        let bonded = request.group.map_or_else(String::new, |group| format!(", {} group", group.group_type.name()));
         let what = format!(
-            "SRT from {}, version {}, {cipher}, latency {} ms",
+            "SRT from {}, version {}, {cipher}, latency {} ms{bonded}",
             request.key.peer, about.peer_version, about.latency_ms
         );
-        session.attach(now, Protocol::Srt(Box::new(connection)), request.key.peer, about);
+        session.attach(now, protocol, request.key.peer, about);
         session.tell(now, what);
         let (name, life) = (session.name.clone(), session.life);
         self.desk.session_began(name, life, SourcePrefix::of(request.key.peer.ip()));
         Ok(answer)
     }
+
+    /// One more leg of a group. All have the latency of the first, and their packets the same time.
+    fn accept_leg(
+        &mut self,
+        now: Instant,
+        index: usize,
+        request: &AdmissionRequest,
+        theirs: Membership,
+        terms: Terms,
+    ) -> Result<Answer, RejectReason> {
+        let socket_id = self.draw_socket_id();
+        let address_secret = Some(self.address_secret);
+        let session = self.sessions.get_mut(index);
+        let group = session.group_mut().ok_or(RejectReason::Resource)?;
+        if !group.make_room(now) {
+            return Err(RejectReason::Resource);
+        }
+        let latency_ms = group.latency_ms();
+        let plan = SessionPlan::new(&self.config, Duration::from_millis(u64::from(latency_ms)));
+        let acceptance = Acceptance {
+            socket_id,
+            receive_latency_ms: latency_ms,
+            latency_max_ms: latency_ms,
+            flow_window: plan.flow_window,
+            key_encrypting_key: terms.secrecy.key,
+            has_passphrase: terms.secrecy.has_passphrase,
+            enforced_encryption: terms.secrecy.is_enforced,
+            key_seed: terms.key_seed,
+            address_secret,
+            group_id: Some(group.group_id()),
+            ..Acceptance::default()
+        };
+        let (parameters, answer) = request.accept(now, acceptance)?;
+        let path = group.join(now, theirs.weight, parameters, plan.limits);
+        // While all wait for the same packet, what comes after it is held more than once.
+        session.quota = plan.quota + plan.limits.receive_buffer_packets;
+        session.tell_of_peer(now, format!("leg {path} from {}, weight {}", request.key.peer, theirs.weight));
+        self.sessions.add_socket_id(index, socket_id);
+        Ok(answer)
+    }
+
+    /// A socket id of this shard that is not in use. Who cannot read the stream has to guess it.
+    fn draw_socket_id(&self) -> u32 {
+        loop {
+            let id = compose_socket_id(self.index, draw());
+            if self.sessions.by_socket_id(id).is_none() {
+                return id;
+            }
+        }
+    }
+}
+
+fn draw() -> u32 {
+    getrandom::u32().expect("the operating system has randomness")
 }

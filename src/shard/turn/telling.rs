@@ -9,6 +9,7 @@ use crate::protocol::rtp::raw_ts::RawEvent;
 use crate::protocol::rtp::{RestartReason, SourceEvent};
 use crate::protocol::srt::connection::{CloseReason, Event as SrtEvent};
 use crate::protocol::srt::encryption::KeyMaterialState;
+use crate::protocol::srt::group::Event as GroupEvent;
 use crate::shard::net::AddressConflict;
 use crate::shard::report::{ShardCounters, ShardReport};
 use crate::shard::sessions::{About, Session};
@@ -57,7 +58,8 @@ impl Shard {
             dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
             ..self.counters
         };
-        let streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
+        let streams =
+            self.sessions.iter().filter(|session| session.life != 0).map(|session| session.report(now)).collect();
         let refusals = self.door.refusals.recent().cloned().collect();
         let refusals_by_reason = self.door.refusals.by_reason();
         ShardReport { shard: self.index, core: self.core, at: now, streams, counters, refusals, refusals_by_reason }
@@ -161,7 +163,7 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
         }
         IngestEvent::Srt(SrtEvent::Connected | SrtEvent::KeyWanted) | IngestEvent::Rtp(SourceEvent::Started { .. }) => {
         }
-        IngestEvent::Srt(SrtEvent::Closed(reason)) => {
+        IngestEvent::Srt(SrtEvent::Closed(reason)) | IngestEvent::SrtGroup(GroupEvent::Closed(reason)) => {
             session.detach(now);
             session.tell(
                 now,
@@ -174,23 +176,29 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
                 .to_owned(),
             );
         }
-        IngestEvent::Srt(SrtEvent::KeyRefreshed) => session.tell_of_peer(now, "keys refreshed".to_owned()),
-        IngestEvent::Srt(SrtEvent::KeyRefreshFailed(state)) => {
-            let what = match state {
-                KeyMaterialState::BadCryptoMode => "are for another cipher",
-                KeyMaterialState::NoSecret => "have no passphrase here",
-                _ => "are not of this passphrase",
+        IngestEvent::Srt(event) => session.tell_of_peer(now, of_connection(event)),
+        IngestEvent::SrtGroup(GroupEvent::Leg { path, event }) => {
+            if let SrtEvent::PeerChanged { from, to } = event
+                && session.peer == Some(*from)
+            {
+                session.peer = Some(*to);
+            }
+            session.tell_of_peer(now, format!("leg {path}: {}", of_connection(event)));
+        }
+        IngestEvent::SrtGroup(GroupEvent::LegClosed { path, peer, reason, .. }) => {
+            // Whoever is left stands for the session.
+            let left = session.group().map_or(&[][..], |group| group.legs());
+            let (count, next) = (left.len(), left.first().map(|leg| leg.connection().parameters().peer));
+            if session.peer == Some(*peer) {
+                session.peer = next.or(session.peer);
+            }
+            let what = match reason {
+                CloseReason::PeerShutdown => "closed by the peer",
+                CloseReason::PeerIdle => "broken: its peer is silent",
+                CloseReason::Local => "closed",
+                CloseReason::TakenOver => "makes room for another",
             };
-            session.tell_of_peer(now, format!("key refresh failed: the new keys {what}"));
-        }
-        IngestEvent::Srt(SrtEvent::SequenceJump { skipped }) => {
-            session.tell_of_peer(now, format!("the sender jumped ahead by {skipped} packets"));
-        }
-        IngestEvent::Srt(SrtEvent::PeerChanged { from, to }) => {
-            session.tell_of_peer(now, format!("the peer has moved from {from} to {to}"));
-        }
-        IngestEvent::Srt(SrtEvent::PeerError { code }) => {
-            session.tell_of_peer(now, format!("the peer reports error {code}"))
+            session.tell_of_peer(now, format!("leg {path} from {peer} {what}; {count} left"));
         }
         IngestEvent::Rtp(SourceEvent::Ended { .. }) | IngestEvent::Raw(RawEvent::Ended) => {
             session.detach(now);
@@ -225,6 +233,25 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
                 format!("payload type {payload_type} is not known: set {key}.payload_types.{payload_type} to mp2t, h264 or hevc"),
             );
         }
+    }
+}
+
+/// What a connection has to say besides that it is there or gone.
+fn of_connection(event: &SrtEvent) -> String {
+    match event {
+        SrtEvent::Connected | SrtEvent::Closed(_) => unreachable!("told in other words"),
+        SrtEvent::Introduced | SrtEvent::KeyWanted | SrtEvent::Secured => "goes on with its handshake".to_owned(),
+        SrtEvent::KeyRefreshed => "keys refreshed".to_owned(),
+        SrtEvent::KeyRefreshFailed(KeyMaterialState::BadCryptoMode) => {
+            "key refresh failed: the new keys are for another cipher".to_owned()
+        }
+        SrtEvent::KeyRefreshFailed(KeyMaterialState::NoSecret) => {
+            "key refresh failed: there is no passphrase here".to_owned()
+        }
+        SrtEvent::KeyRefreshFailed(_) => "key refresh failed: the new keys are not of this passphrase".to_owned(),
+        SrtEvent::SequenceJump { skipped } => format!("the sender jumped ahead by {skipped} packets"),
+        SrtEvent::PeerChanged { from, to } => format!("the peer has moved from {from} to {to}"),
+        SrtEvent::PeerError { code } => format!("the peer reports error {code}"),
     }
 }
 

@@ -18,6 +18,7 @@ use headworks::protocol::srt::encryption::{
     Cipher, Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
 use headworks::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, Offer, Request};
+use headworks::protocol::srt::membership::{GroupType, Membership};
 use headworks::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use headworks::protocol::srt::stream_id::StreamId;
 use headworks_ethernet::{Edge, EdgeOptions, Outgoing};
@@ -81,12 +82,14 @@ fn srt(root: &Path) {
     HandshakeFields { version: 4, ..fields }.encode(&mut bodies[0]);
     for (id, length) in ids.iter().zip([None, Some(KeyLength::Aes128), Some(KeyLength::Aes256)]) {
         let message = length.map(key_material);
+        let group = Membership { group_id: 0x4000_0001, group_type: GroupType::Broadcast, weight: 1 };
         for is_response in [false, true] {
             let offer = Offer {
                 is_response,
                 handshake: extension,
                 key_material: message.as_ref().map(KeyMaterial::as_bytes),
                 stream_id: (!is_response).then_some(id),
+                group: length.is_none().then_some(group),
             };
             let mut body = Vec::new();
             HandshakeFields { request: Request::Conclusion, cookie: 5, ..fields }.encode_conclusion(&offer, &mut body);

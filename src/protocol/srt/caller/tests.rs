@@ -2,6 +2,7 @@
 
 use super::super::encryption::{KeyLength, derive_key_encrypting_key};
 use super::super::listener::{self, Acceptance, AdmissionRequest, Listener, ListenerSettings};
+use super::super::membership::GroupType;
 use super::super::packet::{DataHeader, KeyFlag};
 use super::*;
 
@@ -45,6 +46,8 @@ struct Conversation {
     passphrase: Option<&'static [u8]>,
     /// Whether the listener insists on it.
     enforced_encryption: bool,
+    /// Of the listener, which knows no groups without one.
+    group_id: Option<u32>,
     /// Which of the packets to the caller are lost, counted from 0.
     lost: fn(u32) -> bool,
     answers: u32,
@@ -63,6 +66,7 @@ impl Conversation {
             listener: Listener::new(ListenerSettings { cookie_secret: [1; 16], ..ListenerSettings::default() }),
             passphrase,
             enforced_encryption: true,
+            group_id: None,
             lost: |_| false,
             answers: 0,
             accepted: Vec::new(),
@@ -84,6 +88,7 @@ impl Conversation {
             latency_max_ms: 8000,
             key_encrypting_key,
             enforced_encryption: self.enforced_encryption,
+            group_id: self.group_id,
             ..Acceptance::default()
         };
         let answer = match request.accept(self.now, acceptance) {
@@ -309,4 +314,20 @@ fn a_listener_that_drops_encryption_is_told_that_it_is_over() {
     assert_eq!(buffer[..2], [0x80, 5]);
     assert_eq!(buffer[12..16], [0, 0, 0, 77]);
     assert_eq!(caller.next_timeout(), None);
+}
+
+#[test]
+fn a_leg_of_a_group_is_told_the_listeners_end_of_it_and_goes_without_one_to_nobody() {
+    let ours = Membership { group_id: 0x4000_0001, group_type: GroupType::Backup, weight: 50 };
+    let leg = CallerSettings { group: Some(ours), ..settings() };
+    let mut conversation = Conversation::new(leg.clone(), None);
+    conversation.group_id = Some(0x4000_0777);
+    let conversation = conversation.run();
+    assert_eq!(conversation.caller.peer_group(), Some(Membership { group_id: 0x4000_0777, ..ours }));
+    conversation.connected();
+
+    let conversation = Conversation::new(leg, None).run();
+    let outcome = conversation.outcome.expect("it is over");
+    assert!(matches!(outcome, Event::Failed(CallError::Unacceptable(RejectReason::Group))), "{outcome:?}");
+    assert_eq!(conversation.caller.peer_group(), None);
 }

@@ -1,4 +1,5 @@
 use super::super::encryption::{Cipher, KeyLength, derive_key_encrypting_key};
+use super::super::membership::GroupType;
 use super::*;
 use proptest::prelude::*;
 
@@ -53,7 +54,7 @@ fn packet(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 fn conclusion(cookie: u32, change: impl FnOnce(&mut HandshakeFields, &mut HandshakeExtension)) -> Vec<u8> {
     let (mut fields, mut extension) = (fields(Request::Conclusion, cookie), EXTENSION);
     change(&mut fields, &mut extension);
-    let offer = Offer { is_response: false, handshake: extension, key_material: None, stream_id: None };
+    let offer = Offer { is_response: false, handshake: extension, key_material: None, stream_id: None, group: None };
     packet(|packet| fields.encode_conclusion(&offer, packet))
 }
 
@@ -185,8 +186,13 @@ fn key_material_comes_back_byte_by_byte() {
     let cookie = cookie(&mut listener, at(0));
     let key = derive_key_encrypting_key(b"correct horse", &[9; 16], KeyLength::Aes256);
     let (_, material) = Encryption::initiate(key.clone(), Cipher::AesCtr, [9; 16], [1; 32], KeyRefresh::default());
-    let offer =
-        Offer { is_response: false, handshake: EXTENSION, key_material: Some(material.as_bytes()), stream_id: None };
+    let offer = Offer {
+        is_response: false,
+        handshake: EXTENSION,
+        key_material: Some(material.as_bytes()),
+        stream_id: None,
+        group: None,
+    };
     tell(&mut listener, at(0), &packet(|packet| fields(Request::Conclusion, cookie).encode_conclusion(&offer, packet)));
     let request = admitted(&mut listener);
     assert_eq!(request.key_material.as_ref(), Some(&material));
@@ -275,7 +281,7 @@ fn each_kind_of_unsuitable_conclusion_has_its_reject_reason() {
             packet
         }
     };
-    let cases: [(RejectReason, Making); 14] = [
+    let cases: [(RejectReason, Making); 17] = [
         (RejectReason::Version, Box::new(|cookie| conclusion(cookie, |fields, _| fields.version = 4))),
         (RejectReason::Version, Box::new(|cookie| conclusion(cookie, |_, extension| extension.version = 0x0001_0300))),
         (RejectReason::Rogue, Box::new(|cookie| conclusion(cookie, |_, extension| extension.version = 0x0001_0207))),
@@ -288,7 +294,10 @@ fn each_kind_of_unsuitable_conclusion_has_its_reject_reason() {
         ),
         (RejectReason::Congestion, Box::new(with(6, b"elif"))),
         (RejectReason::Filter, Box::new(with(7, b",cef:cols10\0"))),
-        (RejectReason::Group, Box::new(with(8, &[0x40, 0, 0, 1, 1, 0, 0, 0]))),
+        (RejectReason::Group, Box::new(with(8, &[0x40, 0, 0, 1, 3, 0, 0, 0]))),
+        (RejectReason::Rogue, Box::new(with(8, &[0, 0, 0, 1, 1, 0, 0, 0]))),
+        (RejectReason::Rogue, Box::new(with(8, &[0x40, 0, 0, 1]))),
+        (RejectReason::Rogue, Box::new(with(8, &[]))),
         (RejectReason::Rogue, Box::new(with(3, &[0; 16]))),
         (RejectReason::BadRequest, Box::new(with(5, b"{:!#"))),
         (RejectReason::BadRequest, Box::new(with(5, b"..//"))),
@@ -304,6 +313,39 @@ fn each_kind_of_unsuitable_conclusion_has_its_reject_reason() {
         assert_eq!(answers.iter().map(|answer| answer.request).collect::<Vec<_>>(), [Request::Rejection(reason)]);
         assert!(listener.poll_event().is_none() && listener.attempts.is_empty());
     }
+}
+
+#[test]
+fn a_leg_of_a_group_is_let_in_and_told_of_ours_unless_bonding_is_off() {
+    const GROUP: [u8; 12] = [0, 8, 0, 2, 0x40, 0, 0, 1, 2, 0, 0, 50];
+    let theirs = Membership { group_id: 0x4000_0001, group_type: GroupType::Backup, weight: 50 };
+    let mut listener = listener();
+    let valid = cookie(&mut listener, at(0));
+    let bytes = [conclusion(valid, |_, _| {}), GROUP.to_vec()].concat();
+    assert!(tell(&mut listener, at(0), &bytes).is_empty());
+    let request = admitted(&mut listener);
+    assert_eq!(request.group, Some(theirs));
+    let answer = |group_id| {
+        let acceptance = Acceptance { socket_id: 77, group_id, ..Acceptance::default() };
+        let (_, answer) = request.accept(at(1), acceptance).expect("nothing to refuse");
+        let mut bytes = Vec::new();
+        answer.write(at(1), &mut bytes);
+        bytes[HEADER_LEN..].to_vec()
+    };
+    let told = answer(Some(0x4000_0777));
+    let told = Handshake::parse(&told).expect("well-formed");
+    assert_eq!((told.fields.extension, told.fields.socket_id), (5, 77));
+    let ours = told.extensions.group.map(Membership::parse);
+    assert_eq!(ours, Some(Ok(Membership { group_id: 0x4000_0777, ..theirs })));
+    let untold = answer(None);
+    assert_eq!(Handshake::parse(&untold).expect("well-formed").extensions.group, None);
+
+    let mut listener = Listener::new(ListenerSettings { bonding: false, ..ListenerSettings::default() });
+    let valid = cookie(&mut listener, at(0));
+    let bytes = [conclusion(valid, |_, _| {}), GROUP.to_vec()].concat();
+    let answers = tell(&mut listener, at(0), &bytes);
+    let reasons: Vec<Request> = answers.iter().map(|answer| answer.request).collect();
+    assert_eq!(reasons, [Request::Rejection(RejectReason::Group)], "as libsrt without SRTO_GROUPCONNECT");
 }
 
 #[test]
