@@ -72,8 +72,8 @@ fn what_is_no_snapshot_is_refused_with_the_reason() {
         assert_eq!(restore(&bytes[..length]), RestoreError::Length);
     }
     assert_eq!(restore(&[&bytes[..], &[0]].concat()), RestoreError::Length);
-    for at in SNAPSHOT_HEADER_LEN..bytes.len() {
-        assert_eq!(restore(&changed(at, !bytes[at])), RestoreError::Checksum);
+    for (at, byte) in bytes.iter().enumerate().skip(SNAPSHOT_HEADER_LEN) {
+        assert_eq!(restore(&changed(at, !byte)), RestoreError::Checksum);
     }
     let body = &bytes[SNAPSHOT_HEADER_LEN..bytes.len() - 4];
     assert_eq!(restore(&seal(&body[..body.len() - 1])), RestoreError::Length);
