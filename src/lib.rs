@@ -41,10 +41,14 @@
 //!
 //! RTP is the same with `protocol/rtp/source.rs`, and `pipeline/elementary.rs` where it carries one elementary stream.
 //!
+//! A stream that is fetched (`streams.NAME.srt`) has a socket of its own: `shard/turn/calling.rs` drives its call (`shard/calls.rs`), which
+//! shakes hands by `protocol/srt/caller.rs` or `rendezvous.rs` and is tried again as `pipeline/breaker.rs` says; its session then
+//! takes the way of a source of the RTP ports, whose stream the desk names.
+//!
 //! # Threads
 //!
 //! One per shard (`hw-shard-N`), pinned; one for everything that may block (`hw-house`: files, rings, key derivation,
-//! admission); one per NUMA node of shards that wakes readers (`hw-waker`); one that writes the log (`hw-log`), which nobody waits for; one for HTTP; and,
+//! admission), and one for each name that is being looked up (`hw-resolve`), as a resolver may block for long; one per NUMA node of shards that wakes readers (`hw-waker`); one that writes the log (`hw-log`), which nobody waits for; one for HTTP; and,
 //! where it is configured, one that hands rings to readers without the right to the files (`hw-broker`). Shards share read-only configuration and nothing else; they are spoken to through
 //! [`shard::mailbox`].
 //!

@@ -268,6 +268,9 @@ impl Desk {
             return deny(RejectReason::BadMode, "it asks to be sent a stream (m=request), and none is served over SRT");
         }
         let settings = self.config.streams.get(name);
+        if settings.is_some_and(|stream| stream.srt.is_some()) {
+            return deny(RejectReason::Conflict, &format!("streams.{name}.srt says that it is fetched"));
+        }
         let source = settings.and_then(|stream| stream.source);
         if source.is_some_and(|source| source != request.key.peer.ip().to_canonical()) {
             return deny(RejectReason::Forbidden, &format!("streams.{name}.source is another address"));
@@ -340,9 +343,13 @@ impl Desk {
         {
             return Err(Refusal::ForeignSource { name: name.to_owned() });
         }
-        let limit = self.config.ingestion.rtp.max_sessions;
-        self.place(Placement::Here(shard), name, SourceKind::Rtp, limit).map_err(|refusal| match refusal {
-            Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
+        let ingestion = &self.config.ingestion;
+        let (kind, limit, limit_key) = match key {
+            SourceKey::Called(_) => (SourceKind::Srt, ingestion.max_connections, "ingestion.max_connections"),
+            _ => (SourceKind::Rtp, ingestion.rtp.max_sessions, "ingestion.rtp.max_sessions"),
+        };
+        self.place(Placement::Here(shard), name, kind, limit).map_err(|refusal| match refusal {
+            Refused::Full => Refusal::Full { key: limit_key, limit },
             Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
         })
     }
@@ -372,7 +379,7 @@ impl Desk {
     /// The configured name of a source, or one made of what is known of it.
     fn source_name(&self, key: SourceKey) -> String {
         match key {
-            SourceKey::Configured(index) => {
+            SourceKey::Configured(index) | SourceKey::Called(index) => {
                 self.config.streams.keys().nth(index).expect("sockets are made from the configuration").clone()
             }
             SourceKey::Rtp { ssrc, .. } => self

@@ -9,10 +9,12 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use super::admission::{Admitted, Newcomer};
+use super::calls::terms::{CallTerms, TermsError};
 use super::report::ShardReport;
 use super::strangers::SourceKey;
 use crate::base::Instant;
 use crate::output::TrackReady;
+use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterial};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{AdmissionRequest, Answer};
 
@@ -41,6 +43,10 @@ pub enum Message {
     /// A stream without a session, by its life, is to end, because a newcomer needs its place or its memory; the newcomer is to
     /// be judged again then.
     Evict(u64, Newcomer),
+    /// A stream that is fetched, by its place in the configuration, can be called, or cannot.
+    CallPrepared(usize, Result<Box<CallTerms>, TermsError>),
+    /// The key that its passphrase makes for key material of its peer.
+    CallUnlocked(usize, Box<(KeyMaterial, KeyEncryptingKey)>),
     /// A ring is ready, or cannot be had: name of the stream, and which life of it.
     TrackReady(u64, TrackReady),
 }

@@ -16,6 +16,8 @@ use crate::output::StreamRings;
 use crate::pipeline::assembler::Assembler;
 use crate::pipeline::frame::{SinkIndex, StreamSink, TrackDescription};
 use crate::pipeline::ingest::{Content, Ingest, Protocol};
+use crate::protocol::srt::encryption::Encryption;
+use crate::protocol::srt::parameters::ConnectionParameters;
 
 /// Events kept of each stream, for people.
 const EVENTS_MAX: usize = 50;
@@ -82,6 +84,28 @@ pub struct About {
     pub latency_ms: u32,
     /// Such as `1.5.1`; empty outside SRT.
     pub peer_version: String,
+}
+
+impl About {
+    /// What an SRT handshake has settled.
+    pub fn of_srt(parameters: &ConnectionParameters) -> Self {
+        let version = parameters.peer_version;
+        Self {
+            cipher: parameters.encryption.as_ref().map_or_else(String::new, Encryption::name),
+            latency_ms: u32::from(parameters.receive_latency_ms),
+            peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
+        }
+    }
+
+    /// The session in a line.
+    pub fn line(&self, kind: StreamKind, peer: SocketAddr) -> String {
+        let kind = kind.name().to_uppercase();
+        if self.peer_version.is_empty() {
+            return format!("{kind} from {peer}");
+        }
+        let cipher = if self.cipher.is_empty() { "plain" } else { &self.cipher };
+        format!("{kind} from {peer}, version {}, {cipher}, latency {} ms", self.peer_version, self.latency_ms)
+    }
 }
 
 /// Slots of aggregates that a stream may still hold a datagram of, each of which keeps the whole slot. A stream that holds something
@@ -389,6 +413,7 @@ impl Session {
             tracks_refused: self.tracks_refused(),
             tracks,
             events: self.events.iter().cloned().collect(),
+            call: None,
         }
     }
 }

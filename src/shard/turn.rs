@@ -5,6 +5,7 @@
 //! mailbox; let readers be woken. Nothing in a turn waits for another thread.
 
 mod arrivals;
+mod calling;
 mod telling;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use self::telling::{Overflows, handle_event};
 use super::admission::Desk;
 use super::batch_window::BatchWindow;
+use super::calls::Call;
 use super::clock::Clock;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::random::Random;
@@ -99,6 +101,8 @@ pub struct Shard {
     waker: Waker,
     payload_types: Arc<(Vec<PayloadTypes>, PayloadTypes)>,
     door: Door,
+    /// The streams that are fetched.
+    calls: Vec<Call>,
     sessions: Sessions,
     timers: Timers,
     /// Sessions to be served in this turn.
@@ -143,12 +147,14 @@ impl Shard {
     /// # Errors
     /// [`NetError`], which says what mends it.
     pub fn new(options: ShardOptions) -> Result<Self, NetError> {
+        let called: Vec<usize> = options.sockets.iter().filter_map(|(role, _)| role.called_stream()).collect();
         let net = Net::new(options.net, options.sockets)?;
         let mailbox = options.shards.mailbox(options.shard).clone();
         let mut clock = Clock::new();
         let now = clock.read();
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
+        let calls = Call::all(now, &options.config, called.into_iter());
         let settings = ListenerSettings { cookie_secret: options.cookie_secret, ..ListenerSettings::default() };
         Ok(Self {
             index: options.shard,
@@ -162,6 +168,7 @@ impl Shard {
             waker: options.waker,
             payload_types: options.payload_types,
             door: Door { listener: Listener::new(settings), strangers: Strangers::new(), unadmitted: 0 },
+            calls,
             sessions: Sessions::default(),
             timers: Timers::default(),
             touched: Touched::default(),
@@ -268,6 +275,7 @@ impl Shard {
             let datagram = Datagram { packet, peer, local, interface, path: 0, arrival };
             match role {
                 SocketRole::Srt => self.receive_srt(now, datagram),
+                SocketRole::Call(stream) => self.receive_call(now, stream, datagram),
                 SocketRole::Rtp | SocketRole::Stream(_) => self.receive_rtp(now, role, datagram),
                 SocketRole::Rtcp | SocketRole::StreamRtcp(_) => self.receive_rtcp(now, role, &datagram),
             }
@@ -455,6 +463,8 @@ impl Shard {
                 Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
                 Message::Evict(life, newcomer) => self.evict(now, life, newcomer),
+                Message::CallPrepared(stream, terms) => self.call_prepared(now, stream, terms),
+                Message::CallUnlocked(stream, unlocked) => self.call_unlocked(now, stream, &unlocked.0, unlocked.1),
                 Message::TrackReady(life, ready) => self.track_ready(life, ready),
             }
         }
@@ -604,6 +614,7 @@ impl Shard {
         if published {
             self.waker.ring();
         }
+        self.tick_calls(now);
     }
 
     /// A stream has been without a source for too long.
@@ -713,7 +724,7 @@ fn send(net: &mut Net, role: SocketRole, transmit: &Transmit, buffer: &mut Vec<u
 /// The socket that a session's own datagrams leave by: RTP sources are answered with RTCP.
 fn transmit_role(role: SocketRole) -> SocketRole {
     match role {
-        SocketRole::Srt => SocketRole::Srt,
+        SocketRole::Srt | SocketRole::Call(_) => role,
         SocketRole::Rtp | SocketRole::Rtcp => SocketRole::Rtcp,
         SocketRole::Stream(index) | SocketRole::StreamRtcp(index) => SocketRole::StreamRtcp(index),
     }

@@ -16,6 +16,8 @@ use super::routes::House;
 use super::streams::codec_word;
 use crate::control::process;
 use crate::control::snapshot::Snapshot;
+use crate::pipeline::breaker::Circuit;
+use crate::shard::calls::CallState;
 use crate::shard::net::Choice;
 use crate::shard::report::{ShardReport, StreamReport, StreamStatus, TrackReport};
 
@@ -82,6 +84,25 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
         it.srt.map(|srt| srt.peer_changes).or(it.rtp.as_ref().map(|rtp| rtp.peer_changes)).unwrap_or(0)
     }),
     ("stream_sessions", "Sessions so far", |it| u64::from(it.sessions)),
+];
+
+/// Of streams that are fetched alone.
+const CALL_GAUGES: &[Gauge<StreamReport>] = &[
+    ("call_attempts", "Times that the stream's peer was called", |it| Some(it.call.as_ref()?.attempts as f64)),
+    ("call_failures", "Calls in a row that led to nothing", |it| Some(f64::from(it.call.as_ref()?.failures))),
+    ("call_connected", "1 while a call has led to a session", |it| {
+        Some(f64::from(u8::from(it.call.as_ref()?.state == CallState::Connected)))
+    }),
+    ("call_circuit_open", "1 while calls are made at the longest interval, 0.5 while one of these is made", |it| {
+        Some(match it.call.as_ref()?.circuit {
+            Circuit::Closed => 0.0,
+            Circuit::HalfOpen => 0.5,
+            Circuit::Open => 1.0,
+        })
+    }),
+    ("call_next_attempt_seconds", "Time until the next call", |it| {
+        Some(it.call.as_ref()?.next_attempt_in?.as_secs_f64())
+    }),
 ];
 
 const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
@@ -160,6 +181,7 @@ impl Collector for Scrape {
         gauges(&mut encoder, SHARD_GAUGES, &shards)?;
         counts(&mut encoder, STREAM_COUNTS, &streams)?;
         gauges(&mut encoder, STREAM_GAUGES, &streams)?;
+        gauges(&mut encoder, CALL_GAUGES, &streams)?;
         counts(&mut encoder, TRACK_COUNTS, &tracks)?;
         encode_delays(&mut encoder, &tracks)
     }

@@ -27,12 +27,22 @@ pub enum SocketRole {
     Stream(usize),
     /// The RTCP port beside that.
     StreamRtcp(usize),
+    /// What a configured stream that is fetched by SRT is called from.
+    Call(usize),
 }
 
 impl SocketRole {
     /// Whether media come in by it, in bursts if need be: a socket to ask for aggregates (UDP GRO).
     pub const fn is_media(self) -> bool {
-        matches!(self, Self::Srt | Self::Rtp | Self::Stream(_))
+        matches!(self, Self::Srt | Self::Rtp | Self::Stream(_) | Self::Call(_))
+    }
+
+    /// The stream that is called from it, by its place in the configuration.
+    pub const fn called_stream(self) -> Option<usize> {
+        match self {
+            Self::Call(stream) => Some(stream),
+            _ => None,
+        }
     }
 }
 
@@ -128,6 +138,7 @@ impl Port<'_> {
             SocketRole::Rtcp => "rtcp",
             SocketRole::Stream(_) => "stream",
             SocketRole::StreamRtcp(_) => "stream-rtcp",
+            SocketRole::Call(_) => "call",
         };
         (0..count).map(|shard| format!("{role}-{shard}-{sum:016x}")).collect()
     }
@@ -182,12 +193,13 @@ impl PortSet {
             port.prepare(&sockets, is_kept)?;
             if is_kept {
                 tracing::info!("{}: goes on with what the kernel has taken in since the last run", port.what);
-            } else {
+            } else if port.role.called_stream().is_none() {
+                // What waits for a caller that has begun anew is of no use to it.
                 for ((socket, _), name) in sockets.iter().zip(&names) {
                     stored.keep(name, socket);
                 }
             }
-            if !sockets.is_empty() && !matches!(port.role, SocketRole::StreamRtcp(_)) {
+            if !sockets.is_empty() && !matches!(port.role, SocketRole::StreamRtcp(_) | SocketRole::Call(_)) {
                 ports.listening.push((port.what, port.options.bind));
             }
             let first = match port.kind {
@@ -301,6 +313,18 @@ fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, S
                 kind: Kind::Stream { name, shard: index % shards, group, sources, interface },
             });
         }
+    }
+    for (index, (name, stream)) in config.streams.iter().enumerate() {
+        let Some(srt) = &stream.srt else { continue };
+        let (role, bind) = (SocketRole::Call(index), srt.bind());
+        let kind = Kind::Stream {
+            name,
+            shard: index % shards,
+            group: bind.ip(),
+            sources: SourceFilter::Any,
+            interface: Interface::Any,
+        };
+        ports.push(Port { what: format!("streams.{name}.srt"), role, options: options(role, bind, buffer), kind });
     }
     Ok(ports)
 }

@@ -10,7 +10,7 @@ use crate::output::StreamRings;
 use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
-use crate::protocol::srt::encryption::{Encryption, KeyEncryptingKey};
+use crate::protocol::srt::encryption::KeyEncryptingKey;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
 use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT};
@@ -99,7 +99,7 @@ impl Shard {
                 let configured = self.config.streams.values().position(is_its);
                 configured.map_or(&self.payload_types.1, |index| &self.payload_types.0[index])
             }
-            SourceKey::Raw { .. } => &self.payload_types.1,
+            SourceKey::Raw { .. } | SourceKey::Called(_) => &self.payload_types.1,
         }
     }
 
@@ -114,8 +114,9 @@ impl Shard {
         self.door.unadmitted -= 1;
         self.counters.rejections += 1;
         if let Some(index) = self.sessions.by_source(key) {
-            self.sessions.remove(index);
+            let session = self.sessions.remove(index);
             self.timers.set(index, None);
+            self.dismiss(now, session);
         }
     }
 
@@ -166,8 +167,8 @@ impl Shard {
                         session.life = life;
                         session.admission = Some(admission);
                         session.rings = Some(rings);
-                        let peer = session.peer.map(|peer| peer.to_string()).unwrap_or_default();
-                        session.tell(now, format!("{} from {peer}", session.kind.name().to_uppercase()));
+                        let line = session.peer.map_or_else(String::new, |peer| session.about.line(session.kind, peer));
+                        session.tell(now, line);
                     }
                     // The answer to an earlier question of the same source, which has asked twice.
                     (Some(old), _) if old == index => {}
@@ -185,6 +186,7 @@ impl Shard {
 
     /// A source comes back under the name of a stream that is still here: the stream takes its session over.
     fn replace_source(&mut self, now: Instant, stream: usize, newcomer: usize, key: SourceKey) {
+        let socket_id = self.sessions.get_mut(newcomer).socket_id;
         let arrived = self.sessions.remove(newcomer);
         self.timers.set(newcomer, None);
         let session = self.sessions.get_mut(stream);
@@ -193,21 +195,26 @@ impl Shard {
         if session.detached.is_none() && !session.may_be_taken_over(now, peer) {
             self.counters.rejections += 1;
             session.tell(now, format!("source {peer} refused: {} still sends", session.peer_name()));
+            self.dismiss(now, arrived);
             return self.door.strangers.refuse(now, key, SILENT);
         }
         if session.detached.is_none() {
             session.detach(now);
         }
-        (session.role, session.kind) = (arrived.role, arrived.kind);
+        (session.role, session.kind, session.quota) = (arrived.role, arrived.kind, arrived.quota);
         session.packets += arrived.packets;
         session.bytes += arrived.bytes;
         let mut ingest = arrived.ingest;
         if let Some(protocol) = ingest.take_protocol() {
-            session.attach(now, protocol, peer, About::default());
-            session.tell(now, format!("taken over by {peer}"));
+            let line = arrived.about.line(arrived.kind, peer);
+            session.attach(now, protocol, peer, arrived.about);
+            session.tell(now, format!("taken over by {line}"));
         }
         self.sessions.clear_socket_id(stream);
         self.sessions.set_source(stream, key);
+        if let Some(id) = socket_id {
+            self.sessions.set_socket_id(stream, id);
+        }
         self.touched.add(stream);
     }
 
@@ -290,6 +297,18 @@ impl Shard {
         }
     }
 
+    /// An id that no session has.
+    pub(super) fn free_socket_id(&self) -> u32 {
+        loop {
+            // Who cannot read the stream has to guess it.
+            let random = getrandom::u32().expect("the operating system has randomness");
+            let id = compose_socket_id(self.index, random);
+            if self.sessions.by_socket_id(id).is_none() {
+                return id;
+            }
+        }
+    }
+
     fn accept(
         &mut self,
         now: Instant,
@@ -297,14 +316,7 @@ impl Shard {
         request: &AdmissionRequest,
         terms: Terms,
     ) -> Result<Answer, RejectReason> {
-        let socket_id = loop {
-            // Who cannot read the stream has to guess it.
-            let random = getrandom::u32().expect("the operating system has randomness");
-            let id = compose_socket_id(self.index, random);
-            if self.sessions.by_socket_id(id).is_none() {
-                break id;
-            }
-        };
+        let socket_id = self.free_socket_id();
         let free_slots = self.net.pool().free_slots();
         let latency_max = SessionPlan::latency_max(&self.config, free_slots);
         let wanted = Duration::from_millis(u64::from(request.requested_latency_ms)).max(terms.latency).min(latency_max);
@@ -321,12 +333,7 @@ impl Shard {
             ..Acceptance::default()
         };
         let (parameters, answer) = request.accept(now, acceptance)?;
-        let version = request.peer_version;
-        let about = About {
-            cipher: parameters.encryption.as_ref().map_or_else(String::new, Encryption::name),
-            latency_ms: u32::from(parameters.receive_latency_ms),
-            peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
-        };
+        let about = About::of_srt(&parameters);
         let connection = Connection::new(now, parameters, plan.limits);
         if self.sessions.get_mut(index).detached.is_none() {
             self.sessions.clear_socket_id(index);
@@ -339,11 +346,7 @@ impl Shard {
         let session = self.sessions.get_mut(index);
         (session.role, session.kind) = (SocketRole::Srt, StreamKind::Srt);
         session.quota = plan.quota;
-        let cipher = if about.cipher.is_empty() { "plain" } else { &about.cipher };
-        let what = format!(
-            "SRT from {}, version {}, {cipher}, latency {} ms",
-            request.key.peer, about.peer_version, about.latency_ms
-        );
+        let what = about.line(StreamKind::Srt, request.key.peer);
         session.attach(now, Protocol::Srt(Box::new(connection)), request.key.peer, about);
         session.tell(now, what);
         Ok(answer)

@@ -44,7 +44,8 @@ impl Shard {
             dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
             ..self.counters
         };
-        let streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
+        let mut streams = self.sessions.iter().filter(|session| session.life != 0).map(Session::report).collect();
+        self.report_calls(now, &mut streams);
         ShardReport { shard: self.index, core: self.core, at: now, streams, counters }
     }
 
