@@ -35,6 +35,9 @@ pub struct StreamSrt {
     pub key_length: Option<u8>,
     /// What our keys are for, in place of `streams.NAME.crypto_mode`; a caller's `auto` is AES-CTR, as libsrt's.
     pub crypto_mode: Option<CryptoMode>,
+    /// A peer silent for this long is gone, in place of `ingestion.srt.peer_idle_timeout`.
+    #[serde(with = "duration::option")]
+    pub peer_idle_timeout: Option<Duration>,
     /// How long one attempt may take; by default 3 s for a caller and 30 s in rendezvous, as libsrt has it.
     #[serde(with = "duration::option")]
     pub connect_timeout: Option<Duration>,
@@ -72,6 +75,7 @@ impl Default for StreamSrt {
             passphrase: None,
             key_length: None,
             crypto_mode: None,
+            peer_idle_timeout: None,
             connect_timeout: None,
         }
     }
@@ -88,6 +92,7 @@ impl StreamSrt {
             passphrase: Some(String::new()),
             key_length: Some(16),
             crypto_mode: Some(CryptoMode::Auto),
+            peer_idle_timeout: Some(Duration::ZERO),
             connect_timeout: Some(Duration::ZERO),
             ..Self::default()
         }
@@ -150,13 +155,19 @@ impl Config {
             };
             let is_kernels = !matches!(self.shards.packet_io, PacketIo::Xdp | PacketIo::Dpdk);
             let timeout = srt.timeout();
-            let checks: [(bool, &str, &str); 11] = [
+            let checks: [(bool, &str, &str); 13] = [
                 (
                     is_kernels,
                     "",
                     "is fetched through the kernel's sockets, which shards.packet_io goes past: set it to auto, uring or mmsg",
                 ),
                 (stream.rtp.is_none(), "", "has an rtp section too: a stream comes by one of them"),
+                (
+                    stream.source.is_none(),
+                    "",
+                    "has streams.NAME.source beside it, which is said by the address already",
+                ),
+                (srt.peer_idle_timeout.is_none_or(|it| !it.is_zero()), ".peer_idle_timeout", "must be above 0"),
                 (
                     srt.host_and_port().is_some(),
                     ".address",

@@ -179,6 +179,8 @@ fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
             "streams.a.srt.stream_id",
             "in rendezvous",
         ),
+        (&[address, "streams.a.srt.peer_idle_timeout=0s"], "streams.a.srt.peer_idle_timeout", "above 0"),
+        (&[address, "streams.a.source=192.0.2.1"], "streams.a.srt", "has streams.NAME.source beside it"),
         (&[address, "streams.a.rtp.port=6000"], "streams.a.srt", "has an rtp section too"),
         (&[address, "shards.packet_io=xdp"], "streams.a.srt", "shards.packet_io goes past"),
         (

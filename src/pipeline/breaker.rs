@@ -217,11 +217,11 @@ mod tests {
         breaker.end(now + SHORTEST, middle(SHORTEST));
         assert_eq!(breaker.next_attempt(), Some(now + SHORTEST * 2));
         assert_eq!(breaker.failures(), 0);
-        now = now + SHORTEST * 2;
+        now += SHORTEST * 2;
         for (round, wait_s) in [5, 10, 20].into_iter().enumerate() {
             breaker.begin();
             breaker.succeed(now);
-            now = now + Duration::from_secs(1);
+            now += Duration::from_secs(1);
             breaker.end(now, middle(Duration::from_secs(wait_s)));
             let next = breaker.next_attempt().unwrap();
             assert_eq!(next.saturating_since(now).as_secs(), wait_s, "round {round}");

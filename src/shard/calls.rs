@@ -38,7 +38,10 @@ pub enum Stage {
     /// None is made.
     Waiting,
     /// Its peer is looked up, and its keys are made.
-    Preparing,
+    Preparing {
+        /// Since when.
+        since: Instant,
+    },
     /// The handshake is under way.
     Calling(Machine),
     /// There is a session; in rendezvous with what agrees again when the peer has not heard it.
@@ -98,9 +101,9 @@ impl Call {
     }
 
     /// An attempt begins; its terms are being prepared.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, now: Instant) {
         self.breaker.begin();
-        self.stage = Stage::Preparing;
+        self.stage = Stage::Preparing { since: now };
     }
 
     /// Terms are there: the handshake begins.
@@ -178,7 +181,7 @@ impl Call {
             target: self.target.clone(),
             state: match self.stage {
                 Stage::Waiting => CallState::Waiting,
-                Stage::Preparing | Stage::Calling(_) => CallState::Connecting,
+                Stage::Preparing { .. } | Stage::Calling(_) => CallState::Connecting,
                 Stage::Connected(_) => CallState::Connected,
             },
             circuit: self.breaker.circuit(),
@@ -329,7 +332,7 @@ mod tests {
             (CallError::Timeout, Circuit::Closed, "again in 3.8 s"),
         ] {
             let mut call = call(now);
-            call.begin();
+            call.begin(now);
             assert_eq!(call.report(now).state, CallState::Connecting);
             let line = call.fail(now, error.to_string(), kind_of(error), 0).unwrap();
             assert_eq!(line, format!("caller encoder.example:9000: {error}; {wait}"));

@@ -135,9 +135,8 @@ fn goes_on_after_a_kill(open: fn(u16, &str) -> SrtSender, at: &[&str]) {
     let [port] = free_ports();
     let mut own: Vec<String> = at.iter().map(|&it| it.to_owned()).collect();
     own.push(format!("address=127.0.0.1:{port}"));
-    let mut settings = settings_of("cam1", &own);
-    settings.push("ingestion.srt.peer_idle_timeout=1500ms".to_owned());
-    let appliance = start(&settings);
+    own.push("peer_idle_timeout=1500ms".to_owned());
+    let appliance = start(&settings_of("cam1", &own));
     let tap = appliance.tap("cam1");
     let mut first = open(port, "");
     first.wait_for_connection();

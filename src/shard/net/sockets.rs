@@ -497,6 +497,35 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_is_fetched_has_a_socket_on_its_shard_that_is_no_port_listened_on() {
+        let settings = [
+            "ingestion.srt.enabled=false",
+            "ingestion.rtp.enabled=false",
+            "streams.a.srt.address=127.0.0.1:9000",
+            "streams.b.srt.address=[::1]:9000",
+            "streams.b.srt.local_address=::1",
+            "streams.c.passphrase=correct horse",
+            "streams.d.srt.address=encoder.example:9000",
+        ];
+        let described = described(&settings.map(str::to_owned));
+        let ports = PortSet::open(&described, 2, StoredSockets::default()).unwrap();
+        assert_eq!(ports.listening, []);
+        let roles: Vec<Vec<SocketRole>> =
+            ports.by_shard.iter().map(|sockets| sockets.iter().map(|(role, _)| *role).collect()).collect();
+        assert_eq!(roles, [vec![SocketRole::Call(0)], vec![SocketRole::Call(1), SocketRole::Call(3)]]);
+        let local = |shard: usize, index: usize| {
+            let socket = std::net::UdpSocket::from(ports.by_shard[shard][index].1.try_clone().unwrap());
+            socket.local_addr().unwrap()
+        };
+        assert_eq!(local(0, 0).ip().to_string(), "0.0.0.0");
+        assert_eq!(
+            (local(1, 0).ip().to_string(), local(1, 1).ip().to_string()),
+            ("::1".to_owned(), "0.0.0.0".to_owned())
+        );
+        assert!(local(0, 0).port() != 0 && local(0, 0).port() != local(1, 1).port());
+    }
+
+    #[test]
     fn sockets_for_media_ask_for_aggregates_where_that_is_configured() {
         for gro in [false, true] {
             let stream = ["streams.a.rtp.port=6000".to_owned(), format!("shards.gro={gro}")];

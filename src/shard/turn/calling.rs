@@ -22,6 +22,9 @@ use crate::shard::report::{StreamKind, StreamReport, StreamStatus};
 use crate::shard::sessions::{About, Session};
 use crate::shard::strangers::SourceKey;
 
+/// Looking a name up and making keys takes no longer, also where resolvers do not answer: what comes later is lost.
+const PREPARED_WITHIN: Duration = Duration::from_secs(60);
+
 impl Shard {
     /// Ten times a second: attempts that are due, handshakes that are sent again, sessions that are over.
     pub(super) fn tick_calls(&mut self, now: Instant) {
@@ -32,7 +35,10 @@ impl Shard {
             let call = &mut self.calls[place];
             match &mut call.stage {
                 Stage::Waiting if call.breaker.is_due(now) => self.prepare_call(now, place),
-                Stage::Waiting | Stage::Preparing => {}
+                Stage::Preparing { since } if now.saturating_since(*since) >= PREPARED_WITHIN => {
+                    self.call_failed(now, place, "its peer was not looked up in time".to_owned(), Failure::Passing);
+                }
+                Stage::Waiting | Stage::Preparing { .. } => {}
                 Stage::Calling(machine) => {
                     machine.handle_timeout(now);
                     self.serve_call(now, place);
@@ -48,7 +54,7 @@ impl Shard {
 
     fn prepare_call(&mut self, now: Instant, place: usize) {
         let call = &mut self.calls[place];
-        call.begin();
+        call.begin(now);
         let (config, mailbox) = (Arc::clone(&self.config), self.shards.mailbox(self.index).clone());
         let stream = call.stream;
         let job: Job = Box::new(move || {
@@ -64,6 +70,9 @@ impl Shard {
     /// A call can be made, or cannot.
     pub(super) fn call_prepared(&mut self, now: Instant, stream: usize, terms: Result<Box<CallTerms>, TermsError>) {
         let Some(place) = self.call_of(stream).filter(|_| self.stopping.is_none()) else { return };
+        if !matches!(self.calls[place].stage, Stage::Preparing { .. }) {
+            return;
+        }
         let terms = match terms {
             Ok(terms) => terms,
             Err(error) => return self.call_failed(now, place, error.to_string(), Failure::Passing),
@@ -116,7 +125,9 @@ impl Shard {
         }
         self.receive_handshake(now, stream, &datagram);
         // In rendezvous the first that is heard of a connected peer may be its media.
-        if let Some(index) = self.sessions.by_socket_id(id) {
+        if !is_handshake(&datagram.packet)
+            && let Some(index) = self.sessions.by_socket_id(id)
+        {
             self.hand_to(now, index, datagram);
         }
     }
@@ -128,7 +139,7 @@ impl Shard {
             return;
         };
         match &mut self.calls[place].stage {
-            Stage::Waiting | Stage::Preparing | Stage::Connected(None) => {
+            Stage::Waiting | Stage::Preparing { .. } | Stage::Connected(None) => {
                 self.counters.dropped_stray += 1;
             }
             Stage::Calling(machine) => {
@@ -177,7 +188,7 @@ impl Shard {
                     }
                     None
                 }
-                Stage::Waiting | Stage::Preparing | Stage::Connected(None) => None,
+                Stage::Waiting | Stage::Preparing { .. } | Stage::Connected(None) => None,
             };
             let stream = call.stream;
             match outcome {
@@ -204,9 +215,17 @@ impl Shard {
     }
 
     /// The handshake is done: a session begins, whose stream the desk names, as it does that of a source of the RTP ports.
-    fn call_connected(&mut self, now: Instant, place: usize, parameters: ConnectionParameters) {
+    fn call_connected(&mut self, now: Instant, place: usize, mut parameters: ConnectionParameters) {
         let stream = self.calls[place].stream;
-        let plan = SessionPlan::new(&self.config, Duration::from_millis(u64::from(parameters.receive_latency_ms)));
+        // The peer's word is final, but our memory is ours: what it sends is delivered sooner then, with less time to send it again.
+        let latency_max = SessionPlan::latency_max(&self.config, self.net.pool().free_slots());
+        let latency = Duration::from_millis(u64::from(parameters.receive_latency_ms)).min(latency_max);
+        parameters.receive_latency_ms = u16::try_from(latency.as_millis()).unwrap_or(u16::MAX);
+        let mut plan = SessionPlan::new(&self.config, latency);
+        let srt = self.config.streams.values().nth(stream).and_then(|settings| settings.srt.as_ref());
+        if let Some(idle) = srt.and_then(|srt| srt.peer_idle_timeout) {
+            plan.limits.peer_idle_timeout = idle;
+        }
         let about = About::of_srt(&parameters);
         let (socket_id, peer) = (parameters.socket_id, parameters.peer);
         let protocol = Protocol::Srt(Box::new(Connection::new(now, parameters, plan.limits)));

@@ -329,6 +329,48 @@ fn keys_are_the_initiators_and_a_packet_of_one_side_is_read_by_the_other() {
 }
 
 #[test]
+fn media_flows_from_either_side_each_with_its_own_first_number() {
+    use super::super::connection::{Connection, Limits};
+    use crate::base::{Datagram, PacketPool, PoolOptions};
+    let pool = PacketPool::new(PoolOptions { slots: 64, slot_size: 2_048, ..PoolOptions::default() }).unwrap();
+    for sender in 0..2 {
+        let mut sides = [settings(0, 9), settings(1, 5)];
+        sides[sender].role = Role::Sender;
+        sides[1 - sender].role = Role::Receiver;
+        let mut meeting = Meeting::new(sides);
+        meeting.run();
+        let mut now = meeting.now;
+        let parameters = meeting.outcomes.map(|outcome| *outcome.unwrap().unwrap());
+        let first = parameters[sender].initial_sequence.get();
+        let limits = Limits { send_buffer_packets: 64, receive_buffer_packets: 1_024, ..Limits::default() };
+        let mut ends = parameters.map(|parameters| Connection::new(now, parameters, limits));
+        let mut taken = Vec::new();
+        for number in 0..600_u64 {
+            if number < 20 {
+                ends[sender].send(now, format!("payload {number}").as_bytes()).unwrap();
+            }
+            for from in [sender, 1 - sender] {
+                ends[from].handle_timeout(now);
+                let mut buffer = Vec::new();
+                while ends[from].poll_transmit(now, &mut buffer).is_some() {
+                    let packet = pool.copy_from(&buffer).expect("room");
+                    let peer = address(from);
+                    let datagram = Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: now };
+                    ends[1 - from].receive(now, datagram);
+                    buffer.clear();
+                }
+            }
+            while let Some(payload) = ends[1 - sender].poll_payload(now) {
+                taken.push((payload.sequence, payload.packet.to_vec()));
+            }
+            now += Duration::from_millis(1);
+        }
+        let expected: Vec<_> = (0..20).map(|n| (first + n, format!("payload {n}").into_bytes())).collect();
+        assert_eq!(taken, expected);
+    }
+}
+
+#[test]
 fn what_does_not_agree_is_refused_and_the_other_side_is_told_why() {
     let plain = || [settings(0, 9), settings(1, 5)];
     let refused = |sides: [RendezvousSettings; 2], passphrases: [&'static [u8]; 2]| {
