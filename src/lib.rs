@@ -61,6 +61,10 @@
 //! - **Who owns a stream is decided on the housekeeping thread**, which must be asked for rings and keys anyway, instead of in a
 //!   table between shards. The owner answers the caller from its own socket, and the shard that got the handshake keeps the
 //!   answer for repetitions.
+//! - **Names of peers are looked up on a thread each** (`hw-resolve`), not by housekeeping: a resolver that does not answer keeps its asker
+//!   for many seconds, in which no stream would be let in and no ring made.
+//! - **A stream that is fetched is named by the desk once its session is there**, as a source of the RTP ports is: what comes before its
+//!   rings waits, and a call that fails takes up no place.
 //! - **One lane into each shard** instead of one per pair: steering by socket id leaves so few datagrams on the wrong shard that
 //!   more lanes would only be more memory.
 //! - **An SRT peer that moves is not asked to hurry.** Nothing from its new address is taken in before the proof, not even into a buffer of

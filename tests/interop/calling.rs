@@ -208,7 +208,7 @@ fn how_calls_stand_shows_in_the_api_and_the_metrics_and_a_wrong_passphrase_opens
     assert!(call("named")["last_error"].as_str().unwrap().starts_with("no-such-host.invalid: "));
     assert_eq!(appliance.metric("headworks_call_circuit_open"), 1.0);
     assert_eq!(appliance.metric("headworks_call_connected"), 0.0);
-    assert!(appliance.metric("headworks_call_attempts") >= 3.0);
+    assert!(appliance.metric("headworks_call_attempts_total") >= 3.0);
     // Nobody else may send what is fetched.
     let pusher = SrtSender::start(appliance.ports.srt, "streamid=nobody");
     appliance.wait_for_log("streams.nobody.srt says that it is fetched", AGAIN_WITHIN);

@@ -86,9 +86,13 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
     ("stream_sessions", "Sessions so far", |it| u64::from(it.sessions)),
 ];
 
-/// Of streams that are fetched alone.
+/// Of streams that are fetched, and of no others.
+const CALL_COUNTS: &[Count<StreamReport>] = &[("call_attempts", "Times that the stream's peer was called", |it| {
+    it.call.as_ref().map_or(0, |call| call.attempts)
+})];
+
+/// Of these, too.
 const CALL_GAUGES: &[Gauge<StreamReport>] = &[
-    ("call_attempts", "Times that the stream's peer was called", |it| Some(it.call.as_ref()?.attempts as f64)),
     ("call_failures", "Calls in a row that led to nothing", |it| Some(f64::from(it.call.as_ref()?.failures))),
     ("call_connected", "1 while a call has led to a session", |it| {
         Some(f64::from(u8::from(it.call.as_ref()?.state == CallState::Connected)))
@@ -181,7 +185,9 @@ impl Collector for Scrape {
         gauges(&mut encoder, SHARD_GAUGES, &shards)?;
         counts(&mut encoder, STREAM_COUNTS, &streams)?;
         gauges(&mut encoder, STREAM_GAUGES, &streams)?;
-        gauges(&mut encoder, CALL_GAUGES, &streams)?;
+        let called: Vec<_> = streams.iter().filter(|(_, it)| it.call.is_some()).cloned().collect();
+        counts(&mut encoder, CALL_COUNTS, &called)?;
+        gauges(&mut encoder, CALL_GAUGES, &called)?;
         counts(&mut encoder, TRACK_COUNTS, &tracks)?;
         encode_delays(&mut encoder, &tracks)
     }

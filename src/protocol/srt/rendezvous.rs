@@ -152,6 +152,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     socket_id: u32,
+    /// Ours against it.
     side: Side,
     fields: HandshakeFields,
 }

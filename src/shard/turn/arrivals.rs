@@ -118,6 +118,7 @@ impl Shard {
             self.timers.set(index, None);
             self.dismiss(now, session);
         }
+        self.call_refused(now, key, "there is no place for its session here");
     }
 
     /// The desk has let a source in, and this shard owns its stream.
@@ -196,6 +197,7 @@ impl Shard {
             self.counters.rejections += 1;
             session.tell(now, format!("source {peer} refused: {} still sends", session.peer_name()));
             self.dismiss(now, arrived);
+            self.call_refused(now, &key, "another source still sends the stream");
             return self.door.strangers.refuse(now, key, SILENT);
         }
         if session.detached.is_none() {

@@ -251,6 +251,16 @@ impl Shard {
         }
     }
 
+    /// The desk, or the stream's present source, leaves no place for the session that a call has led to.
+    pub(super) fn call_refused(&mut self, now: Instant, key: &SourceKey, why: &str) {
+        if let SourceKey::Called(stream) = key
+            && let Some(place) = self.call_of(*stream)
+            && matches!(self.calls[place].stage, Stage::Connected(_))
+        {
+            self.call_failed(now, place, why.to_owned(), Failure::Passing);
+        }
+    }
+
     /// A session is not wanted: a peer that has been called is told.
     pub(super) fn dismiss(&mut self, now: Instant, mut session: Session) {
         if session.kind != StreamKind::Srt {
