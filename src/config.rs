@@ -4,8 +4,8 @@
 //! `--set ingestion.srt.port=30000`. A key that is not known is an error that names its line and the nearest known key.
 //!
 //! Here: what can be set, then the defaults. Beside it: `load.rs` merges the sources, `keys.rs` knows which keys there are,
-//! `checks.rs` which values make sense, `duration.rs` how a duration is written, `host_address.rs` an address with its prefix,
-//! `access.rs` who is let in, `network.rs` where from.
+//! `checks.rs` which values make sense, `pull.rs` what is said of streams that are fetched, `duration.rs` how a duration is written,
+//! `host_address.rs` an address with its prefix, `access.rs` who is let in, `network.rs` where from.
 
 mod access;
 mod checks;
@@ -16,6 +16,7 @@ mod host_address;
 mod keys;
 mod load;
 mod network;
+pub mod pull;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use checks::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 pub use host_address::HostAddress;
 pub use load::{ConfigError, Loaded, load};
 pub use network::{Network, admits};
+pub use pull::{PullMode, StreamSrt};
 
 /// Everything that can be set. Field names are the keys of the YAML file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,9 +63,12 @@ pub struct Ingestion {
     /// A stream without a packet for this long has ended.
     #[serde(with = "duration")]
     pub stream_timeout: Duration,
-    /// How long to wait before a pulled source is tried again.
+    /// How long to wait before a source that is fetched (`streams.NAME.srt`) is tried again: twice as long after each failure.
     #[serde(with = "duration")]
     pub reconnect_interval: Duration,
+    /// The longest such wait; also how often a source is tried that has failed many times, or refuses us.
+    #[serde(with = "duration")]
+    pub reconnect_interval_max: Duration,
     pub srt: Srt,
     pub rtp: Rtp,
     pub buffer: Buffer,
@@ -396,6 +401,8 @@ pub struct Stream {
     pub takeover: Takeover,
     /// Its own RTP input.
     pub rtp: Option<StreamRtp>,
+    /// Where it is fetched from by SRT. Nobody else may send it then.
+    pub srt: Option<StreamSrt>,
     /// Other ways that it comes by, whatever stands there: not yet in effect.
     pub redundancy: Option<Value>,
     /// Who may read it through the broker, in place of `output.broker.readers`.
@@ -449,6 +456,7 @@ impl Default for Ingestion {
             max_connections: 25,
             stream_timeout: Duration::from_secs(30),
             reconnect_interval: Duration::from_secs(5),
+            reconnect_interval_max: Duration::from_secs(60),
             srt: Srt::default(),
             rtp: Rtp::default(),
             buffer: Buffer::default(),

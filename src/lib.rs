@@ -42,10 +42,14 @@
 //!
 //! RTP is the same with `protocol/rtp/source.rs`, and `pipeline/elementary.rs` where it carries one elementary stream.
 //!
+//! A stream that is fetched (`streams.NAME.srt`) has a socket of its own: `shard/turn/calling.rs` drives its call (`shard/calls.rs`), which
+//! shakes hands by `protocol/srt/caller.rs` or `rendezvous.rs` and is tried again as `pipeline/breaker.rs` says; its session then
+//! takes the way of a source of the RTP ports, whose stream the desk names.
+//!
 //! # Threads
 //!
 //! One per shard (`hw-shard-N`), pinned; one for everything that may block (`hw-house`: files, rings, key derivation,
-//! admission); one per NUMA node of shards that wakes readers (`hw-waker`); one that writes the log (`hw-log`), which nobody waits for; one for HTTP; and,
+//! admission), and one for each name that is being looked up (`hw-resolve`), as a resolver may block for long; one per NUMA node of shards that wakes readers (`hw-waker`); one that writes the log (`hw-log`), which nobody waits for; one for HTTP; and,
 //! where it is configured, one that hands rings to readers without the right to the files (`hw-broker`). Shards share read-only configuration and nothing else; they are spoken to through
 //! [`shard::mailbox`].
 //!
@@ -59,6 +63,10 @@
 //!   table between shards. The owner answers the caller from its own socket, and the shard that got the handshake keeps the
 //!   answer for repetitions. New streams go to shards that turn; but a caller whose handshakes the kernel steers to a shard that hangs
 //!   hears nothing, for nobody else reads that socket, until the watchdog has ended the process and the next one answers it.
+//! - **Names of peers are looked up on a thread each** (`hw-resolve`), not by housekeeping: a resolver that does not answer keeps its asker
+//!   for many seconds, in which no stream would be let in and no ring made.
+//! - **A stream that is fetched is named by the desk once its session is there**, as a source of the RTP ports is: what comes before its
+//!   rings waits, and a call that fails takes up no place.
 //! - **One lane into each shard** instead of one per pair: steering by socket id leaves so few datagrams on the wrong shard that
 //!   more lanes would only be more memory.
 //! - **An SRT peer that moves is not asked to hurry.** Nothing from its new address is taken in before the proof, not even into a buffer of

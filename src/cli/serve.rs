@@ -43,6 +43,8 @@ Examples:
     headworks serve --set streams.cam1.passphrase='correct horse battery' --set streams.cam1.latency=500ms
   A multicast feed, named cam2:
     headworks serve --set streams.cam2.rtp.address=239.1.1.1 --set streams.cam2.rtp.port=6000
+  A feed that an SRT listener offers, fetched as cam3:
+    headworks serve --set streams.cam3.srt.address=192.0.2.1:9000
 
 Exit codes: 0 ended by SIGTERM or SIGINT (Ctrl-C), open frames published and peers told; 1 it cannot start, or a shard \
 failed; 2 usage";

@@ -25,6 +25,9 @@ impl Config {
             .chain(ingestion.srt.access.users.iter().filter_map(|(name, user)| {
                 Some((format!("ingestion.srt.access.users.{name}.passphrase"), user.passphrase.as_ref()?))
             }))
+            .chain(self.streams.iter().filter_map(|(name, stream)| {
+                Some((format!("streams.{name}.srt.passphrase"), stream.srt.as_ref()?.passphrase.as_ref()?))
+            }))
             .chain(ingestion.srt.passphrase.as_ref().map(|it| ("ingestion.srt.passphrase".to_owned(), it)));
         for (key, passphrase) in passphrases {
             if !(PASSPHRASE_LEN_MIN..=PASSPHRASE_LEN_MAX).contains(&passphrase.len()) {
@@ -34,6 +37,9 @@ impl Config {
                 );
                 return Some((key, reason));
             }
+        }
+        if let Some(fault) = self.first_fault_of_pulls() {
+            return Some(fault);
         }
         if let Some(key) = self.crypto_mode_of_nothing() {
             let reason = "there is no passphrase, so that nothing would be encrypted";
@@ -180,7 +186,8 @@ impl Config {
         if srt.passphrase.is_some() {
             return None;
         }
-        let open = self.streams.iter().find(|(_, stream)| stream.crypto_mode.is_some() && stream.passphrase.is_none());
+        let open =
+            self.streams.iter().find(|(_, stream)| stream.crypto_mode.is_some() && stream.pull_passphrase().is_none());
         let open = open.filter(|_| srt.access.users.values().all(|user| user.passphrase.is_none()));
         if let Some((name, _)) = open {
             return Some(format!("streams.{name}.crypto_mode"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, CryptoMode, Readers, Stream, StreamRtp, User};
+use super::{Config, ConfigError, CryptoMode, Readers, Stream, StreamRtp, StreamSrt, User};
 
 /// What is said of a passphrase that YAML takes for a number or the like.
 const PASSPHRASE_IS_NO_TEXT: &str = "is not a text: quote it";
@@ -89,6 +89,7 @@ fn template() -> Value {
         enforced_encryption: Some(true),
         source: address,
         rtp: Some(rtp),
+        srt: Some(StreamSrt::template()),
         redundancy: None,
         readers: Some(Readers::default()),
         ..Stream::default()

@@ -19,7 +19,6 @@ const NOT_YET_IN_EFFECT: &[&str] = &[
     "ingestion.gop.force_idr_interval",
     "ingestion.gop.max_gop_size",
     "ingestion.memory.gc_interval",
-    "ingestion.reconnect_interval",
     "ingestion.sync",
     "streams.*.redundancy",
 ];

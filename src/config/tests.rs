@@ -78,7 +78,7 @@ fn the_example_loads_and_says_what_the_defaults_are() {
         "ingestion.backpressure.drop_strategy ingestion.backpressure.enabled ingestion.backpressure.high_watermark \
          ingestion.backpressure.low_watermark ingestion.buffer.read_timeout ingestion.buffer.write_timeout \
          ingestion.gop.force_idr_interval ingestion.gop.max_gop_size ingestion.memory.gc_interval \
-         ingestion.reconnect_interval ingestion.sync.correction_rate ingestion.sync.enabled ingestion.sync.max_drift \
+         ingestion.sync.correction_rate ingestion.sync.enabled ingestion.sync.max_drift \
          ingestion.sync.threshold"
     );
 }
@@ -143,6 +143,60 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
     assert_eq!(error, "headworks.yaml:3: unknown key ingestion.srt.prot; did you mean ingestion.srt.port?");
     let error = load_text("streams:\n  cam1:\n    latensy: 1s\n").unwrap_err();
     assert_eq!(error, "headworks.yaml:3: unknown key streams.cam1.latensy; did you mean streams.cam1.latency?");
+}
+
+#[test]
+fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
+    let good = load_text(
+        "streams:\n  cam1:\n    srt: {address: '[2001:db8::1]:9000', stream_id: '#!::r=cam1,m=request', passphrase: correct horse, \
+         key_length: 32, latency: 1s}\n  cam2:\n    srt: {mode: rendezvous, address: 'encoder.example:9000'}\n",
+    )
+    .unwrap();
+    let [cam1, cam2] = ["cam1", "cam2"].map(|name| good.config.streams[name].srt.clone().unwrap());
+    assert_eq!((cam1.mode, cam1.key_length, cam1.timeout()), (PullMode::Caller, Some(32), Duration::from_secs(3)));
+    assert_eq!((cam2.mode, cam2.timeout()), (PullMode::Rendezvous, Duration::from_secs(30)));
+    let error = load_text("streams:\n  cam1:\n    srt:\n      adress: a:1\n").unwrap_err();
+    assert_eq!(error, "headworks.yaml:4: unknown key streams.cam1.srt.adress; did you mean streams.cam1.srt.address?");
+    let address = "streams.a.srt.address=192.0.2.1:9000";
+    for (settings, key, reason) in [
+        (&["streams.a.srt.mode=caller"][..], "streams.a.srt.address", "is no host:port"),
+        (&["streams.a.srt.address=192.0.2.1"], "streams.a.srt.address", "is no host:port"),
+        (&[address, "streams.a.srt.mode=listener"], "streams.a.srt.mode", "unknown variant"),
+        (&[address, "streams.a.srt.local_address=::"], "streams.a.srt.local_address", "another version of IP"),
+        (&[address, "streams.a.srt.local_port=0"], "streams.a.srt.local_port", "is 0"),
+        (&[address, "streams.a.srt.latency=9s"], "streams.a.srt.latency", "is above ingestion.srt.latency_max"),
+        (&[address, "streams.a.srt.passphrase=short"], "streams.a.srt.passphrase", "has 10 to 79 bytes"),
+        (&[address, "streams.a.srt.key_length=32"], "streams.a.srt.key_length", "no passphrase"),
+        (&[address, "streams.a.srt.crypto_mode=gcm"], "streams.a.srt.crypto_mode", "no passphrase"),
+        (
+            &[address, "streams.a.passphrase=correct horse", "streams.a.srt.key_length=8"],
+            "streams.a.srt.key_length",
+            "16, 24 or 32",
+        ),
+        (&[address, "streams.a.srt.connect_timeout=0s"], "streams.a.srt.connect_timeout", "above 0"),
+        (
+            &[address, "streams.a.srt.mode=rendezvous", "streams.a.srt.stream_id=x"],
+            "streams.a.srt.stream_id",
+            "in rendezvous",
+        ),
+        (&[address, "streams.a.srt.peer_idle_timeout=0s"], "streams.a.srt.peer_idle_timeout", "above 0"),
+        (&[address, "streams.a.source=192.0.2.1"], "streams.a.srt", "has streams.NAME.source beside it"),
+        (&[address, "streams.a.rtp.port=6000"], "streams.a.srt", "has an rtp section too"),
+        (&[address, "shards.packet_io=xdp"], "streams.a.srt", "shards.packet_io goes past"),
+        (
+            &[address, "streams.b.srt.address=a:1", "ingestion.max_connections=1"],
+            "ingestion.max_connections",
+            "are fetched",
+        ),
+        (&["ingestion.reconnect_interval=2m"], "ingestion.reconnect_interval", "reconnect_interval_max"),
+    ] {
+        let error = load_assignments(settings).unwrap_err();
+        assert!(
+            error.starts_with(&format!("--set: {key}: ")) || error.starts_with(&format!("configuration: {key}: ")),
+            "{settings:?}: {error}"
+        );
+        assert!(error.contains(reason), "{settings:?}: {error}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Floor 3: joins protocol, container and codec into whole access units on one timeline.
 
 pub mod assembler;
+pub mod breaker;
 pub mod elementary;
 pub mod frame;
 #[doc(hidden)]

@@ -429,9 +429,13 @@ impl Desk {
         if key.peer().is_some_and(|peer| !access::may_come_from(&self.config, name, peer.ip())) {
             return Err(Refusal::ForeignSource { name: name.to_owned() });
         }
-        let limit = self.config.ingestion.rtp.max_sessions;
-        self.place(Placement::Here(shard), name, SourceKind::Rtp, limit).map_err(|refusal| match refusal {
-            Refused::Full => Refusal::Full { key: "ingestion.rtp.max_sessions", limit },
+        let ingestion = &self.config.ingestion;
+        let (kind, limit, limit_key) = match key {
+            SourceKey::Called(_) => (SourceKind::Srt, ingestion.max_connections, "ingestion.max_connections"),
+            _ => (SourceKind::Rtp, ingestion.rtp.max_sessions, "ingestion.rtp.max_sessions"),
+        };
+        self.place(Placement::Here(shard), name, kind, limit).map_err(|refusal| match refusal {
+            Refused::Full => Refusal::Full { key: limit_key, limit },
             Refused::NoOutput(reason) => Refusal::NoOutput { name: name.to_owned(), reason },
         })
     }
@@ -463,7 +467,7 @@ impl Desk {
     /// The configured name of a source, or one made of what is known of it.
     fn source_name(&self, key: SourceKey) -> String {
         match key {
-            SourceKey::Configured(index) => {
+            SourceKey::Configured(index) | SourceKey::Called(index) => {
                 self.config.streams.keys().nth(index).expect("sockets are made from the configuration").clone()
             }
             SourceKey::Rtp { ssrc, .. } => self

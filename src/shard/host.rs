@@ -168,6 +168,14 @@ pub fn judge_ports(config: &Config) -> Vec<Finding> {
             judge_port(what, key, format!("{address} (UDP)"), probe_exclusive(address).err().map(|it| it.to_string()))
         })
         .collect();
+    for (name, srt) in config.streams.iter().filter_map(|(name, stream)| Some((name, stream.srt.as_ref()?))) {
+        let address = srt.bind();
+        if address.port() != 0 {
+            let fault = probe_exclusive(address).err().map(|it| it.to_string());
+            let key = format!("streams.{name}.srt.local_port");
+            findings.push(judge_port("SRT call port", &key, format!("{address} (UDP)"), fault));
+        }
+    }
     if config.control.enabled {
         let address = config.control.listen;
         let fault = TcpListener::bind(address).err().map(|error| error.to_string());

@@ -10,11 +10,12 @@ use crossbeam_queue::ArrayQueue;
 
 use super::access::Denial;
 use super::admission::{Admitted, Newcomer};
+use super::calls::terms::{CallTerms, TermsError};
 use super::report::ShardReport;
 use super::strangers::SourceKey;
 use crate::base::Instant;
 use crate::output::TrackReady;
-use crate::protocol::srt::encryption::KeyEncryptingKey;
+use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterial};
 use crate::protocol::srt::listener::{AdmissionRequest, Answer};
 
 /// Messages that may wait; housekeeping cannot produce them faster than a shard reads.
@@ -47,6 +48,10 @@ pub enum Message {
     Evict(u64, Newcomer),
     /// The key that a peer of version 4 of the handshake wants: of which life of the stream, of which session.
     KeyDerived(u64, u32, KeyEncryptingKey),
+    /// A stream that is fetched, by its place in the configuration, can be called, or cannot.
+    CallPrepared(usize, Result<Box<CallTerms>, TermsError>),
+    /// The key that its passphrase makes for key material of its peer.
+    CallUnlocked(usize, Box<(KeyMaterial, KeyEncryptingKey)>),
     /// A ring is ready, or cannot be had: name of the stream, and which life of it.
     TrackReady(u64, TrackReady),
 }

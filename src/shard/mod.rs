@@ -7,6 +7,7 @@ pub mod admission;
 pub mod appliance;
 pub mod bare;
 pub mod batch_window;
+pub mod calls;
 pub mod clock;
 pub mod derivations;
 pub mod described;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::calls::CallReport;
 use super::refusals::Refusal;
 use crate::base::Instant;
 use crate::media::Codec;
@@ -134,14 +135,20 @@ pub enum StreamStatus {
     Active,
     /// It has a session, or had one not long ago, but no packets come.
     Stalled,
+    /// It is fetched, and its peer is being called.
+    Connecting,
+    /// It is fetched, and its peer will be called again in a while.
+    Waiting,
 }
 
 impl StreamStatus {
-    /// The word for it: `active`, `stalled`.
+    /// The word for it: `active`, `stalled`, `connecting`, `waiting`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Stalled => "stalled",
+            Self::Connecting => "connecting",
+            Self::Waiting => "waiting",
         }
     }
 }
@@ -197,6 +204,38 @@ pub struct StreamReport {
     pub tracks: Vec<TrackReport>,
     /// The last events, oldest first: when and what.
     pub events: Vec<(Instant, String)>,
+    /// How its call stands, if it is fetched.
+    pub call: Option<CallReport>,
+}
+
+impl StreamReport {
+    /// Of a stream that nothing has ever come of.
+    pub fn unreached(name: String, kind: StreamKind, status: StreamStatus, created: Instant) -> Self {
+        Self {
+            name,
+            kind,
+            status,
+            peer: None,
+            created,
+            last_datagram: created,
+            sessions: 0,
+            cipher: String::new(),
+            latency_ms: 0,
+            peer_version: String::new(),
+            packets_received: 0,
+            bytes_received: 0,
+            bitrate: 0,
+            held_packets: 0,
+            ingest: IngestStatistics::default(),
+            srt: None,
+            rtp: None,
+            continuity_errors: 0,
+            tracks_refused: 0,
+            tracks: Vec::new(),
+            events: Vec::new(),
+            call: None,
+        }
+    }
 }
 
 /// One leg of a bonding group at one moment.

@@ -89,8 +89,8 @@ pub struct About {
 }
 
 impl About {
-    /// Of what is settled by now.
-    pub fn new(parameters: &ConnectionParameters) -> Self {
+    /// What an SRT handshake has settled.
+    pub fn of_srt(parameters: &ConnectionParameters) -> Self {
         let version = parameters.peer_version;
         Self {
             cipher: parameters.encryption.as_ref().map_or_else(String::new, Encryption::name),
@@ -100,6 +100,16 @@ impl About {
                 version => format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
             },
         }
+    }
+
+    /// The session in a line.
+    pub fn line(&self, kind: StreamKind, peer: SocketAddr) -> String {
+        let kind = kind.name().to_uppercase();
+        if self.peer_version.is_empty() {
+            return format!("{kind} from {peer}");
+        }
+        let cipher = if self.cipher.is_empty() { "plain" } else { &self.cipher };
+        format!("{kind} from {peer}, version {}, {cipher}, latency {} ms", self.peer_version, self.latency_ms)
     }
 }
 
@@ -446,6 +456,7 @@ impl Session {
             tracks_refused: self.tracks_refused(),
             tracks,
             events: self.events.iter().cloned().collect(),
+            call: None,
         }
     }
 }

@@ -42,6 +42,8 @@ pub enum SourceKey {
     },
     /// Whoever sends to the port of a configured stream, by the stream's place in the configuration.
     Configured(usize),
+    /// Whom a stream is fetched from, by the stream's place in the configuration.
+    Called(usize),
 }
 
 impl SourceKey {
@@ -49,7 +51,7 @@ impl SourceKey {
     pub fn peer(self) -> Option<SocketAddr> {
         match self {
             Self::Rtp { peer, .. } | Self::Raw { peer } => Some(peer),
-            Self::Configured(_) => None,
+            Self::Configured(_) | Self::Called(_) => None,
         }
     }
 }
@@ -60,6 +62,7 @@ impl fmt::Display for SourceKey {
             Self::Rtp { ssrc, peer } => write!(f, "SSRC {ssrc:08x} at {peer}"),
             Self::Raw { peer } => write!(f, "transport stream at {peer}"),
             Self::Configured(index) => write!(f, "port of stream {index}"),
+            Self::Called(index) => write!(f, "peer of stream {index}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! mailbox; let readers be woken. Nothing in a turn waits for another thread.
 
 mod arrivals;
+mod calling;
 mod telling;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use self::telling::{Told, handle_event};
 use super::access::{self, Denial};
 use super::admission::{Desk, WantedKey};
 use super::batch_window::BatchWindow;
+use super::calls::Call;
 use super::clock::Clock;
 use super::mailbox::{Handed, Mailbox, Message, Shards};
 use super::net::random::Random;
@@ -102,6 +104,8 @@ pub struct Shard {
     waker: Waker,
     payload_types: Arc<(Vec<PayloadTypes>, PayloadTypes)>,
     door: Door,
+    /// The streams that are fetched.
+    calls: Vec<Call>,
     sessions: Sessions,
     timers: Timers,
     /// Sessions to be served in this turn.
@@ -147,12 +151,14 @@ impl Shard {
     /// # Errors
     /// [`NetError`], which says what mends it.
     pub fn new(options: ShardOptions) -> Result<Self, NetError> {
+        let called: Vec<usize> = options.sockets.iter().filter_map(|(role, _)| role.called_stream()).collect();
         let net = Net::new(options.net, options.sockets)?;
         let mailbox = options.shards.mailbox(options.shard).clone();
         let mut clock = Clock::new();
         let now = clock.read();
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
+        let calls = Call::all(now, &options.config, called.into_iter());
         let door = Door::new(now, &options.config, options.cookie_secret);
         Ok(Self {
             index: options.shard,
@@ -166,6 +172,7 @@ impl Shard {
             waker: options.waker,
             payload_types: options.payload_types,
             door,
+            calls,
             sessions: Sessions::default(),
             timers: Timers::default(),
             touched: Touched::default(),
@@ -272,6 +279,7 @@ impl Shard {
             let datagram = Datagram { packet, peer, local, interface, path: 0, arrival };
             match role {
                 SocketRole::Srt => self.receive_srt(now, datagram),
+                SocketRole::Call(stream) => self.receive_call(now, stream, datagram),
                 SocketRole::Rtp | SocketRole::Stream(_) => self.receive_rtp(now, role, datagram),
                 SocketRole::Rtcp | SocketRole::StreamRtcp(_) => self.receive_rtcp(now, role, &datagram),
             }
@@ -462,6 +470,8 @@ impl Shard {
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
                 Message::Evict(life, newcomer) => self.evict(now, life, newcomer),
                 Message::KeyDerived(life, socket_id, key) => self.key_derived(life, socket_id, key),
+                Message::CallPrepared(stream, terms) => self.call_prepared(now, stream, terms),
+                Message::CallUnlocked(stream, unlocked) => self.call_unlocked(now, stream, &unlocked.0, unlocked.1),
                 Message::TrackReady(life, ready) => self.track_ready(life, ready),
             }
         }
@@ -627,6 +637,7 @@ impl Shard {
         if published {
             self.waker.ring();
         }
+        self.tick_calls(now);
     }
 
     /// A stream has been without a source for too long.
@@ -736,7 +747,7 @@ fn send(net: &mut Net, role: SocketRole, transmit: &Transmit, buffer: &mut Vec<u
 /// The socket that a session's own datagrams leave by: RTP sources are answered with RTCP.
 fn transmit_role(role: SocketRole) -> SocketRole {
     match role {
-        SocketRole::Srt => SocketRole::Srt,
+        SocketRole::Srt | SocketRole::Call(_) => role,
         SocketRole::Rtp | SocketRole::Rtcp => SocketRole::Rtcp,
         SocketRole::Stream(index) | SocketRole::StreamRtcp(index) => SocketRole::StreamRtcp(index),
     }

@@ -235,6 +235,7 @@ fn camera() -> StreamReport {
         continuity_errors: 5,
         tracks_refused: 0,
         tracks: vec![video, audio],
+        call: None,
         events: vec![(base::Instant::from_millis(90_000), "connected".to_owned())],
     }
 }

@@ -9,6 +9,7 @@ mod bad_input;
 mod bit_exact;
 #[path = "../conformance/bitstream.rs"]
 mod bitstream;
+mod calling;
 mod clip_table;
 mod clips;
 #[cfg(feature = "dpdk")]

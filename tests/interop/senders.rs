@@ -71,6 +71,8 @@ pub fn send_rtp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, ssrc: u32) {
 pub struct SrtSender {
     pub child: Child,
     said: Arc<Mutex<String>>,
+    /// What it says once there is a connection.
+    connected: &'static str,
 }
 
 impl SrtSender {
@@ -91,11 +93,26 @@ impl SrtSender {
 
     /// The same with further options of the tool.
     pub fn with_options(options: &[&str], listener: SocketAddr, latency_ms: u32, query: &str) -> Self {
-        let url = format!("srt://{listener}?latency={latency_ms}&{query}");
+        Self::at(options, &format!("srt://{listener}?latency={latency_ms}&{query}"), "SRT target connected")
+    }
+
+    /// Waits to be called at `127.0.0.1:port`.
+    pub fn listen(port: u16, query: &str) -> Self {
+        let url = format!("srt://127.0.0.1:{port}?mode=listener&latency={SRT_LATENCY_MS}&{query}");
+        Self::at(&[], &url, "Accepted SRT target connection")
+    }
+
+    /// Calls `127.0.0.2:port` from `127.0.0.1:port`, and waits to be called by it.
+    pub fn meet(port: u16, query: &str) -> Self {
+        let url = format!("srt://127.0.0.2:{port}?mode=rendezvous&adapter=127.0.0.1&latency={SRT_LATENCY_MS}&{query}");
+        Self::at(&[], &url, "SRT target connected")
+    }
+
+    fn at(options: &[&str], url: &str, connected: &'static str) -> Self {
         let mut child = Command::new("srt-live-transmit")
             .args(["-a:no", &format!("-chunk:{DATAGRAM}")])
             .args(options)
-            .args(["file://con", &url])
+            .args(["file://con", url])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -104,13 +121,13 @@ impl SrtSender {
         let said = Arc::default();
         listen(child.stdout.take().expect("piped"), &said);
         listen(child.stderr.take().expect("piped"), &said);
-        Self { child, said }
+        Self { child, said, connected }
     }
 
     /// Waits for the connection: what is sent before falls to the floor.
     pub fn wait_for_connection(&self) {
         let began = Instant::now();
-        while !self.said().contains("SRT target connected") {
+        while !self.said().contains(self.connected) {
             assert!(began.elapsed() < Duration::from_secs(10), "no connection: {}", self.said());
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -24,6 +24,8 @@ const PACKET_LEN: usize = HEADER_LEN + DATAGRAM_LEN;
 enum Stage {
     Calling(Box<Caller>),
     Running(Box<Connection>),
+    /// Killed: it says nothing any more.
+    Killed,
 }
 
 struct Feed {
@@ -110,6 +112,11 @@ impl Callers {
         self.feeds.len() - 1
     }
 
+    /// A caller is killed; others may share its socket.
+    pub fn kill(&mut self, feed: usize) {
+        self.feeds[feed].stage = Stage::Killed;
+    }
+
     /// A caller goes to another socket, as behind a router that gives it another mapping; nothing comes by the old one any more.
     pub fn move_to_new_socket(&mut self, feed: usize) {
         self.move_to(feed, [127, 0, 0, 1]);
@@ -144,6 +151,7 @@ impl Callers {
             let is_done = |feed: &Feed| match &feed.stage {
                 Stage::Running(connection) => feed.is_complete && connection.statistics().pkt_snd_buf == 0,
                 Stage::Calling(_) => false,
+                Stage::Killed => true,
             };
             if self.feeds.iter().all(is_done) {
                 break;
@@ -182,7 +190,7 @@ impl Callers {
                         connection
                             .receive(now, Datagram { packet, peer, local: None, interface: 0, path: 0, arrival: now });
                     }
-                    Stage::Running(_) => {}
+                    Stage::Running(_) | Stage::Killed => {}
                 }
             }
         }
@@ -205,6 +213,7 @@ impl Callers {
         let feed = &mut self.feeds[index];
         let mut has_sent = false;
         match &mut feed.stage {
+            Stage::Killed => return false,
             Stage::Calling(caller) => {
                 caller.handle_timeout(now);
                 self.buffer.clear();

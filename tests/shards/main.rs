@@ -341,6 +341,38 @@ fn mixed_callers(served: &Served, latency: Duration, rate_bps: u64) -> (Callers,
 }
 
 #[test]
+fn a_caller_that_was_killed_comes_back_by_the_same_port_and_leaves_the_other_caller_of_that_port_alone() {
+    for shards in [1, 2] {
+        let served = Served::start(shards);
+        let mut callers = Callers::new(served.peer, Duration::from_millis(500), RATE_BPS);
+        let socket = callers.open();
+        let killed = callers.call("a", id_for(0, shards, 0), None, socket);
+        callers.call("b", id_for(shards - 1, shards, 1), None, socket);
+        callers.run(Duration::from_millis(500));
+        let stream = |name: &str| served.streams().into_iter().find(|stream| stream.name == name).expect("a stream");
+        let peer = stream("a").peer;
+        assert_eq!(stream("b").peer, peer);
+        callers.kill(killed);
+        // The old session is still there: its peer has been silent for less than a turn.
+        callers.call("a", id_for(0, shards, 2), None, socket);
+        callers.run(Duration::from_millis(700));
+        let again = stream("a");
+        assert_eq!((again.peer, again.sessions), (peer, 2), "{:?}", again.events);
+        assert!(
+            again.events.iter().any(|(_, what)| what.starts_with("taken over by 127.0.0.1:")),
+            "{:?}",
+            again.events
+        );
+        let sent = callers.finish();
+        served.expect_every_frame(&[("b".to_owned(), sent[1])]);
+        let again = stream("a");
+        let frames: u64 = again.tracks.iter().map(|track| track.statistics.frames).sum();
+        assert!(frames >= sent[2].video + sent[2].audio, "{frames} of {:?}", sent[2]);
+        assert_eq!(again.continuity_errors, 0);
+    }
+}
+
+#[test]
 fn datagrams_of_several_sessions_in_one_burst_reach_the_shards_that_own_them() {
     for shards in [2, 4] {
         let served = Served::start(shards);

@@ -224,6 +224,7 @@ fn parameters(
         socket_id: u32::from(from),
         peer_socket_id: u32::from(to),
         initial_sequence: SequenceNumber::new(script.initial_sequence),
+        peer_initial_sequence: None,
         start,
         peer_time_base: PeerTimeBase {
             timestamp_us: script.initial_timestamp_us,

@@ -16,6 +16,8 @@ use super::routes::House;
 use super::streams::codec_word;
 use crate::control::process;
 use crate::control::snapshot::Snapshot;
+use crate::pipeline::breaker::Circuit;
+use crate::shard::calls::CallState;
 use crate::shard::net::Choice;
 use crate::shard::report::{LegReport, ShardReport, StreamReport, StreamStatus, TrackReport};
 
@@ -134,6 +136,29 @@ const LEG_GAUGES: &[Gauge<LegReport>] = &[
     ("leg_weight", "How much the sender prefers the leg, in a backup group", |it| Some(f64::from(it.weight))),
 ];
 
+/// Of streams that are fetched, and of no others.
+const CALL_COUNTS: &[Count<StreamReport>] = &[("call_attempts", "Times that the stream's peer was called", |it| {
+    it.call.as_ref().map_or(0, |call| call.attempts)
+})];
+
+/// Of these, too.
+const CALL_GAUGES: &[Gauge<StreamReport>] = &[
+    ("call_failures", "Calls in a row that led to nothing", |it| Some(f64::from(it.call.as_ref()?.failures))),
+    ("call_connected", "1 while a call has led to a session", |it| {
+        Some(f64::from(u8::from(it.call.as_ref()?.state == CallState::Connected)))
+    }),
+    ("call_circuit_open", "1 while calls are made at the longest interval, 0.5 while one of these is made", |it| {
+        Some(match it.call.as_ref()?.circuit {
+            Circuit::Closed => 0.0,
+            Circuit::HalfOpen => 0.5,
+            Circuit::Open => 1.0,
+        })
+    }),
+    ("call_next_attempt_seconds", "Time until the next call", |it| {
+        Some(it.call.as_ref()?.next_attempt_in?.as_secs_f64())
+    }),
+];
+
 const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
     ("stream_active", "1 while packets come in", |it| Some(f64::from(u8::from(it.status == StreamStatus::Active)))),
     ("stream_bitrate_bits_per_second", "Rate over the last second", |it| Some(it.bitrate as f64)),
@@ -233,6 +258,9 @@ impl Collector for Scrape {
         gauges(&mut encoder, STREAM_GAUGES, &streams)?;
         counts(&mut encoder, LEG_COUNTS, &legs)?;
         gauges(&mut encoder, LEG_GAUGES, &legs)?;
+        let called: Vec<_> = streams.iter().filter(|(_, it)| it.call.is_some()).cloned().collect();
+        counts(&mut encoder, CALL_COUNTS, &called)?;
+        gauges(&mut encoder, CALL_GAUGES, &called)?;
         counts(&mut encoder, TRACK_COUNTS, &tracks)?;
         encode_delays(&mut encoder, &tracks)
     }

@@ -16,6 +16,7 @@ use crate::media::{Codec, TrackKind};
 use crate::output::reader::directory::encode_name;
 use crate::protocol::srt::encryption::KeyMaterialState;
 use crate::protocol::srt::trace_statistics::{Value, fields};
+use crate::shard::calls::CallReport;
 use crate::shard::report::{LegReport, ShardReport, StreamReport, TrackReport};
 
 /// `GET /api/v1/streams`.
@@ -50,11 +51,25 @@ pub struct Detail {
     sessions: u32,
     cipher: Option<String>,
     peer_version: Option<String>,
+    call: Option<Call>,
     stats: Statistics,
     legs: Vec<Leg>,
     tracks: Vec<Track>,
     rings: Vec<Ring>,
     events: Vec<Event>,
+}
+
+/// How the call of a stream stands that is fetched.
+#[derive(Serialize)]
+struct Call {
+    mode: &'static str,
+    address: String,
+    state: &'static str,
+    circuit: &'static str,
+    attempts: u64,
+    failures: u32,
+    next_attempt_ms: Option<u64>,
+    last_error: Option<String>,
 }
 
 /// `GET /api/v1/streams/{id}/stats`. What does not apply to a stream's protocol is null.
@@ -249,6 +264,7 @@ impl Detail {
             sessions: stream.sessions,
             cipher: said(&stream.cipher),
             peer_version: said(&stream.peer_version),
+            call: stream.call.as_ref().map(Call::new),
             stats: Statistics::new(stream),
             legs: stream.legs.iter().map(Leg::new).collect(),
             tracks: stream.tracks.iter().map(Track::new).collect(),
@@ -258,6 +274,21 @@ impl Detail {
                 .iter()
                 .map(|(moment, event)| Event { time: wall_clock(*moment), event: event.clone() })
                 .collect(),
+        }
+    }
+}
+
+impl Call {
+    fn new(call: &CallReport) -> Self {
+        Self {
+            mode: call.mode,
+            address: call.target.clone(),
+            state: call.state.name(),
+            circuit: call.circuit.name(),
+            attempts: call.attempts,
+            failures: call.failures,
+            next_attempt_ms: call.next_attempt_in.map(|wait| wait.as_millis() as u64),
+            last_error: call.last_error.clone(),
         }
     }
 }

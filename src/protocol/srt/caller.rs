@@ -284,6 +284,7 @@ impl Caller {
             socket_id: settings.socket_id,
             peer_socket_id: fields.socket_id,
             initial_sequence: settings.initial_sequence,
+            peer_initial_sequence: None,
             start: self.start,
             peer_time_base: PeerTimeBase { timestamp_us, arrival: now },
             // The listener's word is final: it has seen both wishes.

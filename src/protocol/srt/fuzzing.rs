@@ -12,6 +12,7 @@ use super::encryption::{
 use super::handshake::Handshake;
 use super::listener::{Acceptance, Event, Listener, ListenerSettings};
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
+use super::rendezvous::{self, Rendezvous, RendezvousSettings};
 use super::stream_id::StreamId;
 use crate::base::Instant;
 
@@ -201,6 +202,63 @@ pub fn fuzz_caller(bytes: &[u8]) {
     }
 }
 
+/// One side of a rendezvous that hears packet after packet, many of them with sound fields.
+pub fn fuzz_rendezvous(bytes: &[u8]) {
+    let first = bytes.first().copied().unwrap_or_default();
+    let encryption = CallerEncryption {
+        key_encrypting_key: KEY_ENCRYPTING_KEY.clone(),
+        cipher: Cipher::AesCtr,
+        salt: [1; SALT_LEN],
+        key_seed: [2; 32],
+        key_refresh: KeyRefresh::default(),
+    };
+    let encryption = (first & 0x80 != 0).then_some(encryption);
+    let mut now = NOW;
+    // Initiator or responder.
+    let cookie = if first & 0x20 != 0 { 2 } else { 0x7000_0000 };
+    let settings = RendezvousSettings::new(peer(), 9, cookie, SequenceNumber::new(1));
+    let mut machine = Rendezvous::new(now, RendezvousSettings { encryption, takes_any_cipher: true, ..settings });
+    let (mut connected, mut sent) = (0, Vec::new());
+    for (what, piece) in pieces(bytes) {
+        let mut packet = Vec::new();
+        if what % 4 == 0 {
+            packet.extend_from_slice(piece);
+        } else {
+            ControlWriter { timestamp_us: 0, socket_id: 9 }.handshake(&mut packet, piece);
+            if what % 4 > 1 && packet.len() >= 64 {
+                packet[16..20].copy_from_slice(&[0, 0, 0, 5]);
+                packet[24] &= 0x7f;
+                packet[36..40].copy_from_slice(match what & 0x30 {
+                    0x10 => &[0; 4],
+                    0x20 => &[0xff, 0xff, 0xff, 0xfe],
+                    _ => &[0xff; 4],
+                });
+                packet[44..48].copy_from_slice(&[0, 0, 1, 0]);
+            }
+        }
+        assert!(!machine.is_restart(peer(), &packet[..packet.len().min(HEADER_LEN)]));
+        machine.receive(now, peer(), &packet);
+        now += std::time::Duration::from_millis(u64::from(what));
+        machine.handle_timeout(now);
+        while let Some(event) = machine.poll_event() {
+            match event {
+                rendezvous::Event::KeyWanted(material) => machine.unlock(now, &material, KEY_ENCRYPTING_KEY.clone()),
+                rendezvous::Event::Connected(parameters) => {
+                    assert!(parameters.payload_size_max() > 0 && parameters.peer_socket_id != 0);
+                    connected += 1;
+                }
+                rendezvous::Event::Failed(_) => {}
+            }
+        }
+        sent.clear();
+        let mut datagrams = 0;
+        while machine.poll_transmit(now, &mut sent).is_some() {
+            datagrams += 1;
+        }
+        assert!(datagrams <= 2 && connected <= 1, "an answer for a datagram, and one connection");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -214,6 +272,7 @@ mod tests {
             super::fuzz_key_material(&bytes);
             super::fuzz_listener(&bytes);
             super::fuzz_caller(&bytes);
+            super::fuzz_rendezvous(&bytes);
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod packet;
 pub mod parameters;
 pub mod receive_buffer;
 pub mod receiver;
+pub mod rendezvous;
 pub mod send_buffer;
 pub mod sender;
 pub mod sequence_set;

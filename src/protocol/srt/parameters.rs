@@ -105,8 +105,10 @@ pub struct ConnectionParameters {
     pub socket_id: u32,
     /// The peer's socket id: what we write into ours.
     pub peer_socket_id: u32,
-    /// Number of the first data packet, the same in both directions.
+    /// Number of the first data packet that we send.
     pub initial_sequence: SequenceNumber,
+    /// Number of the first one that the peer sends; `None`: the same, as between caller and listener.
+    pub peer_initial_sequence: Option<SequenceNumber>,
     /// Zero of the clock that our time stamps count from, in µs, wrapping at 32 bits.
     pub start: Instant,
     /// Relation of the peer's clock to ours at the handshake.
@@ -160,6 +162,7 @@ impl ConnectionParameters {
             socket_id: 7,
             peer_socket_id: 9,
             initial_sequence: SequenceNumber::new(0),
+            peer_initial_sequence: None,
             start,
             peer_time_base: PeerTimeBase { timestamp_us: 0, arrival: start },
             receive_latency_ms: 120,

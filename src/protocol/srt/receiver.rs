@@ -93,7 +93,7 @@ pub struct Receiver {
 impl Receiver {
     /// The receiving half of a connection that begins `now`.
     pub fn new(now: Instant, parameters: &ConnectionParameters, buffer_packets: usize, reorder_tolerance: u16) -> Self {
-        let first = parameters.initial_sequence.get();
+        let first = parameters.peer_initial_sequence.unwrap_or(parameters.initial_sequence).get();
         let buffer = ReceiveBuffer::new(buffer_packets, first);
         let base = parameters.peer_time_base;
         let latency = Duration::from_millis(u64::from(parameters.receive_latency_ms));

@@ -27,12 +27,22 @@ pub enum SocketRole {
     Stream(usize),
     /// The RTCP port beside that.
     StreamRtcp(usize),
+    /// What a configured stream that is fetched by SRT is called from.
+    Call(usize),
 }
 
 impl SocketRole {
     /// Whether media come in by it, in bursts if need be: a socket to ask for aggregates (UDP GRO).
     pub const fn is_media(self) -> bool {
-        matches!(self, Self::Srt | Self::Rtp | Self::Stream(_))
+        matches!(self, Self::Srt | Self::Rtp | Self::Stream(_) | Self::Call(_))
+    }
+
+    /// The stream that is called from it, by its place in the configuration.
+    pub const fn called_stream(self) -> Option<usize> {
+        match self {
+            Self::Call(stream) => Some(stream),
+            _ => None,
+        }
     }
 }
 
@@ -128,6 +138,7 @@ impl Port<'_> {
             SocketRole::Rtcp => "rtcp",
             SocketRole::Stream(_) => "stream",
             SocketRole::StreamRtcp(_) => "stream-rtcp",
+            SocketRole::Call(_) => "call",
         };
         (0..count).map(|shard| format!("{role}-{shard}-{sum:016x}")).collect()
     }
@@ -182,12 +193,13 @@ impl PortSet {
             port.prepare(&sockets, is_kept)?;
             if is_kept {
                 tracing::info!("{}: goes on with what the kernel has taken in since the last run", port.what);
-            } else {
+            } else if port.role.called_stream().is_none() {
+                // What waits for a caller that has begun anew is of no use to it.
                 for ((socket, _), name) in sockets.iter().zip(&names) {
                     stored.keep(name, socket);
                 }
             }
-            if !sockets.is_empty() && !matches!(port.role, SocketRole::StreamRtcp(_)) {
+            if !sockets.is_empty() && !matches!(port.role, SocketRole::StreamRtcp(_) | SocketRole::Call(_)) {
                 ports.listening.push((port.what, port.options.bind));
             }
             let first = match port.kind {
@@ -301,6 +313,18 @@ fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, S
                 kind: Kind::Stream { name, shard: index % shards, group, sources, interface },
             });
         }
+    }
+    for (index, (name, stream)) in config.streams.iter().enumerate() {
+        let Some(srt) = &stream.srt else { continue };
+        let (role, bind) = (SocketRole::Call(index), srt.bind());
+        let kind = Kind::Stream {
+            name,
+            shard: index % shards,
+            group: bind.ip(),
+            sources: SourceFilter::Any,
+            interface: Interface::Any,
+        };
+        ports.push(Port { what: format!("streams.{name}.srt"), role, options: options(role, bind, buffer), kind });
     }
     Ok(ports)
 }
@@ -470,6 +494,35 @@ mod tests {
             [SocketRole::Stream(0), SocketRole::Stream(1), SocketRole::StreamRtcp(1)],
             "the first stream's RTCP port is the second one's media port"
         );
+    }
+
+    #[test]
+    fn a_stream_that_is_fetched_has_a_socket_on_its_shard_that_is_no_port_listened_on() {
+        let settings = [
+            "ingestion.srt.enabled=false",
+            "ingestion.rtp.enabled=false",
+            "streams.a.srt.address=127.0.0.1:9000",
+            "streams.b.srt.address=[::1]:9000",
+            "streams.b.srt.local_address=::1",
+            "streams.c.passphrase=correct horse",
+            "streams.d.srt.address=encoder.example:9000",
+        ];
+        let described = described(&settings.map(str::to_owned));
+        let ports = PortSet::open(&described, 2, StoredSockets::default()).unwrap();
+        assert_eq!(ports.listening, []);
+        let roles: Vec<Vec<SocketRole>> =
+            ports.by_shard.iter().map(|sockets| sockets.iter().map(|(role, _)| *role).collect()).collect();
+        assert_eq!(roles, [vec![SocketRole::Call(0)], vec![SocketRole::Call(1), SocketRole::Call(3)]]);
+        let local = |shard: usize, index: usize| {
+            let socket = std::net::UdpSocket::from(ports.by_shard[shard][index].1.try_clone().unwrap());
+            socket.local_addr().unwrap()
+        };
+        assert_eq!(local(0, 0).ip().to_string(), "0.0.0.0");
+        assert_eq!(
+            (local(1, 0).ip().to_string(), local(1, 1).ip().to_string()),
+            ("::1".to_owned(), "0.0.0.0".to_owned())
+        );
+        assert!(local(0, 0).port() != 0 && local(0, 0).port() != local(1, 1).port());
     }
 
     #[test]

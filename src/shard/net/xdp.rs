@@ -142,7 +142,7 @@ fn listening(by_shard: &[Vec<(SocketRole, OwnedFd)>]) -> Vec<Listening> {
                 SocketRole::Rtp => Owner::RtpSsrc,
                 // Few, and steered by another word of the packet.
                 SocketRole::Rtcp => continue,
-                SocketRole::Stream(_) | SocketRole::StreamRtcp(_) => Owner::Shard(shard as u32),
+                SocketRole::Stream(_) | SocketRole::StreamRtcp(_) | SocketRole::Call(_) => Owner::Shard(shard as u32),
             };
             let options = socket2::SockRef::from(socket);
             let Some(address) = options.local_addr().ok().and_then(|it| it.as_socket()) else { continue };

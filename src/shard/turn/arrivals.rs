@@ -131,7 +131,7 @@ impl Shard {
                 let configured = self.config.streams.values().position(is_its);
                 configured.map_or(&self.payload_types.1, |index| &self.payload_types.0[index])
             }
-            SourceKey::Raw { .. } => &self.payload_types.1,
+            SourceKey::Raw { .. } | SourceKey::Called(_) => &self.payload_types.1,
         }
     }
 
@@ -166,9 +166,11 @@ impl Shard {
         self.door.unadmitted -= 1;
         self.counters.rejections += 1;
         if let Some(index) = self.sessions.by_source(key) {
-            self.sessions.remove(index);
+            let session = self.sessions.remove(index);
             self.timers.set(index, None);
+            self.dismiss(now, session);
         }
+        self.call_refused(now, key, "there is no place for its session here");
     }
 
     /// The desk has let a source in, and this shard owns its stream.
@@ -220,8 +222,8 @@ impl Shard {
                         session.life = life;
                         session.admission = Some(admission);
                         session.rings = Some(rings);
-                        let peer = session.peer.map(|peer| peer.to_string()).unwrap_or_default();
-                        session.tell(now, format!("{} from {peer}", session.kind.name().to_uppercase()));
+                        let line = session.peer.map_or_else(String::new, |peer| session.about.line(session.kind, peer));
+                        session.tell(now, line);
                     }
                     // The answer to an earlier question of the same source, which has asked twice.
                     (Some(old), _) if old == index => {}
@@ -239,6 +241,7 @@ impl Shard {
 
     /// A source comes back under the name of a stream that is still here: the stream takes its session over.
     fn replace_source(&mut self, now: Instant, stream: usize, newcomer: usize, key: SourceKey) {
+        let socket_id = self.sessions.get_mut(newcomer).socket_id;
         let arrived = self.sessions.remove(newcomer);
         self.timers.set(newcomer, None);
         let session = self.sessions.get_mut(stream);
@@ -248,21 +251,27 @@ impl Shard {
         if session.detached.is_none() && !session.may_be_taken_over(now, peer, policy) {
             self.counters.rejections += 1;
             session.tell(now, format!("source {peer} refused: {} still sends", session.peer_name()));
+            self.dismiss(now, arrived);
+            self.call_refused(now, &key, "another source still sends the stream");
             return self.door.strangers.refuse(now, key, SILENT);
         }
         if session.detached.is_none() {
             session.detach(now);
         }
-        (session.role, session.kind) = (arrived.role, arrived.kind);
+        (session.role, session.kind, session.quota) = (arrived.role, arrived.kind, arrived.quota);
         session.packets += arrived.packets;
         session.bytes += arrived.bytes;
         let mut ingest = arrived.ingest;
         if let Some(protocol) = ingest.take_protocol() {
-            session.attach(now, protocol, peer, About::default());
-            session.tell(now, format!("taken over by {peer}"));
+            let line = arrived.about.line(arrived.kind, peer);
+            session.attach(now, protocol, peer, arrived.about);
+            session.tell(now, format!("taken over by {line}"));
         }
         self.sessions.clear_socket_id(stream);
         self.sessions.set_source(stream, key);
+        if let Some(id) = socket_id {
+            self.sessions.set_socket_id(stream, id);
+        }
         self.touched.add(stream);
     }
 
@@ -408,7 +417,7 @@ impl Shard {
         };
         let group = request.group.zip(acceptance.group_id);
         let (parameters, answer) = request.accept(now, acceptance)?;
-        let about = About::new(&parameters);
+        let about = About::of_srt(&parameters);
         let key_state = parameters.key_state;
         let protocol = match group {
             Some((theirs, ours)) => {
@@ -486,7 +495,7 @@ impl Shard {
     }
 
     /// A socket id of this shard that is not in use. Who cannot read the stream has to guess it.
-    fn draw_socket_id(&self) -> u32 {
+    pub(super) fn draw_socket_id(&self) -> u32 {
         loop {
             let id = compose_socket_id(self.index, draw());
             if self.sessions.by_socket_id(id).is_none() {

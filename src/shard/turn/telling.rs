@@ -58,8 +58,9 @@ impl Shard {
             dropped_stray: self.counters.dropped_stray + door.dropped_stray + self.door.strangers.dropped(),
             ..self.counters
         };
-        let streams =
-            self.sessions.iter().filter(|session| session.life != 0).map(|session| session.report(now)).collect();
+        let live = self.sessions.iter().filter(|session| session.life != 0);
+        let mut streams = live.map(|session| session.report(now)).collect();
+        self.report_calls(now, &mut streams);
         let refusals = self.door.refusals.recent().cloned().collect();
         let refusals_by_reason = self.door.refusals.by_reason();
         ShardReport { shard: self.index, core: self.core, at: now, streams, counters, refusals, refusals_by_reason }
@@ -143,7 +144,7 @@ impl Conflicts {
 /// What is settled with the peer of an SRT session by now.
 fn about_now(session: &Session) -> About {
     match session.ingest.protocol() {
-        Some(Protocol::Srt(connection)) => About::new(connection.parameters()),
+        Some(Protocol::Srt(connection)) => About::of_srt(connection.parameters()),
         _ => session.about.clone(),
     }
 }

@@ -112,6 +112,11 @@ fn srt(root: &Path) {
             let caller = script(&[piece(first, &bodies[0]), piece(0x02, body), piece(0x82, body), piece(1, body)]);
             save(root, "srt_caller", &format!("{number}-{first}"), &caller);
         }
+        // A wave, a conclusion with what it carries, an agreement; as either side, in plain and encrypted.
+        for first in [0x12, 0x92, 0x32, 0xb2] {
+            let rendezvous = script(&[piece(first, &bodies[0]), piece(0x02, body), piece(0x22, &bodies[0])]);
+            save(root, "srt_rendezvous", &format!("{number}-{first}"), &rendezvous);
+        }
     }
     for length in [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256] {
         save(root, "srt_key_material", &format!("{length:?}"), key_material(length).as_bytes());

@@ -1,0 +1,638 @@
+//! Rendezvous: two that call each other, and agree who is the initiator (draft-sharabayko-srt §4.3.2, handshake version 5).
+//!
+//! ```text
+//!            wave            conclusion with HSRSP (initiator)
+//!  waving ─────────▶ attention ─────────────────────────────────▶ connected, and an agreement goes out
+//!     │                  │ conclusion with HSREQ (responder)           ▲
+//!     │                  └────────────▶ initiated ─────────────────────┤ agreement, or anything else
+//!     │ conclusion                                                     │ that only the connected send
+//!     └──────────▶ fine ───────────────────────────────────────────────┘
+//! ```
+//!
+//! Both wave with a cookie each; the greater one is the initiator's, who then makes the offers (HSREQ, KMREQ) that the responder answers
+//! (HSRSP, KMRSP). In the serial flow one side has not heard the other's wave and is *fine* when it hears the conclusion; in the parallel
+//! one both have. What is lost is sent again every [`RETRY_INTERVAL`](super::caller::RETRY_INTERVAL), and what answers it again at once.
+//! Nobody is asked for anything here, so there is no Stream ID.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::caller::{CallError, CallerEncryption, RETRY_INTERVAL};
+use super::control::{Control, ControlWriter};
+use super::encryption::{
+    Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, check_handshake_response,
+};
+use super::handshake::{
+    self, Handshake, HandshakeExtension, HandshakeFields, Offer, RejectReason, Request, VERSION_5, VERSION_MIN, flags,
+};
+use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
+use super::stream_id::StreamId;
+use crate::base::{Instant, Transmit};
+
+#[cfg(test)]
+mod tests;
+
+/// The least time between two packets of ours that answer the same: peers that answer each other at once would do nothing else.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What to offer, and what to accept.
+#[derive(Clone, Debug)]
+pub struct RendezvousSettings {
+    /// The peer, which waves from there.
+    pub peer: SocketAddr,
+    /// The address to send from; `None` leaves the choice to the kernel.
+    pub local: Option<IpAddr>,
+    /// Index of the interface to send by; 0 leaves the choice to the kernel.
+    pub interface: u32,
+    /// Our socket id: unused, not 0, below 2³⁰.
+    pub socket_id: u32,
+    /// Decides who is the initiator: fresh randomness, not 0.
+    pub cookie: u32,
+    /// Number of our first data packet: fresh randomness.
+    pub initial_sequence: SequenceNumber,
+    /// What the connection is for.
+    pub role: Role,
+    /// Latency to receive with, in ms.
+    pub receive_latency_ms: u16,
+    /// Latency that the peer should receive with, in ms.
+    pub send_latency_ms: u16,
+    /// Most latency that the peer gets either way, in ms.
+    pub latency_max_ms: u16,
+    /// Largest packet we take, IP header included.
+    pub mtu: u32,
+    /// How many packets may be in flight to us.
+    pub flow_window: u32,
+    /// Our keys, if we are the initiator; also whether anything is encrypted. `None` is a rendezvous in plain.
+    pub encryption: Option<CallerEncryption>,
+    /// Take the initiator's cipher, whatever it is, and not only that of `encryption`.
+    pub takes_any_cipher: bool,
+    /// How long to try.
+    pub timeout: Duration,
+}
+
+impl RendezvousSettings {
+    /// A rendezvous in plain that receives, with the values of libsrt for everything else.
+    pub fn new(peer: SocketAddr, socket_id: u32, cookie: u32, initial_sequence: SequenceNumber) -> Self {
+        Self {
+            peer,
+            local: None,
+            interface: 0,
+            socket_id,
+            cookie,
+            initial_sequence,
+            role: Role::Receiver,
+            receive_latency_ms: 120,
+            send_latency_ms: 0,
+            latency_max_ms: u16::MAX,
+            mtu: MTU_MAX,
+            flow_window: 25_600,
+            encryption: None,
+            takes_any_cipher: false,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a rendezvous reports.
+#[derive(Debug)]
+pub enum Event {
+    /// The peer is the initiator and has sent its key, wrapped: give the key that the passphrase makes with its salt to
+    /// [`Rendezvous::unlock`]. Derive it off the shard.
+    KeyWanted(Box<KeyMaterial>),
+    /// The handshake is done.
+    Connected(Box<ConnectionParameters>),
+    /// It has failed.
+    Failed(CallError),
+}
+
+/// Whose offers count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Makes them: HSREQ, KMREQ.
+    Initiator,
+    /// Answers them: HSRSP, KMRSP.
+    Responder,
+}
+
+/// Who is the initiator, by the two cookies; `None` for a draw.
+///
+/// libsrt has changed the contest twice and gone back (#3212, #3227): what it does since 1.5.5, and did before, is a comparison of the
+/// difference of the two as signed numbers, cut to 32 bits; where both would find that they are the
+/// responder, at a difference of 2³¹, the plain comparison decides.
+pub fn contest(ours: u32, theirs: u32) -> Option<Side> {
+    let difference = i64::from(ours as i32) - i64::from(theirs as i32);
+    let is_negative = |difference: i64| difference & 0x8000_0000 != 0;
+    if ours == 0 || theirs == 0 || ours == theirs {
+        return None;
+    }
+    let is_initiator = !is_negative(difference) || (is_negative(-difference) && difference > 0);
+    Some(if is_initiator { Side::Initiator } else { Side::Responder })
+}
+
+/// How far a rendezvous has come; the names are libsrt's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing has been heard.
+    Waving,
+    /// A wave has been heard.
+    Attention,
+    /// A conclusion has been heard, and no wave before it.
+    Fine,
+    /// The offer has been answered, after a wave.
+    Initiated,
+    /// Done, and still there to agree again with a peer that has not heard it.
+    Connected,
+    /// Given up.
+    Failed,
+}
+
+/// What the peer says of itself in each of its handshakes.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    socket_id: u32,
+    /// Ours against it.
+    side: Side,
+    fields: HandshakeFields,
+}
+
+/// The initiator's offer, as the responder has it.
+#[derive(Clone, Debug)]
+struct OfferTaken {
+    extension: HandshakeExtension,
+    time_base: PeerTimeBase,
+    key_material: Option<KeyMaterial>,
+}
+
+/// The machine of one rendezvous.
+pub struct Rendezvous {
+    settings: RendezvousSettings,
+    /// Our keys as initiator, until the connection takes them, and the message that carries the first one.
+    offered: Option<(Encryption, KeyMaterial)>,
+    /// The responder's keys, once the initiator's message is unlocked.
+    unlocked: Option<Encryption>,
+    /// What the initiator has asked for, and whether it can be answered: not while a key is wanted.
+    request: Option<OfferTaken>,
+    is_answerable: bool,
+    peer: Option<Peer>,
+    stage: Stage,
+    start: Instant,
+    deadline: Instant,
+    next_send: Instant,
+    last_send: Instant,
+    agreement_due: bool,
+    rejection: Option<RejectReason>,
+    events: VecDeque<Event>,
+    dropped: u64,
+}
+
+impl Rendezvous {
+    /// Begins to wave; the first packet is due at once, and `now` is the zero of our clock for the connection.
+    ///
+    /// # Panics
+    /// When the socket id, the cookie or the MTU is out of its range.
+    pub fn new(now: Instant, mut settings: RendezvousSettings) -> Self {
+        assert!((1..1 << 30).contains(&settings.socket_id), "socket ids lie between 1 and 2^30");
+        assert!(settings.cookie != 0, "a cookie of 0 is none");
+        assert!((MTU_MIN..=MTU_MAX).contains(&settings.mtu), "packets that fit a frame and hold something");
+        let offered = settings.encryption.clone().map(|encryption| {
+            let CallerEncryption { key_encrypting_key, cipher, salt, key_seed, key_refresh } = encryption;
+            Encryption::initiate(key_encrypting_key, cipher, salt, key_seed, key_refresh)
+        });
+        settings.latency_max_ms = settings.latency_max_ms.max(settings.receive_latency_ms);
+        Self {
+            deadline: now + settings.timeout,
+            settings,
+            offered,
+            unlocked: None,
+            request: None,
+            is_answerable: false,
+            peer: None,
+            stage: Stage::Waving,
+            start: now,
+            next_send: now,
+            last_send: Instant::ZERO,
+            agreement_due: false,
+            rejection: None,
+            events: VecDeque::with_capacity(2),
+            dropped: 0,
+        }
+    }
+
+    /// How far it has come.
+    pub const fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Packets that were none of this rendezvous.
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Takes a datagram that came to our port. Of one that belongs to the connection only that it came matters here: the peer is
+    /// connected; whoever has the connection by then gives it to that.
+    pub fn receive(&mut self, now: Instant, peer: SocketAddr, bytes: &[u8]) {
+        if peer != self.settings.peer || self.hear(now, bytes).is_none() {
+            self.dropped += 1;
+        }
+    }
+
+    /// Whether the peer waves anew, with another socket id: it was restarted, and knows nothing of the connection that it had.
+    pub fn is_restart(&self, peer: SocketAddr, bytes: &[u8]) -> bool {
+        let Ok(Header::Control(header)) = packet::parse(bytes) else { return false };
+        let Ok(Control::Handshake(body)) = Control::parse(&header, &bytes[HEADER_LEN..]) else { return false };
+        let is_wave = |fields: HandshakeFields| {
+            let is_other = self.peer.is_some_and(|known| known.socket_id != fields.socket_id);
+            fields.request == Request::WaveAHand && is_other
+        };
+        peer == self.settings.peer && Handshake::parse(body).is_ok_and(|handshake| is_wave(handshake.fields))
+    }
+
+    /// `None` when it means nothing.
+    fn hear(&mut self, now: Instant, bytes: &[u8]) -> Option<()> {
+        let header = packet::parse(bytes).ok()?;
+        let socket_id = match &header {
+            Header::Data(header) => header.socket_id,
+            Header::Control(header) => header.socket_id,
+        };
+        let is_ours = socket_id == self.settings.socket_id;
+        let Header::Control(header) = header else {
+            return self.hear_the_connected(is_ours);
+        };
+        let control = Control::parse(&header, &bytes[HEADER_LEN..]).ok()?;
+        let Control::Handshake(body) = control else {
+            return self.hear_the_connected(is_ours && control != Control::Shutdown);
+        };
+        if !is_ours && socket_id != 0 {
+            return None;
+        }
+        let handshake = Handshake::parse(body).ok()?;
+        match handshake.fields.request {
+            // Who knows our socket id has heard from us.
+            Request::Rejection(reason) if is_ours && self.is_trying() => self.fail(CallError::Rejected(reason)),
+            Request::WaveAHand | Request::Conclusion | Request::Agreement => {
+                let outcome = self.switch(now, header.timestamp_us, &handshake)?;
+                if let Err(reason) = outcome {
+                    self.rejection = Some(reason);
+                    self.fail(CallError::Unacceptable(reason));
+                }
+            }
+            Request::Rejection(_) | Request::Induction => return None,
+        }
+        Some(())
+    }
+
+    const fn is_trying(&self) -> bool {
+        !matches!(self.stage, Stage::Connected | Stage::Failed)
+    }
+
+    /// Media, or what else is sent on a connection: the initiator is connected, and its agreement was lost.
+    fn hear_the_connected(&mut self, is_ours: bool) -> Option<()> {
+        let is_answered = matches!(self.stage, Stage::Fine | Stage::Initiated)
+            && self.is_answerable
+            && self.peer.is_some_and(|peer| peer.side == Side::Responder);
+        if !is_ours || !is_answered {
+            return None;
+        }
+        self.connect_as_responder();
+        Some(())
+    }
+
+    /// The heart of it: `None` for what means nothing in this stage, an error for what ends the attempt.
+    fn switch(
+        &mut self,
+        now: Instant,
+        timestamp_us: u32,
+        handshake: &Handshake<'_>,
+    ) -> Option<Result<(), RejectReason>> {
+        let fields = handshake.fields;
+        if self.stage == Stage::Failed || fields.socket_id == 0 {
+            return None;
+        }
+        if self.stage == Stage::Connected {
+            return self.agree_again(now, &fields).map(Ok);
+        }
+        let Some(side) = contest(self.settings.cookie, fields.cookie) else {
+            return Some(Err(RejectReason::RendezvousCookie));
+        };
+        if fields.version != VERSION_5 {
+            return Some(Err(RejectReason::Version));
+        }
+        if fields.mtu < MTU_MIN || fields.flow_window < 2 {
+            return Some(Err(RejectReason::Rogue));
+        }
+        if self.peer.is_some_and(|peer| peer.socket_id != fields.socket_id || peer.fields.cookie != fields.cookie) {
+            // It has begun anew, as a peer does that was restarted; a late packet of its last attempt does the same, and is mended by
+            // the next wave.
+            (self.stage, self.request, self.unlocked, self.is_answerable) = (Stage::Waving, None, None, false);
+        }
+        self.peer = Some(Peer { socket_id: fields.socket_id, side, fields });
+        let before = self.stage;
+        let has_extension = handshake.extensions.handshake.is_some();
+        let outcome = match (fields.request, self.stage, side) {
+            (Request::WaveAHand, Stage::Waving, _) => {
+                self.stage = Stage::Attention;
+                Ok(())
+            }
+            (Request::WaveAHand, Stage::Attention, _) => Ok(()),
+            (Request::Conclusion, stage, Side::Responder) => {
+                if has_extension && self.request.is_none() {
+                    self.stage = if stage == Stage::Waving { Stage::Fine } else { Stage::Initiated };
+                    self.take_request(now, timestamp_us, handshake)
+                } else {
+                    // Without an offer, or with the one that we have: answered with what there is.
+                    Ok(())
+                }
+            }
+            (Request::Conclusion, stage, Side::Initiator) => {
+                if stage == Stage::Waving {
+                    self.stage = Stage::Fine;
+                }
+                if has_extension { self.connect_as_initiator(now, timestamp_us, handshake) } else { Ok(()) }
+            }
+            (Request::Agreement, Stage::Fine | Stage::Initiated, Side::Responder) if self.is_answerable => {
+                self.connect_as_responder();
+                Ok(())
+            }
+            _ => return None,
+        };
+        let at_once = if self.stage == before { self.last_send + ANSWER_INTERVAL } else { now };
+        // A key that is wanted will be answered when it is there.
+        if self.request.is_none() || self.is_answerable {
+            self.next_send = self.next_send.min(at_once.max(now));
+        }
+        Some(outcome)
+    }
+
+    /// A conclusion to one who is connected: the peer has not heard our agreement.
+    fn agree_again(&mut self, now: Instant, fields: &HandshakeFields) -> Option<()> {
+        let peer = self.peer.filter(|peer| peer.socket_id == fields.socket_id && peer.side == Side::Initiator)?;
+        if fields.request != Request::Conclusion || now < self.last_send + ANSWER_INTERVAL {
+            return None;
+        }
+        self.peer = Some(peer);
+        self.agreement_due = true;
+        Some(())
+    }
+
+    /// What both sides check of the other's extensions.
+    fn judge(handshake: &Handshake<'_>) -> Result<HandshakeExtension, RejectReason> {
+        let extension = handshake.extensions.handshake.ok_or(RejectReason::Rogue)?;
+        if extension.version < VERSION_MIN {
+            return Err(RejectReason::Version);
+        }
+        if extension.flags & flags::STREAM != 0 {
+            return Err(RejectReason::MessageApi);
+        }
+        if !handshake.extensions.is_live() {
+            return Err(RejectReason::Congestion);
+        }
+        if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
+            return Err(RejectReason::Filter);
+        }
+        if handshake.extensions.group.is_some() {
+            // There is no bonding in rendezvous (libsrt #2158).
+            return Err(RejectReason::Group);
+        }
+        Ok(extension)
+    }
+
+    /// The responder takes the offer, and asks for the key if there is one.
+    fn take_request(&mut self, now: Instant, timestamp_us: u32, handshake: &Handshake<'_>) -> Result<(), RejectReason> {
+        let extension = Self::judge(handshake)?;
+        let material = handshake.extensions.key_material.map(KeyMaterial::parse).transpose();
+        let key_material = material.map_err(|_| RejectReason::Rogue)?;
+        match (&self.settings.encryption, &key_material) {
+            (None, None) => self.is_answerable = true,
+            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
+            (Some(ours), Some(material)) => {
+                if !self.settings.takes_any_cipher && ours.cipher != material.cipher() {
+                    return Err(RejectReason::Crypto);
+                }
+                self.is_answerable = false;
+                self.events.push_back(Event::KeyWanted(Box::new(material.clone())));
+            }
+        }
+        let time_base = PeerTimeBase { timestamp_us, arrival: now };
+        self.request = Some(OfferTaken { extension, time_base, key_material });
+        Ok(())
+    }
+
+    /// Gives the responder the key that was wanted for this key material: what the passphrase makes with its salt and length. One that
+    /// is not wanted any more is left alone.
+    pub fn unlock(&mut self, now: Instant, material: &KeyMaterial, key: KeyEncryptingKey) {
+        let wanted = self.request.as_ref().and_then(|request| request.key_material.as_ref());
+        if !self.is_trying()
+            || self.is_answerable
+            || wanted.is_none_or(|wanted| wanted.as_bytes() != material.as_bytes())
+        {
+            return;
+        }
+        let ours = self.settings.encryption.as_ref();
+        let seed = ours.map_or([0; 32], |ours| ours.key_seed);
+        let refresh = ours.map_or_else(KeyRefresh::default, |ours| ours.key_refresh);
+        match Encryption::accept(key, material, seed, refresh) {
+            Some(encryption) => {
+                (self.unlocked, self.is_answerable) = (Some(encryption), true);
+                self.next_send = now;
+            }
+            None => {
+                self.rejection = Some(RejectReason::BadSecret);
+                self.fail(CallError::Unacceptable(RejectReason::BadSecret));
+            }
+        }
+    }
+
+    /// The answer to an offer: what the responder says, and what both then use.
+    fn latencies(&self, offer: &HandshakeExtension) -> (u16, u16) {
+        let RendezvousSettings { receive_latency_ms, send_latency_ms, latency_max_ms, .. } = self.settings;
+        let of = |ours: u16, theirs: u16| ours.max(theirs).min(latency_max_ms.max(ours));
+        (of(receive_latency_ms, offer.send_latency_ms), of(send_latency_ms, offer.receive_latency_ms))
+    }
+
+    fn connect_as_responder(&mut self) {
+        let request = self.request.clone().expect("an answer was made from it");
+        let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
+        let encryption = self.unlocked.take();
+        self.connect(&request.extension, request.time_base, [receive_latency_ms, send_latency_ms], encryption);
+    }
+
+    fn connect_as_initiator(
+        &mut self,
+        now: Instant,
+        timestamp_us: u32,
+        handshake: &Handshake<'_>,
+    ) -> Result<(), RejectReason> {
+        let extension = Self::judge(handshake)?;
+        match (&self.offered, handshake.extensions.key_material) {
+            (None, None) => {}
+            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
+            (Some((_, request)), Some(response)) => match check_handshake_response(request, response) {
+                KeyMaterialState::Secured => {}
+                KeyMaterialState::BadCryptoMode => return Err(RejectReason::Crypto),
+                KeyMaterialState::NoSecret | KeyMaterialState::Unsecured => return Err(RejectReason::Unsecure),
+                KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
+            },
+        }
+        let encryption = self.offered.take().map(|(encryption, _)| encryption);
+        let time_base = PeerTimeBase { timestamp_us, arrival: now };
+        // The responder's word is final: it has seen both wishes.
+        let by_timestamp = |flag: u32, agreed: u16, ours: u16| if extension.flags & flag != 0 { agreed } else { ours };
+        let latencies = [
+            by_timestamp(flags::TSBPD_SENDER, extension.send_latency_ms, self.settings.receive_latency_ms),
+            by_timestamp(flags::TSBPD_RECEIVER, extension.receive_latency_ms, self.settings.send_latency_ms),
+        ];
+        self.connect(&extension, time_base, latencies, encryption);
+        self.agreement_due = true;
+        Ok(())
+    }
+
+    fn connect(
+        &mut self,
+        extension: &HandshakeExtension,
+        peer_time_base: PeerTimeBase,
+        [receive_latency_ms, send_latency_ms]: [u16; 2],
+        mut encryption: Option<Encryption>,
+    ) {
+        let Peer { fields, .. } = self.peer.expect("it has been heard");
+        if let Some(encryption) = &mut encryption {
+            encryption.set_peer_version(extension.version);
+        }
+        let has = |flag: u32| extension.flags & flag != 0;
+        let settings = &self.settings;
+        let parameters = ConnectionParameters {
+            peer: settings.peer,
+            local: settings.local,
+            interface: settings.interface,
+            role: settings.role,
+            socket_id: settings.socket_id,
+            peer_socket_id: fields.socket_id,
+            initial_sequence: settings.initial_sequence,
+            peer_initial_sequence: Some(fields.initial_sequence),
+            start: self.start,
+            peer_time_base,
+            receive_latency_ms,
+            send_latency_ms,
+            mtu: settings.mtu.min(fields.mtu),
+            flow_window: settings.flow_window,
+            peer_flow_window: fields.flow_window,
+            peer_version: extension.version,
+            peer_flags: extension.flags,
+            features: Features {
+                receive_by_timestamp: has(flags::TSBPD_SENDER),
+                send_by_timestamp: has(flags::TSBPD_RECEIVER),
+                peer_drops_too_late: has(flags::TOO_LATE_PACKET_DROP),
+                peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
+                retransmission_flag: has(flags::RETRANSMISSION),
+            },
+            encryption,
+            stream_id: StreamId::default(),
+            // The two know each other by their addresses.
+            address_secret: None,
+        };
+        self.stage = Stage::Connected;
+        self.events.push_back(Event::Connected(Box::new(parameters)));
+    }
+
+    fn fail(&mut self, error: CallError) {
+        self.stage = Stage::Failed;
+        self.events.push_back(Event::Failed(error));
+    }
+
+    /// Gives up when the time is over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_trying() && now >= self.deadline {
+            self.fail(CallError::Timeout);
+        }
+    }
+
+    /// When there is something to send or to give up; `None` when there is not.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.rejection.is_some() || self.agreement_due {
+            return Some(Instant::ZERO);
+        }
+        self.is_trying().then(|| self.next_send.min(self.deadline))
+    }
+
+    /// The next packet to send; its bytes are appended to `buffer`.
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let start = buffer.len();
+        let to_peer = self.peer.map_or(0, |peer| peer.socket_id);
+        let timestamp_us = now.saturating_since(self.start).as_micros() as u32;
+        let mut begin = |socket_id| ControlWriter { timestamp_us, socket_id }.handshake(buffer, &[]);
+        if let Some(reason) = self.rejection.take() {
+            begin(to_peer);
+            self.fields(Request::Rejection(reason)).encode(buffer);
+        } else if std::mem::take(&mut self.agreement_due) {
+            begin(to_peer);
+            self.fields(Request::Agreement).encode(buffer);
+            self.last_send = now;
+        } else if !self.is_trying() || now < self.next_send || now >= self.deadline {
+            return None;
+        } else {
+            (self.last_send, self.next_send) = (now, now + RETRY_INTERVAL);
+            if self.stage == Stage::Waving {
+                // Without its socket id, which is not known.
+                begin(0);
+                self.fields(Request::WaveAHand).encode(buffer);
+            } else {
+                begin(to_peer);
+                self.write_conclusion(buffer);
+            }
+        }
+        let RendezvousSettings { peer, local, interface, .. } = self.settings;
+        Some(Transmit { peer, local, interface, path: 0, len: buffer.len() - start })
+    }
+
+    fn write_conclusion(&self, buffer: &mut Vec<u8>) {
+        let ours = flags::TSBPD_SENDER
+            | flags::TSBPD_RECEIVER
+            | flags::CRYPT
+            | flags::TOO_LATE_PACKET_DROP
+            | flags::PERIODIC_LOSS_REPORT
+            | flags::RETRANSMISSION;
+        let fields = self.fields(Request::Conclusion);
+        let is_initiator = self.peer.is_some_and(|peer| peer.side == Side::Initiator);
+        let (receive_latency_ms, send_latency_ms, material) = match &self.request {
+            _ if is_initiator => {
+                let RendezvousSettings { receive_latency_ms, send_latency_ms, .. } = self.settings;
+                (receive_latency_ms, send_latency_ms, self.offered.as_ref().map(|(_, message)| message))
+            }
+            Some(request) if self.is_answerable => {
+                let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
+                (receive_latency_ms, send_latency_ms, request.key_material.as_ref())
+            }
+            // A responder that has nothing to answer yet.
+            _ => return fields.encode(buffer),
+        };
+        let offer = Offer {
+            is_response: !is_initiator,
+            handshake: HandshakeExtension { version: VERSION, flags: ours, receive_latency_ms, send_latency_ms },
+            key_material: material.map(KeyMaterial::as_bytes),
+            stream_id: None,
+        };
+        fields.encode_conclusion(&offer, buffer);
+    }
+
+    /// What came of it.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn fields(&self, request: Request) -> HandshakeFields {
+        let key_length = self.settings.encryption.as_ref().map(|ours| ours.key_encrypting_key.length());
+        HandshakeFields {
+            version: VERSION_5,
+            encryption: handshake::encryption_field(key_length),
+            extension: 0,
+            initial_sequence: self.settings.initial_sequence,
+            mtu: self.settings.mtu,
+            flow_window: self.settings.flow_window,
+            request,
+            socket_id: self.settings.socket_id,
+            cookie: self.settings.cookie,
+            peer_address: self.settings.peer.ip(),
+        }
+    }
+}
