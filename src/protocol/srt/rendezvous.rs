@@ -526,10 +526,15 @@ impl Rendezvous {
                 peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
                 retransmission_flag: has(flags::RETRANSMISSION),
             },
+            key_state: match &encryption {
+                Some(_) => KeyMaterialState::Secured,
+                None => KeyMaterialState::Unsecured,
+            },
             encryption,
             stream_id: StreamId::default(),
             // The two know each other by their addresses.
             address_secret: None,
+            version4: None,
         };
         self.stage = Stage::Connected;
         self.events.push_back(Event::Connected(Box::new(parameters)));
@@ -611,6 +616,7 @@ impl Rendezvous {
             handshake: HandshakeExtension { version: VERSION, flags: ours, receive_latency_ms, send_latency_ms },
             key_material: material.map(KeyMaterial::as_bytes),
             stream_id: None,
+            group: None,
         };
         fields.encode_conclusion(&offer, buffer);
     }
