@@ -298,14 +298,14 @@ impl Encryption {
     /// Returns the state it reports; `None` when it answers nothing that was asked.
     pub fn receive_response(&mut self, message: &[u8]) -> Option<KeyMaterialState> {
         let announcement = self.announcement.as_ref()?;
-        let state = if message == announcement.message.as_bytes() {
-            KeyMaterialState::Secured
+        if message == announcement.message.as_bytes() {
+            self.announcement = None;
+            self.state = KeyMaterialState::Secured;
         } else {
-            KeyMaterialState::from_wire(message.try_into().ok()?)?
-        };
-        self.announcement = None;
-        self.state = state;
-        Some(state)
+            // It may be the answer to what somebody has sent in our name, so the request is repeated all the same.
+            self.state = KeyMaterialState::from_wire(message.try_into().ok()?)?;
+        }
+        Some(self.state)
     }
 }
 

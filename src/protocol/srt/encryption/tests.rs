@@ -437,6 +437,7 @@ fn a_refused_or_unasked_response_never_stops_encryption() {
     assert_eq!(sender.receive_response(&[9, 9, 9, 9]), None);
     assert_eq!(sender.receive_response(&KeyMaterialState::NoSecret.to_wire()), Some(KeyMaterialState::NoSecret));
     assert_eq!(sender.state(), KeyMaterialState::NoSecret);
+    assert!(sender.next_timeout(Duration::from_millis(10)).is_some(), "the keys are announced again all the same");
     let (header, payload) = encrypt(&mut sender, 81, &[0; 16]);
     assert_ne!(header.key, KeyFlag::Plain);
     assert_ne!(payload, [0; 16]);
