@@ -43,6 +43,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("srt_key_material", headworks::protocol::srt::fuzzing::fuzz_key_material),
     ("srt_listener", headworks::protocol::srt::fuzzing::fuzz_listener),
     ("srt_packet", headworks::protocol::srt::fuzzing::fuzz_packet),
+    ("srt_rendezvous", headworks::protocol::srt::fuzzing::fuzz_rendezvous),
     ("srt_restore", headworks::protocol::srt::connection::fuzzing::fuzz_restore),
     ("srt_stream_id", headworks::protocol::srt::fuzzing::fuzz_stream_id),
     ("stream_descriptor", headworks_frame_ring::fuzzing::fuzz_stream_descriptor),

@@ -87,6 +87,8 @@ pub struct Encryption {
     announcement: Option<Announcement>,
     /// Whether the key that follows has been made.
     successor_ready: bool,
+    /// Whether the peer has said that it has the active key.
+    active_is_known: bool,
     state: KeyMaterialState,
 }
 
@@ -152,6 +154,7 @@ impl Encryption {
             keys_made: 1,
             announcement: None,
             successor_ready: false,
+            active_is_known: true,
             state: KeyMaterialState::Secured,
         }
     }
@@ -227,17 +230,33 @@ impl Encryption {
         let other = if self.active == KeyFlag::Even { KeyFlag::Odd } else { KeyFlag::Even };
         if self.successor_ready {
             // A peer that has not answered yet gets as many packets again before the key changes all the same.
-            let grace = if self.announcement.is_some() { announce_packets } else { 0 };
-            if self.sent_under_active > after_packets + grace {
-                self.active = other;
-                self.sent_under_active = 1;
-                self.successor_ready = false;
+            let is_answered = self.announcement.is_none();
+            let grace = if is_answered { 0 } else { announce_packets };
+            if self.sent_under_active <= after_packets + grace {
+                return;
             }
+            if !is_answered && !self.active_is_known {
+                // What it has under the successor's flag is the key before this one, and would make rubbish of what comes under the next.
+                return self.announce_again_after(announce_packets);
+            }
+            self.active = other;
+            self.active_is_known = is_answered;
+            self.sent_under_active = 1;
+            self.successor_ready = false;
         } else if self.sent_under_active > after_packets - announce_packets {
             self.make_successor(other);
         } else if self.sending.get(other).is_some() {
             // Packets under the old key are too old to be resent by now.
             self.sending.put(other, None);
+        }
+    }
+
+    /// A peer that has not answered as often as it was asked is asked as often again, once in so many packets.
+    fn announce_again_after(&mut self, packets: u64) {
+        if self.sent_under_active.is_multiple_of(packets.max(1))
+            && let Some(announcement) = self.announcement.as_mut().filter(|announcement| announcement.tries_left == 0)
+        {
+            announcement.tries_left = REQUEST_TRIES;
         }
     }
 
@@ -300,6 +319,7 @@ impl Encryption {
         let announcement = self.announcement.as_ref()?;
         if message == announcement.message.as_bytes() {
             self.announcement = None;
+            self.active_is_known = true;
             self.state = KeyMaterialState::Secured;
         } else {
             // It may be the answer to what somebody has sent in our name, so the request is repeated all the same.

@@ -22,6 +22,7 @@ impl Encryption {
             keys_made,
             announcement,
             successor_ready,
+            active_is_known,
             state,
         } = self;
         to.bytes(&kek.0);
@@ -41,6 +42,7 @@ impl Encryption {
             to.option(*sent, SnapshotWriter::instant);
         });
         to.bool(*successor_ready);
+        to.bool(*active_is_known);
         to.array(&state.to_wire());
     }
 
@@ -72,6 +74,7 @@ impl Encryption {
                 })
             })?,
             successor_ready: from.bool()?,
+            active_is_known: from.bool()?,
             state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
         };
         let other = if restored.active == KeyFlag::Even { KeyFlag::Odd } else { KeyFlag::Even };

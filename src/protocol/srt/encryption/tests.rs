@@ -407,6 +407,21 @@ fn an_unanswered_announcement_is_repeated_and_holds_the_change_back_for_a_while(
 }
 
 #[test]
+fn a_key_that_the_peer_may_lack_is_not_followed_by_one_under_the_flag_of_a_key_that_it_has() {
+    let (mut sender, mut receiver) = pair(Cipher::AesCtr, KeyLength::Aes128);
+    let flags = send(&mut sender, &mut receiver, 0, 1_000, true);
+    assert!(flags[..120].iter().all(|flag| *flag == KeyFlag::Even));
+    assert!(flags[120..].iter().all(|flag| *flag == KeyFlag::Odd), "the peer has an even key, and not the next one");
+    // It is asked again, hears of it at last, and the keys go on.
+    let request = sender.poll_request(Instant::from_millis(90_000), RTT).expect("asked again").to_vec();
+    let mut response = Vec::new();
+    assert_eq!(receiver.receive_request(&request, &mut response), KeyMaterialState::Secured);
+    assert_eq!(sender.receive_response(&response), Some(KeyMaterialState::Secured));
+    let flags = send(&mut sender, &mut receiver, 1_000, 50, false);
+    assert_eq!(flags[49], KeyFlag::Even);
+}
+
+#[test]
 fn a_bad_request_is_answered_with_a_state_and_changes_no_key() {
     let (mut sender, mut receiver) = pair(Cipher::AesCtr, KeyLength::Aes128);
     let other = derive_key_encrypting_key(b"battery staple", &SALT, KeyLength::Aes128);
