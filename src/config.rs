@@ -98,6 +98,8 @@ pub struct Srt {
     pub passphrase: Option<String>,
     /// What the payloads of encrypted peers may be under.
     pub crypto_mode: CryptoMode,
+    /// The packet filter that every peer must agree to, such as `fec,cols:10,rows:5`; without it a peer gets the one that it asks for.
+    pub packet_filter: Option<String>,
 }
 
 /// What encrypted payloads may be under; named as libsrt's `SRTO_CRYPTOMODE`, of which AES-GCM is a preview.
@@ -369,6 +371,8 @@ pub struct Stream {
     pub passphrase: Option<String>,
     /// What its payloads may be under, in place of `ingestion.srt.crypto_mode`.
     pub crypto_mode: Option<CryptoMode>,
+    /// The packet filter that its peers must agree to, in place of `ingestion.srt.packet_filter`.
+    pub packet_filter: Option<String>,
     /// The least SRT latency of this stream.
     #[serde(with = "duration::option")]
     pub latency: Option<Duration>,
@@ -455,6 +459,7 @@ impl Default for Srt {
             peer_idle_timeout: Duration::from_secs(30),
             passphrase: None,
             crypto_mode: CryptoMode::Auto,
+            packet_filter: None,
         }
     }
 }

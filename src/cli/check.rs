@@ -66,6 +66,7 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CheckError> {
     let config = arguments.config.load()?.config;
     let mut findings = host::judge_host(&config);
     findings.extend(host::judge_descriptions(&config));
+    findings.extend(host::judge_packet_filters(&config));
     findings.extend(host::judge_ports(&config));
     let ready = findings.iter().all(|finding| finding.severity < Severity::Prevents);
     let text = if arguments.json { as_json(&findings, ready)? } else { for_people(&findings, ready) };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::mailbox::{Message, Shards};
+use super::packet_filters::PacketFilters;
 use super::places::{Owner, Places, SourceKind, Verdict};
 use super::strangers::{REFUSED_FOR, SourceKey};
 use crate::base::Allowance;
@@ -14,6 +15,7 @@ use crate::config::{Config, CryptoMode};
 use crate::output::directory::{RingDirectory, StreamOutput};
 use crate::output::{Housekeeping, StreamRings, TrackReady};
 use crate::protocol::srt::encryption::{Cipher, KeyEncryptingKey, derive_key_encrypting_key};
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
 use crate::protocol::srt::stream_id::Mode;
@@ -44,6 +46,8 @@ pub enum AdmittedSource {
         origin: usize,
         /// The least latency of the stream.
         latency: Duration,
+        /// The packet filter to insist on.
+        packet_filter: Option<FilterConfiguration>,
         /// Randomness for keys of our own.
         key_seed: [u8; 32],
     },
@@ -89,6 +93,7 @@ pub enum Refusal {
 /// The desk at which admissions are judged; one for all shards.
 pub struct Desk {
     config: Arc<Config>,
+    packet_filters: PacketFilters,
     shards: Shards,
     directory: Arc<RingDirectory>,
     housekeeping: Housekeeping,
@@ -112,12 +117,13 @@ impl Desk {
     /// A desk that knows no stream yet.
     pub fn new(
         config: Arc<Config>,
+        packet_filters: PacketFilters,
         shards: Shards,
         directory: Arc<RingDirectory>,
         housekeeping: Housekeeping,
     ) -> Arc<Self> {
         let refusals = Mutex::new(Allowance::new(Clock::now()));
-        Arc::new(Self { config, shards, directory, housekeeping, places: Mutex::default(), refusals })
+        Arc::new(Self { config, packet_filters, shards, directory, housekeeping, places: Mutex::default(), refusals })
     }
 
     /// The rings' directory.
@@ -244,7 +250,8 @@ impl Desk {
                 let latency = settings.and_then(|it| it.latency).unwrap_or(self.config.ingestion.srt.latency);
                 let mut key_seed = [0; 32];
                 getrandom::fill(&mut key_seed).expect("the operating system has randomness");
-                let source = AdmittedSource::Srt { request, key, origin, latency, key_seed };
+                let packet_filter = self.packet_filters.of(&name);
+                let source = AdmittedSource::Srt { request, key, origin, latency, packet_filter, key_seed };
                 let admitted = Box::new(Admitted { name, life, admission, output, source });
                 self.shards.mailbox(owner.shard).post(Message::Admitted(admitted));
             }
@@ -292,6 +299,9 @@ impl Desk {
         {
             // Judged here, so that no one who does not know the passphrase takes up a stream's place.
             return deny(RejectReason::BadSecret, "the passphrase is another one");
+        }
+        if request.settle_filter(self.packet_filters.of(name).as_ref()).is_err() {
+            return deny(RejectReason::Filter, "its packet filter and ours do not go together");
         }
         let limit = self.config.ingestion.max_connections;
         match self.place(Placement::Fewest(origin), name, SourceKind::Srt, limit) {
@@ -519,7 +529,7 @@ mod tests {
             let directory = Arc::new(RingDirectory::prepare(options, vec![Waker::start("test-waker").0]).unwrap());
             let (housekeeping, _) = Housekeeping::start("test-house", || {});
             let shards = Shards::new(2);
-            let desk = Desk::new(Arc::new(config), shards.clone(), directory, housekeeping);
+            let desk = Desk::new(Arc::new(config), PacketFilters::default(), shards.clone(), directory, housekeeping);
             Self { desk, shards, _root: root }
         }
 

@@ -12,6 +12,7 @@ pub mod executor;
 pub mod host;
 pub mod mailbox;
 pub mod net;
+pub mod packet_filters;
 pub mod places;
 pub mod plan;
 pub mod report;

@@ -15,6 +15,7 @@ mod clips;
 mod dpdk;
 #[path = "../conformance/field_coded.rs"]
 mod field_coded;
+mod filter;
 mod gstreamer;
 mod headworkssrc;
 mod latm;
@@ -28,5 +29,7 @@ mod readers;
 mod reference;
 mod relay;
 mod senders;
+#[path = "../sim/filter.rs"]
+mod sim_filter;
 mod tap;
 mod xdp;

@@ -10,6 +10,7 @@ use super::control::{Control, ControlWriter};
 use super::encryption::{
     Cipher, Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN, check_handshake_response,
 };
+use super::fec::configuration::{self as filter, FilterConfiguration};
 use super::handshake::{
     self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, VERSION_4, VERSION_5,
     VERSION_MIN, flags,
@@ -67,6 +68,8 @@ pub struct CallerSettings {
     pub flow_window: u32,
     /// `None` calls in plain.
     pub encryption: Option<CallerEncryption>,
+    /// The packet filter to ask for; without one the listener's is taken.
+    pub packet_filter: Option<FilterConfiguration>,
     /// How long to try.
     pub timeout: Duration,
 }
@@ -87,6 +90,7 @@ impl CallerSettings {
             mtu: MTU_MAX,
             flow_window: 25_600,
             encryption: None,
+            packet_filter: None,
             timeout: Duration::from_secs(3),
         }
     }
@@ -226,9 +230,13 @@ impl Caller {
         if !handshake.extensions.is_live() {
             return Err(RejectReason::Congestion);
         }
-        if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
-            return Err(RejectReason::Filter);
-        }
+        let theirs = handshake.extensions.filter.filter(|wire| !wire.is_empty());
+        // A listener that does not answer with one does not filter.
+        let packet_filter = theirs
+            .map(FilterConfiguration::from_wire)
+            .transpose()
+            .and_then(|theirs| filter::settle(self.settings.packet_filter.as_ref(), theirs.as_ref(), false))
+            .map_err(|_| RejectReason::Filter)?;
         match (&self.encryption, handshake.extensions.key_material) {
             (None, None) => {}
             (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
@@ -279,6 +287,7 @@ impl Caller {
                 encryption.set_peer_version(extension.version);
                 encryption
             }),
+            packet_filter,
             stream_id: settings.stream_id.clone(),
             // A listener stays where it was called.
             address_secret: None,
@@ -330,12 +339,14 @@ impl Caller {
                             | flags::CRYPT
                             | flags::TOO_LATE_PACKET_DROP
                             | flags::PERIODIC_LOSS_REPORT
-                            | flags::RETRANSMISSION,
+                            | flags::RETRANSMISSION
+                            | flags::PACKET_FILTER,
                         receive_latency_ms: self.settings.receive_latency_ms,
                         send_latency_ms: self.settings.send_latency_ms,
                     },
                     key_material: self.encryption.as_ref().map(|(_, message)| message.as_bytes()),
                     stream_id: Some(&self.settings.stream_id),
+                    packet_filter: self.settings.packet_filter,
                 };
                 self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);
                 self.next_send = now + RETRY_INTERVAL;

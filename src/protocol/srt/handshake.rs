@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::control::extension;
 use super::encryption::KeyLength;
+use super::fec::configuration::FilterConfiguration;
 use super::packet::SequenceNumber;
 use super::stream_id::StreamId;
 
@@ -485,6 +486,8 @@ pub struct Offer<'a> {
     pub key_material: Option<&'a [u8]>,
     /// Stream ID; nothing is written for an empty one.
     pub stream_id: Option<&'a StreamId>,
+    /// Packet filter.
+    pub packet_filter: Option<FilterConfiguration>,
 }
 
 impl HandshakeFields {
@@ -509,7 +512,7 @@ impl HandshakeFields {
         if offer.key_material.is_some() {
             extension |= present::KMREQ;
         }
-        if stream_id.is_some() {
+        if stream_id.is_some() || offer.packet_filter.is_some() {
             extension |= present::CONFIG;
         }
         Self { extension, ..*self }.encode(buffer);
@@ -526,6 +529,9 @@ impl HandshakeFields {
         }
         if let Some(stream_id) = stream_id {
             block(buffer, extension::SID, |buffer| stream_id.to_wire(buffer));
+        }
+        if let Some(filter) = offer.packet_filter {
+            block(buffer, extension::FILTER, |buffer| filter.to_wire(buffer));
         }
     }
 }

@@ -15,6 +15,7 @@ use siphasher::sip::SipHasher24;
 
 use super::control::{Control, ControlWriter};
 use super::encryption::{Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyRefresh};
+use super::fec::configuration::{self as filter, Fec, FilterConfiguration};
 use super::handshake::{
     self, Extensions, HANDSHAKE_LEN, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason,
     Request, VERSION_4, VERSION_5, VERSION_MIN, flags,
@@ -27,8 +28,8 @@ use crate::base::{Instant, Transmit};
 #[cfg(test)]
 mod tests;
 
-/// Longest packet that a listener sends: a conclusion with a handshake extension and key material for two keys.
-pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX;
+/// Longest packet that a listener sends: a conclusion with a handshake extension, key material for two keys and a packet filter.
+pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX + 4 + filter::TEXT_LEN_MAX;
 
 /// How many milliseconds of latency the 16 bits of the handshake can say.
 const LATENCY_MAX_MS: u16 = u16::MAX;
@@ -140,6 +141,8 @@ pub struct AdmissionRequest {
     pub flow_window: u32,
     /// Its keys, wrapped. Salt and length for [`super::encryption::derive_key_encrypting_key`] are in there; derive off the shard.
     pub key_material: Option<KeyMaterial>,
+    /// The packet filter that it asks for.
+    pub packet_filter: Option<FilterConfiguration>,
     cookie: u32,
 }
 
@@ -168,6 +171,8 @@ pub struct Acceptance {
     pub key_refresh: KeyRefresh,
     /// A secret by which the caller can prove that it has moved; without one it is heard at its first address alone.
     pub address_secret: Option<[u8; 16]>,
+    /// A packet filter to insist on; without one the caller gets what it asks for.
+    pub packet_filter: Option<FilterConfiguration>,
 }
 
 impl Default for Acceptance {
@@ -185,6 +190,7 @@ impl Default for Acceptance {
             key_seed: [0; 32],
             key_refresh: KeyRefresh::default(),
             address_secret: None,
+            packet_filter: None,
         }
     }
 }
@@ -216,8 +222,8 @@ impl AdmissionRequest {
     /// Lets the caller in. `now` becomes the zero of our clock for the connection.
     ///
     /// # Errors
-    /// [`RejectReason::Unsecure`] when only one side has a passphrase, [`RejectReason::BadSecret`] when they differ; then
-    /// answer with [`AdmissionRequest::reject`].
+    /// [`RejectReason::Unsecure`] when only one side has a passphrase, [`RejectReason::BadSecret`] when they differ,
+    /// [`RejectReason::Filter`] when the packet filters do not go together; then answer with [`AdmissionRequest::reject`].
     pub fn accept(&self, now: Instant, acceptance: Acceptance) -> Result<(ConnectionParameters, Answer), RejectReason> {
         assert!(
             (1..1 << 30).contains(&acceptance.socket_id),
@@ -239,6 +245,7 @@ impl AdmissionRequest {
             encryption.set_peer_version(self.peer_version);
         }
         let has = |flag: u32| self.peer_flags & flag != 0;
+        let packet_filter = self.settle_filter(acceptance.packet_filter.as_ref())?;
         let features = Features {
             receive_by_timestamp: has(flags::TSBPD_SENDER),
             send_by_timestamp: has(flags::TSBPD_RECEIVER),
@@ -251,8 +258,11 @@ impl AdmissionRequest {
         let send_latency_ms = latency(acceptance.send_latency_ms, self.peer_latency_ms);
         let mtu = self.mtu.min(acceptance.mtu);
 
-        let mut our_flags =
-            flags::TSBPD_RECEIVER | flags::CRYPT | flags::TOO_LATE_PACKET_DROP | flags::PERIODIC_LOSS_REPORT;
+        let mut our_flags = flags::TSBPD_RECEIVER
+            | flags::CRYPT
+            | flags::TOO_LATE_PACKET_DROP
+            | flags::PERIODIC_LOSS_REPORT
+            | flags::PACKET_FILTER;
         if features.send_by_timestamp {
             our_flags |= flags::TSBPD_SENDER;
         }
@@ -277,6 +287,7 @@ impl AdmissionRequest {
             },
             key_material: self.key_material.as_ref().map(KeyMaterial::as_bytes),
             stream_id: None,
+            packet_filter: packet_filter.map(FilterConfiguration::from),
         };
         let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));
         let parameters = ConnectionParameters {
@@ -298,10 +309,20 @@ impl AdmissionRequest {
             peer_flags: self.peer_flags,
             features,
             encryption,
+            packet_filter,
             stream_id: self.stream_id.clone(),
             address_secret: acceptance.address_secret,
         };
         Ok((parameters, answer))
+    }
+
+    /// The packet filter that this caller gets where `ours` is insisted on, if any is.
+    ///
+    /// # Errors
+    /// [`RejectReason::Filter`].
+    pub fn settle_filter(&self, ours: Option<&FilterConfiguration>) -> Result<Option<Fec>, RejectReason> {
+        let knows = self.peer_flags & flags::PACKET_FILTER != 0;
+        filter::settle(ours, self.packet_filter.as_ref(), knows).map_err(|_| RejectReason::Filter)
     }
 
     /// Refuses the caller, with a reason that it is told.
@@ -501,9 +522,8 @@ impl Listener {
         if !handshake.extensions.is_live() {
             return Err(RejectReason::Congestion);
         }
-        if filter.is_some_and(|filter| !filter.is_empty()) {
-            return Err(RejectReason::Filter);
-        }
+        let packet_filter = filter.filter(|wire| !wire.is_empty()).map(FilterConfiguration::from_wire).transpose();
+        let packet_filter = packet_filter.map_err(|_| RejectReason::Filter)?;
         if group.is_some() {
             return Err(RejectReason::Group);
         }
@@ -530,6 +550,7 @@ impl Listener {
             mtu: fields.mtu,
             flow_window: fields.flow_window,
             key_material,
+            packet_filter,
             cookie: fields.cookie,
         })
     }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use super::fec::configuration::ArqLevel;
 use super::sequence_set::SequenceSet;
 
 /// Gaps that may wait for their first report; what does not fit waits for the periodic one.
@@ -26,12 +27,26 @@ pub struct ReceiverLosses {
     fresh: VecDeque<Fresh>,
     /// How many packets a gap is given to close by itself (libsrt: `SRTO_LOSSMAXTTL`); 0 reports at once.
     reorder_tolerance: u16,
+    /// What a packet filter leaves to be reported; all of it without one.
+    arq: ArqLevel,
 }
 
 impl ReceiverLosses {
     /// An empty list for a receive buffer of `capacity` slots.
     pub fn new(capacity: usize, reorder_tolerance: u16) -> Self {
-        Self { missing: SequenceSet::new(capacity), fresh: VecDeque::with_capacity(FRESH_MAX), reorder_tolerance }
+        let fresh = VecDeque::with_capacity(FRESH_MAX);
+        Self { missing: SequenceSet::new(capacity), fresh, reorder_tolerance, arq: ArqLevel::Always }
+    }
+
+    /// With a packet filter, which leaves only some of it to be reported.
+    pub fn behind_filter(self, arq: ArqLevel) -> Self {
+        Self { arq, ..self }
+    }
+
+    /// Whether what is missing is reported again and again: libsrt does not behind a filter that is to be given time.
+    #[inline]
+    pub fn is_repeated(&self) -> bool {
+        self.arq == ArqLevel::Always
     }
 
     /// Packets missing.
@@ -49,8 +64,23 @@ impl ReceiverLosses {
     /// All from `first` up to, not including, `end` have not come though a later one has.
     pub fn gap(&mut self, first: u64, end: u64) {
         self.missing.insert_range(first, end);
-        if self.fresh.len() < FRESH_MAX {
+        if self.arq == ArqLevel::Always && self.fresh.len() < FRESH_MAX {
             self.fresh.push_back(Fresh { first, end, patience: self.reorder_tolerance });
+        }
+    }
+
+    /// The packet filter has given up all from `first` up to, not including, `end`. These are reported once, so that none is left out:
+    /// what waits already and would be too much becomes one with it.
+    pub fn given_up(&mut self, first: u64, end: u64) {
+        if self.arq != ArqLevel::OnRequest {
+            return;
+        }
+        let is_full = self.fresh.len() == FRESH_MAX;
+        match self.fresh.back_mut() {
+            Some(last) if last.end == first || is_full => {
+                (last.first, last.end) = (last.first.min(first), last.end.max(end));
+            }
+            _ => self.fresh.push_back(Fresh { first, end, patience: 0 }),
         }
     }
 

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::encryption::Encryption;
+use super::fec::FEC_HEADER_LEN;
+use super::fec::configuration::Fec;
 use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
 use super::stream_id::StreamId;
 use crate::base::Instant;
@@ -128,6 +130,8 @@ pub struct ConnectionParameters {
     pub features: Features,
     /// Keys, when the connection is encrypted.
     pub encryption: Option<Encryption>,
+    /// The packet filter, when there is one.
+    pub packet_filter: Option<Fec>,
     /// What the caller asked for; empty without a Stream ID.
     pub stream_id: StreamId,
     /// A secret for [`AddressProof`](super::address_proof::AddressProof); without one the peer is heard at its address alone.
@@ -157,6 +161,7 @@ impl ConnectionParameters {
             peer_flags: 0xbf,
             features: Features::default(),
             encryption: None,
+            packet_filter: None,
             stream_id: StreamId::default(),
             address_secret: None,
         }
@@ -169,10 +174,11 @@ impl ConnectionParameters {
         self.mtu as usize - below
     }
 
-    /// Largest payload of a data packet to the peer, in bytes.
+    /// Largest payload of a data packet to the peer, in bytes. The packet filter's control packets add a header of their own to one.
     #[inline]
     pub fn payload_size_max(&self) -> usize {
-        self.packet_size_max() - HEADER_LEN - self.tag_len()
+        let filter = if self.packet_filter.is_some() { FEC_HEADER_LEN } else { 0 };
+        self.packet_size_max() - HEADER_LEN - filter - self.tag_len()
     }
 
     /// Bytes that follow the payload of each data packet: the tag of AES-GCM.

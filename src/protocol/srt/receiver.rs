@@ -13,6 +13,8 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Packet};
 use crate::media::Payload;
 
+mod filter;
+
 /// The shortest time between two full acknowledgements (draft-sharabayko-srt §4.8.1).
 pub const ACK_INTERVAL: Duration = Duration::from_millis(10);
 /// The same while few packets come. A full acknowledgement costs the receiver as much as several of these, and its receipt once more.
@@ -69,6 +71,8 @@ pub struct Receiver {
     rates: Rates,
     /// The number that would confirm a jump beyond the buffer.
     jump_candidate: Option<u64>,
+    /// The packet filter, when there is one.
+    filter: Option<Box<filter::Filter>>,
 }
 
 impl Receiver {
@@ -80,7 +84,7 @@ impl Receiver {
         let latency = Duration::from_millis(u64::from(parameters.receive_latency_ms));
         Self {
             next_due: Instant::FAR_FUTURE,
-            losses: ReceiverLosses::new(buffer.capacity(), reorder_tolerance),
+            losses: filter::losses(parameters, buffer.capacity(), reorder_tolerance),
             buffer,
             time: DeliveryTime::new(base.timestamp_us, base.arrival, latency),
             delivered: first,
@@ -99,10 +103,11 @@ impl Receiver {
             window: AcknowledgementWindow::default(),
             rates: Rates::new(now, parameters.payload_size_max() as u32),
             jump_candidate: None,
+            filter: filter::Filter::new(parameters, reorder_tolerance),
         }
     }
 
-    /// Packets held.
+    /// Packets held to be delivered.
     #[inline]
     pub fn held(&self) -> usize {
         self.buffer.len()
@@ -155,6 +160,10 @@ impl Receiver {
         round_trip: &RoundTrip,
         statistics: &mut Statistics,
     ) -> Received {
+        if self.is_filter_control(header) {
+            self.filter_control(header, datagram.packet, statistics);
+            return Received::Dropped;
+        }
         let bytes = (datagram.packet.len() - HEADER_LEN) as u64;
         statistics.pkt_recv += 1;
         statistics.byte_recv += bytes;
@@ -170,6 +179,7 @@ impl Receiver {
                 return Received::Dropped;
             }
             Place::Belated => {
+                self.filter_belated(header, offset, &datagram.packet, statistics);
                 if self.was_handed_up_early(header, offset, datagram.arrival) {
                     statistics.pkt_rcv_duplicate += 1;
                 } else {
@@ -185,12 +195,17 @@ impl Receiver {
 
         let Datagram { mut packet, arrival, path, .. } = datagram;
         packet.advance(HEADER_LEN);
+        if let Some(filter) = &mut self.filter {
+            filter.keep(&packet, encryption.is_some());
+        }
         if !decrypt(header, &mut packet, encryption, statistics) {
             return Received::Dropped;
         }
-        let payload_bytes = packet.len() as u64;
         if jumped > 0 {
             self.follow_jump(sequence, jumped, statistics);
+        }
+        if let Some(filter) = &mut self.filter {
+            filter.data(sequence, header, &packet, encryption.is_some(), &mut self.losses, statistics);
         }
 
         let mut recovered = false;
@@ -215,13 +230,18 @@ impl Receiver {
         self.losses.packet_passed();
 
         let timestamp_us = self.timestamp(header, arrival, statistics);
-        statistics.pkt_recv_unique += 1;
-        statistics.byte_recv_unique += payload_bytes;
-        self.buffer.insert(sequence, Meta { timestamp_us, arrival, recovered, path }, packet);
-        if self.buffer.first().is_some_and(|(first, _)| first == sequence) {
-            self.next_due = self.time.due(timestamp_us);
-        }
+        self.insert(sequence, Meta { timestamp_us, arrival, recovered, path }, packet, statistics);
         if jumped > 0 { Received::Jumped { skipped: jumped } } else { Received::Taken }
+    }
+
+    #[inline]
+    fn insert(&mut self, sequence: u64, meta: Meta, payload: Packet, statistics: &mut Statistics) {
+        statistics.pkt_recv_unique += 1;
+        statistics.byte_recv_unique += payload.len() as u64;
+        self.buffer.insert(sequence, meta, payload);
+        if self.buffer.first().is_some_and(|(first, _)| first == sequence) {
+            self.next_due = self.time.due(meta.timestamp_us);
+        }
     }
 
     /// A peer without TSBPD, or with a time stamp that is not to be believed, is delivered by arrival instead.
@@ -296,6 +316,9 @@ impl Receiver {
         self.buffer.skip_to(sequence);
         self.given_up_end = sequence;
         self.expected = sequence;
+        if let Some(filter) = &mut self.filter {
+            filter.restart(sequence);
+        }
     }
 
     /// The next payload that is due.
@@ -353,6 +376,7 @@ impl Receiver {
     /// Lets go of all that is held.
     pub fn clear(&mut self) {
         while self.buffer.take_first().is_some() {}
+        self.clear_filter();
         self.losses.forget(self.buffer.head().min(self.expected), self.expected);
         self.next_due = Instant::FAR_FUTURE;
     }
@@ -442,7 +466,7 @@ impl Receiver {
     /// When the next periodic loss report is due; far future when nothing is missing.
     #[inline]
     pub fn nak_at(&self) -> Instant {
-        if self.losses.is_empty() { Instant::FAR_FUTURE } else { self.nak_at }
+        if self.losses.is_empty() || !self.losses.is_repeated() { Instant::FAR_FUTURE } else { self.nak_at }
     }
 
     /// A periodic loss report goes out now.
@@ -461,9 +485,10 @@ impl Receiver {
         self.losses.next_fresh(self.buffer.head())
     }
 
-    /// All runs of missing packets, oldest first.
+    /// All runs of missing packets that are to be asked for again, oldest first.
     pub fn missing_runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.losses.runs(self.buffer.head(), self.expected)
+        let end = if self.losses.is_repeated() { self.expected } else { self.buffer.head() };
+        self.losses.runs(self.buffer.head(), end)
     }
 
     /// Free slots after what is acknowledged.

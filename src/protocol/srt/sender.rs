@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::acknowledgement::RoundTrip;
 use super::control::{Acknowledgement, LossReport};
+use super::fec::configuration::ArqLevel;
 use super::packet::SequenceNumber;
 use super::parameters::ConnectionParameters;
 use super::send_buffer::{Outgoing, SendBuffer};
@@ -64,7 +65,9 @@ impl Sender {
             ),
             flow_window: parameters.peer_flow_window as usize,
             too_late: parameters.features.peer_drops_too_late.then(|| latency.max(TOO_LATE_MIN) + REACTION),
-            peer_repeats_loss_reports: parameters.features.peer_repeats_loss_reports,
+            // Behind a filter that is to be given time it reports each loss once (libsrt: `checkNAKTimer`).
+            peer_repeats_loss_reports: parameters.features.peer_repeats_loss_reports
+                && parameters.packet_filter.is_none_or(|fec| fec.arq != ArqLevel::OnRequest),
             progress_at: now,
             probes: 0,
             drop_request: None,

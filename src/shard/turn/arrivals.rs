@@ -11,6 +11,7 @@ use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::{Encryption, KeyEncryptingKey};
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer};
 use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, SILENT};
@@ -25,6 +26,7 @@ use crate::shard::strangers::SourceKey;
 struct Terms {
     key: Option<KeyEncryptingKey>,
     latency: Duration,
+    packet_filter: Option<FilterConfiguration>,
     key_seed: [u8; 32],
 }
 
@@ -130,7 +132,7 @@ impl Shard {
             StreamRings::new(*output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
         });
         match source {
-            AdmittedSource::Srt { request, key, origin, latency, key_seed } => {
+            AdmittedSource::Srt { request, key, origin, latency, packet_filter, key_seed } => {
                 let index = match (self.sessions.by_name(&name), rings) {
                     (Some(index), _) => index,
                     (None, Some(rings)) => {
@@ -146,7 +148,7 @@ impl Shard {
                         return self.answer_from_here(now, origin, request.reject(now, RejectReason::Resource));
                     }
                 };
-                let terms = Terms { key, latency, key_seed };
+                let terms = Terms { key, latency, packet_filter, key_seed };
                 self.answer_caller(now, index, &request, terms, origin);
             }
             AdmittedSource::Source(key) => {
@@ -318,6 +320,7 @@ impl Shard {
             key_encrypting_key: terms.key,
             key_seed: terms.key_seed,
             address_secret: Some(self.address_secret),
+            packet_filter: terms.packet_filter,
             ..Acceptance::default()
         };
         let (parameters, answer) = request.accept(now, acceptance)?;
@@ -327,6 +330,8 @@ impl Shard {
             latency_ms: u32::from(parameters.receive_latency_ms),
             peer_version: format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
         };
+        let filter = parameters.packet_filter.map(FilterConfiguration::from);
+        let filter = filter.map_or_else(String::new, |filter| format!(", packet filter {filter}"));
         let connection = Connection::new(now, parameters, plan.limits);
         if self.sessions.get_mut(index).detached.is_none() {
             self.sessions.clear_socket_id(index);
@@ -341,7 +346,7 @@ impl Shard {
         session.quota = plan.quota;
         let cipher = if about.cipher.is_empty() { "plain" } else { &about.cipher };
         let what = format!(
-            "SRT from {}, version {}, {cipher}, latency {} ms",
+            "SRT from {}, version {}, {cipher}, latency {} ms{filter}",
             request.key.peer, about.peer_version, about.latency_ms
         );
         session.attach(now, Protocol::Srt(Box::new(connection)), request.key.peer, about);

@@ -22,8 +22,13 @@ const EXTENSION: HandshakeExtension =
 
 fn conclusion() -> Vec<u8> {
     let stream_id = StreamId::new("#!::r=cam1,m=publish").expect("valid");
-    let offer =
-        Offer { is_response: false, handshake: EXTENSION, key_material: Some(&[9; 56]), stream_id: Some(&stream_id) };
+    let offer = Offer {
+        is_response: false,
+        handshake: EXTENSION,
+        key_material: Some(&[9; 56]),
+        stream_id: Some(&stream_id),
+        packet_filter: None,
+    };
     let mut body = Vec::new();
     fields().encode_conclusion(&offer, &mut body);
     body
