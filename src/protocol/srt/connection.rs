@@ -9,6 +9,9 @@
 //!  handle_timeout ───────▶ notes which of ACK, NAK, KEEPALIVE … are due ──▶ poll_transmit
 //! ```
 //!
+//! Behind a packet filter ([`fec`](super::fec)) what is taken in or sent for the first time also goes into its sums, before it is decrypted
+//! and after it is encrypted; what is rebuilt comes in as if it had come.
+//!
 //! What a peer sends is believed only as far as it can be checked: numbers must lie in the window, answers must answer
 //! something, ranges must not be reversed. What cannot be is counted in [`Statistics`] and changes nothing. Nothing a peer
 //! sends makes the connection allocate: all memory is taken in [`Connection::new`].
