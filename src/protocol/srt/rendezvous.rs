@@ -527,6 +527,7 @@ impl Rendezvous {
                 retransmission_flag: has(flags::RETRANSMISSION),
             },
             encryption,
+            packet_filter: None,
             stream_id: StreamId::default(),
             // The two know each other by their addresses.
             address_secret: None,
@@ -611,6 +612,8 @@ impl Rendezvous {
             handshake: HandshakeExtension { version: VERSION, flags: ours, receive_latency_ms, send_latency_ms },
             key_material: material.map(KeyMaterial::as_bytes),
             stream_id: None,
+            group: None,
+            packet_filter: None,
         };
         fields.encode_conclusion(&offer, buffer);
     }
