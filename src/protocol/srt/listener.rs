@@ -407,6 +407,7 @@ impl AdmissionRequest {
             socket_id: acceptance.socket_id,
             peer_socket_id: self.key.peer_socket_id,
             initial_sequence: fields.initial_sequence,
+            peer_initial_sequence: None,
             start: now,
             // Until it says what it has: by arrival.
             peer_time_base: PeerTimeBase { timestamp_us: self.timestamp_us, arrival: self.arrival },

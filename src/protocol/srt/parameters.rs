@@ -238,6 +238,7 @@ impl ConnectionParameters {
             socket_id,
             peer_socket_id,
             initial_sequence,
+            peer_initial_sequence,
             start,
             peer_time_base,
             receive_latency_ms,
@@ -266,6 +267,7 @@ impl ConnectionParameters {
         to.u32(*socket_id);
         to.u32(*peer_socket_id);
         to.count(initial_sequence.get());
+        to.optional_count(peer_initial_sequence.map(SequenceNumber::get));
         to.instant(*start);
         peer_time_base.snapshot(to);
         to.u16(*receive_latency_ms);
@@ -299,6 +301,7 @@ impl ConnectionParameters {
             socket_id: from.u32()?,
             peer_socket_id: from.u32()?,
             initial_sequence: SequenceNumber::new(from.count()?),
+            peer_initial_sequence: from.optional_count()?.map(SequenceNumber::new),
             start: from.instant()?,
             peer_time_base: PeerTimeBase::restore(from)?,
             receive_latency_ms: from.u16()?,

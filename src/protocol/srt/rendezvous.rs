@@ -526,11 +526,16 @@ impl Rendezvous {
                 peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
                 retransmission_flag: has(flags::RETRANSMISSION),
             },
+            key_state: match &encryption {
+                Some(_) => KeyMaterialState::Secured,
+                None => KeyMaterialState::Unsecured,
+            },
             encryption,
             packet_filter: None,
             stream_id: StreamId::default(),
             // The two know each other by their addresses.
             address_secret: None,
+            version4: None,
         };
         self.stage = Stage::Connected;
         self.events.push_back(Event::Connected(Box::new(parameters)));

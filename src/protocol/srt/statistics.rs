@@ -224,6 +224,7 @@ impl Statistics {
         count pkt_recv_nak,
         count pkt_sent_ackack,
         count pkt_sent_drop_request,
+        count pkt_snd_filter_extra,
         count events_lost,
         float ms_rtt,
         count pkt_rcv_buf,

@@ -243,7 +243,7 @@ impl Shard {
 
     /// A source comes back under the name of a stream that is still here: the stream takes its session over.
     fn replace_source(&mut self, now: Instant, stream: usize, newcomer: usize, key: SourceKey) {
-        let socket_id = self.sessions.get_mut(newcomer).socket_id;
+        let socket_ids = self.sessions.get_mut(newcomer).socket_ids.clone();
         let arrived = self.sessions.remove(newcomer);
         self.timers.set(newcomer, None);
         let session = self.sessions.get_mut(stream);
@@ -271,8 +271,8 @@ impl Shard {
         }
         self.sessions.clear_socket_id(stream);
         self.sessions.set_source(stream, key);
-        if let Some(id) = socket_id {
-            self.sessions.set_socket_id(stream, id);
+        for id in socket_ids {
+            self.sessions.add_socket_id(stream, id);
         }
         self.touched.add(stream);
     }

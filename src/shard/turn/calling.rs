@@ -12,7 +12,7 @@ use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterial};
 use crate::protocol::srt::packet::destination;
 use crate::protocol::srt::parameters::ConnectionParameters;
-use crate::shard::admission::SILENT;
+use crate::shard::access::SILENT;
 use crate::shard::calls::terms::{self, CallTerms, TermsError};
 use crate::shard::calls::{self, CallState, Machine, Outcome, Share, Stage};
 use crate::shard::mailbox::Message;

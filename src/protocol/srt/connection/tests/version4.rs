@@ -115,7 +115,7 @@ fn one_that_sends_without_times_is_delivered_by_arrival() {
 }
 
 #[test]
-fn its_key_is_asked_for_once_and_opens_what_it_sends_from_then_on() {
+fn its_key_is_asked_for_and_opens_what_it_sends_from_then_on() {
     let mut bench = bench_of_version4(true);
     let (mut sending, message, derive) = peer_keys(b"a good passphrase");
     for index in [0, 2] {
@@ -132,7 +132,8 @@ fn its_key_is_asked_for_once_and_opens_what_it_sends_from_then_on() {
         bench.control(at(ms), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
     }
     let events: Vec<_> = std::iter::from_fn(|| bench.connection.poll_event()).collect();
-    assert_eq!(events, [Event::Introduced, Event::KeyWanted]);
+    // The second time in case the first came to nothing.
+    assert_eq!(events, [Event::Introduced, Event::KeyWanted, Event::KeyWanted]);
     assert_eq!(bench.connection.wanted_key(), Some(&message));
     assert_eq!(bench.responses(at(8)), [words(&HSRSP)]);
     bench.connection.provide_key(derive(b"a good passphrase"));
