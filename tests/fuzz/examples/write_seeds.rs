@@ -50,7 +50,9 @@ fn filters(root: &Path) {
         text.parse::<FilterConfiguration>().unwrap().to_wire(&mut wire);
         save(root, "srt_fec", &format!("text-{}", text.len()), &wire);
     }
-    for (name, cols, rows, flags) in [("rows", 3, 0, 0), ("matrix", 3, 2, 0), ("staircase", 4, 2, 2), ("columns", 2, 3, 3)] {
+    for (name, cols, rows, flags) in
+        [("rows", 3, 0, 0), ("matrix", 3, 2, 0), ("staircase", 4, 2, 2), ("columns", 2, 3, 3)]
+    {
         let packets = (0..120_u8).flat_map(|number| {
             let lost = if number % 7 == 3 { 0 } else { 1 };
             let payload: Vec<u8> = (0..number % 13).map(|at| at ^ number).collect();
