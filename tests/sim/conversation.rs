@@ -304,7 +304,10 @@ impl World {
         upgrades.sort_unstable_by_key(|&(at, _)| Reverse(at));
         Self {
             sender: Machine::new(sender, 16),
-            receiver: Machine::new(receiver, script.receive_buffer_packets.next_power_of_two() + 16 + FILTER_GROUPS_MAX),
+            receiver: Machine::new(
+                receiver,
+                script.receive_buffer_packets.next_power_of_two() + 16 + FILTER_GROUPS_MAX,
+            ),
             recovery: script.filter.is_none().then(|| Recovery::new(&script)),
             handed_there: Count::default(),
             handed_back: Count::default(),
@@ -444,10 +447,10 @@ impl World {
             if let Some(recovery) = &mut self.recovery {
                 recovery.heard(now, at, bytes, &before, self.receiver.statistics());
             }
-            if self.receiver.statistics().peer_changes > before.peer_changes {
-                if let Some(recovery) = &mut self.recovery {
-                    recovery.moved();
-                }
+            if self.receiver.statistics().peer_changes > before.peer_changes
+                && let Some(recovery) = &mut self.recovery
+            {
+                recovery.moved();
             }
             self.outcome.most_held = self.outcome.most_held.max(self.receiver.held_packets());
         } else {
@@ -500,10 +503,8 @@ impl World {
             assert_eq!((transmit.len, transmit.peer), (self.buffer.len(), address(2)));
             let bytes = self.buffer.clone();
             self.handed_there.add(&bytes);
-            if let Ok(Header::Data(header)) = packet::parse(&bytes) {
-                if let Some(recovery) = &mut self.recovery {
-                    recovery.sent(now, header.sequence);
-                }
+            if let (Some(recovery), Ok(Header::Data(header))) = (&mut self.recovery, packet::parse(&bytes)) {
+                recovery.sent(now, header.sequence);
             }
             for at in self.there.arrivals(now, bytes.len()).into_iter().flatten() {
                 self.post(at, true, self.port, bytes.clone());

@@ -446,8 +446,9 @@ impl AdmissionRequest {
     /// # Errors
     /// [`RejectReason::Filter`].
     pub fn settle_filter(&self, ours: Option<&FilterConfiguration>) -> Result<Option<Fec>, RejectReason> {
-        let knows = self.peer_flags & flags::PACKET_FILTER != 0 && !self.is_version4;
-        let packet_filter = filter::settle(ours, self.packet_filter.as_ref(), knows).map_err(|_| RejectReason::Filter)?;
+        let knows = self.peer_flags & flags::PACKET_FILTER != 0;
+        let packet_filter =
+            filter::settle(ours, self.packet_filter.as_ref(), knows).map_err(|_| RejectReason::Filter)?;
         if packet_filter.is_some() && self.group.is_some() { Err(RejectReason::Filter) } else { Ok(packet_filter) }
     }
 
@@ -773,6 +774,7 @@ impl Listener {
             flow_window: fields.flow_window,
             key_material: None,
             group: None,
+            packet_filter: None,
             cookie: fields.cookie,
         })
     }

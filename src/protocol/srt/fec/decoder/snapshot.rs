@@ -53,16 +53,8 @@ impl Decoder {
                 clips.snapshot(at, to);
             });
         }
-        let DataHeader {
-            sequence,
-            position,
-            in_order,
-            key,
-            retransmitted,
-            message_number,
-            timestamp_us,
-            socket_id,
-        } = *last;
+        let DataHeader { sequence, position, in_order, key, retransmitted, message_number, timestamp_us, socket_id } =
+            *last;
         to.count(sequence.get());
         to.position(position);
         to.bool(in_order);

@@ -24,6 +24,8 @@ struct Pair {
     reported: Vec<(u64, u64, u64)>,
     /// Packets that were handed up, counted from the first, and when.
     delivered: Vec<(u64, u64)>,
+    /// Whether both are put down as bytes and taken up again after each packet.
+    is_upgraded: bool,
 }
 
 impl Pair {
@@ -47,6 +49,7 @@ impl Pair {
             pool: PacketPool::new(PoolOptions { slots: 1_024, ..PoolOptions::default() }).expect("memory"),
             reported: Vec::new(),
             delivered: Vec::new(),
+            is_upgraded: false,
         }
     }
 
@@ -78,6 +81,9 @@ impl Pair {
                 }
                 let datagram = self.datagram(now, &bytes);
                 self.receiver.receive(now, datagram);
+                if self.is_upgraded {
+                    self.upgrade();
+                }
             }
             self.receiver.handle_timeout(now);
             while let Some(payload) = self.receiver.poll_payload_early(now) {
@@ -90,6 +96,18 @@ impl Pair {
                 let datagram = self.datagram(now, &std::mem::take(&mut bytes));
                 self.sender.receive(now, datagram);
             }
+        }
+    }
+
+    fn upgrade(&mut self) {
+        for connection in [&mut self.sender, &mut self.receiver] {
+            let (mut bytes, mut again) = (Vec::new(), Vec::new());
+            connection.snapshot(&mut bytes);
+            let held = connection.held_packets();
+            *connection = Connection::restore(&bytes, 1 << 15, |bytes| self.pool.copy_from(bytes)).expect("room");
+            connection.snapshot(&mut again);
+            assert!(bytes == again, "a snapshot of what was restored is the same");
+            assert_eq!(connection.held_packets(), held);
         }
     }
 
@@ -201,4 +219,22 @@ fn a_payload_leaves_room_for_the_control_packets_header() {
     assert_eq!(pair.sender.parameters().payload_size_max(), 1_452);
     let idle = Duration::from_millis(1);
     assert!(pair.sender.next_timeout().is_some_and(|next| next > at(0) + idle));
+}
+
+#[test]
+fn a_filter_goes_on_from_a_snapshot_as_if_nothing_had_been() {
+    // Rows and columns that need each other, and some that nothing can rebuild.
+    let lost = [0, 3, 11, 12, 13, 24, 33, 34, 43, 44, 61, 75, 76, 85, 86, 99];
+    for filter in ["fec,cols:10,rows:5,arq:onreq", "fec,cols:4,rows:-3,layout:even,arq:never", "fec,cols:5,arq:always"]
+    {
+        let play = |is_upgraded| {
+            let mut pair = Pair::new(filter, 0);
+            pair.is_upgraded = is_upgraded;
+            pair.run(120, &lost);
+            assert!(pair.receiver.statistics().pkt_rcv_filter_supply > 0, "{filter}");
+            let statistics = (*pair.sender.statistics(), *pair.receiver.statistics());
+            (pair.delivered, pair.reported, statistics)
+        };
+        assert_eq!(play(true), play(false), "{filter}");
+    }
 }
