@@ -115,6 +115,8 @@ pub struct Srt {
     pub access: Access,
     /// Whether a peer may send one stream over several connections (libsrt: socket groups, `SRTO_GROUPCONNECT`).
     pub bonding: bool,
+    /// The packet filter that every peer must agree to, such as `fec,cols:10,rows:5`; without it a peer gets the one that it asks for.
+    pub packet_filter: Option<String>,
 }
 
 /// What encrypted payloads may be under; named as libsrt's `SRTO_CRYPTOMODE`, of which AES-GCM is a preview.
@@ -386,6 +388,8 @@ pub struct Stream {
     pub passphrase: Option<String>,
     /// What its payloads may be under, in place of `ingestion.srt.crypto_mode`.
     pub crypto_mode: Option<CryptoMode>,
+    /// The packet filter that its peers must agree to, in place of `ingestion.srt.packet_filter`.
+    pub packet_filter: Option<String>,
     /// The least SRT latency of this stream.
     #[serde(with = "duration::option")]
     pub latency: Option<Duration>,
@@ -486,6 +490,7 @@ impl Default for Srt {
             enforced_encryption: true,
             access: Access::default(),
             bonding: true,
+            packet_filter: None,
         }
     }
 }

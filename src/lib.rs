@@ -32,6 +32,7 @@
 //! pipeline/ingest.rs               one source, from datagram to access units
 //!   protocol/srt/connection.rs       decrypt, then a place in the receive buffer; out again in order   (of several connections that are one
 //!                                                                                   stream: group.rs)
+//!   protocol/srt/fec/decoder.rs        where a packet filter is agreed on: what is lost, made again of sums
 //!   container/mpegts/demux.rs        188-byte packets → PES pieces          (pipeline/transport.rs joins them)
 //!   codec/h264/access_unit.rs        where access units begin and end, what they say of themselves
 //! pipeline/assembler.rs            time stamps, damage, arrival; the open frame

@@ -22,7 +22,8 @@ use headworks::protocol::srt::connection::{Connection, Limits};
 use headworks::protocol::srt::encryption::{
     Cipher, Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
-use headworks::protocol::srt::packet::SequenceNumber;
+use headworks::protocol::srt::fec::configuration::{Fec, FilterConfiguration};
+use headworks::protocol::srt::packet::{self, Header, SequenceNumber};
 use headworks::protocol::srt::parameters::{ConnectionParameters, Role};
 use headworks_counting_allocator::{CountingAllocator, allocations};
 
@@ -200,7 +201,7 @@ fn srt_parameters(now: Instant, role: Role, encryption: Option<Encryption>) -> C
     }
 }
 
-fn srt_costs_nothing(cipher: Option<Cipher>) {
+fn srt_costs_nothing(cipher: Option<Cipher>, filter: Option<Fec>) {
     let mut bench = Bench::new(PayloadTypes::default());
     let key = derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128);
     // No change of keys falls into the time: a new key is an object of the cryptographic library, once in 2²⁴ packets.
@@ -212,8 +213,12 @@ fn srt_costs_nothing(cipher: Option<Cipher>) {
         (None, None)
     };
     let limits = Limits { send_buffer_packets: 8_192, ..Limits::default() };
-    let sender = Connection::new(bench.now, srt_parameters(bench.now, Role::Sender, theirs), limits);
-    let receiver = Connection::new(bench.now, srt_parameters(bench.now, Role::Receiver, ours), Limits::default());
+    let parameters = |role, encryption| ConnectionParameters {
+        packet_filter: filter,
+        ..srt_parameters(bench.now, role, encryption)
+    };
+    let sender = Connection::new(bench.now, parameters(Role::Sender, theirs), limits);
+    let receiver = Connection::new(bench.now, parameters(Role::Receiver, ours), Limits::default());
     bench.ingest.attach(Protocol::Srt(Box::new(receiver)));
     let pool = PacketPool::new(PoolOptions { slots: 64, slot_size: 2_048, ..PoolOptions::default() }).unwrap();
     let sender = std::cell::RefCell::new(sender);
@@ -227,7 +232,13 @@ fn srt_costs_nothing(cipher: Option<Cipher>) {
                 sender.send(now, &payload).unwrap();
                 let mut bytes = Vec::new();
                 while sender.poll_transmit(now, &mut bytes).is_some() {
-                    datagrams.push(std::mem::take(&mut bytes));
+                    let bytes = std::mem::take(&mut bytes);
+                    // With a filter one packet in 23 is lost, and rebuilt.
+                    let is_lost = matches!(packet::parse(&bytes), Ok(Header::Data(header))
+                        if header.message_number != 0 && header.sequence.get() % 23 == 0);
+                    if filter.is_none() || !is_lost {
+                        datagrams.push(bytes);
+                    }
                 }
             }
             datagrams
@@ -246,17 +257,26 @@ fn srt_costs_nothing(cipher: Option<Cipher>) {
     );
     let Some(Protocol::Srt(receiver)) = bench.ingest.protocol() else { unreachable!("it was attached") };
     assert!(!receiver.is_closed());
+    assert_eq!(receiver.statistics().pkt_rcv_filter_supply > 100, filter.is_some());
 }
 
 #[test]
 fn a_packet_of_srt_costs_no_allocation() {
-    srt_costs_nothing(None);
+    srt_costs_nothing(None, None);
+}
+
+#[test]
+fn a_packet_that_a_filter_has_rebuilt_costs_no_allocation() {
+    let filter: FilterConfiguration = "fec,cols:10,rows:5,arq:never".parse().unwrap();
+    for cipher in [None, Some(Cipher::AesCtr), Some(Cipher::AesGcm)] {
+        srt_costs_nothing(cipher, Some(filter.complete().unwrap()));
+    }
 }
 
 #[test]
 fn a_packet_of_encrypted_srt_costs_no_allocation() {
-    srt_costs_nothing(Some(Cipher::AesCtr));
-    srt_costs_nothing(Some(Cipher::AesGcm));
+    srt_costs_nothing(Some(Cipher::AesCtr), None);
+    srt_costs_nothing(Some(Cipher::AesGcm), None);
 }
 
 /// With receiver reports, as a configured stream has them.

@@ -39,6 +39,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("send_material", headworks::cli::send::material::fuzzing::fuzz_material),
     ("srt_caller", headworks::protocol::srt::fuzzing::fuzz_caller),
     ("srt_connection", headworks::protocol::srt::connection::fuzzing::fuzz_connection),
+    ("srt_fec", headworks::protocol::srt::fec::fuzzing::fuzz_fec),
     ("srt_handshake", headworks::protocol::srt::fuzzing::fuzz_handshake),
     ("srt_key_material", headworks::protocol::srt::fuzzing::fuzz_key_material),
     ("srt_listener", headworks::protocol::srt::fuzzing::fuzz_listener),

@@ -67,6 +67,7 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CheckError> {
     let mut findings = host::judge_host(&config);
     findings.extend(host::judge_cards(&config));
     findings.extend(host::judge_descriptions(&config));
+    findings.extend(host::judge_packet_filters(&config));
     findings.extend(host::judge_ports(&config));
     let ready = findings.iter().all(|finding| finding.severity < Severity::Prevents);
     let text = if arguments.json { as_json(&findings, ready)? } else { for_people(&findings, ready) };

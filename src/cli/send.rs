@@ -23,6 +23,7 @@ use self::report::{Progress, SendReport};
 use self::worker::{Shared, WorkerError, WorkerReport};
 use super::impairment::ImpairmentArguments;
 use super::values::{rate, time};
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::shard::appliance::{Signals, StartError};
 
 const EXAMPLES: &str = "\
@@ -39,6 +40,8 @@ Examples:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase 'correct horse' --key-length 256
   Encrypted and authenticated, AES-128-GCM:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase 'correct horse' --crypto-mode gcm
+  With a sum of each row of ten packets and each column of five, to rebuild lost ones from; nothing is sent again:
+    headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --packetfilter fec,cols:10,rows:5,arq:never --loss 1%
   RTP to a multicast group by one interface, three hops far:
     headworks send --to rtp://239.1.1.1:5004 --interface eth1 --ttl 3 --file clip.ts
   Ten transport streams over bare UDP, to ports 6000, 6002, …:
@@ -58,7 +61,7 @@ Exit codes: 0 every feed connected, everything was sent and the schedule was kep
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SendArguments {
-    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port. SRT also takes latency (in milliseconds; ffmpeg's is in microseconds), passphrase, pbkeylen and cryptomode in the URL
+    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port. SRT also takes latency (in milliseconds; ffmpeg's is in microseconds), passphrase, pbkeylen, cryptomode and packetfilter in the URL
     #[arg(long, value_name = "URL")]
     pub to: String,
     /// A transport stream to send; without it one is made up (H.264 and AAC)
@@ -100,6 +103,9 @@ pub struct SendArguments {
     /// SRT: encrypt with AES-CTR or AES-GCM, which libsrt has from 1.5.2 on, if it is built with it; auto is ctr
     #[arg(long, value_name = "auto|ctr|gcm", value_parser = ["auto", "ctr", "gcm"])]
     pub crypto_mode: Option<String>,
+    /// SRT: send sums from which the peer rebuilds what is lost, as libsrt's SRTO_PACKETFILTER says: fec,cols:10,rows:5,layout:staircase,arq:onreq; "fec" leaves all of it to the peer
+    #[arg(long, value_name = "TEXT")]
+    pub packetfilter: Option<FilterConfiguration>,
     /// SRT: how long to try to connect
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "3s")]
     pub connect_timeout: Duration,

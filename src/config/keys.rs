@@ -69,6 +69,7 @@ fn template() -> Value {
     let address = Some(IpAddr::from([0; 4]));
     let mut config = Config::default();
     config.ingestion.srt.passphrase = Some(String::new());
+    config.ingestion.srt.packet_filter = Some(String::new());
     config.output.hugetlbfs = Some(PathBuf::new());
     config.output.broker.socket = Some(PathBuf::new());
     config.shards.dpdk.device = Some(String::new());
@@ -85,6 +86,7 @@ fn template() -> Value {
     let stream = Stream {
         passphrase: Some(String::new()),
         crypto_mode: Some(CryptoMode::Auto),
+        packet_filter: Some(String::new()),
         latency: Some(Duration::ZERO),
         enforced_encryption: Some(true),
         source: address,

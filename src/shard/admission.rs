@@ -9,6 +9,7 @@ use super::access::{self, Credentials, Denial};
 use super::clock::Clock;
 use super::derivations::Derivations;
 use super::mailbox::{Message, Shards};
+use super::packet_filters::PacketFilters;
 use super::places::{Owner, Places, SourceKind, Verdict};
 use super::strangers::{REFUSED_FOR, SourceKey};
 use crate::base::{Allowance, SourcePrefix};
@@ -16,6 +17,7 @@ use crate::config::Config;
 use crate::output::directory::{RingDirectory, StreamOutput};
 use crate::output::{Housekeeping, StreamRings, TrackReady};
 use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterial};
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
 use crate::protocol::srt::stream_id::StreamId;
@@ -60,6 +62,8 @@ pub enum AdmittedSource {
         origin: usize,
         /// The least latency of the stream.
         latency: Duration,
+        /// The packet filter to insist on.
+        packet_filter: Option<FilterConfiguration>,
         /// Randomness for keys of our own.
         key_seed: [u8; 32],
     },
@@ -118,6 +122,7 @@ pub enum Refusal {
 /// The desk at which admissions are judged; one for all shards.
 pub struct Desk {
     config: Arc<Config>,
+    packet_filters: PacketFilters,
     shards: Shards,
     directory: Arc<RingDirectory>,
     housekeeping: Housekeeping,
@@ -143,6 +148,7 @@ impl Desk {
     /// A desk that knows no stream yet.
     pub fn new(
         config: Arc<Config>,
+        packet_filters: PacketFilters,
         shards: Shards,
         directory: Arc<RingDirectory>,
         housekeeping: Housekeeping,
@@ -151,7 +157,8 @@ impl Desk {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).expect("the operating system has randomness");
         let derivations = Mutex::new(Derivations::new(&config.ingestion.srt.access, secret));
-        Arc::new(Self { config, shards, directory, housekeeping, places: Mutex::default(), refusals, derivations })
+        let places = Mutex::default();
+        Arc::new(Self { config, packet_filters, shards, directory, housekeeping, places, refusals, derivations })
     }
 
     /// The rings' directory.
@@ -289,7 +296,8 @@ impl Desk {
                 let latency = settings.and_then(|it| it.latency).unwrap_or(self.config.ingestion.srt.latency);
                 let mut key_seed = [0; 32];
                 getrandom::fill(&mut key_seed).expect("the operating system has randomness");
-                let source = AdmittedSource::Srt { request, secrecy, origin, latency, key_seed };
+                let packet_filter = self.packet_filters.of(&name);
+                let source = AdmittedSource::Srt { request, secrecy, origin, latency, packet_filter, key_seed };
                 let admitted = Box::new(Admitted { name, life, admission, output, source });
                 self.shards.mailbox(owner.shard).post(Message::Admitted(admitted));
             }
@@ -316,6 +324,9 @@ impl Desk {
             return Err(Denial::new(RejectReason::Overload, why));
         }
         let secrecy = self.judge_passphrase(source, request, credentials)?;
+        if request.settle_filter(self.packet_filters.of(name).as_ref()).is_err() {
+            return Err(Denial::new(RejectReason::Filter, "its packet filter and ours do not go together"));
+        }
         let was_live = self.places().is_live(name);
         let limit = self.config.ingestion.max_connections;
         match self.place(Placement::Fewest(origin), name, SourceKind::Srt, limit) {
@@ -577,7 +588,7 @@ mod tests {
             let directory = Arc::new(RingDirectory::prepare(options, vec![Waker::start("test-waker").0]).unwrap());
             let (housekeeping, _) = Housekeeping::start("test-house", || {});
             let shards = Shards::new(2);
-            let desk = Desk::new(Arc::new(config), shards.clone(), directory, housekeeping);
+            let desk = Desk::new(Arc::new(config), PacketFilters::default(), shards.clone(), directory, housekeeping);
             Self { desk, shards, _root: root }
         }
 

@@ -22,6 +22,7 @@ use super::net::{
     Choice, Dpdk, NetError, NetOptions, PortSet, SocketRole, SocketsError, StoredSockets, Way, XdpInterfaces, choice,
     sockets,
 };
+use super::packet_filters::{PacketFilterError, PacketFilters};
 use super::plan::MemoryPlan;
 use super::turn::{Shard, ShardOptions};
 use crate::config::{Config, PayloadFormat};
@@ -56,6 +57,9 @@ pub enum StartError {
     /// An SDP file is of no use.
     #[error(transparent)]
     Description(#[from] DescriptionError),
+    /// A packet filter is none.
+    #[error(transparent)]
+    PacketFilter(#[from] PacketFilterError),
     /// The way that packets are to come in is not to be had.
     #[error("shards.packet_io: {0}")]
     PacketIo(NetError),
@@ -175,6 +179,7 @@ impl Appliance {
     pub fn start(config: Config, stored: StoredSockets, announce: impl FnOnce(&Started)) -> Result<Self, StartError> {
         let described = Described::read(&config)?;
         let config = Arc::new(described.config.clone());
+        let packet_filters = PacketFilters::read(&config)?;
         let cores = choose_cores(&config)?;
         let mut packet_io = choice::choose(config.shards.packet_io).map_err(StartError::PacketIo)?;
         let plan = MemoryPlan::new(&config, cores.len());
@@ -227,7 +232,7 @@ impl Appliance {
             Housekeeping::start("hw-house", move || directory.tick())
         };
         let shards = Shards::new(cores.len());
-        let desk = Desk::new(Arc::clone(&config), shards.clone(), directory, housekeeping);
+        let desk = Desk::new(Arc::clone(&config), packet_filters, shards.clone(), directory, housekeeping);
         let net = NetOptions {
             way,
             xdp,

@@ -18,6 +18,7 @@ use super::described::Described;
 use super::net::backend::SLOT_SIZE;
 use super::net::choice;
 use super::net::xdp::interfaces_for;
+use super::packet_filters::PacketFilters;
 use super::plan::{MemoryPlan, Taken};
 use crate::config::{Config, PacketIo};
 use crate::media::TrackKind;
@@ -197,6 +198,19 @@ pub fn judge_descriptions(config: &Config) -> Vec<Finding> {
         Err(error) => {
             let cure = "mend the file, or take the key out".to_owned();
             vec![Finding::new("SDP files", error.to_string(), wanted, Some((Severity::Prevents, cure)))]
+        }
+    }
+}
+
+/// What packet filters are insisted on, where any are.
+pub fn judge_packet_filters(config: &Config) -> Vec<Finding> {
+    let wanted = "fec, with cols, rows, layout and arq";
+    match PacketFilters::read(config) {
+        Ok(filters) if filters.is_empty() => Vec::new(),
+        Ok(_) => vec![Finding::new("packet filters", "understood".to_owned(), wanted, None)],
+        Err(error) => {
+            let fault = (Severity::Prevents, "mend the text, or take the key out".to_owned());
+            vec![Finding::new("packet filters", error.to_string(), wanted, Some(fault))]
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod executor;
 pub mod host;
 pub mod mailbox;
 pub mod net;
+pub mod packet_filters;
 pub mod places;
 pub mod plan;
 pub mod refusals;

@@ -35,12 +35,12 @@ pub fn long_clip() -> Arc<Clip> {
     )
 }
 
-fn statistics(appliance: &Appliance, stream: &str) -> Value {
+pub fn statistics(appliance: &Appliance, stream: &str) -> Value {
     let page = appliance.get(&format!("/api/v1/streams/{stream}"));
     serde_json::from_str(&page).unwrap_or_else(|error| panic!("{error}: {page}"))
 }
 
-fn number(value: &Value, pointer: &str) -> u64 {
+pub fn number(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {value}"))
 }
 

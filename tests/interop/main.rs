@@ -16,6 +16,7 @@ mod clips;
 mod dpdk;
 #[path = "../conformance/field_coded.rs"]
 mod field_coded;
+mod filter;
 mod gstreamer;
 mod headworkssrc;
 mod latm;
@@ -29,8 +30,9 @@ mod readers;
 mod reference;
 mod relay;
 mod senders;
+#[path = "../sim/filter.rs"]
+mod sim_filter;
 mod statistics;
 mod tap;
-
 mod version4;
 mod xdp;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use headworks::base::Instant;
 use headworks::protocol::srt::caller::{self, Caller, CallerEncryption, CallerSettings};
 use headworks::protocol::srt::encryption::{SALT_LEN, derive_key_encrypting_key};
+use headworks::protocol::srt::fec::configuration::FilterConfiguration;
 use headworks::protocol::srt::listener::{Acceptance, Event, Listener, ListenerSettings};
 use headworks::protocol::srt::packet::SequenceNumber;
 use headworks::protocol::srt::parameters::ConnectionParameters;
@@ -45,6 +46,7 @@ pub fn call(
         encryption,
         send_latency_ms: script.latency_ms,
         stream_id: StreamId::new("#!::r=cam1,m=publish").expect("well-formed"),
+        packet_filter: script.filter.map(FilterConfiguration::from),
         timeout: std::time::Duration::from_secs(60),
         ..CallerSettings::new(addresses.1, 1, SequenceNumber::new(script.initial_sequence))
     };

@@ -68,6 +68,8 @@ pub struct Count {
 impl Count {
     pub fn add(&mut self, bytes: &[u8]) {
         match packet::parse(bytes) {
+            // Control packets of a packet filter are counted as none of this.
+            Ok(Header::Data(header)) if header.message_number == 0 => {}
             Ok(Header::Data(_)) => {
                 self.data += 1;
                 self.data_bytes += (bytes.len() - HEADER_LEN) as u64;

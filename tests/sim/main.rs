@@ -12,6 +12,7 @@
 mod bonding;
 mod call;
 mod conversation;
+mod filter;
 mod link;
 mod random;
 mod recovery;
@@ -21,12 +22,28 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conversation::{Forger, Outcome, STEPS, Script, Upgrade, play};
+use filter::known;
 use headworks::protocol::srt::encryption::{Cipher, KeyLength};
+use headworks::protocol::srt::fec::configuration::{ArqLevel, Fec, FilterConfiguration};
+use headworks::protocol::srt::fec::decoder::Decoder;
 use link::{Conditions, GilbertElliott, MS};
 use random::Random;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+fn fec(text: &str) -> Fec {
+    text.parse::<FilterConfiguration>().and_then(|it| it.complete()).expect("a configuration")
+}
+
+/// A filter for a third of all seeds.
+fn random_filter(seed: u64) -> Option<Fec> {
+    let mut random = Random::new(!seed);
+    let layout = random.pick(&["even", "staircase"]);
+    let arq = random.pick(&["always", "onreq", "never"]);
+    let (cols, rows) = (random.between(2, 20), random.pick(&[1, 2, 5, 10, -2, -5]));
+    seed.is_multiple_of(3).then(|| fec(&format!("fec,cols:{cols},rows:{rows},layout:{layout},arq:{arq}")))
 }
 
 /// Conditions of all kinds, from a seed.
@@ -84,6 +101,7 @@ fn random_script(seed: u64) -> Script {
         seed,
         early: seed.is_multiple_of(2),
         handshake,
+        filter: random_filter(seed),
         there: Conditions { rate: random.pick(&[None, None, Some(100_000_000)]), queue: 50 * MS, ..there },
         back,
         latency_ms: random.pick(&[20, 120, 500]),
@@ -141,7 +159,8 @@ fn seeded_conversations_keep_every_promise() {
     let count = from_environment("HEADWORKS_SIM_SEEDS").unwrap_or(300);
     play_all((first..first + count).map(random_script), |script, outcome| {
         assert!(outcome.delivered > 0);
-        assert!(outcome.most_held <= script.receive_buffer_packets);
+        let by_filter = script.filter.map_or(0, |fec| Decoder::groups_max(&fec));
+        assert!(outcome.most_held <= script.receive_buffer_packets + by_filter);
         // Due times are off by what the clocks have come apart before the first look at the drift, and by what stands for a change of
         // the way here: half of what the way and the way back vary by, and the turn.
         let lasts = script.packets * script.interval + 2_000 * MS;
@@ -150,6 +169,68 @@ fn seeded_conversations_keep_every_promise() {
         let bound = apart + (varies(&script.there) + varies(&script.back) + script.turn + 2 * MS) as i64;
         let (low, high) = outcome.due_error;
         assert!(low >= -bound && high <= bound, "due times are off by {low} to {high} ns");
+    });
+}
+
+#[test]
+fn with_arq_never_exactly_what_the_geometry_can_rebuild_is_rebuilt() {
+    let geometries = [
+        "fec,cols:10,rows:5",
+        "fec,cols:10,rows:5,layout:even",
+        "fec,cols:10,rows:-5",
+        "fec,cols:8,rows:-4,layout:even",
+        "fec,cols:5",
+        "fec,cols:20,rows:4",
+        "fec,cols:3,rows:7,layout:even",
+    ];
+    let roads = [
+        Conditions { loss: 10_000, ..Conditions::default() },
+        Conditions { loss: 50_000, ..Conditions::default() },
+        Conditions { burst: 5_000, burst_length: 12 * MS, ..Conditions::default() },
+        Conditions { loss: 20_000, reorder: 10_000, reorder_delay: 3 * MS, duplicate: 10_000, ..Conditions::default() },
+    ];
+    let keys = [None, Some((Cipher::AesCtr, KeyLength::Aes128, 900)), Some((Cipher::AesGcm, KeyLength::Aes256, 900))];
+    let scripts = geometries.iter().flat_map(|geometry| {
+        roads.iter().enumerate().map(move |(road, conditions)| Script {
+            seed: road as u64 + 1,
+            there: Conditions { delay: 15 * MS, ..conditions.clone() },
+            packets: 3_000,
+            initial_sequence: (1 << 31) - 1_000,
+            encryption: keys[road % keys.len()],
+            early: road % 2 == 1,
+            handshake: road % 2 == 0,
+            filter: Some(Fec { arq: ArqLevel::Never, ..fec(geometry) }),
+            ..Script::default()
+        })
+    });
+    play_all(scripts, |script, outcome| {
+        let known = known(&script.filter.expect("one each"), &outcome.arrivals);
+        let newest = known.last().expect("something came") + 1;
+        assert_eq!((outcome.delivered, outcome.lost), (known.len() as u64, newest - known.len() as u64));
+        let came: std::collections::BTreeSet<u64> =
+            outcome.arrivals.iter().filter(|(_, index)| index.is_none()).map(|(offset, _)| *offset).collect();
+        let (receiver, sender) = (&outcome.receiver, &outcome.sender);
+        assert!(receiver.pkt_rcv_filter_supply >= (known.len() - came.len()) as u64 && known.len() > came.len());
+        assert_eq!((receiver.pkt_sent_nak, sender.pkt_recv_nak), (0, 0));
+        assert!(receiver.pkt_rcv_filter_extra > 0 && receiver.pkt_rcv_undecrypt == 0);
+    });
+}
+
+#[test]
+fn with_arq_onreq_everything_arrives_and_most_of_it_without_being_asked_for() {
+    let scripts = (0..8).map(|seed| Script {
+        seed,
+        there: Conditions { delay: 15 * MS, loss: 20_000, ..Conditions::default() },
+        packets: 5_000,
+        filter: Some(fec("fec,cols:10,rows:5,arq:onreq")),
+        ..Script::default()
+    });
+    play_all(scripts, |script, outcome| {
+        let count = &outcome.receiver;
+        // What was sent again may be lost again, and is asked for once.
+        assert!(outcome.lost <= 1 && outcome.delivered + outcome.lost == script.packets, "{} lost", outcome.lost);
+        assert!(count.pkt_rcv_filter_supply > 60 && count.pkt_rcv_filter_loss < 20, "{count:?}");
+        assert!(outcome.sender.pkt_retrans < 20, "{}", outcome.sender.pkt_retrans);
     });
 }
 

@@ -151,6 +151,8 @@ pub struct SrtReport {
     pub acknowledgements: u64,
     /// Packets that the peer has room for.
     pub flow_window: u64,
+    /// Control packets of the packet filter sent.
+    pub filter_packets: u64,
 }
 
 impl Feed {
@@ -463,6 +465,7 @@ impl Feed {
                 dropped_too_late: statistics.pkt_snd_drop,
                 acknowledgements: statistics.pkt_recv_ack,
                 flow_window: statistics.pkt_flow_window,
+                filter_packets: statistics.pkt_snd_filter_extra,
             }
         });
         let error = match self.stage {

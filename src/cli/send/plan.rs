@@ -117,6 +117,7 @@ fn check(arguments: &SendArguments, target: &Target) -> Result<(), PlanError> {
             (arguments.key_length.is_some(), "--key-length"),
             (arguments.crypto_mode.is_some(), "--crypto-mode"),
             (arguments.latency.is_some(), "--latency"),
+            (arguments.packetfilter.is_some(), "--packetfilter"),
         ];
         if let Some((_, name)) = given.iter().find(|(given, _)| *given) {
             return Err(PlanError::SrtOnly(name));
@@ -184,6 +185,7 @@ fn srt(arguments: &SendArguments, target: &Target, peer: SocketAddr, feed: usize
         send_latency_ms: latency_ms,
         receive_latency_ms: latency_ms,
         encryption: encryption(arguments, target)?,
+        packet_filter: arguments.packetfilter.or(target.packet_filter),
         timeout: arguments.connect_timeout,
         ..CallerSettings::new(peer, socket_id, initial_sequence)
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::duration;
 use crate::protocol::srt::encryption::Cipher;
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 
 /// What carries the transport stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Target {
     pub cipher: Option<Cipher>,
     /// `latency`, in milliseconds where no unit is given, as `srt-live-transmit` has it.
     pub latency: Option<Duration>,
+    /// `packetfilter`.
+    pub packet_filter: Option<FilterConfiguration>,
 }
 
 /// Why a target is none.
@@ -51,7 +54,9 @@ pub enum TargetError {
     #[error("{0}: there is no such host")]
     Host(String),
     /// A query that is not understood.
-    #[error("{0}: known are streamid, passphrase, pbkeylen, cryptomode (0 to 2), latency and mode=caller")]
+    #[error(
+        "{0}: known are streamid, passphrase, pbkeylen, cryptomode (0 to 2), latency, packetfilter (fec,cols:10,…) and mode=caller"
+    )]
     Query(String),
     /// SRT has what the others do not.
     #[error("{0}: only srt:// takes a query")]
@@ -98,6 +103,7 @@ impl Target {
             key_length: None,
             cipher: None,
             latency: None,
+            packet_filter: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             // A passphrase is not shown, also under a key that is misspelt.
@@ -122,6 +128,7 @@ impl Target {
                 let ms = value.parse().map(Duration::from_millis);
                 self.latency = Some(ms.ok().or_else(|| duration::parse(&value).ok())?);
             }
+            "packetfilter" => self.packet_filter = Some(value.parse().ok()?),
             "mode" if value == "caller" => {}
             _ => return None,
         }
@@ -184,6 +191,15 @@ mod tests {
         let target = Target::parse("udp://@239.1.1.1:5000/").unwrap();
         assert_eq!((target.carrier, target.address), (Carrier::Udp, "239.1.1.1:5000".parse().unwrap()));
         assert_eq!(Target::parse("rtp://[::1]:5004").unwrap().address, "[::1]:5004".parse().unwrap());
+    }
+
+    #[test]
+    fn a_packet_filter_is_read_from_the_url() {
+        let target = Target::parse("srt://127.0.0.1:1?packetfilter=fec,cols:10,rows:-5,arq:never").unwrap();
+        let expected = "fec,arq:never,cols:10,rows:-5";
+        assert_eq!(target.packet_filter.map(|filter| filter.to_string()).as_deref(), Some(expected));
+        let wrong = "packetfilter=fec,cols:1".to_owned();
+        assert_eq!(Target::parse("srt://127.0.0.1:1?packetfilter=fec,cols:1"), Err(TargetError::Query(wrong)));
     }
 
     #[test]

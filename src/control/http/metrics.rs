@@ -112,6 +112,15 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
     }),
     ("stream_acknowledgements_sent", "Full SRT acknowledgements sent", |it| it.srt.map_or(0, |srt| srt.pkt_sent_ack)),
     ("stream_loss_reports_sent", "SRT loss reports sent", |it| it.srt.map_or(0, |srt| srt.pkt_sent_nak)),
+    ("stream_filter_packets", "Control packets of the packet filter received", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_filter_extra)
+    }),
+    ("stream_filter_rebuilt", "Packets rebuilt by the packet filter", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_filter_supply)
+    }),
+    ("stream_filter_given_up", "Packets given up by the packet filter", |it| {
+        it.srt.map_or(0, |srt| srt.pkt_rcv_filter_loss)
+    }),
     ("stream_continuity_errors", "Continuity errors in the transport stream", |it| it.continuity_errors),
     ("stream_tracks_refused", "Programmes and tracks refused because there were too many", |it| it.tracks_refused),
     ("stream_peer_changes", "Times that the present session's peer has moved", |it| {

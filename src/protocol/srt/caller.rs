@@ -10,6 +10,7 @@ use super::control::{Control, ControlWriter};
 use super::encryption::{
     Cipher, Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, SALT_LEN, check_handshake_response,
 };
+use super::fec::configuration::{self as filter, FilterConfiguration};
 use super::handshake::{
     self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, SOCKET_TYPE_DATAGRAM,
     VERSION_4, VERSION_5, VERSION_MIN, flags,
@@ -73,6 +74,8 @@ pub struct CallerSettings {
     pub enforced_encryption: bool,
     /// The group of ours that the connection is to be a leg of.
     pub group: Option<Membership>,
+    /// The packet filter to ask for; without one the listener's is taken.
+    pub packet_filter: Option<FilterConfiguration>,
     /// How long to try.
     pub timeout: Duration,
 }
@@ -95,6 +98,7 @@ impl CallerSettings {
             encryption: None,
             enforced_encryption: true,
             group: None,
+            packet_filter: None,
             timeout: Duration::from_secs(3),
         }
     }
@@ -242,13 +246,20 @@ impl Caller {
         if !handshake.extensions.is_live() {
             return Err(RejectReason::Congestion);
         }
-        if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
-            return Err(RejectReason::Filter);
-        }
         let peer_group = handshake.extensions.group.map(Membership::parse).transpose()?;
         // A listener that knows no groups says nothing of one (libsrt refuses it likewise).
         if peer_group.map(|group| group.group_type) != self.settings.group.map(|group| group.group_type) {
             return Err(RejectReason::Group);
+        }
+        let theirs = handshake.extensions.filter.filter(|wire| !wire.is_empty());
+        // A listener that does not answer with one does not filter.
+        let packet_filter = theirs
+            .map(FilterConfiguration::from_wire)
+            .transpose()
+            .and_then(|theirs| filter::settle(self.settings.packet_filter.as_ref(), theirs.as_ref(), false))
+            .map_err(|_| RejectReason::Filter)?;
+        if packet_filter.is_some() && self.settings.group.is_some() {
+            return Err(RejectReason::Filter);
         }
         let key_state = match (&self.encryption, handshake.extensions.key_material) {
             (None, _) => KeyMaterialState::Unsecured,
@@ -309,6 +320,7 @@ impl Caller {
                 encryption
             }),
             key_state,
+            packet_filter,
             stream_id: settings.stream_id.clone(),
             // A listener stays where it was called.
             address_secret: None,
@@ -361,13 +373,15 @@ impl Caller {
                             | flags::CRYPT
                             | flags::TOO_LATE_PACKET_DROP
                             | flags::PERIODIC_LOSS_REPORT
-                            | flags::RETRANSMISSION,
+                            | flags::RETRANSMISSION
+                            | flags::PACKET_FILTER,
                         receive_latency_ms: self.settings.receive_latency_ms,
                         send_latency_ms: self.settings.send_latency_ms,
                     },
                     key_material: self.encryption.as_ref().map(|(_, message)| message.as_bytes()),
                     stream_id: Some(&self.settings.stream_id),
                     group: self.settings.group,
+                    packet_filter: self.settings.packet_filter,
                 };
                 self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);
                 self.next_send = now + RETRY_INTERVAL;

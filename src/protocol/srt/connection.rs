@@ -9,6 +9,9 @@
 //!  handle_timeout ───────▶ notes which of ACK, NAK, KEEPALIVE … are due ──▶ poll_transmit
 //! ```
 //!
+//! Behind a packet filter ([`fec`](super::fec)) what is taken in or sent for the first time also goes into its sums, before it is decrypted
+//! and after it is encrypted; what is rebuilt comes in as if it had come.
+//!
 //! What a peer sends is believed only as far as it can be checked: numbers must lie in the window, answers must answer
 //! something, ranges must not be reversed. What cannot be is counted in [`Statistics`] and changes nothing. Nothing a peer
 //! sends makes the connection allocate: all memory is taken in [`Connection::new`].
@@ -25,6 +28,7 @@ use super::control::{
     Acknowledgement, Control, ControlWriter, DropRequest, ReceiverReport, ReceivingRates, SequenceRange,
 };
 use super::encryption::{KEY_MATERIAL_LEN_MAX, KeyMaterialState};
+use super::fec::encoder::Encoder;
 use super::packet::{self, ControlHeader, DataHeader, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::ConnectionParameters;
 use super::receiver::{Received, Receiver};
@@ -154,6 +158,8 @@ pub struct Connection {
     parameters: ConnectionParameters,
     limits: Limits,
     sender: Option<Sender>,
+    /// The sender's half of the packet filter.
+    encoder: Option<Box<Encoder>>,
     events: VecDeque<Event>,
     key_material_response: Vec<u8>,
     address_proof: Option<AddressProof>,
@@ -182,6 +188,7 @@ impl Connection {
             round_trip: RoundTrip::default(),
             statistics,
             sender: (limits.send_buffer_packets > 0).then(|| Sender::new(now, &parameters, limits.send_buffer_packets)),
+            encoder: Self::encoder(&parameters, &limits),
             address_proof: parameters.address_secret.map(|secret| AddressProof::new(secret, parameters.socket_id)),
             version4: parameters
                 .version4
@@ -203,10 +210,17 @@ impl Connection {
         &self.statistics
     }
 
-    /// Packets held in the receive buffer: what a quota is taken of.
+    /// The sender's half of the packet filter, if there is one and something can be sent.
+    fn encoder(parameters: &ConnectionParameters, limits: &Limits) -> Option<Box<Encoder>> {
+        let fec = parameters.packet_filter.filter(|_| limits.send_buffer_packets > 0)?;
+        let payload_max = parameters.payload_size_max() + parameters.tag_len();
+        Some(Box::new(Encoder::new(&fec, parameters.initial_sequence.get(), payload_max)))
+    }
+
+    /// Packets held, in the receive buffer and by the packet filter: what a quota is taken of.
     #[inline]
     pub fn held_packets(&self) -> usize {
-        self.receiver.held()
+        self.receiver.held() + self.receiver.held_by_filter()
     }
 
     /// Whether it has ended; nothing comes out of it any more once all has been polled.
@@ -251,7 +265,9 @@ impl Connection {
     #[inline]
     fn receive_data(&mut self, header: &DataHeader, datagram: Datagram) -> bool {
         let encryption = self.parameters.encryption.as_ref();
+        let (arrival, path) = (datagram.arrival, datagram.path);
         let received = self.receiver.data(header, datagram, encryption, &self.round_trip, &mut self.statistics);
+        while self.receiver.take_rebuilt(arrival, path, encryption, &self.round_trip, &mut self.statistics) {}
         if let Received::Jumped { skipped } = received {
             self.event(Event::SequenceJump { skipped });
         }
@@ -421,6 +437,7 @@ impl Connection {
         if self.state == State::Running {
             self.state = State::Draining(reason);
             self.pending = Pending::default();
+            self.receiver.clear_filter();
             self.finish_draining();
         }
     }
@@ -613,6 +630,12 @@ impl Connection {
     }
 
     fn write_data(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
+        if let Some(encoder) = &mut self.encoder
+            && encoder.write_control(self.parameters.peer_socket_id, buffer)
+        {
+            self.statistics.pkt_snd_filter_extra += 1;
+            return true;
+        }
         let Some(sender) = self.sender.as_mut().filter(|sender| sender.has_packet()) else { return false };
         let Some(outgoing) = sender.next_packet(now, &self.round_trip) else { return false };
         let header = DataHeader {
@@ -624,6 +647,9 @@ impl Connection {
         header.encode(&mut bytes);
         buffer.extend_from_slice(&bytes);
         buffer.extend_from_slice(outgoing.payload);
+        if let Some(encoder) = self.encoder.as_mut().filter(|_| !outgoing.retransmitted) {
+            encoder.feed(outgoing.sequence, &header, outgoing.payload);
+        }
         let statistics = &mut self.statistics;
         statistics.pkt_sent += 1;
         statistics.byte_sent += outgoing.payload.len() as u64;

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::control::extension;
 use super::encryption::KeyLength;
+use super::fec::configuration::FilterConfiguration;
 use super::membership::Membership;
 use super::packet::SequenceNumber;
 use super::stream_id::StreamId;
@@ -500,6 +501,8 @@ pub struct Offer<'a> {
     pub stream_id: Option<&'a StreamId>,
     /// The group at this side that the connection is a leg of.
     pub group: Option<Membership>,
+    /// Packet filter.
+    pub packet_filter: Option<FilterConfiguration>,
 }
 
 impl HandshakeFields {
@@ -524,7 +527,7 @@ impl HandshakeFields {
         if offer.key_material.is_some() {
             extension |= present::KMREQ;
         }
-        if stream_id.is_some() || offer.group.is_some() {
+        if stream_id.is_some() || offer.group.is_some() || offer.packet_filter.is_some() {
             extension |= present::CONFIG;
         }
         Self { extension, ..*self }.encode(buffer);
@@ -540,6 +543,9 @@ impl HandshakeFields {
         }
         if let Some(group) = offer.group {
             block(buffer, extension::GROUP, |buffer| buffer.extend_from_slice(&group.encode()));
+        }
+        if let Some(filter) = offer.packet_filter {
+            block(buffer, extension::FILTER, |buffer| filter.to_wire(buffer));
         }
     }
 }

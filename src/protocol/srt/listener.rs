@@ -17,6 +17,7 @@ use super::control::{Control, ControlWriter};
 use super::encryption::{
     Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh,
 };
+use super::fec::configuration::{self as filter, Fec, FilterConfiguration};
 use super::handshake::{
     self, Extensions, HANDSHAKE_LEN, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason,
     Request, SOCKET_TYPE_DATAGRAM, VERSION_4, VERSION_5, VERSION_MIN, flags,
@@ -30,8 +31,10 @@ use crate::base::{Instant, Rate, SourceLimits, SourcePrefix, Transmit};
 #[cfg(test)]
 mod tests;
 
-/// Longest packet that a listener sends: a conclusion with a handshake extension, key material for two keys, and a group.
-pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX + 4 + MEMBERSHIP_LEN;
+/// Longest packet that a listener sends: a conclusion with a handshake extension, key material for two keys, and a packet filter or,
+/// which is shorter, a group.
+pub const ANSWER_LEN_MAX: usize = HEADER_LEN + HANDSHAKE_LEN + 16 + 4 + KEY_MATERIAL_LEN_MAX + 4 + filter::TEXT_LEN_MAX;
+const _: () = assert!(MEMBERSHIP_LEN <= filter::TEXT_LEN_MAX, "a leg gets no filter");
 
 /// Sources whose handshakes are counted one by one.
 const SOURCES_MAX: usize = 4_096;
@@ -178,6 +181,8 @@ pub struct AdmissionRequest {
     pub key_material: Option<KeyMaterial>,
     /// The group of the caller's that this is to be a leg of.
     pub group: Option<Membership>,
+    /// The packet filter that it asks for.
+    pub packet_filter: Option<FilterConfiguration>,
     cookie: u32,
 }
 
@@ -214,6 +219,8 @@ pub struct Acceptance {
     pub address_secret: Option<[u8; 16]>,
     /// The id of our group, when the caller has asked for one: bit 30 is set, and it is the same for all legs.
     pub group_id: Option<u32>,
+    /// A packet filter to insist on; without one the caller gets what it asks for.
+    pub packet_filter: Option<FilterConfiguration>,
 }
 
 impl Default for Acceptance {
@@ -234,6 +241,7 @@ impl Default for Acceptance {
             key_refresh: KeyRefresh::default(),
             address_secret: None,
             group_id: None,
+            packet_filter: None,
         }
     }
 }
@@ -265,8 +273,8 @@ impl AdmissionRequest {
     /// Lets the caller in. `now` becomes the zero of our clock for the connection.
     ///
     /// # Errors
-    /// Where encryption is enforced, [`RejectReason::Unsecure`] when only one side has a passphrase, [`RejectReason::BadSecret`] when
-    /// they differ; then answer with [`AdmissionRequest::reject`].
+    /// [`RejectReason::Filter`] when the packet filters do not go together; where encryption is enforced, [`RejectReason::Unsecure`] when
+    /// only one side has a passphrase, [`RejectReason::BadSecret`] when they differ; then answer with [`AdmissionRequest::reject`].
     pub fn accept(&self, now: Instant, acceptance: Acceptance) -> Result<(ConnectionParameters, Answer), RejectReason> {
         assert!(
             (1..1 << 30).contains(&acceptance.socket_id),
@@ -307,6 +315,7 @@ impl AdmissionRequest {
             encryption.set_peer_version(self.peer_version);
         }
         let has = |flag: u32| self.peer_flags & flag != 0;
+        let packet_filter = self.settle_filter(acceptance.packet_filter.as_ref())?;
         let features = Features {
             receive_by_timestamp: has(flags::TSBPD_SENDER),
             send_by_timestamp: has(flags::TSBPD_RECEIVER),
@@ -319,8 +328,11 @@ impl AdmissionRequest {
         let send_latency_ms = latency(acceptance.send_latency_ms, self.peer_latency_ms);
         let mtu = self.mtu.min(acceptance.mtu);
 
-        let mut our_flags =
-            flags::TSBPD_RECEIVER | flags::CRYPT | flags::TOO_LATE_PACKET_DROP | flags::PERIODIC_LOSS_REPORT;
+        let mut our_flags = flags::TSBPD_RECEIVER
+            | flags::CRYPT
+            | flags::TOO_LATE_PACKET_DROP
+            | flags::PERIODIC_LOSS_REPORT
+            | flags::PACKET_FILTER;
         if features.send_by_timestamp {
             our_flags |= flags::TSBPD_SENDER;
         }
@@ -346,6 +358,7 @@ impl AdmissionRequest {
             key_material: key_answer,
             stream_id: None,
             group: acceptance.group_id.and_then(|group_id| Some(Membership { group_id, ..self.group? })),
+            packet_filter: packet_filter.map(FilterConfiguration::from),
         };
         let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));
         let parameters = ConnectionParameters {
@@ -369,6 +382,7 @@ impl AdmissionRequest {
             features,
             encryption,
             key_state,
+            packet_filter,
             stream_id: self.stream_id.clone(),
             address_secret: acceptance.address_secret,
             version4: None,
@@ -416,6 +430,7 @@ impl AdmissionRequest {
                 true => KeyMaterialState::Securing,
                 false => KeyMaterialState::Unsecured,
             },
+            packet_filter: None,
             stream_id: StreamId::default(),
             address_secret: acceptance.address_secret,
             version4: Some(Version4Terms {
@@ -424,6 +439,17 @@ impl AdmissionRequest {
             }),
         };
         (parameters, answer)
+    }
+
+    /// The packet filter that this caller gets where `ours` is insisted on, if any is. A leg of a group gets none.
+    ///
+    /// # Errors
+    /// [`RejectReason::Filter`].
+    pub fn settle_filter(&self, ours: Option<&FilterConfiguration>) -> Result<Option<Fec>, RejectReason> {
+        let knows = self.peer_flags & flags::PACKET_FILTER != 0;
+        let packet_filter =
+            filter::settle(ours, self.packet_filter.as_ref(), knows).map_err(|_| RejectReason::Filter)?;
+        if packet_filter.is_some() && self.group.is_some() { Err(RejectReason::Filter) } else { Ok(packet_filter) }
     }
 
     /// Refuses the caller, with a reason that it is told.
@@ -683,9 +709,8 @@ impl Listener {
         if !handshake.extensions.is_live() {
             return Err(RejectReason::Congestion);
         }
-        if filter.is_some_and(|filter| !filter.is_empty()) {
-            return Err(RejectReason::Filter);
-        }
+        let packet_filter = filter.filter(|wire| !wire.is_empty()).map(FilterConfiguration::from_wire).transpose();
+        let packet_filter = packet_filter.map_err(|_| RejectReason::Filter)?;
         if group.is_some() && !self.settings.bonding {
             return Err(RejectReason::Group);
         }
@@ -712,6 +737,7 @@ impl Listener {
             flow_window: fields.flow_window,
             key_material,
             group,
+            packet_filter,
             cookie: fields.cookie,
         })
     }
@@ -748,6 +774,7 @@ impl Listener {
             flow_window: fields.flow_window,
             key_material: None,
             group: None,
+            packet_filter: None,
             cookie: fields.cookie,
         })
     }

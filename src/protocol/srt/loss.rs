@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use super::fec::configuration::ArqLevel;
 use super::sequence_set::SequenceSet;
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 
@@ -88,6 +89,8 @@ pub struct ReceiverLosses {
     missing: SequenceSet,
     fresh: VecDeque<Fresh>,
     reordering: Reordering,
+    /// What a packet filter leaves to be reported; all of it without one.
+    arq: ArqLevel,
 }
 
 impl ReceiverLosses {
@@ -99,7 +102,19 @@ impl ReceiverLosses {
             missing: SequenceSet::new(capacity),
             fresh: VecDeque::with_capacity(FRESH_MAX),
             reordering: Reordering::new(reorder_tolerance_max),
+            arq: ArqLevel::Always,
         }
+    }
+
+    /// With a packet filter, which leaves only some of it to be reported.
+    pub fn behind_filter(self, arq: ArqLevel) -> Self {
+        Self { arq, ..self }
+    }
+
+    /// Whether what is missing is reported again and again: libsrt does not behind a filter that is to be given time.
+    #[inline]
+    pub fn is_repeated(&self) -> bool {
+        self.arq == ArqLevel::Always
     }
 
     /// Packets missing.
@@ -117,8 +132,23 @@ impl ReceiverLosses {
     /// All from `first` up to, not including, `end` have not come though a later one has.
     pub fn gap(&mut self, first: u64, end: u64) {
         self.missing.insert_range(first, end);
-        if self.fresh.len() < FRESH_MAX {
+        if self.arq == ArqLevel::Always && self.fresh.len() < FRESH_MAX {
             self.fresh.push_back(Fresh { first, end, patience: self.reordering.tolerance(), passed_over: false });
+        }
+    }
+
+    /// The packet filter has given up all from `first` up to, not including, `end`. These are reported once, so that none is left out:
+    /// what waits already and would be too much becomes one with it.
+    pub fn given_up(&mut self, first: u64, end: u64) {
+        if self.arq != ArqLevel::OnRequest {
+            return;
+        }
+        let is_full = self.fresh.len() == FRESH_MAX;
+        match self.fresh.back_mut() {
+            Some(last) if last.end == first || is_full => {
+                (last.first, last.end) = (last.first.min(first), last.end.max(end));
+            }
+            _ => self.fresh.push_back(Fresh { first, end, patience: 0, passed_over: false }),
         }
     }
 
@@ -199,7 +229,8 @@ impl ReceiverLosses {
 
     /// Writes the list down; `head..expected` is where packets may be missing.
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, head: u64, expected: u64) {
-        let Self { missing, fresh, reordering } = self;
+        // The level is that of the packet filter.
+        let Self { missing, fresh, reordering, arq: _ } = self;
         missing.snapshot(to, head, expected);
         to.size(fresh.len());
         fresh.iter().for_each(|fresh| fresh.snapshot(to));
@@ -220,7 +251,7 @@ impl ReceiverLosses {
             valid(fresh.len() < FRESH_MAX && gap.first <= gap.end && gap.end <= expected)?;
             fresh.push_back(gap);
         }
-        Ok(Self { missing, fresh, reordering: Reordering::restore(from)? })
+        Ok(Self { missing, fresh, reordering: Reordering::restore(from)?, arq: ArqLevel::Always })
     }
 }
 

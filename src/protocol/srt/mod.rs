@@ -7,6 +7,7 @@ pub mod connection;
 pub mod control;
 pub mod delivery_time;
 pub mod encryption;
+pub mod fec;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod group;

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::encryption::{Encryption, KeyMaterialState};
+use super::fec::FEC_HEADER_LEN;
+use super::fec::configuration::{Fec, FilterConfiguration};
 use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use super::stream_id::StreamId;
@@ -133,6 +135,8 @@ pub struct ConnectionParameters {
     pub encryption: Option<Encryption>,
     /// What became of the exchange of keys, for the direction that media flows in; anything but secured goes without keys.
     pub key_state: KeyMaterialState,
+    /// The packet filter, when there is one.
+    pub packet_filter: Option<Fec>,
     /// What the caller asked for; empty without a Stream ID.
     pub stream_id: StreamId,
     /// A secret for [`AddressProof`](super::address_proof::AddressProof); without one the peer is heard at its address alone.
@@ -175,6 +179,7 @@ impl ConnectionParameters {
             features: Features::default(),
             encryption: None,
             key_state: KeyMaterialState::Unsecured,
+            packet_filter: None,
             stream_id: StreamId::default(),
             address_secret: None,
             version4: None,
@@ -188,10 +193,11 @@ impl ConnectionParameters {
         self.mtu as usize - below
     }
 
-    /// Largest payload of a data packet to the peer, in bytes.
+    /// Largest payload of a data packet to the peer, in bytes. The packet filter's control packets add a header of their own to one.
     #[inline]
     pub fn payload_size_max(&self) -> usize {
-        self.packet_size_max() - HEADER_LEN - self.tag_len()
+        let filter = if self.packet_filter.is_some() { FEC_HEADER_LEN } else { 0 };
+        self.packet_size_max() - HEADER_LEN - filter - self.tag_len()
     }
 
     /// Bytes that follow the payload of each data packet: the tag of AES-GCM.
@@ -245,6 +251,7 @@ impl ConnectionParameters {
             features,
             encryption,
             key_state,
+            packet_filter,
             stream_id,
             address_secret,
             version4,
@@ -273,6 +280,8 @@ impl ConnectionParameters {
         features.snapshot(to);
         to.option(encryption.as_ref(), |to, encryption| encryption.snapshot(to));
         to.array(&key_state.to_wire());
+        let filter = packet_filter.map(FilterConfiguration::from);
+        to.option(filter, |to, filter| to.bytes(filter.to_string().as_bytes()));
         to.bytes(stream_id.as_str().as_bytes());
         to.option(address_secret.as_ref(), SnapshotWriter::array);
         to.option(version4.as_ref(), |to, version4| version4.snapshot(to));
@@ -305,6 +314,11 @@ impl ConnectionParameters {
             features: Features::restore(from)?,
             encryption: from.option(Encryption::restore)?,
             key_state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
+            packet_filter: from.option(|from| {
+                let text = std::str::from_utf8(from.bytes()?).map_err(|_| RestoreError::Invalid)?;
+                let filter: FilterConfiguration = text.parse().map_err(|_| RestoreError::Invalid)?;
+                filter.complete().map_err(|_| RestoreError::Invalid)
+            })?,
             stream_id: {
                 let text = std::str::from_utf8(from.bytes()?).map_err(|_| RestoreError::Invalid)?;
                 StreamId::new(text).map_err(|_| RestoreError::Invalid)?
@@ -312,7 +326,11 @@ impl ConnectionParameters {
             address_secret: from.option(SnapshotReader::array)?,
             version4: from.option(Version4Terms::restore)?,
         };
-        valid((MTU_MIN..=u32::from(u16::MAX)).contains(&restored.mtu))?;
+        // The sums of a filter are as long as the longest packet.
+        let mtu_max = if restored.packet_filter.is_some() { MTU_MAX } else { u32::from(u16::MAX) };
+        valid((MTU_MIN..=mtu_max).contains(&restored.mtu))?;
+        // Nobody without the one has ever asked for the other.
+        valid(restored.packet_filter.is_none() || restored.version4.is_none())?;
         Ok(restored)
     }
 }

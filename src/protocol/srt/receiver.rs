@@ -13,6 +13,7 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Packet};
 use crate::media::Payload;
 
+mod filter;
 mod leg;
 mod snapshot;
 
@@ -88,6 +89,8 @@ pub struct Receiver {
     rates: Rates,
     /// The number that would confirm a jump beyond the buffer.
     jump_candidate: Option<u64>,
+    /// The packet filter, when there is one.
+    filter: Option<Box<filter::Filter>>,
 }
 
 impl Receiver {
@@ -101,7 +104,7 @@ impl Receiver {
         let reorder_tolerance = if parameters.features.retransmission_flag { reorder_tolerance } else { 0 };
         Self {
             next_due: Instant::FAR_FUTURE,
-            losses: ReceiverLosses::new(buffer.capacity(), reorder_tolerance),
+            losses: filter::losses(parameters, buffer.capacity(), reorder_tolerance),
             buffer,
             time: DeliveryTime::new(base.timestamp_us, base.arrival, latency),
             delivered: first,
@@ -126,10 +129,11 @@ impl Receiver {
             window: AcknowledgementWindow::default(),
             rates: Rates::new(now, parameters.payload_size_max() as u32),
             jump_candidate: None,
+            filter: filter::Filter::new(parameters, reorder_tolerance),
         }
     }
 
-    /// Packets held.
+    /// Packets held to be delivered.
     #[inline]
     pub fn held(&self) -> usize {
         self.buffer.len()
@@ -190,7 +194,7 @@ impl Receiver {
         self.reported_end = self.buffer.head();
         // Even what may still close by itself; the next periodic report names it again.
         self.losses.periodic_report(self.expected);
-        self.report_until = self.expected;
+        self.report_until = if self.losses.is_repeated() { self.expected } else { self.reported_end };
         self.confirmed = self.confirmed.min(self.buffer.first_missing().saturating_sub(1));
     }
 
@@ -210,6 +214,10 @@ impl Receiver {
         round_trip: &RoundTrip,
         statistics: &mut Statistics,
     ) -> Received {
+        if self.is_filter_control(header) {
+            self.filter_control(header, datagram.packet, statistics);
+            return Received::Dropped;
+        }
         let bytes = (datagram.packet.len() - HEADER_LEN) as u64;
         statistics.pkt_recv += 1;
         statistics.byte_recv += bytes;
@@ -225,6 +233,7 @@ impl Receiver {
                 return Received::Dropped;
             }
             Place::Belated => {
+                self.filter_belated(header, offset, &datagram.packet, statistics);
                 if self.was_handed_up_early(header, offset, datagram.arrival) {
                     statistics.pkt_rcv_duplicate += 1;
                 } else {
@@ -240,13 +249,18 @@ impl Receiver {
 
         let Datagram { mut packet, arrival, path, .. } = datagram;
         packet.advance(HEADER_LEN);
+        if let Some(filter) = &mut self.filter {
+            filter.keep(&packet, encryption.is_some());
+        }
         let is_sealed = self.is_sealed && header.key != KeyFlag::Plain && self.buffer.len() < SEALED_MAX;
         if !is_sealed && !decrypt(header, &mut packet, encryption, self.is_sealed, statistics) {
             return Received::Dropped;
         }
-        let payload_bytes = packet.len() as u64;
         if jumped > 0 {
             self.follow_jump(sequence, jumped, statistics);
+        }
+        if let Some(filter) = &mut self.filter {
+            filter.data(sequence, header, &packet, encryption.is_some(), &mut self.losses, statistics);
         }
 
         let mut recovered = false;
@@ -272,15 +286,20 @@ impl Receiver {
         self.losses.packet_passed();
 
         let timestamp_us = self.timestamp(header, arrival, statistics);
-        statistics.pkt_recv_unique += 1;
-        statistics.byte_recv_unique += payload_bytes;
         let position = header.position;
         self.has_parts |= position != PacketPosition::Only;
-        self.buffer.insert(sequence, Meta { timestamp_us, arrival, recovered, path, position }, packet);
+        self.insert(sequence, Meta { timestamp_us, arrival, recovered, path, position }, packet, statistics);
+        if jumped > 0 { Received::Jumped { skipped: jumped } } else { Received::Taken }
+    }
+
+    #[inline]
+    fn insert(&mut self, sequence: u64, meta: Meta, payload: Packet, statistics: &mut Statistics) {
+        statistics.pkt_recv_unique += 1;
+        statistics.byte_recv_unique += payload.len() as u64;
+        self.buffer.insert(sequence, meta, payload);
         if self.buffer.first().is_some_and(|(first, _)| first == sequence) {
             self.schedule();
         }
-        if jumped > 0 { Received::Jumped { skipped: jumped } } else { Received::Taken }
     }
 
     /// A peer without TSBPD, or with a time stamp that is not to be believed, is delivered by arrival instead.
@@ -355,6 +374,9 @@ impl Receiver {
         self.buffer.skip_to(sequence);
         self.given_up_end = sequence;
         self.expected = sequence;
+        if let Some(filter) = &mut self.filter {
+            filter.restart(sequence);
+        }
     }
 
     /// The next payload that is due.
@@ -467,6 +489,7 @@ impl Receiver {
     /// Lets go of all that is held.
     pub fn clear(&mut self) {
         while self.buffer.take_first().is_some() {}
+        self.clear_filter();
         self.losses.forget(self.buffer.head().min(self.expected), self.expected);
         self.next_due = Instant::FAR_FUTURE;
     }
@@ -556,7 +579,7 @@ impl Receiver {
     /// When the next periodic loss report is due; far future when nothing is missing.
     #[inline]
     pub fn nak_at(&self) -> Instant {
-        if self.losses.is_empty() { Instant::FAR_FUTURE } else { self.nak_at }
+        if self.losses.is_empty() || !self.losses.is_repeated() { Instant::FAR_FUTURE } else { self.nak_at }
     }
 
     /// A periodic loss report goes out now.

@@ -531,6 +531,7 @@ impl Rendezvous {
                 None => KeyMaterialState::Unsecured,
             },
             encryption,
+            packet_filter: None,
             stream_id: StreamId::default(),
             // The two know each other by their addresses.
             address_secret: None,
@@ -617,6 +618,7 @@ impl Rendezvous {
             key_material: material.map(KeyMaterial::as_bytes),
             stream_id: None,
             group: None,
+            packet_filter: None,
         };
         fields.encode_conclusion(&offer, buffer);
     }

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::acknowledgement::RoundTrip;
 use super::control::{Acknowledgement, LossReport};
+use super::fec::configuration::ArqLevel;
 use super::packet::SequenceNumber;
 use super::parameters::ConnectionParameters;
 use super::send_buffer::{Outgoing, SendBuffer};
@@ -65,7 +66,9 @@ impl Sender {
             ),
             flow_window: parameters.peer_flow_window as usize,
             too_late: parameters.features.peer_drops_too_late.then(|| latency.max(TOO_LATE_MIN) + REACTION),
-            peer_repeats_loss_reports: parameters.features.peer_repeats_loss_reports,
+            // Behind a filter that is to be given time it reports each loss once (libsrt: `checkNAKTimer`).
+            peer_repeats_loss_reports: parameters.features.peer_repeats_loss_reports
+                && parameters.packet_filter.is_none_or(|fec| fec.arq != ArqLevel::OnRequest),
             progress_at: now,
             probes: 0,
             drop_request: None,
@@ -266,6 +269,11 @@ impl Sender {
         to.u32(*probes);
         to.optional_count(*drop_request);
         to.option(*receipt, SnapshotWriter::u32);
+    }
+
+    /// The number of the next packet that goes out for the first time.
+    pub(crate) fn next_unsent(&self) -> u64 {
+        self.buffer.next_unsent()
     }
 
     pub(crate) fn restore(

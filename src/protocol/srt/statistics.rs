@@ -51,6 +51,15 @@ pub struct Statistics {
     pub pkt_rcv_not_writable: u64,
     /// Packets too far ahead for the receive buffer.
     pub pkt_rcv_no_room: u64,
+    /// Control packets of the packet filter received; they are no data packets.
+    pub pkt_rcv_filter_extra: u64,
+    /// Packets that the packet filter has rebuilt.
+    pub pkt_rcv_filter_supply: u64,
+    /// Packets that the packet filter has given up: missing when the last group they are in was over, though one may still be rebuilt
+    /// when others have come. (libsrt counts them with `arq:onreq` only.)
+    pub pkt_rcv_filter_loss: u64,
+    /// Control packets of the packet filter that did nothing: repeated, out of place, or the sum of what never came.
+    pub pkt_rcv_filter_rejected: u64,
     /// Times that the receiver followed the sender over a gap wider than the receive buffer.
     pub sequence_jumps: u64,
     /// Time stamps not believed because they lay more than 10 s ahead.
@@ -104,6 +113,8 @@ pub struct Statistics {
     pub pkt_sent_unique: u64,
     /// Retransmissions.
     pub pkt_retrans: u64,
+    /// Control packets of the packet filter sent; they are no data packets.
+    pub pkt_snd_filter_extra: u64,
     /// Packets that the peer reported lost.
     pub pkt_snd_loss: u64,
     /// Packets given up because they were too late to be of use.
@@ -179,6 +190,10 @@ impl Statistics {
         count pkt_rcv_not_authentic,
         count pkt_rcv_not_writable,
         count pkt_rcv_no_room,
+        count pkt_rcv_filter_extra,
+        count pkt_rcv_filter_supply,
+        count pkt_rcv_filter_loss,
+        count pkt_rcv_filter_rejected,
         count sequence_jumps,
         count timestamps_disbelieved,
         count pkt_malformed,
@@ -209,6 +224,7 @@ impl Statistics {
         count pkt_recv_nak,
         count pkt_sent_ackack,
         count pkt_sent_drop_request,
+        count pkt_snd_filter_extra,
         count events_lost,
         float ms_rtt,
         count pkt_rcv_buf,

@@ -5,7 +5,7 @@
 //! `pktRecvTotal`) is not, since several ask, and each has its own last question. Where libsrt has no total of its own (`pktRcvRetrans`,
 //! `pktRcvBelated`), the total goes by the name that there is. Left out is what only a sender has: `pktSent…`, `byteSent…`, `pktSndLoss…`,
 //! `pktSndDrop…`, `pktRetrans…`, `usSndDuration…`, `usPktSndPeriod`, `mbpsSendRate`, `mbpsMaxBW`, `pktCongestionWindow`, `pktFlightSize`,
-//! `byteAvailSndBuf`, `pktSndBuf`, `byteSndBuf`, `msSndBuf`.
+//! `byteAvailSndBuf`, `pktSndBuf`, `byteSndBuf`, `msSndBuf`, `pktSndFilterExtra…`.
 //!
 //! Bytes are counted as libsrt counts them: with the headers of SRT, UDP and IPv4, but for those that could not be decrypted; and of
 //! acknowledgements the full ones alone.
@@ -18,7 +18,7 @@ use super::statistics::Statistics;
 const HEADERS_LEN: u64 = (HEADER_LEN + IPV4_UDP_LEN) as u64;
 
 /// Number of fields.
-pub const FIELDS: usize = 28;
+pub const FIELDS: usize = 31;
 
 /// What is counted is whole, what is measured may not be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +62,9 @@ pub fn fields(it: &Statistics) -> [(&'static str, Value); FIELDS] {
         ("pktRcvBuf", Count(it.pkt_rcv_buf)),
         ("msRcvBuf", Count(it.ms_rcv_buf)),
         ("msRcvTsbPdDelay", Count(it.ms_rcv_tsb_pd_delay)),
+        ("pktRcvFilterExtraTotal", Count(it.pkt_rcv_filter_extra)),
+        ("pktRcvFilterSupplyTotal", Count(it.pkt_rcv_filter_supply)),
+        ("pktRcvFilterLossTotal", Count(it.pkt_rcv_filter_loss)),
         ("pktRecvUniqueTotal", Count(it.pkt_recv_unique)),
         ("byteRecvUniqueTotal", with_headers(it.byte_recv_unique, it.pkt_recv_unique)),
     ]

@@ -12,6 +12,7 @@ use crate::pipeline::ingest::{Ingest, Protocol};
 use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterialState};
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::protocol::srt::group::Group;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer, Listener, ListenerSettings};
@@ -54,6 +55,7 @@ impl Door {
 struct Terms {
     secrecy: Secrecy,
     latency: Duration,
+    packet_filter: Option<FilterConfiguration>,
     key_seed: [u8; 32],
 }
 
@@ -184,7 +186,7 @@ impl Shard {
             StreamRings::new(*output, Arc::clone(self.desk.directory()), self.desk.housekeeping().clone(), reply)
         });
         match source {
-            AdmittedSource::Srt { request, secrecy, origin, latency, key_seed } => {
+            AdmittedSource::Srt { request, secrecy, origin, latency, packet_filter, key_seed } => {
                 let index = match (self.sessions.by_name(&name), rings) {
                     (Some(index), _) => index,
                     (None, Some(rings)) => {
@@ -202,7 +204,7 @@ impl Shard {
                         return self.answer_from_here(now, origin, request.reject(now, reason));
                     }
                 };
-                let terms = Terms { secrecy, latency, key_seed };
+                let terms = Terms { secrecy, latency, packet_filter, key_seed };
                 self.answer_caller(now, index, &request, terms, origin);
             }
             AdmittedSource::Source(key) => {
@@ -348,6 +350,7 @@ impl Shard {
                 let session = self.sessions.get_mut(index);
                 session.tell(now, format!("caller {peer} refused: {reason}"));
                 let why = match reason {
+                    RejectReason::Filter => "its packet filter and ours do not go together, or are to be a leg's",
                     RejectReason::Conflict => "somebody else sends this stream",
                     _ => "its keys are none that can be agreed to",
                 };
@@ -413,12 +416,15 @@ impl Shard {
             key_seed: terms.key_seed,
             address_secret: Some(self.address_secret),
             group_id: request.group.map(|_| draw() >> 2 | GROUP_ID_BIT),
+            packet_filter: terms.packet_filter,
             ..Acceptance::default()
         };
         let group = request.group.zip(acceptance.group_id);
         let (parameters, answer) = request.accept(now, acceptance)?;
         let about = About::of_srt(&parameters);
         let key_state = parameters.key_state;
+        let filter = parameters.packet_filter.map(FilterConfiguration::from);
+        let filter = filter.map_or_else(String::new, |filter| format!(", packet filter {filter}"));
         let protocol = match group {
             Some((theirs, ours)) => {
                 Protocol::SrtGroup(Box::new(Group::new(now, ours, theirs, parameters, plan.limits)))
@@ -444,7 +450,7 @@ impl Shard {
         };
         let bonded = request.group.map_or_else(String::new, |group| format!(", {} group", group.group_type.name()));
         let what = format!(
-            "SRT from {}, version {}, {cipher}, latency {} ms{bonded}",
+            "SRT from {}, version {}, {cipher}, latency {} ms{bonded}{filter}",
             request.key.peer, about.peer_version, about.latency_ms
         );
         session.attach(now, protocol, request.key.peer, about);
@@ -483,6 +489,7 @@ impl Shard {
             key_seed: terms.key_seed,
             address_secret,
             group_id: Some(group.group_id()),
+            packet_filter: terms.packet_filter,
             ..Acceptance::default()
         };
         let (parameters, answer) = request.accept(now, acceptance)?;

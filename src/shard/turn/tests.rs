@@ -4,6 +4,7 @@ use super::*;
 use crate::output::directory::RingDirectory;
 use crate::output::{Housekeeping, OutputOptions};
 use crate::shard::net::{Dpdk, Way, XdpInterfaces};
+use crate::shard::packet_filters::PacketFilters;
 
 /// A shard of its own on this thread, with a socket that nobody knows.
 fn shard() -> (Shard, tempfile::TempDir) {
@@ -15,7 +16,8 @@ fn shard() -> (Shard, tempfile::TempDir) {
     let directory = RingDirectory::prepare(OutputOptions::from_config(&config), vec![waker.clone()]).unwrap();
     let (housekeeping, _) = Housekeeping::start("test-house", || {});
     let shards = Shards::new(1);
-    let desk = Desk::new(Arc::clone(&config), shards.clone(), Arc::new(directory), housekeeping);
+    let desk =
+        Desk::new(Arc::clone(&config), PacketFilters::default(), shards.clone(), Arc::new(directory), housekeeping);
     let net = NetOptions {
         way: Way::Mmsg,
         xdp: XdpInterfaces::default(),

@@ -17,6 +17,7 @@ use headworks::protocol::srt::control::{
 use headworks::protocol::srt::encryption::{
     Cipher, Encryption, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
+use headworks::protocol::srt::fec::configuration::FilterConfiguration;
 use headworks::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, Offer, Request};
 use headworks::protocol::srt::membership::{GroupType, Membership};
 use headworks::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
@@ -40,6 +41,25 @@ fn save(root: &Path, target: &str, name: &str, bytes: &[u8]) {
     let directory = root.join(target);
     fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join(format!("seed-{name}")), &bytes[..bytes.len().min(LEN_MAX)]).unwrap();
+}
+
+/// Texts of packet filters, and for each kind of geometry 120 packets of which some are lost.
+fn filters(root: &Path) {
+    for text in ["fec", "fec,cols:10,rows:5,layout:staircase,arq:onreq", "fec,cols:20,rows:-5,layout:even,arq:never"] {
+        let mut wire = Vec::new();
+        text.parse::<FilterConfiguration>().unwrap().to_wire(&mut wire);
+        save(root, "srt_fec", &format!("text-{}", text.len()), &wire);
+    }
+    for (name, cols, rows, flags) in
+        [("rows", 3, 0, 0), ("matrix", 3, 2, 0), ("staircase", 4, 2, 2), ("columns", 2, 3, 3)]
+    {
+        let packets = (0..120_u8).flat_map(|number| {
+            let lost = if number % 7 == 3 { 0 } else { 1 };
+            let payload: Vec<u8> = (0..number % 13).map(|at| at ^ number).collect();
+            [&[0x10, lost, number, payload.len() as u8][..], &payload].concat()
+        });
+        save(root, "srt_fec", name, &[cols, rows, flags].into_iter().chain(packets).collect::<Vec<u8>>());
+    }
 }
 
 /// Pieces as the bodies of listener, caller and depacketizers take them: two bytes, then the content.
@@ -90,6 +110,7 @@ fn srt(root: &Path) {
                 key_material: message.as_ref().map(KeyMaterial::as_bytes),
                 stream_id: (!is_response).then_some(id),
                 group: length.is_none().then_some(group),
+                packet_filter: None,
             };
             let mut body = Vec::new();
             HandshakeFields { request: Request::Conclusion, cookie: 5, ..fields }.encode_conclusion(&offer, &mut body);
@@ -99,6 +120,7 @@ fn srt(root: &Path) {
         id.to_wire(&mut wire);
         save(root, "srt_stream_id", &wire.len().to_string(), &wire);
     }
+    filters(root);
     for (number, body) in bodies.iter().enumerate() {
         save(root, "srt_handshake", &number.to_string(), body);
         let extensions = body.get(48..).unwrap_or(&[]);

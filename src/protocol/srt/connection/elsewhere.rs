@@ -79,6 +79,7 @@ impl Connection {
     /// Whether its own tag says if this packet, which is missing, is the peer's.
     fn is_judged_by_key(&self, header: &DataHeader) -> bool {
         self.receiver.is_awaited(header.sequence)
+            && !self.receiver.is_filter_control(header)
             && self.parameters.encryption.as_ref().is_some_and(|encryption| encryption.is_proof(header.key))
     }
 

@@ -9,6 +9,9 @@ use crate::base::{Datagram, Instant, PacketPool, PoolOptions};
 use crate::protocol::srt::encryption::{
     Cipher, Encryption, KeyEncryptingKey, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
+use crate::protocol::srt::fec::FEC_HEADER_LEN;
+use crate::protocol::srt::fec::configuration::{ArqLevel, Fec, Layout};
+use crate::protocol::srt::fec::decoder::Decoder;
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
 use crate::protocol::srt::snapshot::{SNAPSHOT_HEADER_LEN, seal};
@@ -20,6 +23,7 @@ static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
 const FIRST: u64 = 0x7fff_ff80;
 const SOCKET_ID: u32 = 7;
 const BUFFER: usize = 128;
+const FILTER: Fec = Fec { cols: 4, rows: 3, has_rows: true, layout: Layout::Staircase, arq: ArqLevel::OnRequest };
 
 /// The keys that the connection begins with.
 fn keys(flags: u8, refresh: KeyRefresh) -> Option<Encryption> {
@@ -32,7 +36,7 @@ fn keys(flags: u8, refresh: KeyRefresh) -> Option<Encryption> {
     })
 }
 
-fn connection(flags: u8, now: Instant) -> Connection {
+fn connection(flags: u8, packet_filter: Option<Fec>, now: Instant) -> Connection {
     let encryption = keys(flags, KeyRefresh { after_packets: 20, announce_packets: 5 });
     let parameters = ConnectionParameters {
         socket_id: SOCKET_ID,
@@ -45,6 +49,7 @@ fn connection(flags: u8, now: Instant) -> Connection {
             ..Features::default()
         },
         encryption,
+        packet_filter,
         address_secret: Some([3; 16]),
         ..ConnectionParameters::plain(Role::Both, peer(), now)
     };
@@ -68,7 +73,7 @@ pub fn fuzz_connection(data: &[u8]) {
     let pool = PacketPool::new(options).expect("packet memory for 256 packets");
     let Some((&flags, mut rest)) = data.split_first() else { return };
     let mut now = Instant::from_millis(600_000);
-    let mut connection = connection(flags, now);
+    let mut connection = connection(flags, None, now);
     let mut peers_keys = keys(flags, KeyRefresh::default());
     let mut sent = Vec::new();
     let mut next = FIRST;
@@ -172,12 +177,13 @@ pub fn fuzz_restore(data: &[u8]) {
     let pool = pool.expect("packet memory for 512 packets");
     let restore = |bytes: &[u8]| Connection::restore(bytes, BUFFER, |bytes| pool.copy_from(bytes)).ok();
     let Some((&flags, data)) = data.split_first() else { return };
-    assert!(restore(data).is_none_or(|connection| connection.held_packets() <= BUFFER));
+    assert!(restore(data).is_none_or(|connection| connection.held_packets() <= held_max(&connection)));
     let now = Instant::from_millis(600_000);
     let body = if flags & 0x40 != 0 {
         data.to_vec()
     } else {
-        let mut connection = connection(flags, now);
+        let filter = (flags & 0x80 != 0).then_some(FILTER);
+        let mut connection = connection(flags, filter, now);
         for n in [0, 1, 4, 5, 9] {
             let mut bytes = vec![0; HEADER_LEN];
             data_header(SequenceNumber::new(FIRST).offset(n)).encode(bytes.first_chunk_mut().expect("as long"));
@@ -186,6 +192,17 @@ pub fn fuzz_restore(data: &[u8]) {
             connection
                 .receive(now, Datagram { packet, peer: peer(), local: None, interface: 0, path: 0, arrival: now });
             let _ = connection.send(now, &[n as u8; 20]);
+        }
+        if filter.is_some() {
+            // The sum of the first row, of which two are missing.
+            let header = DataHeader { message_number: 0, ..data_header(SequenceNumber::new(FIRST).offset(3)) };
+            let mut bytes = vec![0; HEADER_LEN];
+            header.encode(bytes.first_chunk_mut().expect("as long"));
+            bytes.extend([0xff; 1]);
+            bytes.extend([0; FEC_HEADER_LEN - 1 + 8]);
+            let packet = pool.copy_from(&bytes).expect("a slot");
+            connection
+                .receive(now, Datagram { packet, peer: peer(), local: None, interface: 0, path: 0, arrival: now });
         }
         let (mut sent, mut next) = (Vec::new(), FIRST);
         settle(&mut connection, now, &mut sent, &mut next);
@@ -225,11 +242,16 @@ pub fn fuzz_restore(data: &[u8]) {
         }
         while connection.poll_event().is_some() {}
         let _ = connection.next_timeout();
-        assert!(connection.held_packets() <= BUFFER);
+        assert!(connection.held_packets() <= held_max(&connection));
     }
     connection.close(now, CloseReason::Local);
     drop(connection);
     assert_eq!(pool.in_use(), 0, "a slot is lost");
+}
+
+/// Packets in the receive buffer and control packets of the filter.
+fn held_max(connection: &Connection) -> usize {
+    BUFFER + connection.parameters().packet_filter.map_or(0, |fec| Decoder::groups_max(&fec))
 }
 
 fn data_header(sequence: SequenceNumber) -> DataHeader {
@@ -280,7 +302,7 @@ mod tests {
 
         #[test]
         fn each_byte_of_a_snapshot_can_be_changed(
-            flags in 0..0x40_u8,
+            flags in prop_oneof![0..0x40_u8, 0x80..0xc0_u8],
             at in any::<u16>(),
             value in prop_oneof![1..=255_u8, Just(0xff), Just(1)],
         ) {

@@ -37,6 +37,7 @@ impl Connection {
             parameters,
             limits,
             sender,
+            encoder,
             events,
             key_material_response,
             address_proof,
@@ -48,6 +49,9 @@ impl Connection {
         parameters.snapshot(to);
         receiver.snapshot(to);
         to.option(sender.as_ref(), |to, sender| sender.snapshot(to));
+        if let Some(encoder) = encoder {
+            encoder.snapshot(to);
+        }
         state.snapshot(to);
         pending.snapshot(to);
         to.instant(*heard_at);
@@ -83,9 +87,17 @@ impl Connection {
             return Err(RestoreError::TooLarge(most as u64));
         }
         let parameters = ConnectionParameters::restore(from)?;
+        let receiver = Receiver::restore(from, &parameters, limits.receive_buffer_packets, take_packet)?;
+        let sender = from.option(|from| Sender::restore(from, &parameters, limits.send_buffer_packets))?;
+        let mut encoder = Self::encoder(&parameters, &limits);
+        if let Some(encoder) = &mut encoder {
+            encoder.restore(from)?;
+            valid(sender.as_ref().is_some_and(|sender| encoder.goes_on_at(sender.next_unsent())))?;
+        }
         let restored = Self {
-            receiver: Receiver::restore(from, limits.receive_buffer_packets, take_packet)?,
-            sender: from.option(|from| Sender::restore(from, &parameters, limits.send_buffer_packets))?,
+            receiver,
+            sender,
+            encoder,
             state: State::restore(from)?,
             pending: Pending::restore(from)?,
             heard_at: from.instant()?,

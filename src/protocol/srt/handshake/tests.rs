@@ -28,6 +28,7 @@ fn conclusion() -> Vec<u8> {
         key_material: Some(&[9; 56]),
         stream_id: Some(&stream_id),
         group: None,
+        packet_filter: None,
     };
     let mut body = Vec::new();
     fields().encode_conclusion(&offer, &mut body);

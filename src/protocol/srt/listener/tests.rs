@@ -54,7 +54,14 @@ fn packet(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 fn conclusion(cookie: u32, change: impl FnOnce(&mut HandshakeFields, &mut HandshakeExtension)) -> Vec<u8> {
     let (mut fields, mut extension) = (fields(Request::Conclusion, cookie), EXTENSION);
     change(&mut fields, &mut extension);
-    let offer = Offer { is_response: false, handshake: extension, key_material: None, stream_id: None, group: None };
+    let offer = Offer {
+        is_response: false,
+        handshake: extension,
+        key_material: None,
+        stream_id: None,
+        group: None,
+        packet_filter: None,
+    };
     packet(|packet| fields.encode_conclusion(&offer, packet))
 }
 
@@ -176,8 +183,8 @@ fn the_answer_to_an_accepted_caller_is_what_libsrt_expects() {
             ..fields(Request::Conclusion, cookie)
         }
     );
-    // HSRSP: our version, all flags but the packet filter's, both latencies.
-    assert_eq!(buffer[64..], [0, 2, 0, 3, 0, 1, 5, 4, 0, 0, 0, 0x3f, 0, 250, 0, 120]);
+    // HSRSP: our version, all flags but the file transfer's, both latencies.
+    assert_eq!(buffer[64..], [0, 2, 0, 3, 0, 1, 5, 4, 0, 0, 0, 0xbf, 0, 250, 0, 120]);
 }
 
 #[test]
@@ -192,6 +199,7 @@ fn key_material_comes_back_byte_by_byte() {
         key_material: Some(material.as_bytes()),
         stream_id: None,
         group: None,
+        packet_filter: None,
     };
     tell(&mut listener, at(0), &packet(|packet| fields(Request::Conclusion, cookie).encode_conclusion(&offer, packet)));
     let request = admitted(&mut listener);

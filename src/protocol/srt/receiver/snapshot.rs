@@ -1,10 +1,12 @@
 //! The receiving half in a snapshot, with the packets that it holds.
 
+use super::filter::Filter;
 use super::{LIGHT_ACK_PACKETS, Receiver};
 use crate::base::{Instant, Packet};
 use crate::protocol::srt::acknowledgement::{AcknowledgementWindow, Rates};
 use crate::protocol::srt::delivery_time::DeliveryTime;
 use crate::protocol::srt::loss::ReceiverLosses;
+use crate::protocol::srt::parameters::ConnectionParameters;
 use crate::protocol::srt::receive_buffer::ReceiveBuffer;
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, valid};
 
@@ -38,6 +40,7 @@ impl Receiver {
             window,
             rates,
             jump_candidate,
+            filter,
         } = self;
         buffer.snapshot(to, |to, packet| to.bytes(packet));
         to.count(*expected);
@@ -64,10 +67,15 @@ impl Receiver {
         window.snapshot(to);
         rates.snapshot(to);
         to.optional_count(*jump_candidate);
+        // Whether there is one is said by the parameters.
+        if let Some(filter) = filter {
+            filter.snapshot(to);
+        }
     }
 
     pub(crate) fn restore(
         from: &mut SnapshotReader<'_>,
+        parameters: &ConnectionParameters,
         buffer_packets: usize,
         mut take_packet: impl FnMut(&[u8]) -> Option<Packet>,
     ) -> Result<Self, RestoreError> {
@@ -75,9 +83,14 @@ impl Receiver {
         let buffer = ReceiveBuffer::restore(from, buffer_packets, read)?;
         let (head, expected) = (buffer.head(), from.count()?);
         valid(buffer.end() <= expected && expected - head <= buffer.capacity() as u64)?;
+        let capacity = buffer.capacity();
+        let losses = ReceiverLosses::restore(from, capacity, head, expected)?;
         let mut restored = Self {
             next_due: Instant::FAR_FUTURE,
-            losses: ReceiverLosses::restore(from, buffer.capacity(), head, expected)?,
+            losses: match parameters.packet_filter {
+                Some(fec) => losses.behind_filter(fec.arq),
+                None => losses,
+            },
             buffer,
             expected,
             time: DeliveryTime::restore(from)?,
@@ -102,6 +115,7 @@ impl Receiver {
             window: AcknowledgementWindow::restore(from)?,
             rates: Rates::restore(from)?,
             jump_candidate: from.optional_count()?,
+            filter: Filter::restore(from, parameters, (expected, capacity), take_packet)?,
         };
         valid(restored.delivered <= head && restored.report_until <= expected)?;
         valid(
