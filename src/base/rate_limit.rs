@@ -79,7 +79,7 @@ struct Entry {
 
 /// A bucket for each source, in a table of fixed size.
 ///
-/// A newcomer takes the place of the fullest of [`WAYS`] buckets, of whom least is forgotten; which these are follows from a secret.
+/// A newcomer takes the place of the fullest of `WAYS` buckets, of whom least is forgotten; which these are follows from a secret.
 /// So a flood from ever new addresses cannot make it grow, nor take anything from another: the most that it can do is to have a
 /// source begin again with a full bucket.
 #[derive(Debug)]

@@ -11,7 +11,7 @@
 //!
 //! Both wave with a cookie each; the greater one is the initiator's, who then makes the offers (HSREQ, KMREQ) that the responder answers
 //! (HSRSP, KMRSP). In the serial flow one side has not heard the other's wave and is *fine* when it hears the conclusion; in the parallel
-//! one both have. What is lost is sent again every [`RETRY_INTERVAL`](super::caller::RETRY_INTERVAL), and what answers it again at once.
+//! one both have. What is lost is sent again every [`RETRY_INTERVAL`], and what answers it again at once.
 //! Nobody is asked for anything here, so there is no Stream ID.
 
 use std::collections::VecDeque;
