@@ -183,6 +183,9 @@ fn nothing_of_a_large_picture_is_lost_by_recvmmsg_with_aggregates() {
     nothing_of_a_large_picture_is_lost(PacketIo::Mmsg, true);
 }
 
+/// Packets of 100 ms at 50 Mbit/s, and some.
+const LAST_BURST: u64 = 500;
+
 /// 64 KiB hold a few dozen datagrams, and bursts of 100 ms have 475. A stream with a socket of its own does not notice.
 fn what_a_small_socket_buffer_loses_is_counted_and_marked(packet_io: PacketIo, gro: bool) {
     let served = start(packet_io, gro, |config| config.shards.socket_buffer = 64 << 10);
@@ -202,7 +205,9 @@ fn what_a_small_socket_buffer_loses_is_counted_and_marked(packet_io: PacketIo, g
     let counters = reports(&served)[0].counters;
     let burst = stream(&served, "burst").unwrap();
     let track = &burst.tracks[0].statistics;
-    assert!(counters.dropped_by_kernel > 0 && burst.ingest.lost >= counters.dropped_by_kernel, "{counters:?}");
+    // Of what was dropped of the last burst no packet tells that came after it.
+    let told = burst.ingest.lost + LAST_BURST;
+    assert!(counters.dropped_by_kernel > LAST_BURST && told >= counters.dropped_by_kernel, "{told} of {counters:?}");
     // What came of pictures is published, and says that it is not whole.
     assert!(track.damaged > 0 && track.damaged <= track.frames, "{track:?}");
     assert!(served.appliance.failure().is_none());

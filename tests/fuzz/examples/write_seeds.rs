@@ -226,6 +226,7 @@ fn srt(root: &Path) {
         }
         save(root, "srt_connection", &format!("conversation-{flags}"), &steps);
         save(root, "srt_restore", &format!("changed-{flags}"), &[flags & 0x3f, 90, 0, 0x80, 10, 1, 1]);
+        save(root, "srt_restore", &format!("filter-{flags}"), &[0x80 | (flags & 0x3f), 200, 1, 0x80, 10, 1, 1]);
     }
 }
 

@@ -357,6 +357,27 @@ fn a_leg_of_a_group_is_let_in_and_told_of_ours_unless_bonding_is_off() {
 }
 
 #[test]
+fn a_leg_of_a_group_gets_no_packet_filter() {
+    let mut listener = listener();
+    let valid = cookie(&mut listener, at(0));
+    let filter: FilterConfiguration = "fec,cols:10".parse().expect("a configuration");
+    let bytes = [conclusion(valid, |_, _| {}), vec![0, 8, 0, 2, 0x40, 0, 0, 1, 2, 0, 0, 50]].concat();
+    assert!(tell(&mut listener, at(0), &bytes).is_empty());
+    let leg = admitted(&mut listener);
+    assert_eq!(leg.settle_filter(None), Ok(None));
+    assert_eq!(
+        leg.settle_filter(Some(&filter)),
+        Err(RejectReason::Filter),
+        "nor is it let in without one that it must have"
+    );
+    let asking = AdmissionRequest { packet_filter: Some(filter), ..leg };
+    let acceptance = Acceptance { socket_id: 77, group_id: Some(0x4000_0777), ..Acceptance::default() };
+    assert_eq!(asking.accept(at(1), acceptance).map(drop), Err(RejectReason::Filter));
+    let alone = AdmissionRequest { group: None, ..asking };
+    assert_eq!(alone.settle_filter(None).map(|fec| fec.map(|fec| fec.cols)), Ok(Some(10)));
+}
+
+#[test]
 fn live_congestion_control_and_an_empty_filter_are_let_in() {
     let mut listener = listener();
     let cookie = cookie(&mut listener, at(0));
