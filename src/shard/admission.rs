@@ -352,7 +352,9 @@ impl Desk {
         let _ = self.housekeeping.submit(Box::new(move || {
             let WantedKey { stream, life, socket_id, peer, material } = wanted;
             let credentials = access::credentials(&desk.config, &stream, &StreamId::default());
-            let Some(passphrase) = credentials.passphrase else { return };
+            let Some(passphrase) = credentials.passphrase.filter(|_| credentials.takes(material.cipher())) else {
+                return;
+            };
             let source = SourcePrefix::of(peer.ip());
             let mut derivations = desk.derivations.lock().unwrap_or_else(PoisonError::into_inner);
             if let Ok(key) = derivations.derive(Clock::now(), source, passphrase, &material) {
@@ -396,7 +398,7 @@ impl Desk {
                 secrecy.key = Some(key);
             }
             // It brings its key when it is in.
-            (Some(_), None) if request.is_version4 => {}
+            (Some(_), None) if request.is_version4 => secrecy.is_proven = false,
             (None, Some(_)) | (Some(_), None) if is_enforced => {
                 return Err(Denial::new(RejectReason::Unsecure, "a passphrase is set on one side only"));
             }

@@ -548,8 +548,12 @@ fn a_track_that_is_back_before_its_end_was_told_has_its_place_and_loses_no_frame
     bench.commit(track, 10, 20);
     StreamSink::end(&mut bench.rings, track);
     let description = bench.rings.track_ring(track).unwrap().description.clone();
+    // The ring is taken up again by housekeeping, which is kept from it until the reader has been looked at.
+    let (go_on, wait) = channel::<()>();
+    bench.housekeeping.submit(Box::new(move || wait.recv().unwrap())).unwrap();
     let again = bench.rings.open(&description);
     assert_eq!((again, reader.head_seq(), reader.state()), (track, 1, ReaderState::Ended));
+    go_on.send(()).unwrap();
     assert_eq!(bench.rings.track_ring(again).unwrap().name, name);
 }
 

@@ -192,7 +192,7 @@ impl Connection {
             address_proof: parameters.address_secret.map(|secret| AddressProof::new(secret, parameters.socket_id)),
             version4: parameters
                 .version4
-                .map(|terms| Box::new(Version4::new(terms.latency_max_ms, terms.has_passphrase))),
+                .map(|terms| Box::new(Version4::new(now, terms.latency_max_ms, terms.has_passphrase))),
             parameters,
             limits,
             events,
@@ -357,7 +357,7 @@ impl Connection {
             State::Draining(_) => return self.finish_draining(),
             State::Closed => return,
         }
-        if now >= self.heard_at + self.limits.peer_idle_timeout {
+        if now >= self.heard_at + self.limits.peer_idle_timeout || now >= self.unsealed_by() {
             self.end(CloseReason::PeerIdle);
             return self.finish_draining();
         }
@@ -381,7 +381,8 @@ impl Connection {
                     .min(self.receiver.ack_at(&self.round_trip))
                     .min(self.receiver.nak_at())
                     .min(self.sent_at + KEEP_ALIVE_INTERVAL)
-                    .min(self.heard_at + self.limits.peer_idle_timeout);
+                    .min(self.heard_at + self.limits.peer_idle_timeout)
+                    .min(self.unsealed_by());
                 if let Some(sender) = &self.sender {
                     next = next.min(sender.next_timeout(&self.round_trip));
                     if let Some(encryption) = &self.parameters.encryption {
@@ -438,6 +439,10 @@ impl Connection {
             self.state = State::Draining(reason);
             self.pending = Pending::default();
             self.receiver.clear_filter();
+            if self.receiver.is_sealed() {
+                // There will be no key for it any more.
+                self.receiver.clear();
+            }
             self.finish_draining();
         }
     }

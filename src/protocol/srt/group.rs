@@ -341,9 +341,12 @@ impl Group {
         if datagram.peer == leg.connection.parameters().peer {
             if !has_begun {
                 leg.connection.receiver_mut().0.anchor(header.timestamp_us, arrival);
+                // Also for those that joined before anything came.
+                self.set_leader(index);
             }
-            leg.catch_up(self.next, sequence, begins);
+            self.legs[index].catch_up(self.next, sequence, begins);
         }
+        let leg = &mut self.legs[index];
         let before = (leg.connection.receiver().expected(), leg.connection.receiver().holds(sequence));
         let received = leg.connection.statistics().pkt_recv;
         leg.connection.receive(now, datagram);
@@ -458,7 +461,9 @@ impl Group {
     #[inline]
     pub fn poll_payload(&mut self, now: Instant) -> Option<Payload> {
         let (index, _) = self.first()?;
-        if self.legs[index].connection.receiver().next_due() <= now { self.take(index) } else { None }
+        // Nothing is held back by one before it that is stamped later.
+        let is_due = self.legs.iter().any(|leg| leg.connection.receiver().next_due() <= now);
+        if is_due { self.take(index) } else { None }
     }
 
     /// The next payload in order, before it is due if none is missing before it; see

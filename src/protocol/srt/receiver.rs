@@ -175,9 +175,19 @@ impl Receiver {
         self.schedule();
     }
 
+    /// Whether a first key is still awaited.
+    #[inline]
+    pub fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
     /// The first key is there: what has waited for it is decrypted.
     pub fn unseal(&mut self, encryption: &Encryption, key: KeyFlag, statistics: &mut Statistics) {
         self.is_sealed = false;
+        if key == KeyFlag::Both {
+            // A key was just being changed, and nothing says which of the two a packet is under.
+            self.clear();
+        }
         self.buffer.for_each(|sequence, packet| {
             let header = DataHeader { sequence: SequenceNumber::new(sequence), key, ..DataHeader::default() };
             if !decrypt(&header, packet, Some(encryption), true, statistics) {

@@ -329,9 +329,13 @@ impl Shard {
         let peer = request.key.peer;
         let policy = access::takeover_of(&self.config, &session.name);
         let policy = if terms.secrecy.is_proven { policy } else { access::without_proof(policy) };
+        let is_secured = session.group().into_iter().flat_map(Group::legs);
+        let is_secured = is_secured.map(|leg| leg.connection().parameters()).any(|it| it.encryption.is_some());
+        // What comes by a leg is taken for what the others would have brought.
+        let may_join = terms.secrecy.is_proven || !is_secured;
         let outcome = match (request.group, session.group().map(Group::peer)) {
             // One more leg of the group that sends already: that is one publisher, with one id.
-            (Some(theirs), Some(known)) if theirs.group_id == known.group_id => {
+            (Some(theirs), Some(known)) if theirs.group_id == known.group_id && may_join => {
                 if theirs.group_type == known.group_type {
                     self.accept_leg(now, index, request, theirs, terms)
                 } else {
@@ -348,7 +352,7 @@ impl Shard {
             Err(reason) => {
                 self.counters.rejections += 1;
                 let session = self.sessions.get_mut(index);
-                session.tell(now, format!("caller {peer} refused: {reason}"));
+                session.tell_of_peer(now, format!("caller {peer} refused: {reason}"));
                 let why = match reason {
                     RejectReason::Filter => "its packet filter and ours do not go together, or are to be a leg's",
                     RejectReason::Conflict => "somebody else sends this stream",

@@ -35,6 +35,7 @@ const DROPS_UNSENT: u32 = 0x0001_0007;
 /// What a peer of version 4 has said so far.
 #[derive(Debug, Clone)]
 pub(super) struct Version4 {
+    began: Instant,
     latency_max_ms: u16,
     has_passphrase: bool,
     /// What was answered to HSREQ.
@@ -48,8 +49,9 @@ pub(super) struct Version4 {
 }
 
 impl Version4 {
-    pub(super) fn new(latency_max_ms: u16, has_passphrase: bool) -> Self {
+    pub(super) fn new(now: Instant, latency_max_ms: u16, has_passphrase: bool) -> Self {
         Self {
+            began: now,
             latency_max_ms,
             has_passphrase,
             agreed: None,
@@ -68,7 +70,9 @@ impl Version4 {
 
 impl Version4 {
     pub(super) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
-        let Self { latency_max_ms, has_passphrase, agreed, is_response_due, wanted, refused, derivations_left } = self;
+        let Self { began, latency_max_ms, has_passphrase, agreed, is_response_due, wanted, refused, derivations_left } =
+            self;
+        to.instant(*began);
         to.u16(*latency_max_ms);
         to.bool(*has_passphrase);
         to.option(agreed.as_ref(), |to, agreed| {
@@ -89,6 +93,7 @@ impl Version4 {
         let message =
             |from: &mut SnapshotReader<'_>| KeyMaterial::parse(from.bytes()?).map_err(|_| RestoreError::Invalid);
         Ok(Self {
+            began: from.instant()?,
             latency_max_ms: from.u16()?,
             has_passphrase: from.bool()?,
             agreed: from.option(|from| {
@@ -108,6 +113,15 @@ impl Version4 {
 }
 
 impl Connection {
+    /// Until when a peer that is to encrypt must have shown its key: whoever has none is not to keep a place.
+    #[inline]
+    pub(super) fn unsealed_by(&self) -> Instant {
+        match &self.version4 {
+            Some(version4) if self.receiver.is_sealed() => version4.began + self.limits.peer_idle_timeout,
+            _ => Instant::FAR_FUTURE,
+        }
+    }
+
     /// HSREQ after connecting; repeats are answered alike.
     pub(super) fn handshake_request(&mut self, arrival: Instant, timestamp_us: u32, body: &[u8]) {
         let Some(version4) = &mut self.version4 else {

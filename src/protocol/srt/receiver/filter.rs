@@ -37,7 +37,7 @@ impl Filter {
         let (first, payload_max) = Self::bounds(parameters);
         let decoder = Decoder::new(&fec, first, payload_max, reorder_tolerance);
         let is_authenticated = parameters.tag_len() > 0;
-        Some(Box::new(Self { decoder, kept: Vec::with_capacity(payload_max), is_authenticated }))
+        Some(Box::new(Self { decoder, kept: Vec::with_capacity(payload_max + 1), is_authenticated }))
     }
 
     /// Number of the peer's first packet, and length of its longest payload.
@@ -64,7 +64,7 @@ impl Filter {
         Ok(Some(filter))
     }
 
-    /// Keeps a payload that is about to be decrypted in place; one that is longer than can be is not rebuilt from either.
+    /// Keeps a payload that is about to be decrypted in place; one that is longer than can be is kept as too long, and not rebuilt from.
     #[inline]
     pub(super) fn keep(&mut self, payload: &[u8], is_encrypted: bool) {
         if is_encrypted {

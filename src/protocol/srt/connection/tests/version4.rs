@@ -170,6 +170,46 @@ fn no_more_waits_for_a_key_than_there_is_room_for_and_nothing_once_it_is_the_wro
 }
 
 #[test]
+fn one_that_never_shows_a_key_keeps_no_place() {
+    let ended = |bench: &mut Bench| {
+        let events: Vec<_> = std::iter::from_fn(|| bench.connection.poll_event()).collect();
+        let Some(Event::Closed(reason)) = events.last().copied() else { panic!("{events:?}") };
+        assert_eq!((bench.connection.held_packets(), bench.connection.next_timeout()), (0, None));
+        reason
+    };
+    let sealed_bench = || {
+        let mut bench = bench_of_version4(true);
+        let (mut sending, message, derive) = peer_keys(b"another passphrase");
+        let (header, payload) = sealed(&mut sending, data(0, 2), b"secret");
+        bench.put_data(at(3), &header, &payload);
+        assert_eq!(bench.connection.held_packets(), 1);
+        (bench, message, derive)
+    };
+    let (mut bench, ..) = sealed_bench();
+    bench.control(at(5), |to, buffer| to.shutdown(buffer));
+    assert_eq!(ended(&mut bench), CloseReason::PeerShutdown);
+    let (mut bench, ..) = sealed_bench();
+    bench.connection.handle_timeout(at(5_003));
+    assert_eq!(ended(&mut bench), CloseReason::PeerIdle);
+    // Keep-alives do not help, nor does a key of another passphrase.
+    let (mut bench, message, derive) = sealed_bench();
+    bench.control(at(4_000), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    bench.connection.provide_key(derive(b"a good passphrase"));
+    bench.control(at(4_900), |to, buffer| to.keep_alive(buffer));
+    bench.connection.handle_timeout(at(4_999));
+    assert!(bench.connection.next_timeout().is_some_and(|next| next <= at(5_000)));
+    bench.connection.handle_timeout(at(5_000));
+    assert_eq!(ended(&mut bench), CloseReason::PeerIdle);
+    // Who has shown it stays.
+    let (mut bench, message, derive) = sealed_bench();
+    bench.control(at(4_000), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    bench.connection.provide_key(derive(b"another passphrase"));
+    bench.control(at(4_900), |to, buffer| to.keep_alive(buffer));
+    bench.connection.handle_timeout(at(5_100));
+    assert!(!bench.connection.is_closed());
+}
+
+#[test]
 fn a_wrong_passphrase_is_told_and_derived_for_once_and_others_a_few_times_at_most() {
     let mut bench = bench_of_version4(true);
     let (mut asked, mut told) = (0, 0);
