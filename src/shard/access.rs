@@ -129,7 +129,7 @@ pub fn judge(config: &Config, request: &AdmissionRequest) -> Result<(), Denial> 
         return deny(RejectReason::NotFound, "no such stream is configured");
     }
     if config.streams.get(&name).is_some_and(|stream| stream.srt.is_some()) {
-        return deny(RejectReason::Conflict, "streams.NAME.srt says that the stream is fetched");
+        return deny(RejectReason::Conflict, &format!("streams.{name}.srt says that it is fetched"));
     }
     if !may_come_from(config, &name, address) {
         return deny(RejectReason::Forbidden, "the stream may not come from its address");
