@@ -262,7 +262,14 @@ fn judge(what: &str, sent: &[Sent], lost: &BTreeSet<usize>, frames: &[&Frame], c
     let mut next = 0;
     for frame in frames {
         let same = whole.get(&(frame.len, frame.sha256.as_str()));
-        let place = same.and_then(|places| places.iter().copied().find(|&place| place >= next));
+        // A tone repeats itself to the byte: of several that are the same, the one of this time.
+        let is_of_now = |place: &&usize| {
+            let off = frame.pts.map_or(0, |pts| (pts - sent[**place].pts).rem_euclid(wrap));
+            **place >= next && (off <= 1 || off == wrap - 1)
+        };
+        let place = same.and_then(|places| {
+            places.iter().find(is_of_now).or_else(|| places.iter().find(|&&place| place >= next)).copied()
+        });
         if let Some(place) = place {
             next = place + 1;
         }
