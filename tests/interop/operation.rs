@@ -1,6 +1,7 @@
 //! What an operator does and meets: other vendors' callers, passwords, encoders that come back, restarts, a second shard.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use crate::appliance::{Appliance, Ports, Root, signal};
 use crate::clips::{self, usual_clip};
 use crate::relay::Relay;
 use crate::senders::{self, SrtSender};
-use crate::tap::Frame;
+use crate::tap::{Frame, Tap};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,9 +79,14 @@ fn ffmpeg_arrives_bit_exact(stream: &str, query: &str, settings: &[&str]) {
             ),
         ]));
     ffmpeg.wait();
-    let sent = clips::from_file("ffmpeg", &copy);
+    compare_but_the_end(stream, &copy, &tap);
+}
+
+/// What ffmpeg has sent, by a copy that it wrote of it, is what a reader of the stream sees. ffmpeg closes at once: libsrt then gives up what
+/// its peer has not yet asked for, so the very end may be missing.
+pub fn compare_but_the_end(stream: &str, copy: &PathBuf, tap: &Tap) {
+    let sent = clips::from_file("ffmpeg", copy);
     let frames = tap.wait_for(sent.reference.packet_count());
-    // ffmpeg closes at once: libsrt then gives up what its peer has not yet asked for, so the very end may be missing.
     assert!(frames.len() + 12 >= sent.reference.packet_count(), "{} frames", frames.len());
     let whole = without_the_end(frames);
     sent.reference.first(&whole).compare(&format!("ffmpeg as {stream}"), &whole);

@@ -278,14 +278,7 @@ impl Caller {
             _ => return Err(RejectReason::Unsecure),
         }
         self.peer_group = peer_group;
-        let has = |flag: u32| extension.flags & flag != 0;
-        let features = Features {
-            receive_by_timestamp: has(flags::TSBPD_SENDER),
-            send_by_timestamp: has(flags::TSBPD_RECEIVER),
-            peer_drops_too_late: has(flags::TOO_LATE_PACKET_DROP),
-            peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
-            retransmission_flag: has(flags::RETRANSMISSION),
-        };
+        let features = Features::of_peer(extension.flags);
         let settings = &self.settings;
         Ok(ConnectionParameters {
             peer: settings.peer,

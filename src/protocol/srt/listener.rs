@@ -314,15 +314,8 @@ impl AdmissionRequest {
         if let Some(encryption) = &mut encryption {
             encryption.set_peer_version(self.peer_version);
         }
-        let has = |flag: u32| self.peer_flags & flag != 0;
         let packet_filter = self.settle_filter(acceptance.packet_filter.as_ref())?;
-        let features = Features {
-            receive_by_timestamp: has(flags::TSBPD_SENDER),
-            send_by_timestamp: has(flags::TSBPD_RECEIVER),
-            peer_drops_too_late: has(flags::TOO_LATE_PACKET_DROP),
-            peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
-            retransmission_flag: has(flags::RETRANSMISSION),
-        };
+        let features = Features::of_peer(self.peer_flags);
         let latency = |ours: u16, theirs: u16| ours.max(theirs).min(acceptance.latency_max_ms.max(ours));
         let receive_latency_ms = latency(acceptance.receive_latency_ms, self.requested_latency_ms);
         let send_latency_ms = latency(acceptance.send_latency_ms, self.peer_latency_ms);
@@ -418,13 +411,7 @@ impl AdmissionRequest {
             peer_flow_window: self.flow_window,
             peer_version: self.peer_version,
             peer_flags: self.peer_flags,
-            features: Features {
-                receive_by_timestamp: false,
-                send_by_timestamp: false,
-                peer_drops_too_late: false,
-                peer_repeats_loss_reports: false,
-                retransmission_flag: false,
-            },
+            features: Features::of_peer(self.peer_flags),
             encryption: None,
             key_state: match acceptance.has_passphrase {
                 true => KeyMaterialState::Securing,

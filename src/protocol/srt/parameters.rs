@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::encryption::{Encryption, KeyMaterialState};
 use super::fec::FEC_HEADER_LEN;
 use super::fec::configuration::{Fec, FilterConfiguration};
+use super::handshake::flags;
 use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use super::stream_id::StreamId;
@@ -77,6 +78,19 @@ pub struct Features {
     pub peer_repeats_loss_reports: bool,
     /// Data packets carry the flag "retransmitted"; without it that bit belongs to the message number.
     pub retransmission_flag: bool,
+}
+
+impl Features {
+    /// Those of a connection with a peer that has shown these flags: all of ours go with them.
+    pub const fn of_peer(peer_flags: u32) -> Self {
+        Self {
+            receive_by_timestamp: peer_flags & flags::TSBPD_SENDER != 0,
+            send_by_timestamp: peer_flags & flags::TSBPD_RECEIVER != 0,
+            peer_drops_too_late: peer_flags & flags::TOO_LATE_PACKET_DROP != 0,
+            peer_repeats_loss_reports: peer_flags & flags::PERIODIC_LOSS_REPORT != 0,
+            retransmission_flag: peer_flags & flags::RETRANSMISSION != 0,
+        }
+    }
 }
 
 impl Default for Features {

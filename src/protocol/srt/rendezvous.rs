@@ -499,7 +499,6 @@ impl Rendezvous {
         if let Some(encryption) = &mut encryption {
             encryption.set_peer_version(extension.version);
         }
-        let has = |flag: u32| extension.flags & flag != 0;
         let settings = &self.settings;
         let parameters = ConnectionParameters {
             peer: settings.peer,
@@ -519,13 +518,7 @@ impl Rendezvous {
             peer_flow_window: fields.flow_window,
             peer_version: extension.version,
             peer_flags: extension.flags,
-            features: Features {
-                receive_by_timestamp: has(flags::TSBPD_SENDER),
-                send_by_timestamp: has(flags::TSBPD_RECEIVER),
-                peer_drops_too_late: has(flags::TOO_LATE_PACKET_DROP),
-                peer_repeats_loss_reports: has(flags::PERIODIC_LOSS_REPORT),
-                retransmission_flag: has(flags::RETRANSMISSION),
-            },
+            features: Features::of_peer(extension.flags),
             key_state: match &encryption {
                 Some(_) => KeyMaterialState::Secured,
                 None => KeyMaterialState::Unsecured,
