@@ -12,7 +12,8 @@
 //!
 //! The appliance says how long after its last packet was due each frame was published. Readers of `--readers` streams, in this process
 //! and on the generator's core, measure until a sleeping reader is awake; their waking is part of what the appliance costs, and their
-//! own delay includes waiting for the generator to give them the core.
+//! own delay includes waiting for the generator to give them the core, but in the rows that judge it: there the generator has the core
+//! only while nobody else wants it.
 //!
 //! It ends with 1 when a row has fewer counted pairs than were asked for or its median misses its target, and with 2 for options that make
 //! no sense.
@@ -98,7 +99,7 @@ fn run(row: &Row, options: &Options, report: &mut Vec<Value>) -> (Value, bool) {
     let loads: Vec<Load> = row.sides.iter().map(|side| side.load(&options.load)).collect();
     let mut figures = Vec::new();
     for pair in 1..=options.pairs {
-        let measured = row.sides.iter().zip(&loads).map(|(side, load)| side.measure(load, options.readers));
+        let measured = row.sides.iter().zip(&loads).map(|(side, load)| side.measure(load, row.figure, options.readers));
         // All are tried, so that the next pair finds the same neighbours.
         let mut measured = match measured.collect::<Vec<_>>().into_iter().collect::<io::Result<Vec<Measured>>>() {
             Ok(measured) => measured,
@@ -144,16 +145,16 @@ fn run(row: &Row, options: &Options, report: &mut Vec<Value>) -> (Value, bool) {
 }
 
 impl Side {
-    fn measure(&self, load: &Load, readers: u32) -> io::Result<Measured> {
+    fn measure(&self, load: &Load, figure: Figure, readers: u32) -> io::Result<Measured> {
         match self.receiver {
-            Receiver::Appliance(feed) => self.appliance(load, feed, readers),
+            Receiver::Appliance(feed) => self.appliance(load, feed, figure, readers),
             Receiver::Bare => self.bare(load),
             Receiver::Libsrt => libsrt_receive(load),
         }
     }
 
     /// The whole appliance on its core, with readers of some of its streams.
-    fn appliance(&self, load: &Load, feed: Feed, readers: u32) -> io::Result<Measured> {
+    fn appliance(&self, load: &Load, feed: Feed, figure: Figure, readers: u32) -> io::Result<Measured> {
         let cable = match self.wire {
             false => None,
             true => Some(
@@ -176,6 +177,9 @@ impl Side {
             Feed::Rtp => (format!("rtp://{address}:{RTP_PORT}"), RTP_PORT),
         };
         let generator = Generator::start_by(command(Host::Far), load, &to, &options)?;
+        if matches!(figure, Figure::AwakeP99 | Figure::AwakeP99Ms) {
+            generator.give_way()?;
+        }
         let readers = Readers::start(ROOT, readers, load);
         let window = Window::measure(&[receiver.id()], port..=port, load);
         let sent = generator.end()?;
