@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
+
 /// Longest text, in bytes (libsrt: `MAX_PFILTER_LENGTH`).
 pub const TEXT_LEN_MAX: usize = 64;
 
@@ -218,6 +220,14 @@ impl FilterConfiguration {
         buffer.extend_from_slice(self.to_string().as_bytes());
         buffer.resize(start + (buffer.len() - start).next_multiple_of(4), 0);
         buffer[start..].chunks_exact_mut(4).for_each(<[u8]>::reverse);
+    }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        to.bytes(self.to_string().as_bytes());
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        from.text()?.parse().map_err(|_| RestoreError::Invalid)
     }
 
     /// What both sides say together.

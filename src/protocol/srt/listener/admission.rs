@@ -147,11 +147,11 @@ impl Default for Acceptance {
 pub struct Answer {
     /// The attempt it answers.
     pub key: ConnectionKey,
-    local: Option<IpAddr>,
-    interface: u32,
+    pub(super) local: Option<IpAddr>,
+    pub(super) interface: u32,
     /// Zero of our clock for this connection: the time stamp is that of the sending, everything else never changes.
-    start: Instant,
-    packet: ArrayVec<u8, ANSWER_LEN_MAX>,
+    pub(super) start: Instant,
+    pub(super) packet: ArrayVec<u8, ANSWER_LEN_MAX>,
 }
 
 impl Answer {
