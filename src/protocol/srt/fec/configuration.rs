@@ -19,7 +19,8 @@ pub const COLS_MAX: u16 = 128;
 /// Most rows.
 pub const ROWS_MAX: u16 = 128;
 
-/// Most packets of one matrix: with it the sums of one connection take 700 kB at most, whatever the peer asks for.
+/// Most packets of one matrix: with it the sums of one connection take 0.8 MB at most, whatever the peer asks for
+/// ([`Decoder::memory_max`](super::decoder::Decoder::memory_max)).
 pub const MATRIX_MAX: u32 = 1_024;
 
 /// How the groups of columns lie.
