@@ -45,7 +45,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("srt_listener", headworks::protocol::srt::fuzzing::fuzz_listener),
     ("srt_packet", headworks::protocol::srt::fuzzing::fuzz_packet),
     ("srt_rendezvous", headworks::protocol::srt::fuzzing::fuzz_rendezvous),
-    ("srt_restore", headworks::protocol::srt::connection::fuzzing::fuzz_restore),
+    ("srt_restore", headworks::protocol::srt::fuzzing::restore::fuzz_restore),
     ("srt_stream_id", headworks::protocol::srt::fuzzing::fuzz_stream_id),
     ("stream_descriptor", headworks_frame_ring::fuzzing::fuzz_stream_descriptor),
     ("stream_reader", headworks_frame_ring::fuzzing::fuzz_changed_stream),

@@ -8,6 +8,7 @@ use super::net::backend::SLOT_SIZE;
 use crate::config::Config;
 use crate::output::directory::OutputOptions;
 use crate::protocol::srt::connection::Limits;
+use crate::protocol::srt::fec::decoder::Decoder;
 
 /// Round trip that buffers are sized for beside the latency: around the world by fibre, and some.
 const ROUND_TRIP: Duration = Duration::from_millis(300);
@@ -128,6 +129,7 @@ impl MemoryPlan {
         let output = OutputOptions::from_config(config);
         let (video, audio) = (output.video_memory(), output.audio_memory());
         let metadata = SessionPlan::new(config, config.shards.planned_latency).limits.receive_buffer_packets * 64;
+        let sums = Decoder::memory_max();
         let mut items = vec![
             PlanItem {
                 what: "packet memory",
@@ -150,6 +152,13 @@ impl MemoryPlan {
                 what: "receive buffers",
                 reckoning: format!("{streams} streams × {metadata} bytes of metadata"),
                 bytes: (streams * metadata) as u64,
+                taken: Taken::WithStream,
+                is_ring: false,
+            },
+            PlanItem {
+                what: "packet filters",
+                reckoning: format!("{streams} streams × {sums} bytes of sums, the most that an SRT peer can ask for"),
+                bytes: (streams * sums) as u64,
                 taken: Taken::WithStream,
                 is_ring: false,
             },
@@ -268,6 +277,8 @@ mod tests {
             plan.to_string()
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
         );
+        let filters = plan.items.iter().find(|item| item.what == "packet filters").expect("an item");
+        assert_eq!((filters.bytes, filters.taken), (25 * Decoder::memory_max() as u64, Taken::WithStream));
         let mut with_aggregates = config.clone();
         with_aggregates.shards.gro = true;
         let larger = MemoryPlan::new(&with_aggregates, 2);

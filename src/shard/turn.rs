@@ -159,7 +159,7 @@ impl Shard {
         let shards = &options.config.shards;
         let window = BatchWindow::new(shards.batch_window, shards.batch_window_max);
         let calls = Call::all(now, &options.config, called.into_iter());
-        let door = Door::new(now, &options.config, options.cookie_secret);
+        let door = Door::new(now, &options.config, options.shards.len(), options.cookie_secret);
         Ok(Self {
             index: options.shard,
             core: options.core,

@@ -160,6 +160,39 @@ fn the_caller_of_a_stream_with_a_source_may_get_another_port_but_no_other_addres
     served.expect_every_frame(&[("pinned".to_owned(), sent[0])]);
 }
 
+#[test]
+fn what_one_address_may_ask_in_a_second_it_may_ask_of_all_shards_together() {
+    const PER_SECOND: u64 = 40;
+    const ASKED: u32 = 1_200;
+    for shards in [1, 4] {
+        let served = Served::start_changed(shards, |config| {
+            config.ingestion.srt.access.inductions_per_second = PER_SECOND as u32;
+        });
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let began = Instant::now();
+        let heard = |served: &Served| {
+            let all = served.reports().into_iter().map(|report| report.counters);
+            all.fold([0, 0], |sum, it| [sum[0] + it.inductions, sum[1] + it.dropped_handshake_rate])
+        };
+        let mut buffer = Vec::new();
+        for id in 1..=ASKED {
+            let settings = CallerSettings::new(served.peer, id, SequenceNumber::new(77));
+            Caller::new(Clock::now(), settings).poll_transmit(Clock::now(), &mut buffer).expect("an induction");
+            socket.send_to(&buffer, served.peer).unwrap();
+            buffer.clear();
+            if id % 100 == 0 {
+                // No more than a socket buffer holds.
+                while heard(&served).iter().sum::<u64>() < u64::from(id) {
+                    assert!(began.elapsed() < PATIENCE, "{shards} shards: {:?} of {id}", heard(&served));
+                }
+            }
+        }
+        let [answered, _] = heard(&served);
+        let (at_once, meanwhile) = (4 * PER_SECOND, PER_SECOND * (began.elapsed().as_secs() + 1));
+        assert!((at_once..=2 * at_once + meanwhile).contains(&answered), "{shards} shards: {answered} answered");
+    }
+}
+
 /// A caller that has got as far as its conclusion, and repeats it.
 struct Repeating {
     socket: UdpSocket,

@@ -52,9 +52,11 @@ struct Play {
     buffer_packets: usize,
     /// Silence after which a leg is given up.
     idle: u64,
+    /// When another process goes on with the group, which has nothing but the bytes: in ns, and before which step of the turn.
+    upgrades: Vec<(u64, u8)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Outcome {
     delivered: u64,
     lost: u64,
@@ -211,6 +213,7 @@ impl World {
                 self.arrive(now, at, to_receiver, usize::from(path), &bytes);
             }
             self.serve_senders(now);
+            self.upgrade(now, 0);
             self.serve_receiver(now);
             now += STEP;
         }
@@ -226,6 +229,17 @@ impl World {
         self.outcome.elsewhere = group.pkt_rcv_elsewhere();
         assert_eq!(group.statistics().pkt_rcv_drop, self.outcome.lost);
         self.outcome
+    }
+
+    fn upgrade(&mut self, now: u64, step: u8) {
+        let is_due = |&(at, wanted): &(u64, u8)| wanted == step && (at..at + STEP).contains(&now);
+        let Some(group) = self.group.as_mut().filter(|_| self.play.upgrades.iter().any(is_due)) else { return };
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        group.snapshot(&mut before);
+        let restored = Group::restore(&before, self.play.buffer_packets, |bytes| self.pool.copy_from(bytes));
+        *group = restored.expect("what was just written");
+        group.snapshot(&mut after);
+        assert!(before == after, "a snapshot of what was restored is the same");
     }
 
     fn change_legs(&mut self, now: u64) {
@@ -286,9 +300,12 @@ impl World {
     }
 
     fn serve_receiver(&mut self, now: u64) {
-        let Some(group) = &mut self.group else { return };
         let clock = receiver_clock(now);
-        group.handle_timeout(clock);
+        if let Some(group) = &mut self.group {
+            group.handle_timeout(clock);
+        }
+        self.upgrade(now, 1);
+        let Some(group) = &mut self.group else { return };
         loop {
             let payload_up = if self.play.early { group.poll_payload_early(clock) } else { group.poll_payload(clock) };
             let Some(up) = payload_up else { break };
@@ -306,6 +323,8 @@ impl World {
             self.outcome.delivered += 1;
             self.outcome.lost += u64::from(up.lost_before);
         }
+        self.upgrade(now, 2);
+        let Some(group) = &mut self.group else { return };
         let mut out = Vec::new();
         let mut buffer = Vec::new();
         while let Some(transmit) = group.poll_transmit(clock, &mut buffer) {
@@ -346,6 +365,7 @@ fn broadcast(seed: u64, paths: Vec<Path>) -> Play {
         early: seed.is_multiple_of(2),
         buffer_packets: 1_024,
         idle: 30_000 * MS,
+        upgrades: Vec::new(),
     }
 }
 
@@ -477,6 +497,11 @@ fn of_random_paths_one_of_which_is_always_whole_nothing_is_lost() {
         let play = broadcast(seed, paths);
         // What waits for its time has room, at the highest rate too.
         let play = Play { latency_ms, interval: random.pick(&[MS / 4, MS, 3 * MS]), buffer_packets: 4_096, ..play };
-        nothing_is_lost(play);
+        // In the first two seconds, which is half a stream or more.
+        let upgrades = (0..random.below(12)).map(|_| (random.below(2_000) * MS, random.below(3) as u8)).collect();
+        let outcome = nothing_is_lost(Play { upgrades, ..play.clone() });
+        if seed.is_multiple_of(4) {
+            assert_eq!(outcome, World::new(play).run(), "seed {seed}: the same as if it was never put down");
+        }
     }
 }

@@ -10,10 +10,12 @@ use headworks::protocol::srt::fec::configuration::FilterConfiguration;
 use headworks::protocol::srt::listener::{Acceptance, Event, Listener, ListenerSettings};
 use headworks::protocol::srt::packet::SequenceNumber;
 use headworks::protocol::srt::parameters::ConnectionParameters;
+use headworks::protocol::srt::snapshot::RestoreError;
 use headworks::protocol::srt::stream_id::StreamId;
 
 use crate::conversation::{Script, refresh};
 use crate::link::{InFlight, Link, MS, PORT};
+use crate::random::Random;
 
 /// What a call over bad links has come to.
 pub struct Call {
@@ -23,6 +25,19 @@ pub struct Call {
     pub listener: ConnectionParameters,
     /// How long the conclusion that counts was on its way, in ns.
     pub conclusion_delay: u64,
+}
+
+fn restored<M>(
+    machine: &M,
+    snapshot: impl Fn(&M, &mut Vec<u8>),
+    restore: impl Fn(&[u8]) -> Result<M, RestoreError>,
+) -> M {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    snapshot(machine, &mut before);
+    let restored = restore(&before).expect("what was just written");
+    snapshot(&restored, &mut after);
+    assert!(before == after, "a snapshot of what was restored is the same");
+    restored
 }
 
 /// Calls until somebody answers. `clocks` show what the caller's and the listener's clock show at a virtual time.
@@ -42,7 +57,7 @@ pub fn call(
         key_seed: [7; 32],
         key_refresh: refresh(after_packets),
     });
-    let settings = CallerSettings {
+    let call = CallerSettings {
         encryption,
         send_latency_ms: script.latency_ms,
         stream_id: StreamId::new("#!::r=cam1,m=publish").expect("well-formed"),
@@ -50,13 +65,21 @@ pub fn call(
         timeout: std::time::Duration::from_secs(60),
         ..CallerSettings::new(addresses.1, 1, SequenceNumber::new(script.initial_sequence))
     };
-    let mut caller = Caller::new((clocks.0)(0), settings);
-    let mut listener = Listener::new(ListenerSettings { cookie_secret: [9; 16], ..ListenerSettings::default() });
+    let mut caller = Caller::new((clocks.0)(0), call);
+    let settings = ListenerSettings::default();
+    let mut listener = Listener::new(ListenerSettings { cookie_secret: [9; 16], ..settings });
     let mut accepted = None;
     let mut in_flight = InFlight::new();
     let mut posted = 0_u64;
+    // Now and then another process goes on with one side, and has nothing but the bytes.
+    let mut upgrades = Random::new(script.seed ^ 0x5eed);
     for step in 0..60_000 {
         let now = step * MS;
+        match upgrades.below(40) {
+            0 => caller = restored(&caller, Caller::snapshot, Caller::restore),
+            1 => listener = restored(&listener, Listener::snapshot, |bytes| Listener::restore(bytes, settings)),
+            _ => {}
+        }
         while let Some(Reverse((at, ..))) = in_flight.peek()
             && *at <= now
         {

@@ -17,6 +17,7 @@ use super::streams::codec_word;
 use crate::control::process;
 use crate::control::snapshot::Snapshot;
 use crate::pipeline::breaker::Circuit;
+use crate::protocol::srt::statistics::Statistics as SrtStatistics;
 use crate::shard::calls::CallState;
 use crate::shard::net::Choice;
 use crate::shard::report::{LegReport, ShardReport, StreamReport, StreamStatus, TrackReport};
@@ -91,42 +92,31 @@ const STREAM_COUNTS: &[Count<StreamReport>] = &[
     }),
     ("stream_packets_lost", "Payloads that never came", |it| it.ingest.lost),
     ("stream_packets_recovered", "Payloads lost at first and recovered", |it| it.ingest.recovered),
-    ("stream_packets_retransmitted", "Retransmissions received", |it| it.srt.map_or(0, |srt| srt.pkt_rcv_retrans)),
-    ("stream_packets_undecryptable", "Packets that could not be decrypted", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_undecrypt)
-    }),
-    ("stream_packets_missed", "SRT packets found missing when a later one came", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_loss)
-    }),
-    ("stream_packets_dropped", "SRT packets given up because they were not there in time", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_drop)
-    }),
-    ("stream_packets_belated", "SRT packets that came after their time", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_belated)
-    }),
-    ("stream_packets_duplicate", "SRT packets that were there already", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_duplicate)
-    }),
-    ("stream_packets_reordered", "SRT packets that others had overtaken", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_reordered)
-    }),
-    ("stream_acknowledgements_sent", "Full SRT acknowledgements sent", |it| it.srt.map_or(0, |srt| srt.pkt_sent_ack)),
-    ("stream_loss_reports_sent", "SRT loss reports sent", |it| it.srt.map_or(0, |srt| srt.pkt_sent_nak)),
-    ("stream_filter_packets", "Control packets of the packet filter received", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_filter_extra)
-    }),
-    ("stream_filter_rebuilt", "Packets rebuilt by the packet filter", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_filter_supply)
-    }),
-    ("stream_filter_given_up", "Packets given up by the packet filter", |it| {
-        it.srt.map_or(0, |srt| srt.pkt_rcv_filter_loss)
-    }),
     ("stream_continuity_errors", "Continuity errors in the transport stream", |it| it.continuity_errors),
     ("stream_tracks_refused", "Programmes and tracks refused because there were too many", |it| it.tracks_refused),
     ("stream_peer_changes", "Times that the present session's peer has moved", |it| {
         it.srt.map(|srt| srt.peer_changes).or(it.rtp.as_ref().map(|rtp| rtp.peer_changes)).unwrap_or(0)
     }),
     ("stream_sessions", "Sessions so far", |it| u64::from(it.sessions)),
+];
+
+/// Of the present SRT session; 0 of streams that have none.
+const SRT_COUNTS: &[Count<SrtStatistics>] = &[
+    ("stream_packets_retransmitted", "Retransmissions received", |it| it.pkt_rcv_retrans),
+    ("stream_packets_undecryptable", "Packets that could not be decrypted", |it| it.pkt_rcv_undecrypt),
+    ("stream_packets_missed", "SRT packets found missing when a later one came", |it| it.pkt_rcv_loss),
+    ("stream_packets_dropped", "SRT packets given up because they were not there in time", |it| it.pkt_rcv_drop),
+    ("stream_messages_dropped", "SRT messages of several packets given up because one was not there in time", |it| {
+        it.msg_rcv_drop
+    }),
+    ("stream_packets_belated", "SRT packets that came after their time", |it| it.pkt_rcv_belated),
+    ("stream_packets_duplicate", "SRT packets that were there already", |it| it.pkt_rcv_duplicate),
+    ("stream_packets_reordered", "SRT packets that others had overtaken", |it| it.pkt_rcv_reordered),
+    ("stream_acknowledgements_sent", "Full SRT acknowledgements sent", |it| it.pkt_sent_ack),
+    ("stream_loss_reports_sent", "SRT loss reports sent", |it| it.pkt_sent_nak),
+    ("stream_filter_packets", "Control packets of the packet filter received", |it| it.pkt_rcv_filter_extra),
+    ("stream_filter_rebuilt", "Packets rebuilt by the packet filter", |it| it.pkt_rcv_filter_supply),
+    ("stream_filter_given_up", "Packets given up by the packet filter", |it| it.pkt_rcv_filter_loss),
 ];
 
 const LEG_COUNTS: &[Count<LegReport>] = &[
@@ -172,29 +162,27 @@ const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
     ("stream_active", "1 while packets come in", |it| Some(f64::from(u8::from(it.status == StreamStatus::Active)))),
     ("stream_bitrate_bits_per_second", "Rate over the last second", |it| Some(it.bitrate as f64)),
     ("stream_held_packets", "Slots of packet memory held", |it| Some(it.held_packets as f64)),
-    ("stream_rtt_seconds", "Smoothed round trip time", |it| it.srt.map(|srt| srt.ms_rtt / 1_000.0)),
     ("stream_latency_seconds", "Negotiated latency", |it| it.srt.map(|_| f64::from(it.latency_ms) / 1_000.0)),
-    ("stream_buffer_seconds", "Time until the newest packet is due", |it| {
-        it.srt.map(|srt| srt.ms_rcv_buf as f64 / 1_000.0)
-    }),
-    ("stream_drift_seconds", "Drift of an SRT peer's clock against ours", |it| {
-        it.srt.map(|srt| srt.us_drift as f64 / 1e6)
-    }),
-    ("stream_belated_seconds", "Mean time that SRT packets came after they were due", |it| {
-        it.srt.map(|srt| srt.pkt_rcv_avg_belated_time / 1_000.0)
-    }),
-    ("stream_link_capacity_bits_per_second", "Estimated capacity of the path from an SRT peer", |it| {
-        it.srt.map(|srt| srt.mbps_bandwidth * 1e6)
-    }),
-    ("stream_buffer_free_packets", "Room in an SRT session's receive buffer", |it| {
-        it.srt.map(|srt| srt.pkt_avail_rcv_buf as f64)
-    }),
     ("stream_km_state", "Exchange of keys: 0 unsecured, 2 secured, 3 no secret, 4 bad secret (SRT_KM_STATE)", |it| {
         it.km_state.map(|state| f64::from(u32::from_le_bytes(state.to_wire())))
     }),
     ("stream_jitter_ticks", "Interarrival jitter (RFC 3550 6.4.1)", |it| {
         it.rtp.as_ref().map(|rtp| f64::from(rtp.jitter_ticks))
     }),
+];
+
+/// Of streams with an SRT session.
+const SRT_GAUGES: &[Gauge<SrtStatistics>] = &[
+    ("stream_rtt_seconds", "Smoothed round trip time", |it| Some(it.ms_rtt / 1_000.0)),
+    ("stream_buffer_seconds", "Time until the newest packet is due", |it| Some(it.ms_rcv_buf as f64 / 1_000.0)),
+    ("stream_drift_seconds", "Drift of an SRT peer's clock against ours", |it| Some(it.us_drift as f64 / 1e6)),
+    ("stream_belated_seconds", "Mean time that SRT packets came after they were due", |it| {
+        Some(it.pkt_rcv_avg_belated_time / 1_000.0)
+    }),
+    ("stream_link_capacity_bits_per_second", "Estimated capacity of the path from an SRT peer", |it| {
+        Some(it.mbps_bandwidth * 1e6)
+    }),
+    ("stream_buffer_free_packets", "Room in an SRT session's receive buffer", |it| Some(it.pkt_avail_rcv_buf as f64)),
 ];
 
 const TRACK_COUNTS: &[Count<TrackReport>] = &[
@@ -264,7 +252,9 @@ impl Collector for Scrape {
         encode_refusals(&mut encoder, &shards)?;
         gauges(&mut encoder, SHARD_GAUGES, &shards)?;
         counts(&mut encoder, STREAM_COUNTS, &streams)?;
+        counts(&mut encoder, SRT_COUNTS, &sessions_or(&streams, Some(&SrtStatistics::default())))?;
         gauges(&mut encoder, STREAM_GAUGES, &streams)?;
+        gauges(&mut encoder, SRT_GAUGES, &sessions_or(&streams, None))?;
         counts(&mut encoder, LEG_COUNTS, &legs)?;
         gauges(&mut encoder, LEG_GAUGES, &legs)?;
         let called: Vec<_> = streams.iter().filter(|(_, it)| it.call.is_some()).cloned().collect();
@@ -355,6 +345,15 @@ fn encode_delays(encoder: &mut DescriptorEncoder<'_>, tracks: &[(Labels, &TrackR
         }
     }
     Ok(())
+}
+
+/// The SRT sessions of streams; of those without one this, if there is any.
+fn sessions_or<'a>(
+    streams: &[(Labels, &'a StreamReport)],
+    none: Option<&'a SrtStatistics>,
+) -> Vec<(Labels, &'a SrtStatistics)> {
+    let session = |(labels, it): &(Labels, &'a StreamReport)| Some((labels.clone(), it.srt.as_ref().or(none)?));
+    streams.iter().filter_map(session).collect()
 }
 
 fn stream_labels(stream: &StreamReport) -> Labels {

@@ -16,6 +16,8 @@ use super::rendezvous::{self, Rendezvous, RendezvousSettings};
 use super::stream_id::StreamId;
 use crate::base::Instant;
 
+pub mod restore;
+
 /// Derived once: it is meant to be slow.
 static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
     LazyLock::new(|| derive_key_encrypting_key(b"correct horse", &[1; SALT_LEN], KeyLength::Aes128));

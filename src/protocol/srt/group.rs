@@ -44,6 +44,7 @@ use super::statistics::Statistics;
 use crate::base::{Datagram, Instant, Transmit};
 use crate::media::Payload;
 
+mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,7 @@ use super::encryption::KeyLength;
 use super::fec::configuration::FilterConfiguration;
 use super::membership::Membership;
 use super::packet::SequenceNumber;
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields};
 use super::stream_id::StreamId;
 
 #[cfg(test)]
@@ -222,6 +223,16 @@ impl RejectReason {
     }
 }
 
+impl RejectReason {
+    pub(crate) fn snapshot(self, to: &mut SnapshotWriter<'_>) {
+        to.u32(self.code());
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        from.u32().map(Self::from_code)
+    }
+}
+
 impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name(), self.code())
@@ -325,6 +336,23 @@ pub struct HandshakeExtension {
     pub receive_latency_ms: u16,
     /// Latency that it proposes for what it sends, in ms.
     pub send_latency_ms: u16,
+}
+
+impl HandshakeFields {
+    /// As they are on the wire.
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let mut wire = Vec::with_capacity(HANDSHAKE_LEN);
+        self.encode(&mut wire);
+        to.bytes(&wire);
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        Handshake::parse(from.bytes()?).map(|handshake| handshake.fields).map_err(|_| RestoreError::Invalid)
+    }
+}
+
+impl HandshakeExtension {
+    snapshot_fields! { u32 version, u32 flags, u16 receive_latency_ms, u16 send_latency_ms }
 }
 
 /// The extensions of a conclusion, each at most once.

@@ -28,6 +28,7 @@ use super::stream_id::{self, StreamId};
 use crate::base::{Instant, Rate, SourceLimits, SourcePrefix, Transmit};
 
 mod admission;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod version4;
@@ -40,7 +41,8 @@ const REFUSALS_MAX: usize = 64;
 /// What a listener is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerSettings {
-    /// Secret for cookies; the same on all shards that share the port, and never the same after a restart.
+    /// Secret for cookies; the same on all shards that share the port, and never the same after a restart, unless the process that comes after
+    /// goes on with what this one had ([`Listener::restore`]).
     pub cookie_secret: [u8; 16],
     /// Oldest version of SRT that is let in, `0x00MMmmpp`; never below [`VERSION_MIN`].
     pub version_min: u32,
@@ -395,8 +397,11 @@ impl Listener {
 
     /// Takes an answer that has been sent already, by the shard that gave it, for repetition only.
     pub fn remember(&mut self, now: Instant, answer: Answer) {
+        self.keep(answer, now + self.settings.answered_time);
+    }
+
+    fn keep(&mut self, answer: Answer, expires: Instant) {
         let key = answer.key;
-        let expires = now + self.settings.answered_time;
         let entry = Entry { attempt: Attempt::Answered(Box::new(answer)), expires };
         match self.attempts.insert(key, entry).map(|previous| previous.attempt) {
             Some(Attempt::Answered(_)) => return,

@@ -4,6 +4,7 @@
 //! `srtcore/handshake.h` (`HS_GROUP_TYPE`, `HS_GROUP_FLAGS`, `HS_GROUP_WEIGHT`). The draft names the extension and no more.
 
 use super::handshake::RejectReason;
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 
 /// The bit that tells a group's id from a socket's (libsrt: `SRTGROUP_MASK`).
 pub const GROUP_ID_BIT: u32 = 1 << 30;
@@ -81,6 +82,14 @@ impl Membership {
             return Err(RejectReason::Group);
         }
         Ok(Self { group_id, group_type, weight: u16::from_be_bytes([e, f]) })
+    }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        to.array(&self.encode());
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        Self::parse(&from.array::<MEMBERSHIP_LEN>()?).map_err(|_| RestoreError::Invalid)
     }
 
     /// The extension's content.

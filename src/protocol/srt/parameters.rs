@@ -273,11 +273,7 @@ impl ConnectionParameters {
         to.address(*peer);
         to.option(*local, SnapshotWriter::ip);
         to.u32(*interface);
-        to.u8(match role {
-            Role::Receiver => 0,
-            Role::Sender => 1,
-            Role::Both => 2,
-        });
+        role.snapshot(to);
         to.u32(*socket_id);
         to.u32(*peer_socket_id);
         to.count(initial_sequence.get());
@@ -294,9 +290,8 @@ impl ConnectionParameters {
         features.snapshot(to);
         to.option(encryption.as_ref(), |to, encryption| encryption.snapshot(to));
         to.array(&key_state.to_wire());
-        let filter = packet_filter.map(FilterConfiguration::from);
-        to.option(filter, |to, filter| to.bytes(filter.to_string().as_bytes()));
-        to.bytes(stream_id.as_str().as_bytes());
+        to.option(packet_filter.map(FilterConfiguration::from), |to, filter| filter.snapshot(to));
+        stream_id.snapshot(to);
         to.option(address_secret.as_ref(), SnapshotWriter::array);
         to.option(version4.as_ref(), |to, version4| version4.snapshot(to));
     }
@@ -306,12 +301,7 @@ impl ConnectionParameters {
             peer: from.address()?,
             local: from.option(SnapshotReader::ip)?,
             interface: from.u32()?,
-            role: match from.u8()? {
-                0 => Role::Receiver,
-                1 => Role::Sender,
-                2 => Role::Both,
-                _ => return Err(RestoreError::Invalid),
-            },
+            role: Role::restore(from)?,
             socket_id: from.u32()?,
             peer_socket_id: from.u32()?,
             initial_sequence: SequenceNumber::new(from.count()?),
@@ -328,15 +318,9 @@ impl ConnectionParameters {
             features: Features::restore(from)?,
             encryption: from.option(Encryption::restore)?,
             key_state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
-            packet_filter: from.option(|from| {
-                let text = std::str::from_utf8(from.bytes()?).map_err(|_| RestoreError::Invalid)?;
-                let filter: FilterConfiguration = text.parse().map_err(|_| RestoreError::Invalid)?;
-                filter.complete().map_err(|_| RestoreError::Invalid)
-            })?,
-            stream_id: {
-                let text = std::str::from_utf8(from.bytes()?).map_err(|_| RestoreError::Invalid)?;
-                StreamId::new(text).map_err(|_| RestoreError::Invalid)?
-            },
+            packet_filter: from
+                .option(|from| FilterConfiguration::restore(from)?.complete().map_err(|_| RestoreError::Invalid))?,
+            stream_id: StreamId::restore(from)?,
             address_secret: from.option(SnapshotReader::array)?,
             version4: from.option(Version4Terms::restore)?,
         };
@@ -346,6 +330,25 @@ impl ConnectionParameters {
         // Nobody without the one has ever asked for the other.
         valid(restored.packet_filter.is_none() || restored.version4.is_none())?;
         Ok(restored)
+    }
+}
+
+impl Role {
+    pub(crate) fn snapshot(self, to: &mut SnapshotWriter<'_>) {
+        to.u8(match self {
+            Self::Receiver => 0,
+            Self::Sender => 1,
+            Self::Both => 2,
+        });
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        Ok(match from.u8()? {
+            0 => Self::Receiver,
+            1 => Self::Sender,
+            2 => Self::Both,
+            _ => return Err(RestoreError::Invalid),
+        })
     }
 }
 

@@ -31,6 +31,7 @@ use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTi
 use super::stream_id::StreamId;
 use crate::base::{Instant, Transmit};
 
+mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -1,12 +1,13 @@
-//! The bytes of a snapshot: what the machines of a connection write themselves into, and read themselves from.
+//! The bytes of a snapshot: what the machines of SRT write themselves into, and read themselves from.
 //!
 //! ```text
 //!  0        4         6        8                12
 //!  ├────────┼─────────┼────────┼────────────────┼──── … ────┼──────────┤
-//!  │ "HWSC" │ version │ 0      │ bytes of body  │ body      │ CRC-32C  │   all of it little-endian
+//!  │ "HWSC" │ version │ kind   │ bytes of body  │ body      │ CRC-32C  │   all of it little-endian
 //! ```
 //!
-//! The body is one field after the other, as [`Connection::snapshot`](super::connection::Connection::snapshot) writes them: whoever adds
+//! The kind says which machine it is of ([`SnapshotKind`]). The body is one field after the other, as
+//! [`Connection::snapshot`](super::connection::Connection::snapshot) and its likes write them: whoever adds
 //! or moves one takes the next [`VERSION`]. A snapshot of another version is refused, not guessed at: the process that goes on then
 //! lets the peer call again.
 //!
@@ -31,22 +32,41 @@ const CHECKSUM_LEN: usize = 4;
 /// Counters and unwrapped numbers are below it: centuries of packets, and room to count on.
 const COUNT_MAX: u64 = 1 << 60;
 
-/// Why bytes are no connection.
+/// Which machine a snapshot is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum SnapshotKind {
+    /// A [`Connection`](super::connection::Connection).
+    Connection = 0,
+    /// A bonding [`Group`](super::group::Group) with its legs.
+    Group = 1,
+    /// A [`Caller`](super::caller::Caller).
+    Caller = 2,
+    /// A [`Rendezvous`](super::rendezvous::Rendezvous).
+    Rendezvous = 3,
+    /// What a [`Listener`](super::listener::Listener) keeps.
+    Listener = 4,
+}
+
+/// Why bytes are not the machine that they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RestoreError {
     /// They do not begin as a snapshot does.
-    #[error("these bytes are no snapshot of an SRT connection")]
+    #[error("these bytes are no snapshot of SRT")]
     NoSnapshot,
     /// Another version of Headworks has written them.
     #[error("the snapshot is of version {0}, and {VERSION} is understood")]
     Version(u16),
+    /// They are of another machine.
+    #[error("the snapshot is of another kind of machine ({0})")]
+    Kind(u16),
     /// Fewer or more than its own fields say.
     #[error("the snapshot has not the length of its content")]
     Length,
     /// They were changed on the way.
     #[error("the snapshot's checksum is wrong")]
     Checksum,
-    /// A field holds what the connection can never have held.
+    /// A field holds what the machine can never have held.
     #[error("a field of the snapshot holds what cannot be")]
     Invalid,
     /// Its buffers have more slots than were planned for.
@@ -66,18 +86,19 @@ pub struct SnapshotWriter<'a> {
 
 impl<'a> SnapshotWriter<'a> {
     /// Begins a snapshot behind what `bytes` holds.
-    pub fn new(bytes: &'a mut Vec<u8>) -> Self {
+    pub fn new(kind: SnapshotKind, bytes: &'a mut Vec<u8>) -> Self {
         let start = bytes.len();
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([0; SNAPSHOT_HEADER_LEN - 6]);
+        bytes.extend((kind as u16).to_le_bytes());
+        bytes.extend([0; SNAPSHOT_HEADER_LEN - 8]);
         Self { bytes, start }
     }
 
     /// Ends it: with its length and its checksum.
     pub fn finish(self) {
         let body = u32::try_from(self.bytes.len() - self.start - SNAPSHOT_HEADER_LEN)
-            .expect("a connection holds less than 4 GiB");
+            .expect("a machine holds less than 4 GiB");
         self.bytes[self.start + 8..][..4].copy_from_slice(&body.to_le_bytes());
         let checksum = crc32c::crc32c(&self.bytes[self.start..]);
         self.bytes.extend(checksum.to_le_bytes());
@@ -192,12 +213,12 @@ pub struct SnapshotReader<'a> {
 }
 
 impl<'a> SnapshotReader<'a> {
-    /// Opens a snapshot.
+    /// Opens a snapshot of this kind of machine.
     ///
     /// # Errors
     ///
-    /// When it is none, of another version, cut off, or changed.
-    pub fn new(snapshot: &'a [u8]) -> Result<Self, RestoreError> {
+    /// When it is none, of another version or machine, cut off, or changed.
+    pub fn new(kind: SnapshotKind, snapshot: &'a [u8]) -> Result<Self, RestoreError> {
         let header = snapshot.first_chunk::<SNAPSHOT_HEADER_LEN>().ok_or(RestoreError::NoSnapshot)?;
         let (magic, fields) = header.split_at(MAGIC.len());
         if magic != MAGIC {
@@ -206,6 +227,10 @@ impl<'a> SnapshotReader<'a> {
         let version = u16::from_le_bytes([fields[0], fields[1]]);
         if version != VERSION {
             return Err(RestoreError::Version(version));
+        }
+        let its_kind = u16::from_le_bytes([fields[2], fields[3]]);
+        if its_kind != kind as u16 {
+            return Err(RestoreError::Kind(its_kind));
         }
         let (content, checksum) = snapshot.split_last_chunk::<CHECKSUM_LEN>().ok_or(RestoreError::Length)?;
         let body = content.get(SNAPSHOT_HEADER_LEN..).ok_or(RestoreError::Length)?;
@@ -313,6 +338,11 @@ impl<'a> SnapshotReader<'a> {
         Ok(value)
     }
 
+    /// Bytes that are text.
+    pub(crate) fn text(&mut self) -> Result<&'a str, RestoreError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| RestoreError::Invalid)
+    }
+
     pub(crate) fn ip(&mut self) -> Result<IpAddr, RestoreError> {
         match self.u8()? {
             4 => Ok(IpAddr::from(self.array::<4>()?)),
@@ -333,9 +363,9 @@ impl<'a> SnapshotReader<'a> {
 
 /// A snapshot with this body: for tests and fuzz targets.
 #[doc(hidden)]
-pub fn seal(body: &[u8]) -> Vec<u8> {
+pub fn seal(kind: SnapshotKind, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let writer = SnapshotWriter::new(&mut bytes);
+    let writer = SnapshotWriter::new(kind, &mut bytes);
     writer.bytes.extend(body);
     writer.finish();
     bytes

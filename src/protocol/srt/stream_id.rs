@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::handshake::RejectReason;
+use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 
 /// Longest Stream ID, in bytes.
 pub const STREAM_ID_LEN_MAX: usize = 512;
@@ -123,6 +124,14 @@ impl StreamId {
         let stream_id = Self { text: text.to_owned() };
         stream_id.check()?;
         Ok(stream_id)
+    }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        to.bytes(self.text.as_bytes());
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        Self::new(from.text()?).map_err(|_| RestoreError::Invalid)
     }
 
     fn check(&self) -> Result<(), StreamIdError> {

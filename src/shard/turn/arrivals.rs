@@ -31,10 +31,10 @@ use crate::shard::strangers::{SourceKey, Strangers};
 const HANDSHAKES_AT_ONCE: u32 = 4;
 
 impl Door {
-    /// Nobody is there yet. The secret of the cookies is the same on all shards.
-    pub(super) fn new(now: Instant, config: &Config, cookie_secret: [u8; 16]) -> Self {
+    /// Nobody is there yet. The secret of the cookies is the same on all of so many shards.
+    pub(super) fn new(now: Instant, config: &Config, shards: usize, cookie_secret: [u8; 16]) -> Self {
         let access = &config.ingestion.srt.access;
-        let rate = |per_second: u32| Rate::new(per_second, per_second.saturating_mul(HANDSHAKES_AT_ONCE));
+        let rate = |per_second| handshake_rate(per_second, shards);
         let settings = ListenerSettings {
             cookie_secret,
             bonding: config.ingestion.srt.bonding,
@@ -49,6 +49,15 @@ impl Door {
             refusals: Refusals::new(now),
         }
     }
+}
+
+/// What one of so many shards grants of the handshakes that a source may send in a second: its share, since they come to all of them, by
+/// a hash of the caller's socket id, which an attacker chooses as it likes. As honest callers do not spread evenly over few handshakes,
+/// a shard grants up to two shares of what may come at once.
+fn handshake_rate(per_second: u32, shards: usize) -> Rate {
+    let share = per_second.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX));
+    let at_once = share.saturating_mul(2).min(per_second).saturating_mul(HANDSHAKES_AT_ONCE);
+    Rate::new(share, at_once)
 }
 
 /// What the desk has settled for an SRT caller.

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| headworks::protocol::srt::connection::fuzzing::fuzz_restore(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| headworks::protocol::srt::fuzzing::restore::fuzz_restore(data));

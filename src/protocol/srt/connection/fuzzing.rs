@@ -12,9 +12,10 @@ use crate::protocol::srt::encryption::{
 use crate::protocol::srt::fec::FEC_HEADER_LEN;
 use crate::protocol::srt::fec::configuration::{ArqLevel, Fec, Layout};
 use crate::protocol::srt::fec::decoder::Decoder;
+use crate::protocol::srt::fuzzing::restore::disturbed;
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
-use crate::protocol::srt::snapshot::{SNAPSHOT_HEADER_LEN, seal};
+use crate::protocol::srt::snapshot::SnapshotKind;
 
 /// Derived once: it is meant to be slow.
 static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
@@ -179,9 +180,8 @@ pub fn fuzz_restore(data: &[u8]) {
     let Some((&flags, data)) = data.split_first() else { return };
     assert!(restore(data).is_none_or(|connection| connection.held_packets() <= held_max(&connection)));
     let now = Instant::from_millis(600_000);
-    let body = if flags & 0x40 != 0 {
-        data.to_vec()
-    } else {
+    let mut snapshot = Vec::new();
+    if flags & 0x40 == 0 {
         let filter = (flags & 0x80 != 0).then_some(FILTER);
         let mut connection = connection(flags, filter, now);
         for n in [0, 1, 4, 5, 9] {
@@ -206,17 +206,11 @@ pub fn fuzz_restore(data: &[u8]) {
         }
         let (mut sent, mut next) = (Vec::new(), FIRST);
         settle(&mut connection, now, &mut sent, &mut next);
-        let mut snapshot = Vec::new();
         connection.snapshot(&mut snapshot);
-        let mut body = snapshot[SNAPSHOT_HEADER_LEN..snapshot.len() - 4].to_vec();
-        for &[low, high, value] in data.as_chunks::<3>().0 {
-            let at = usize::from(u16::from_le_bytes([low, high])) % body.len();
-            body[at] ^= value;
-        }
-        body
-    };
-    let Some(mut connection) = restore(&seal(&body)) else { return };
-    let mut snapshot = Vec::new();
+    }
+    let bytes = disturbed(SnapshotKind::Connection, &snapshot, flags, data);
+    let Some(mut connection) = restore(&bytes) else { return };
+    snapshot.clear();
     connection.snapshot(&mut snapshot);
     let mut again = Vec::new();
     restore(&snapshot).expect("what was just written").snapshot(&mut again);

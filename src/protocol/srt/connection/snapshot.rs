@@ -14,7 +14,9 @@ use crate::protocol::srt::encryption::{KEY_MATERIAL_LEN_MAX, KeyMaterialState};
 use crate::protocol::srt::parameters::ConnectionParameters;
 use crate::protocol::srt::receiver::Receiver;
 use crate::protocol::srt::sender::Sender;
-use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
+use crate::protocol::srt::snapshot::{
+    RestoreError, SnapshotKind, SnapshotReader, SnapshotWriter, snapshot_fields, valid,
+};
 use crate::protocol::srt::statistics::Statistics;
 
 impl Connection {
@@ -25,6 +27,13 @@ impl Connection {
     /// of, and the secret of address proofs. The connection could not go on without them. There is no passphrase in it.
     /// It goes from process to process over a pipe or a sealed memory file, and never to a disk.
     pub fn snapshot(&self, snapshot: &mut Vec<u8>) {
+        let mut writer = SnapshotWriter::new(SnapshotKind::Connection, snapshot);
+        self.write(&mut writer);
+        writer.finish();
+    }
+
+    /// The body of a snapshot, also where it is part of a larger one.
+    pub(in crate::protocol::srt) fn write(&self, to: &mut SnapshotWriter<'_>) {
         let Self {
             receiver,
             state,
@@ -43,8 +52,6 @@ impl Connection {
             address_proof,
             version4,
         } = self;
-        let mut writer = SnapshotWriter::new(snapshot);
-        let to = &mut writer;
         limits.snapshot(to);
         parameters.snapshot(to);
         receiver.snapshot(to);
@@ -64,7 +71,6 @@ impl Connection {
         to.bytes(key_material_response);
         to.option(address_proof.as_ref(), |to, proof| proof.snapshot(to));
         to.option(version4.as_ref(), |to, version4| version4.snapshot(to));
-        writer.finish();
     }
 
     /// The connection that [`snapshot`](Self::snapshot) was taken of. `slots_max` is how many packets the receive buffer and the send
@@ -79,8 +85,18 @@ impl Connection {
         slots_max: usize,
         take_packet: impl FnMut(&[u8]) -> Option<Packet>,
     ) -> Result<Self, RestoreError> {
-        let mut reader = SnapshotReader::new(snapshot)?;
-        let from = &mut reader;
+        let mut reader = SnapshotReader::new(SnapshotKind::Connection, snapshot)?;
+        let restored = Self::read(&mut reader, slots_max, take_packet)?;
+        reader.finish()?;
+        Ok(restored)
+    }
+
+    /// Reads what [`write`](Self::write) has written.
+    pub(in crate::protocol::srt) fn read(
+        from: &mut SnapshotReader<'_>,
+        slots_max: usize,
+        take_packet: impl FnMut(&[u8]) -> Option<Packet>,
+    ) -> Result<Self, RestoreError> {
         let limits = Limits::restore(from)?;
         let most = limits.receive_buffer_packets.max(limits.send_buffer_packets);
         if most > slots_max {
@@ -130,7 +146,6 @@ impl Connection {
         };
         valid(restored.version4.is_some() == restored.parameters.version4.is_some())?;
         valid(restored.sender.is_some() == (restored.limits.send_buffer_packets > 0))?;
-        reader.finish()?;
         Ok(restored)
     }
 }
@@ -177,7 +192,7 @@ impl State {
 }
 
 impl CloseReason {
-    fn snapshot(self, to: &mut SnapshotWriter<'_>) {
+    pub(in crate::protocol::srt) fn snapshot(self, to: &mut SnapshotWriter<'_>) {
         to.u8(match self {
             Self::PeerShutdown => 0,
             Self::PeerIdle => 1,
@@ -186,7 +201,7 @@ impl CloseReason {
         });
     }
 
-    fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+    pub(in crate::protocol::srt) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
         Ok(match from.u8()? {
             0 => Self::PeerShutdown,
             1 => Self::PeerIdle,
@@ -198,7 +213,7 @@ impl CloseReason {
 }
 
 impl Event {
-    fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+    pub(in crate::protocol::srt) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
         match *self {
             Self::Connected => to.u8(0),
             Self::KeyRefreshed => to.u8(1),
@@ -229,7 +244,7 @@ impl Event {
         }
     }
 
-    fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+    pub(in crate::protocol::srt) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
         Ok(match from.u8()? {
             0 => Self::Connected,
             1 => Self::KeyRefreshed,

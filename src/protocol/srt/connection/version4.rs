@@ -75,38 +75,23 @@ impl Version4 {
         to.instant(*began);
         to.u16(*latency_max_ms);
         to.bool(*has_passphrase);
-        to.option(agreed.as_ref(), |to, agreed| {
-            let HandshakeExtension { version, flags, receive_latency_ms, send_latency_ms } = *agreed;
-            to.u32(version);
-            to.u32(flags);
-            to.u16(receive_latency_ms);
-            to.u16(send_latency_ms);
-        });
+        to.option(agreed.as_ref(), |to, agreed| agreed.snapshot(to));
         to.bool(*is_response_due);
         for message in [wanted, refused] {
-            to.option(message.as_ref(), |to, message| to.bytes(message.as_bytes()));
+            to.option(message.as_ref(), |to, message| message.snapshot(to));
         }
         to.u8(*derivations_left);
     }
 
     pub(super) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
-        let message =
-            |from: &mut SnapshotReader<'_>| KeyMaterial::parse(from.bytes()?).map_err(|_| RestoreError::Invalid);
         Ok(Self {
             began: from.instant()?,
             latency_max_ms: from.u16()?,
             has_passphrase: from.bool()?,
-            agreed: from.option(|from| {
-                Ok(HandshakeExtension {
-                    version: from.u32()?,
-                    flags: from.u32()?,
-                    receive_latency_ms: from.u16()?,
-                    send_latency_ms: from.u16()?,
-                })
-            })?,
+            agreed: from.option(HandshakeExtension::restore)?,
             is_response_due: from.bool()?,
-            wanted: from.option(message)?,
-            refused: from.option(message)?,
+            wanted: from.option(KeyMaterial::restore)?,
+            refused: from.option(KeyMaterial::restore)?,
             derivations_left: from.u8()?,
         })
     }

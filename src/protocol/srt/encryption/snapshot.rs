@@ -25,8 +25,8 @@ impl Encryption {
             active_is_known,
             state,
         } = self;
-        to.bytes(&kek.0);
-        to.bool(*cipher == Cipher::AesGcm);
+        kek.snapshot(to);
+        cipher.snapshot(to);
         to.bool(*form == GcmForm::Srt153);
         to.array(salt);
         receiving.snapshot(to);
@@ -37,7 +37,7 @@ impl Encryption {
         to.array(seed);
         to.count(*keys_made);
         to.option(announcement.as_ref(), |to, Announcement { message, tries_left, sent }| {
-            to.bytes(message.as_bytes());
+            message.snapshot(to);
             to.u8(*tries_left);
             to.option(*sent, SnapshotWriter::instant);
         });
@@ -47,9 +47,8 @@ impl Encryption {
     }
 
     pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
-        let kek = KeyEncryptingKey(from.bytes()?.try_into().map_err(|_| RestoreError::Invalid)?);
-        valid(super::KeyLength::from_bytes(kek.0.len()).is_some())?;
-        let cipher = if from.bool()? { Cipher::AesGcm } else { Cipher::AesCtr };
+        let kek = KeyEncryptingKey::restore(from)?;
+        let cipher = Cipher::restore(from)?;
         let form = if from.bool()? { GcmForm::Srt153 } else { GcmForm::Current };
         let salt = from.array()?;
         let length = kek.0.len();
@@ -68,7 +67,7 @@ impl Encryption {
             keys_made: from.count()?,
             announcement: from.option(|from| {
                 Ok(Announcement {
-                    message: KeyMaterial::parse(from.bytes()?).map_err(|_| RestoreError::Invalid)?,
+                    message: KeyMaterial::restore(from)?,
                     tries_left: from.u8()?,
                     sent: from.option(SnapshotReader::instant)?,
                 })
@@ -81,6 +80,38 @@ impl Encryption {
         valid(restored.sending.get(restored.active).is_some())?;
         valid(!restored.successor_ready || restored.sending.get(other).is_some())?;
         Ok(restored)
+    }
+}
+
+impl KeyEncryptingKey {
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        to.bytes(&self.0);
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let kek = Self(from.bytes()?.try_into().map_err(|_| RestoreError::Invalid)?);
+        valid(super::KeyLength::from_bytes(kek.0.len()).is_some())?;
+        Ok(kek)
+    }
+}
+
+impl Cipher {
+    pub(crate) fn snapshot(self, to: &mut SnapshotWriter<'_>) {
+        to.bool(self == Self::AesGcm);
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        Ok(if from.bool()? { Self::AesGcm } else { Self::AesCtr })
+    }
+}
+
+impl KeyMaterial {
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        to.bytes(self.as_bytes());
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        Self::parse(from.bytes()?).map_err(|_| RestoreError::Invalid)
     }
 }
 

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
+
 /// Longest text, in bytes (libsrt: `MAX_PFILTER_LENGTH`).
 pub const TEXT_LEN_MAX: usize = 64;
 
@@ -17,7 +19,8 @@ pub const COLS_MAX: u16 = 128;
 /// Most rows.
 pub const ROWS_MAX: u16 = 128;
 
-/// Most packets of one matrix: with it the sums of one connection take 700 kB at most, whatever the peer asks for.
+/// Most packets of one matrix: with it the sums of one connection take 0.8 MB at most, whatever the peer asks for
+/// ([`Decoder::memory_max`](super::decoder::Decoder::memory_max)).
 pub const MATRIX_MAX: u32 = 1_024;
 
 /// How the groups of columns lie.
@@ -218,6 +221,14 @@ impl FilterConfiguration {
         buffer.extend_from_slice(self.to_string().as_bytes());
         buffer.resize(start + (buffer.len() - start).next_multiple_of(4), 0);
         buffer[start..].chunks_exact_mut(4).for_each(<[u8]>::reverse);
+    }
+
+    pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        to.bytes(self.to_string().as_bytes());
+    }
+
+    pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        from.text()?.parse().map_err(|_| RestoreError::Invalid)
     }
 
     /// What both sides say together.

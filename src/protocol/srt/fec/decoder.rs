@@ -15,10 +15,11 @@
 
 use super::super::loss::ReceiverLosses;
 use super::super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
+use super::super::parameters::{IPV4_UDP_LEN, MTU_MAX};
 use super::super::sequence_set::SequenceSet;
 use super::super::statistics::Statistics;
-use super::clip::{Clipped, Clips};
-use super::configuration::Fec;
+use super::clip::{Clipped, Clips, Sum};
+use super::configuration::{ArqLevel, COLS_MAX, Fec, Layout, MATRIX_MAX, ROWS_MAX};
 use super::geometry::{Geometry, Group};
 use super::{FEC_HEADER_LEN, ROW_INDEX};
 use crate::base::Packet;
@@ -120,6 +121,12 @@ impl Decoder {
         // As many groups of each column begin in the window as it has matrices.
         let columns = if geometry.has_columns() { rows / geometry.rows * geometry.cols } else { 0 };
         (rows + columns) as usize
+    }
+
+    /// Most bytes that the sums of one connection take, whatever filter its peer asks for.
+    pub fn memory_max() -> usize {
+        let payload_max = MTU_MAX as usize - IPV4_UDP_LEN - HEADER_LEN;
+        sums_max() * (payload_max + size_of::<Sum>() + size_of::<Gathering>())
     }
 
     /// Control packets that are held.
@@ -377,6 +384,15 @@ impl Decoder {
 }
 
 /// Rows that are kept up to the newest packet, and beyond it.
+/// The most sums that any filter has.
+fn sums_max() -> usize {
+    let filters = (1..=ROWS_MAX).flat_map(|rows| (2..=COLS_MAX).map(move |cols| (rows, cols)));
+    let filters = filters.filter(|&(rows, cols)| u32::from(rows) * u32::from(cols) <= MATRIX_MAX);
+    let (layout, arq) = (Layout::Staircase, ArqLevel::Always);
+    let sums = filters.map(|(rows, cols)| Decoder::groups_max(&Fec { cols, rows, has_rows: true, layout, arq }));
+    sums.max().expect("there are filters")
+}
+
 fn window(geometry: &Geometry) -> (u64, u64) {
     let kept = (geometry.rows * MATRICES_KEPT).max(PACKETS_KEPT_MIN.div_ceil(geometry.cols));
     (kept.next_multiple_of(geometry.rows), geometry.rows)

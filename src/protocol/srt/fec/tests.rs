@@ -2,9 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::configuration::{
-    ArqLevel, COLS_MAX, Fec, FilterConfiguration, FilterError, Layout, MATRIX_MAX, ROWS_MAX, settle,
-};
+use super::configuration::{ArqLevel, Fec, FilterConfiguration, FilterError, Layout, settle};
 use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::geometry::{Geometry, Group};
@@ -512,14 +510,12 @@ fn after_a_jump_it_begins_anew() {
 
 #[test]
 fn whatever_is_agreed_on_the_sums_take_less_than_a_megabyte() {
-    let mut most = 0;
-    for cols in 2..=COLS_MAX {
-        for rows in 1..=ROWS_MAX.min((MATRIX_MAX / u32::from(cols)) as u16) {
-            let fec = Fec { cols, rows, has_rows: true, layout: Layout::Even, arq: ArqLevel::Never };
-            most = most.max(Decoder::groups_max(&fec) * PAYLOAD_MAX);
-        }
-    }
+    let most = Decoder::memory_max();
     assert!((500_000..1_000_000).contains(&most), "{most}");
+    for text in ["fec,cols:128,rows:8", "fec,cols:8,rows:128", "fec,cols:32,rows:-32", "fec,cols:2", "fec,cols:128"] {
+        let sums = Decoder::groups_max(&fec(text)) * PAYLOAD_MAX;
+        assert!(sums < most, "{text}: {sums} of {most}");
+    }
 }
 
 /// A decoder that keeps everything and adds up nothing: which packets can be known.

@@ -3,6 +3,7 @@ use crate::base::{PacketPool, PoolOptions};
 use crate::protocol::srt::control::{Control, ControlWriter, DropRequest, SequenceRange};
 use crate::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
 use crate::protocol::srt::parameters::{PeerTimeBase, Role};
+use crate::protocol::srt::snapshot::{RestoreError, SNAPSHOT_HEADER_LEN, SnapshotKind, seal};
 
 const FIRST: u64 = 0x7fff_fff0;
 const LATENCY_MS: u64 = 120;
@@ -69,6 +70,16 @@ impl Bench {
 
     fn join(&mut self, now: u64, leg: u32) -> u8 {
         self.group.join(at(now), 0, parameters(leg, now), LIMITS)
+    }
+
+    /// Another process goes on with the group, and has nothing but the bytes.
+    fn put_down(&mut self) {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        self.group.snapshot(&mut before);
+        let restored = Group::restore(&before, 64, |bytes| self.pool.copy_from(bytes));
+        self.group = restored.expect("what was just written");
+        self.group.snapshot(&mut after);
+        assert!(before == after, "a snapshot of what was restored is the same");
     }
 
     fn put_bytes(&mut self, now: u64, leg: u32, bytes: &[u8]) {
@@ -490,6 +501,9 @@ fn whatever_legs_are_sent_the_stream_goes_forward_and_what_is_held_is_bounded() 
                     bench.put_stamped(now, leg, newest.saturating_sub(random(70)), now as u32 * 1_000);
                 }
             }
+            if random(20) == 0 {
+                bench.put_down();
+            }
             bench.group.handle_timeout(at(now));
             loop {
                 let early = random(2) == 0;
@@ -512,4 +526,37 @@ fn whatever_legs_are_sent_the_stream_goes_forward_and_what_is_held_is_bounded() 
         all += next - FIRST;
     }
     assert!(all > 10_000, "{all} have come up or were given up");
+}
+
+#[test]
+fn a_group_that_was_put_down_as_bytes_goes_on_with_all_its_legs() {
+    let mut first = Bench::new(GroupType::Broadcast, 2);
+    for (leg, index) in [(0, 0), (1, 0), (0, 1), (1, 3), (0, 5)] {
+        first.put(10, leg, index);
+    }
+    assert_eq!(first.early(10).len(), 2);
+    let mut bytes = Vec::new();
+    first.group.snapshot(&mut bytes);
+    let pool = PacketPool::new(PoolOptions { slots: 512, ..PoolOptions::default() }).expect("memory");
+    let group = Group::restore(&bytes, 64, |bytes| pool.copy_from(bytes)).expect("what was just written");
+    assert_eq!((group.next, group.held_packets(), group.legs().len()), (FIRST + 2, 2, 2));
+    let mut second = Bench { group, pool };
+    for bench in [&mut first, &mut second] {
+        // One that both miss, one that the other leg has, and one of a leg that comes now.
+        bench.put(20, 1, 2);
+        assert_eq!(bench.join(30, 2), 2);
+        bench.put(31, 2, 4);
+    }
+    for ms in 20..400 {
+        assert_eq!((second.up(ms, false), second.out(ms)), (first.up(ms, false), first.out(ms)), "at {ms} ms");
+    }
+    assert_eq!((second.group.next, second.group.statistics()), (FIRST + 6, first.group.statistics()));
+
+    let restore = |bytes: &[u8], slots| Group::restore(bytes, slots, |bytes| first.pool.copy_from(bytes)).map(drop);
+    assert_eq!(restore(&bytes, 63), Err(RestoreError::TooLarge(64)));
+    let mut body = bytes[SNAPSHOT_HEADER_LEN..bytes.len() - 4].to_vec();
+    assert_eq!(body[..8], (FIRST + 2).to_le_bytes(), "the number awaited stands first");
+    body[..8].copy_from_slice(&(FIRST + 4).to_le_bytes());
+    let refused = restore(&seal(SnapshotKind::Group, &body), 64);
+    assert_eq!(refused, Err(RestoreError::Invalid), "a leg holds what was handed up");
 }

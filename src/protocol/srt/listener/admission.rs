@@ -73,7 +73,8 @@ pub struct AdmissionRequest {
     pub mtu: u32,
     /// How many packets may be in flight to it.
     pub flow_window: u32,
-    /// Its keys, wrapped. Salt and length for [`super::encryption::derive_key_encrypting_key`] are in there; derive off the shard.
+    /// Its keys, wrapped. Salt and length for
+    /// [`derive_key_encrypting_key`](crate::protocol::srt::encryption::derive_key_encrypting_key) are in there; derive off the shard.
     pub key_material: Option<KeyMaterial>,
     /// The group of the caller's that this is to be a leg of.
     pub group: Option<Membership>,
@@ -147,11 +148,11 @@ impl Default for Acceptance {
 pub struct Answer {
     /// The attempt it answers.
     pub key: ConnectionKey,
-    local: Option<IpAddr>,
-    interface: u32,
+    pub(super) local: Option<IpAddr>,
+    pub(super) interface: u32,
     /// Zero of our clock for this connection: the time stamp is that of the sending, everything else never changes.
-    start: Instant,
-    packet: ArrayVec<u8, ANSWER_LEN_MAX>,
+    pub(super) start: Instant,
+    pub(super) packet: ArrayVec<u8, ANSWER_LEN_MAX>,
 }
 
 impl Answer {

@@ -247,6 +247,38 @@ fn repeated_conclusions_get_one_admission_and_the_same_answer() {
 }
 
 #[test]
+fn who_goes_on_with_a_listener_takes_its_cookies_and_repeats_its_answers() {
+    let mut first = listener();
+    let cookie = cookie(&mut first, at(0));
+    let attempt = |number: u64| conclusion(cookie, |fields, _| fields.initial_sequence = SequenceNumber::new(number));
+    for number in 0..2 {
+        assert!(tell(&mut first, at(0), &attempt(number)).is_empty());
+    }
+    let answered = admitted(&mut first);
+    let (_, answer) = answered.accept(at(1), Acceptance { socket_id: 5, ..Acceptance::default() }).expect("accepted");
+    first.answer(at(1), answer);
+    let told = sent(&mut first, at(1));
+    let mut snapshot = Vec::new();
+    first.snapshot(&mut snapshot);
+
+    let settings = ListenerSettings { answered_max: 4, ..ListenerSettings::default() };
+    let mut second = Listener::restore(&snapshot, settings).expect("what was just written");
+    assert_eq!(second.counters(), first.counters());
+    assert_eq!(tell(&mut second, at(250), &attempt(0)), told, "the answer was lost");
+    assert!(second.poll_event().is_none(), "and is not asked for again");
+    assert!(tell(&mut second, at(250), &attempt(1)).is_empty());
+    assert_eq!(admitted(&mut second).key.initial_sequence, 1, "whoever judged it is gone");
+    assert!(tell(&mut second, at(250), &attempt(2)).is_empty());
+    assert_eq!(admitted(&mut second).key.initial_sequence, 2, "its cookie is good");
+    second.handle_timeout(at(10_001));
+    assert_eq!((second.attempts.len(), second.answered.len()), (0, 0), "what was answered expires when it would have");
+    assert_eq!(
+        Listener::restore(&snapshot[..snapshot.len() - 1], settings).map(drop),
+        Err(crate::protocol::srt::snapshot::RestoreError::Length)
+    );
+}
+
+#[test]
 fn what_waits_and_what_was_answered_is_bounded_and_expires() {
     let mut listener = listener();
     let cookie = cookie(&mut listener, at(0));

@@ -17,6 +17,7 @@ impl Receiver {
         self.buffer = ReceiveBuffer::new(self.buffer.capacity(), next);
         (self.delivered, self.given_up_end, self.expected) = (next, 0, next);
         (self.acknowledged, self.confirmed) = (next, next);
+        (self.reported_end, self.report_until) = (next, next);
         self.time.follow(leader);
     }
 

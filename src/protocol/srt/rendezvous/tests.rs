@@ -62,6 +62,8 @@ struct Meeting {
     /// Longest way, in ms; the shortest is 1.
     delay_ms: u64,
     dice: Dice,
+    /// How often in a thousand steps another process goes on with a side, and has nothing but the bytes.
+    upgrades: u64,
     passphrases: [&'static [u8]; 2],
     outcomes: [Option<Result<Box<ConnectionParameters>, CallError>>; 2],
     requests: [Vec<Request>; 2],
@@ -80,6 +82,7 @@ impl Meeting {
             loss: 0,
             delay_ms: 1,
             dice: Dice(1),
+            upgrades: 0,
             passphrases: [b"correct horse"; 2],
             outcomes: [None, None],
             requests: [Vec::new(), Vec::new()],
@@ -110,6 +113,9 @@ impl Meeting {
         }
         for side in 0..2 {
             let Some(machine) = &mut self.sides[side] else { continue };
+            if self.upgrades > 0 && self.dice.roll(1_000) < self.upgrades {
+                *machine = restored(machine);
+            }
             machine.handle_timeout(now);
             let mut buffer = Vec::new();
             loop {
@@ -160,6 +166,15 @@ impl Meeting {
         self.run();
         self.outcomes.map(|outcome| outcome.expect("something came of it").expect_err("no connection"))
     }
+}
+
+fn restored(machine: &Rendezvous) -> Rendezvous {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    machine.snapshot(&mut before);
+    let restored = Rendezvous::restore(&before).expect("what was just written");
+    restored.snapshot(&mut after);
+    assert!(before == after, "a snapshot of what was restored is the same");
+    restored
 }
 
 /// What both sides found belongs together.
@@ -249,6 +264,8 @@ fn a_link_that_loses_and_reorders_delays_a_meeting_and_does_not_prevent_it() {
         let mut meeting = Meeting::new(sides);
         meeting.begins[dice.roll(2) as usize] += Duration::from_millis(dice.roll(1_000));
         (meeting.loss, meeting.delay_ms, meeting.dice) = (dice.roll(40), 1 + dice.roll(300), Dice(seed ^ 0xabcd));
+        // In half of them both sides are put down as bytes, and taken up again, at some fifty moments each second.
+        meeting.upgrades = if seed % 2 == 0 { 50 } else { 0 };
         meeting.run();
         // The agreement is sent once, and the responder goes on with its conclusion, which is agreed to again.
         let outcomes =

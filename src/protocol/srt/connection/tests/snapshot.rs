@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::srt::snapshot::{RestoreError, SNAPSHOT_HEADER_LEN, VERSION, seal};
+use crate::protocol::srt::snapshot::{RestoreError, SNAPSHOT_HEADER_LEN, SnapshotKind, VERSION, seal};
 
 fn bytes_of(connection: &Connection) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -48,7 +48,7 @@ fn a_snapshot_begins_with_its_name_and_version_and_ends_with_its_checksum() {
     assert_eq!(bytes[8..12], ((bytes.len() - SNAPSHOT_HEADER_LEN - 4) as u32).to_le_bytes());
     let (content, checksum) = bytes.split_last_chunk::<4>().expect("longer");
     assert_eq!(u32::from_le_bytes(*checksum), crc32c::crc32c(content));
-    assert_eq!(seal(&content[SNAPSHOT_HEADER_LEN..]), bytes);
+    assert_eq!(seal(SnapshotKind::Connection, &content[SNAPSHOT_HEADER_LEN..]), bytes);
     assert!(bytes.len() < 2_048, "{}", bytes.len());
 }
 
@@ -68,6 +68,7 @@ fn what_is_no_snapshot_is_refused_with_the_reason() {
     };
     assert_eq!(restore(&changed(4, 9)), RestoreError::Version(9));
     assert_ne!(VERSION, 9);
+    assert_eq!(restore(&changed(6, 1)), RestoreError::Kind(1), "of a group");
     for length in SNAPSHOT_HEADER_LEN..bytes.len() {
         assert_eq!(restore(&bytes[..length]), RestoreError::Length);
     }
@@ -76,6 +77,7 @@ fn what_is_no_snapshot_is_refused_with_the_reason() {
         assert_eq!(restore(&changed(at, !byte)), RestoreError::Checksum);
     }
     let body = &bytes[SNAPSHOT_HEADER_LEN..bytes.len() - 4];
+    let seal = |body: &[u8]| seal(SnapshotKind::Connection, body);
     assert_eq!(restore(&seal(&body[..body.len() - 1])), RestoreError::Length);
     assert_eq!(restore(&seal(&[body, &[0]].concat())), RestoreError::Length);
     let refused = |slots, packet: Option<()>| {
