@@ -335,7 +335,7 @@ impl ConnectionParameters {
             })?,
             stream_id: {
                 let text = std::str::from_utf8(from.bytes()?).map_err(|_| RestoreError::Invalid)?;
-                StreamId::new(text).map_err(|_| RestoreError::Invalid)?
+                StreamId::for_call(text).map_err(|_| RestoreError::Invalid)?
             },
             address_secret: from.option(SnapshotReader::array)?,
             version4: from.option(Version4Terms::restore)?,
