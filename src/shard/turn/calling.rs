@@ -196,7 +196,8 @@ impl Shard {
                 Some(Outcome::KeyWanted(material)) => self.want_key(now, place, stream, material),
                 Some(Outcome::Connected(parameters)) => self.call_connected(now, place, *parameters),
                 Some(Outcome::Failed(error)) => {
-                    self.call_failed(now, place, error.to_string(), calls::kind_of(error));
+                    let words = self.calls[place].words_for(error);
+                    self.call_failed(now, place, words, calls::kind_of(error));
                 }
             }
         }
@@ -246,7 +247,7 @@ impl Shard {
         let Some(line) = call.fail(now, error, failure, random) else { return };
         match self.sessions.by_name(&call.name) {
             // Kept with the stream's own events, too.
-            Some(index) => self.sessions.get_mut(index).tell_of_peer(now, line),
+            Some(index) => self.sessions.get_mut(index).warn(now, line),
             None => tracing::warn!(stream = call.name, "{line}"),
         }
     }
