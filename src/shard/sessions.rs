@@ -54,6 +54,8 @@ pub struct Session {
     pub last_datagram: Instant,
     /// When its last session ended, if it has none.
     pub detached: Option<Instant>,
+    /// What the last SRT session has ended by, for people.
+    pub ended_by: Option<&'static str>,
     /// Sessions it has had.
     pub sessions: u32,
     /// Datagrams taken in.
@@ -176,6 +178,7 @@ impl Session {
             created: now,
             last_datagram: now,
             detached: Some(now),
+            ended_by: None,
             sessions: 0,
             packets: 0,
             bytes: 0,
@@ -199,6 +202,7 @@ impl Session {
         self.let_in_from = Some(peer);
         self.about = about;
         self.sessions += 1;
+        self.ended_by = None;
         self.detached = None;
         self.last_datagram = now;
     }

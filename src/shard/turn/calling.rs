@@ -45,7 +45,9 @@ impl Shard {
                 }
                 Stage::Connected(_) => {
                     if self.sessions.by_source(&SourceKey::Called(call.stream)).is_none() {
-                        self.call_failed(now, place, "the session is over".to_owned(), Failure::Passing);
+                        let ended = self.sessions.by_name(&call.name).map(|index| self.sessions.get_mut(index));
+                        let why = ended.and_then(|session| session.ended_by).unwrap_or("the session is over");
+                        self.call_failed(now, place, why.to_owned(), Failure::Passing);
                     }
                 }
             }
