@@ -5,7 +5,7 @@
 //!
 //! Here: what can be set, then the defaults. Beside it: `load.rs` merges the sources, `keys.rs` knows which keys there are,
 //! `checks.rs` which values make sense, `pull.rs` what is said of streams that are fetched, `duration.rs` how a duration is written,
-//! `host_address.rs` an address with its prefix, `access.rs` who is let in, `network.rs` where from.
+//! `host_address.rs` an address with its prefix, `access.rs` who is let in, `network.rs` where from, `srt_version.rs` a version of theirs.
 
 mod access;
 mod checks;
@@ -17,6 +17,7 @@ mod keys;
 mod load;
 mod network;
 pub mod pull;
+mod srt_version;
 #[cfg(test)]
 mod tests;
 
@@ -31,9 +32,11 @@ use serde_json::Value;
 pub use access::{Access, Takeover, User};
 pub use checks::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 pub use host_address::HostAddress;
+pub use keys::{stream_key, user_key};
 pub use load::{ConfigError, Loaded, load};
-pub use network::{Network, admits};
+pub use network::{Network, admits, refusing_list};
 pub use pull::{PullMode, StreamSrt};
+pub use srt_version::SrtVersion;
 
 /// Everything that can be set. Field names are the keys of the YAML file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -113,6 +116,8 @@ pub struct Srt {
     pub enforced_encryption: bool,
     /// Who is let in, and how often anybody may ask.
     pub access: Access,
+    /// The oldest SRT that callers may have (libsrt: `SRTO_MINVERSION`), later than 1.3.0; none: any.
+    pub version_min: Option<SrtVersion>,
     /// Whether a peer may send one stream over several connections (libsrt: socket groups, `SRTO_GROUPCONNECT`).
     pub bonding: bool,
     /// The packet filter that every peer must agree to, such as `fec,cols:10,rows:5`; without it a peer gets the one that it asks for.
@@ -489,6 +494,7 @@ impl Default for Srt {
             crypto_mode: CryptoMode::Auto,
             enforced_encryption: true,
             access: Access::default(),
+            version_min: None,
             bonding: true,
             packet_filter: None,
         }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 mod container_output;
 pub mod impairment;
+pub mod limits;
 pub mod relay;
 pub mod ring;
 pub mod send;

@@ -10,6 +10,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::EnvFilter;
 
 use super::arguments::{ConfigArguments, Exit};
+use super::limits::Limits;
 use crate::config::{Config, ConfigError, Loaded, LogFormat};
 use crate::control::{self, ControlError, ControlHandle, Facts};
 use crate::shard::appliance::{Appliance, ShardFailure, Signals, StartError, Started};
@@ -121,7 +122,7 @@ pub fn run(arguments: &ServeArguments) -> Result<Exit, ServeError> {
     }
     // Nobody has to read what is printed.
     let appliance = Appliance::start(config.clone(), stored, |started| {
-        let _ = writeln!(io::stdout(), "{}", Opened(started));
+        let _ = writeln!(io::stdout(), "{}", Opened { started, limits: Limits::of(&config) });
     })?;
     let control = match start_control(&config, &appliance, began, log.dropped.clone()) {
         Ok(control) => control,
@@ -209,12 +210,15 @@ struct Log {
     _guard: WorkerGuard,
 }
 
-/// What is printed as soon as the ports are open: where is listened, and what memory is about to be taken.
-struct Opened<'a>(&'a Started);
+/// What is printed as soon as the ports are open: where is listened, what there may be at most, and what memory is about to be taken.
+struct Opened<'a> {
+    started: &'a Started,
+    limits: Limits,
+}
 
 impl fmt::Display for Opened<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let started = self.0;
+        let Self { started, limits } = self;
         writeln!(f, "headworks {} starts", env!("CARGO_PKG_VERSION"))?;
         for (what, address) in &started.listening {
             writeln!(f, "  {what:<8} udp {address}")?;
@@ -225,7 +229,7 @@ impl fmt::Display for Opened<'_> {
             writeln!(f, "  {:<8} {} KiB of {} KiB asked for, per socket", "buffers", granted >> 10, asked >> 10)?;
         }
         writeln!(f, "  {:<8} {}", "rings", started.root.display())?;
-        write!(f, "memory plan\n{}", started.plan)
+        write!(f, "{limits}\nmemory plan\n{}", started.plan)
     }
 }
 
@@ -317,12 +321,14 @@ mod tests {
             root: "/dev/shm/headworks".into(),
         };
         let control = Some("127.0.0.1:8080".parse().unwrap());
-        let text = format!("{}\n{}", Opened(&started), Ready { started: &started, control, encrypted: false });
+        let opened = Opened { started: &started, limits: Limits::of(&Config::default()) };
+        let text = format!("{opened}\n{}", Ready { started: &started, control, encrypted: false });
         for line in [
             "takes in",
             "  SRT      udp 0.0.0.0:30000",
             "  control  http://127.0.0.1:8080/api/v1/streams",
             "  shards   2 on cores 2, any",
+            "limits",
             "  packets  by mmsg: this kernel is built without io_uring",
             "  buffers  208 KiB of 32768 KiB asked for, per socket",
             "  headworks tap cam1/video0 --from key --out - | ffplay -f h264 -",

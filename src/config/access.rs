@@ -87,6 +87,19 @@ pub enum Takeover {
     Always,
 }
 
+impl Takeover {
+    /// The word for it, as it is configured.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SilentOrSameSource => "silent_or_same_source",
+            Self::Silent => "silent",
+            Self::SameSource => "same_source",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

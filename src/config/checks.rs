@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Config, CryptoMode, PacketIo};
+use super::keys::{stream_key, user_key};
+use super::{Config, CryptoMode, PacketIo, SrtVersion, StreamRtp};
 
 /// Shortest passphrase that SRT allows, in bytes.
 pub const PASSPHRASE_LEN_MIN: usize = 10;
 /// Longest passphrase by libsrt's manual, in bytes; its code takes one more.
 pub const PASSPHRASE_LEN_MAX: usize = 79;
+/// The first version of SRT with handshake version 5.
+const VERSION_OF_ALL: SrtVersion = SrtVersion(0x0001_0300);
 /// Half of what an `int` holds, for the kernel doubles it (`socket(7)`, `SO_RCVBUF`).
 const SOCKET_BUFFER_MAX: usize = i32::MAX as usize / 2;
 
@@ -21,12 +24,17 @@ impl Config {
         let passphrases = self
             .streams
             .iter()
-            .filter_map(|(name, stream)| Some((format!("streams.{name}.passphrase"), stream.passphrase.as_ref()?)))
-            .chain(ingestion.srt.access.users.iter().filter_map(|(name, user)| {
-                Some((format!("ingestion.srt.access.users.{name}.passphrase"), user.passphrase.as_ref()?))
-            }))
+            .filter_map(|(name, stream)| Some((stream_key(name, "passphrase"), stream.passphrase.as_ref()?)))
+            .chain(
+                ingestion
+                    .srt
+                    .access
+                    .users
+                    .iter()
+                    .filter_map(|(name, user)| Some((user_key(name, "passphrase"), user.passphrase.as_ref()?))),
+            )
             .chain(self.streams.iter().filter_map(|(name, stream)| {
-                Some((format!("streams.{name}.srt.passphrase"), stream.srt.as_ref()?.passphrase.as_ref()?))
+                Some((stream_key(name, "srt.passphrase"), stream.srt.as_ref()?.passphrase.as_ref()?))
             }))
             .chain(ingestion.srt.passphrase.as_ref().map(|it| ("ingestion.srt.passphrase".to_owned(), it)));
         for (key, passphrase) in passphrases {
@@ -38,8 +46,15 @@ impl Config {
                 return Some((key, reason));
             }
         }
-        if let Some(fault) = self.first_fault_of_pulls() {
+        if let Some(fault) = self.first_fault_of_pulls().or_else(|| self.first_fault_of_streams()) {
             return Some(fault);
+        }
+        if ingestion.srt.version_min.is_some_and(|it| it <= VERSION_OF_ALL) {
+            let reason = format!("must be later than {VERSION_OF_ALL}, which all have that can say theirs");
+            return Some(("ingestion.srt.version_min".to_owned(), reason));
+        }
+        if let Some(key) = self.first_time_of_nothing() {
+            return Some((key.to_owned(), "must be above 0".to_owned()));
         }
         if let Some(key) = self.crypto_mode_of_nothing() {
             let reason = "there is no passphrase, so that nothing would be encrypted";
@@ -156,6 +171,30 @@ impl Config {
         first.map(|(_, key, reason)| ((*key).to_owned(), (*reason).to_owned())).or_else(|| self.first_foreign_address())
     }
 
+    /// The first time that is 0 and lets nothing last.
+    fn first_time_of_nothing(&self) -> Option<&'static str> {
+        let ingestion = &self.ingestion;
+        let times = [
+            (ingestion.srt.peer_idle_timeout, "ingestion.srt.peer_idle_timeout"),
+            (ingestion.rtp.session_timeout, "ingestion.rtp.session_timeout"),
+            (ingestion.frame.assembly_timeout, "ingestion.frame.assembly_timeout"),
+        ];
+        times.into_iter().find_map(|(time, key)| time.is_zero().then_some(key))
+    }
+
+    /// The first thing said of a stream that callers or RTP sources send, and that makes no sense.
+    fn first_fault_of_streams(&self) -> Option<(String, String)> {
+        self.streams.iter().find_map(|(name, stream)| {
+            let latency_max = self.ingestion.srt.latency_max;
+            let (key, reason) = if stream.latency.is_some_and(|latency| latency > latency_max) {
+                ("latency", "is above ingestion.srt.latency_max")
+            } else {
+                stream.rtp.as_ref().and_then(StreamRtp::first_fault)?
+            };
+            Some((stream_key(name, key), reason.to_owned()))
+        })
+    }
+
     /// With DPDK, the first address listened on that this host does not have there: the kernel is not asked, and nothing would come.
     fn first_foreign_address(&self) -> Option<(String, String)> {
         if self.shards.packet_io != PacketIo::Dpdk {
@@ -170,7 +209,7 @@ impl Config {
         let of_streams = self
             .streams
             .iter()
-            .filter_map(|(name, stream)| Some((format!("streams.{name}.rtp.address"), stream.rtp.as_ref()?.address?)));
+            .filter_map(|(name, stream)| Some((stream_key(name, "rtp.address"), stream.rtp.as_ref()?.address?)));
         let mut all = shared.map(|(_, key, address)| (key.to_owned(), address)).chain(of_streams);
         let is_own = |address: IpAddr| {
             let own = self.shards.dpdk.addresses.iter().any(|it| it.address == address);
@@ -190,11 +229,28 @@ impl Config {
             self.streams.iter().find(|(_, stream)| stream.crypto_mode.is_some() && stream.pull_passphrase().is_none());
         let open = open.filter(|_| srt.access.users.values().all(|user| user.passphrase.is_none()));
         if let Some((name, _)) = open {
-            return Some(format!("streams.{name}.crypto_mode"));
+            return Some(stream_key(name, "crypto_mode"));
         }
         let is_used = self.streams.values().any(|stream| stream.passphrase.is_some())
             || srt.access.users.values().any(|user| user.passphrase.is_some());
         (srt.crypto_mode != CryptoMode::Auto && !is_used).then(|| "ingestion.srt.crypto_mode".to_owned())
+    }
+}
+
+impl StreamRtp {
+    /// The first key, seen from the stream, that nothing would come of, and why.
+    fn first_fault(&self) -> Option<(&'static str, &'static str)> {
+        let has_port = self.port.is_some() || self.sdp.is_some();
+        if !has_port && self.ssrc.is_none() {
+            return Some(("rtp", "says nowhere what is to come: set port, ssrc or sdp"));
+        }
+        const OF_A_PORT: &str = "is about a port of the stream's own: set rtp.port beside it, or leave it out";
+        let keys = [
+            (self.address.is_some(), "rtp.address"),
+            (self.source.is_some(), "rtp.source"),
+            (self.interface.is_some(), "rtp.interface"),
+        ];
+        keys.into_iter().find_map(|(is_set, key)| (is_set && !has_port).then_some((key, OF_A_PORT)))
     }
 }
 

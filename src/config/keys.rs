@@ -1,5 +1,6 @@
 //! Which keys there are, and on which line of a file each stands.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, CryptoMode, Readers, Stream, StreamRtp, StreamSrt, User};
+use super::{Config, ConfigError, CryptoMode, Readers, SrtVersion, Stream, StreamRtp, StreamSrt, User};
 
 /// What is said of a passphrase that YAML takes for a number or the like.
 const PASSPHRASE_IS_NO_TEXT: &str = "is not a text: quote it";
@@ -21,19 +22,20 @@ pub(super) fn check_known(key: &str, place: &str) -> Result<(), ConfigError> {
     }
     // What stands below a passphrase is the passphrase, written so that YAML takes it for keys.
     if let Some((above, _)) = generic.split_once(".passphrase.") {
-        let parts: Vec<&str> = key.split('.').take(above.split('.').count() + 1).collect();
+        let key = joined(names(key).into_iter().take(names(above).len() + 1));
         let reason = PASSPHRASE_IS_NO_TEXT.to_owned();
-        return Err(ConfigError::Value { place: place.to_owned(), key: parts.join("."), reason });
+        return Err(ConfigError::Value { place: place.to_owned(), key, reason });
     }
+    let chosen = names(key);
     let nearest = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(candidate, &generic), candidate))
         .min()
         .filter(|(distance, candidate)| *distance <= candidate.len() / 2)
-        .map(|(_, candidate)| match key.split('.').nth(1) {
-            Some(name) if candidate.starts_with("streams.*") => candidate.replacen('*', name, 1),
+        .map(|(_, candidate)| match chosen.get(1) {
+            Some(name) if candidate.starts_with("streams.*") => candidate.replacen('*', &quoted(name), 1),
             _ if candidate.starts_with("ingestion.srt.access.users.*") => {
-                candidate.replacen('*', key.split('.').nth(4).unwrap_or("NAME"), 1)
+                candidate.replacen('*', &quoted(chosen.get(4).unwrap_or(&"NAME")), 1)
             }
             _ => candidate.clone(),
         });
@@ -47,18 +49,60 @@ fn is_open(key: &str) -> bool {
 
 /// `streams.cam1.latency` as `streams.*.latency`, a user's keys likewise, and what stands in an open section as the section.
 pub(super) fn generic_key(key: &str) -> String {
-    let mut parts: Vec<&str> = key.split('.').collect();
+    let mut parts = names(key);
     if parts.len() > 1 && parts[0] == "streams" {
         parts[1] = "*";
     }
     if parts.len() > 4 && parts[..4] == ["ingestion", "srt", "access", "users"] {
         parts[4] = "*";
     }
-    (1..=parts.len()).map(|count| parts[..count].join(".")).find(|key| is_open(key)).unwrap_or_else(|| parts.join("."))
+    let above = |count: usize| joined(parts[..count].iter().copied());
+    (1..=parts.len()).map(above).find(|key| is_open(key)).unwrap_or_else(|| above(parts.len()))
+}
+
+/// A name as it stands in a key: one with dots (a stream's, a user's) in quotes.
+fn quoted(name: &str) -> Cow<'_, str> {
+    if name.contains('.') { format!("\"{name}\"").into() } else { name.into() }
+}
+
+/// The key of a name below another key; at the top of the file there is none.
+pub(super) fn below(key: &str, name: &str) -> String {
+    if key.is_empty() { quoted(name).into_owned() } else { format!("{key}.{}", quoted(name)) }
+}
+
+/// The key of something that is set for a stream: `streams.cam1.latency`.
+pub fn stream_key(stream: &str, key: &str) -> String {
+    format!("{}.{key}", below("streams", stream))
+}
+
+/// The key of something that is set for a user.
+pub fn user_key(user: &str, key: &str) -> String {
+    format!("{}.{key}", below("ingestion.srt.access.users", user))
+}
+
+fn joined<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.fold(String::new(), |key, name| below(&key, name))
+}
+
+/// The names that a key is made of, without their quotes.
+pub(super) fn names(key: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = Some(key);
+    while let Some(text) = rest {
+        let in_quotes = text.strip_prefix('"').and_then(|text| text.split_once('"'));
+        let in_quotes = in_quotes.filter(|(_, after)| after.is_empty() || after.starts_with('.'));
+        let (name, after) = match in_quotes {
+            Some((name, after)) => (name, after.strip_prefix('.')),
+            None => text.split_once('.').map_or((text, None), |(name, after)| (name, Some(after))),
+        };
+        names.push(name);
+        rest = after;
+    }
+    names
 }
 
 /// The known keys as dotted paths; `*` stands for a name that the user chooses.
-fn known_keys() -> Vec<String> {
+pub(super) fn known_keys() -> Vec<String> {
     let mut keys = Vec::new();
     collect_keys(&template(), "", &mut keys);
     keys
@@ -70,6 +114,7 @@ fn template() -> Value {
     let mut config = Config::default();
     config.ingestion.srt.passphrase = Some(String::new());
     config.ingestion.srt.packet_filter = Some(String::new());
+    config.ingestion.srt.version_min = Some(SrtVersion(0));
     config.output.hugetlbfs = Some(PathBuf::new());
     config.output.broker.socket = Some(PathBuf::new());
     config.shards.dpdk.device = Some(String::new());
@@ -104,7 +149,7 @@ fn template() -> Value {
 
 /// What stands at a key in the template.
 fn template_value(key: &str) -> Option<Value> {
-    generic_key(key).split('.').try_fold(template(), |value, part| value.get(part).cloned())
+    names(&generic_key(key)).into_iter().try_fold(template(), |value, part| value.get(part).cloned())
 }
 
 /// Whether the value of a key is written as text: a word, a name, a path, an address, a duration.
@@ -122,7 +167,7 @@ pub(super) fn is_passphrase(key: &str) -> bool {
 pub(super) fn first_misfit(value: &Value, prefix: &str) -> Option<(String, String)> {
     let Value::Object(map) = value else { return None };
     map.iter().find_map(|(name, child)| {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = below(prefix, name);
         if is_open(&generic_key(&key)) {
             return None;
         }
@@ -142,7 +187,7 @@ pub(super) fn first_misfit(value: &Value, prefix: &str) -> Option<(String, Strin
 pub(super) fn collect_keys(value: &Value, prefix: &str, keys: &mut Vec<String>) {
     let Value::Object(map) = value else { return };
     for (name, child) in map {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = below(prefix, name);
         keys.push(key.clone());
         if !is_open(&generic_key(&key)) {
             collect_keys(child, &key, keys);
@@ -165,8 +210,7 @@ pub(super) fn key_lines(text: &str) -> Vec<(String, usize)> {
         let indent = line.len() - content.len();
         open.retain(|(depth, _)| *depth < indent);
         open.push((indent, name.trim().trim_matches(['"', '\'']).to_owned()));
-        let path: Vec<&str> = open.iter().map(|(_, name)| name.as_str()).collect();
-        lines.push((path.join("."), index + 1));
+        lines.push((joined(open.iter().map(|(_, name)| name.as_str())), index + 1));
     }
     lines
 }

@@ -5,12 +5,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
 
 use super::Config;
-use super::keys::{check_known, collect_keys, first_misfit, generic_key, is_passphrase, is_text, key_lines};
+use super::keys::{
+    below, check_known, collect_keys, first_misfit, generic_key, is_passphrase, is_text, key_lines, names,
+};
 
 /// Keys that are read and checked, but have no effect yet.
-const NOT_YET_IN_EFFECT: &[&str] = &[
+pub(super) const NOT_YET_IN_EFFECT: &[&str] = &[
     "control.auth",
     "control.tls",
     "ingestion.backpressure",
@@ -168,7 +171,7 @@ impl Sources {
         let mut below = Vec::new();
         value.iter().for_each(|value| collect_keys(value, key, &mut below));
         below.iter().try_for_each(|key| check_known(key, &place))?;
-        let mut parts = key.split('.').peekable();
+        let mut parts = names(key).into_iter().peekable();
         let mut map = &mut self.values;
         while let Some(part) = parts.next() {
             if parts.peek().is_none() {
@@ -188,10 +191,12 @@ impl Sources {
         Ok(())
     }
 
-    /// Where a key was set, or the section that it stands in.
+    /// Where a key was set, or the section that it stands in, or something else of that section.
     fn place(&self, key: &str) -> Option<String> {
-        std::iter::successors(Some(key), |key| key.rsplit_once(['.', '[']).map(|(above, _)| above))
-            .find_map(|key| self.places.get(key).cloned())
+        std::iter::successors(Some(key), |key| key.rsplit_once(['.', '[']).map(|(above, _)| above)).find_map(|key| {
+            let of_section = || self.places.iter().find(|(other, _)| is_below(other, key)).map(|(_, place)| place);
+            self.places.get(key).or_else(of_section).cloned()
+        })
     }
 
     pub(super) fn into_config(self) -> Result<Loaded, ConfigError> {
@@ -201,15 +206,14 @@ impl Sources {
             return Err(ConfigError::Value { place: place(&key), key, reason });
         }
         let config: Config = serde_path_to_error::deserialize(values).map_err(|error| {
-            let key = error.path().to_string();
-            ConfigError::Value { place: place(&key), key, reason: error.into_inner().to_string() }
+            let key = key_of(error.path());
+            ConfigError::Value { place: place(&key), key, reason: in_plain_words(&error.into_inner().to_string()) }
         })?;
         if let Some((key, reason)) = config.first_fault() {
             return Err(ConfigError::Value { place: place(&key), key, reason });
         }
         let mut keys = Vec::new();
         collect_keys(&Value::Object(self.values), "", &mut keys);
-        let is_below = |key: &str, group: &str| key.strip_prefix(group).is_some_and(|rest| rest.starts_with('.'));
         let mut not_yet: Vec<String> = keys
             .iter()
             .filter(|key| {
@@ -221,6 +225,41 @@ impl Sources {
             .collect();
         not_yet.sort();
         Ok(Loaded { config, not_yet_in_effect: not_yet })
+    }
+}
+
+/// Whether a key stands in a section, directly or not.
+fn is_below(key: &str, section: &str) -> bool {
+    key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The key that a value of the wrong kind stands at.
+fn key_of(path: &serde_path_to_error::Path) -> String {
+    path.iter().fold(String::new(), |key, segment| match segment {
+        Segment::Map { key: name } => below(&key, name),
+        Segment::Seq { index } => format!("{key}[{index}]"),
+        Segment::Enum { .. } | Segment::Unknown => key,
+    })
+}
+
+/// What is wrong with a value, in words that do not suppose a programmer.
+fn in_plain_words(reason: &str) -> String {
+    let Some((found, expected)) = reason.rsplit_once(", expected ") else { return reason.to_owned() };
+    let expected = match expected {
+        "u8" => "a number from 0 to 255",
+        "u16" => "a number from 0 to 65535",
+        "u32" => "a number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number",
+        "f64" => "a number",
+        "a sequence" => "a list, such as [one, another]",
+        other => other,
+    };
+    match found {
+        "invalid type: null" if expected.starts_with("struct ") || expected == "a map" => {
+            "has nothing below it: leave it out, or write {} for it".to_owned()
+        }
+        "invalid type: null" => format!("is empty, expected {expected}"),
+        _ => format!("{found}, expected {expected}"),
     }
 }
 

@@ -35,8 +35,16 @@ impl Network {
 
 /// Whether lists let an address in: not if it is in a network of `deny`; only if it is in one of `allow`, where there is any.
 pub fn admits(allow: &[Network], deny: &[Network], address: IpAddr) -> bool {
+    refusing_list(allow, deny, address).is_none()
+}
+
+/// Which of the two lists, by its key, does not let an address in.
+pub fn refusing_list(allow: &[Network], deny: &[Network], address: IpAddr) -> Option<&'static str> {
     let is_in = |networks: &[Network]| networks.iter().any(|network| network.contains(address));
-    !is_in(deny) && (allow.is_empty() || is_in(allow))
+    if is_in(deny) {
+        return Some("deny");
+    }
+    (!allow.is_empty() && !is_in(allow)).then_some("allow")
 }
 
 fn masked(address: IpAddr, prefix: u8) -> IpAddr {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, CryptoMode, PacketIo, Stream, duration};
+use super::keys::stream_key;
+use super::{Config, CryptoMode, PacketIo, Stream, Takeover, duration};
 
 /// Longest wait for an answer that makes sense: a peer who needs longer is not there.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -141,6 +142,29 @@ impl Stream {
     pub fn pull_passphrase(&self) -> Option<&str> {
         self.srt.as_ref().and_then(|srt| srt.passphrase.as_deref()).or(self.passphrase.as_deref())
     }
+
+    /// The first key that is set beside `srt` and would mean nothing there, and why: these are about who calls us.
+    fn first_key_of_no_meaning_to_a_pull(&self) -> Option<(&'static str, &'static str)> {
+        const NOBODY_CALLS: &str =
+            "means nothing for a stream that is fetched (see its srt section): nobody else may send it. Leave it out";
+        let keys = [
+            (self.source.is_some(), "source", "is said by srt.address already: leave it out"),
+            (!self.allow.is_empty(), "allow", NOBODY_CALLS),
+            (!self.deny.is_empty(), "deny", NOBODY_CALLS),
+            (self.takeover != Takeover::default(), "takeover", NOBODY_CALLS),
+            (
+                self.enforced_encryption == Some(false),
+                "enforced_encryption",
+                "is always true for a stream that is fetched (see its srt section): leave it out",
+            ),
+            (
+                self.packet_filter.is_some(),
+                "packet_filter",
+                "means nothing for a stream that is fetched (see its srt section): it takes the filter that its listener insists on",
+            ),
+        ];
+        keys.into_iter().find_map(|(is_set, key, reason)| is_set.then_some((key, reason)))
+    }
 }
 
 impl Config {
@@ -148,7 +172,11 @@ impl Config {
     pub(super) fn first_fault_of_pulls(&self) -> Option<(String, String)> {
         let pulls = self.streams.iter().filter_map(|(name, stream)| Some((name, stream, stream.srt.as_ref()?)));
         for (name, stream, srt) in pulls.clone() {
-            let mtu_ready = srt.stream_id.as_ref().is_none_or(|it| it.len() <= STREAM_ID_LEN_MAX);
+            if let Some((key, reason)) = stream.first_key_of_no_meaning_to_a_pull() {
+                return Some((stream_key(name, key), reason.to_owned()));
+            }
+            let fits = srt.stream_id.as_ref().is_none_or(|it| it.len() <= STREAM_ID_LEN_MAX);
+            let is_printable = srt.stream_id.as_ref().is_none_or(|it| !it.contains(char::is_control));
             let same_version = match (srt.literal(), srt.local_address) {
                 (Some(peer), Some(local)) => peer.is_ipv4() == local.is_ipv4(),
                 _ => true,
@@ -162,11 +190,6 @@ impl Config {
                     "is fetched through the kernel's sockets, which shards.packet_io goes past: set it to auto, uring or mmsg",
                 ),
                 (stream.rtp.is_none(), "", "has an rtp section too: a stream comes by one of them"),
-                (
-                    stream.source.is_none(),
-                    "",
-                    "has streams.NAME.source beside it, which is said by the address already",
-                ),
                 (srt.peer_idle_timeout.is_none_or(|it| !it.is_zero()), ".peer_idle_timeout", "must be above 0"),
                 (
                     srt.host_and_port().is_some(),
@@ -175,7 +198,8 @@ impl Config {
                 ),
                 (same_version, ".local_address", "is of another version of IP than the peer's address"),
                 (srt.local_port != Some(0), ".local_port", "is 0: leave it out for any port"),
-                (mtu_ready, ".stream_id", "is longer than 512 bytes"),
+                (fits, ".stream_id", "is longer than 512 bytes"),
+                (is_printable, ".stream_id", "has control characters in it"),
                 (
                     srt.mode == PullMode::Caller || srt.stream_id.is_none(),
                     ".stream_id",
@@ -203,7 +227,7 @@ impl Config {
                 ),
             ];
             if let Some((_, key, reason)) = checks.iter().find(|(holds, ..)| !holds) {
-                return Some((format!("streams.{name}.srt{key}"), (*reason).to_owned()));
+                return Some((stream_key(name, &format!("srt{key}")), (*reason).to_owned()));
             }
         }
         if pulls.count() > self.ingestion.max_connections as usize {

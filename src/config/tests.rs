@@ -1,3 +1,5 @@
+mod reference;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
@@ -180,7 +182,13 @@ fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
             "in rendezvous",
         ),
         (&[address, "streams.a.srt.peer_idle_timeout=0s"], "streams.a.srt.peer_idle_timeout", "above 0"),
-        (&[address, "streams.a.source=192.0.2.1"], "streams.a.srt", "has streams.NAME.source beside it"),
+        (&[address, "streams.a.srt.stream_id=cam\t1"], "streams.a.srt.stream_id", "control characters"),
+        (&[address, "streams.a.source=192.0.2.1"], "streams.a.source", "is said by srt.address already"),
+        (&[address, "streams.a.allow=[192.0.2.1]"], "streams.a.allow", "means nothing for a stream that is fetched"),
+        (&[address, "streams.a.deny=[192.0.2.1]"], "streams.a.deny", "means nothing for a stream that is fetched"),
+        (&[address, "streams.a.takeover=never"], "streams.a.takeover", "means nothing for a stream that is fetched"),
+        (&[address, "streams.a.enforced_encryption=false"], "streams.a.enforced_encryption", "is always true"),
+        (&[address, "streams.a.packet_filter=fec"], "streams.a.packet_filter", "its listener insists on"),
         (&[address, "streams.a.rtp.port=6000"], "streams.a.srt", "has an rtp section too"),
         (&[address, "shards.packet_io=xdp"], "streams.a.srt", "shards.packet_io goes past"),
         (
@@ -427,6 +435,85 @@ fn an_unreadable_file_is_named() {
 }
 
 #[test]
+fn a_name_with_dots_is_that_of_a_stream_or_user_and_stands_in_quotes_in_messages_and_flags() {
+    let text = r#"
+ingestion:
+  srt:
+    access:
+      users:
+        john.doe: {passphrase: correct horse battery}
+streams:
+  "cam.1":
+    latency: 1s
+  cam.2: {takeover: never}
+"#;
+    let config = load_text(text).unwrap().config;
+    assert_eq!(config.streams.keys().collect::<Vec<_>>(), ["cam.1", "cam.2"]);
+    assert_eq!(config.streams["cam.1"].latency, Some(Duration::from_secs(1)));
+    assert!(config.ingestion.srt.access.users.contains_key("john.doe"));
+    let assigned = load_assignments(&["streams.\"cam.1\".latency=2s"]).unwrap();
+    assert_eq!(assigned.streams["cam.1"].latency, Some(Duration::from_secs(2)));
+    for (line, error) in [
+        ("latensy: 1s", "unknown key streams.\"cam.1\".latensy; did you mean streams.\"cam.1\".latency?"),
+        ("passphrase: short", "streams.\"cam.1\".passphrase: a passphrase has 10 to 79 bytes, this one has 5"),
+        ("source: here", "streams.\"cam.1\".source: invalid IP address syntax"),
+        ("passphrase: {a.b: c}", "streams.\"cam.1\".passphrase: is not a text: quote it"),
+    ] {
+        let found = load_text(&format!("streams:\n  cam.1:\n    {line}\n")).unwrap_err();
+        assert_eq!(found, format!("headworks.yaml:3: {error}"));
+    }
+    let error = load_assignments(&["streams.cam.1.latency=1s"]).unwrap_err();
+    assert!(error.starts_with("--set: unknown key streams.cam.1.latency"), "{error}");
+}
+
+#[test]
+fn what_is_empty_or_no_list_is_told_in_plain_words() {
+    for (text, error) in [
+        (
+            "ingestion:\n  srt:\n    access:\n      users:\n        north:\n",
+            "headworks.yaml:5: ingestion.srt.access.users.north: has nothing below it: leave it out, or write {} for it",
+        ),
+        ("streams:\n", "headworks.yaml:1: streams: has nothing below it: leave it out, or write {} for it"),
+        (
+            "ingestion:\n  srt:\n    port:\n",
+            "headworks.yaml:3: ingestion.srt.port: is empty, expected a number from 0 to 65535",
+        ),
+    ] {
+        assert_eq!(load_text(text).unwrap_err(), error);
+    }
+    let error = load_assignments(&["ingestion.srt.access.allow=10.0.0.0/8"]).unwrap_err();
+    assert!(error.ends_with("expected a list, such as [one, another]"), "{error}");
+}
+
+#[test]
+fn what_nothing_would_come_of_is_refused_by_name() {
+    for (assignment, error) in [
+        ("streams.a.latency=9s", "streams.a.latency: is above ingestion.srt.latency_max"),
+        (
+            "ingestion.srt.version_min=1.3.0",
+            "ingestion.srt.version_min: must be later than 1.3.0, which all have that can say theirs",
+        ),
+        ("ingestion.srt.version_min=1.5", "ingestion.srt.version_min: \"1.5\" is not a version of SRT, such as 1.5.4"),
+        ("ingestion.srt.peer_idle_timeout=0", "ingestion.srt.peer_idle_timeout: must be above 0"),
+        ("ingestion.rtp.session_timeout=0", "ingestion.rtp.session_timeout: must be above 0"),
+        ("ingestion.frame.assembly_timeout=0", "ingestion.frame.assembly_timeout: must be above 0"),
+        ("streams.a.rtp.payload_types.96=h264", "streams.a.rtp: says nowhere what is to come: set port, ssrc or sdp"),
+        ("streams.a.rtp.interface=eth1", "streams.a.rtp: says nowhere what is to come: set port, ssrc or sdp"),
+    ] {
+        assert_eq!(load_assignments(&[assignment]).unwrap_err(), format!("--set: {error}"));
+    }
+    for key in ["address=239.1.1.1", "source=192.0.2.1", "interface=eth1"] {
+        let of_a_port = &format!("streams.a.rtp.{key}");
+        let error = load_assignments(&["streams.a.rtp.ssrc=1", of_a_port]).unwrap_err();
+        assert!(
+            error.ends_with("is about a port of the stream's own: set rtp.port beside it, or leave it out"),
+            "{error}"
+        );
+        load_assignments(&["streams.a.rtp.port=6000", of_a_port]).unwrap();
+    }
+}
+
+#[test]
 fn durations_take_units_and_nothing_else() {
     for (text, expected) in [("500us", 500), ("120ms", 120_000), ("1.5s", 1_500_000), ("2m", 120_000_000), ("0", 0)] {
         assert_eq!(duration::parse(text).unwrap(), Duration::from_micros(expected), "{text}");
@@ -456,7 +543,10 @@ fn dpdk_is_told_its_device_and_who_this_host_is_there() {
         (&settings[..1], "shards.dpdk.device"),
         (&settings[..2], "shards.dpdk.addresses"),
         (&[&settings[..3], &["ingestion.srt.address=192.0.2.2"]].concat(), "ingestion.srt.address: is 192.0.2.2"),
-        (&[&settings[..3], &["streams.a.rtp.address=192.0.2.9"]].concat(), "streams.a.rtp.address: is 192.0.2.9"),
+        (
+            &[&settings[..3], &["streams.a.rtp.address=192.0.2.9", "streams.a.rtp.port=6000"]].concat(),
+            "streams.a.rtp.address: is 192.0.2.9",
+        ),
         (&["shards.dpdk.vlan=4095"], "shards.dpdk.vlan"),
         (&["shards.dpdk.addresses=[192.0.2.1]"], "shards.dpdk.addresses"),
         (&["shards.dpdk.gateway=192.0.2.254"], "shards.dpdk.gateways"),

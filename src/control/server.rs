@@ -21,7 +21,7 @@ use crate::shard::mailbox::Shards;
 use crate::shard::net::Choice;
 
 /// Clients at once; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 64;
+pub const CONNECTIONS_MAX: usize = 64;
 /// A connection is closed after this long, whatever it does: nobody can hold a place by reading slowly.
 const CONNECTION_LIFE_MAX: Duration = Duration::from_secs(60);
 /// A request's head must be there within this time; so must the next request of a kept connection.

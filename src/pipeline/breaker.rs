@@ -99,9 +99,13 @@ impl Breaker {
         self.circuit
     }
 
-    /// Failures in a row.
-    pub const fn failures(&self) -> u32 {
-        self.failures
+    /// Failures in a row; none once a connection has lasted as long as the shortest wait.
+    pub fn failures(&self, now: Instant) -> u32 {
+        if self.has_lasted(now) { 0 } else { self.failures }
+    }
+
+    fn has_lasted(&self, now: Instant) -> bool {
+        matches!(self.stage, Stage::Connected { since } if now.saturating_since(since) >= self.shortest)
     }
 
     /// Attempts so far.
@@ -137,9 +141,7 @@ impl Breaker {
     /// The connection is over. One that has not lasted as long as the shortest wait is as good as none: a peer that takes us in and
     /// throws us out again is not called ever faster.
     pub fn end(&mut self, now: Instant, random: u64) {
-        if let Stage::Connected { since } = self.stage
-            && now.saturating_since(since) >= self.shortest
-        {
+        if self.has_lasted(now) {
             self.failures = 0;
             return self.wait(now, random);
         }
@@ -191,7 +193,7 @@ mod tests {
             [5, 10, 20, 40, 60].into_iter().map(|wait| fail(&mut breaker, &mut now, Failure::Passing, wait)).collect();
         assert_eq!((waits, breaker.circuit()), (vec![5, 10, 20, 40, 60], Circuit::Closed));
         assert_eq!(fail(&mut breaker, &mut now, Failure::Passing, 60), 60);
-        assert_eq!((breaker.circuit(), breaker.failures(), breaker.attempts()), (Circuit::Open, 6, 6));
+        assert_eq!((breaker.circuit(), breaker.failures(now), breaker.attempts()), (Circuit::Open, 6, 6));
         breaker.begin();
         assert_eq!(breaker.circuit(), Circuit::HalfOpen);
         breaker.succeed(now);
@@ -214,9 +216,12 @@ mod tests {
         fail(&mut breaker, &mut now, Failure::Passing, 10);
         breaker.begin();
         breaker.succeed(now);
-        breaker.end(now + SHORTEST, middle(SHORTEST));
+        let lasted = now + SHORTEST;
+        let moments = [now, now + SHORTEST / 2, lasted];
+        assert_eq!(moments.map(|now| breaker.failures(now)), [2, 2, 0]);
+        breaker.end(lasted, middle(SHORTEST));
         assert_eq!(breaker.next_attempt(), Some(now + SHORTEST * 2));
-        assert_eq!(breaker.failures(), 0);
+        assert_eq!(breaker.failures(lasted), 0);
         now += SHORTEST * 2;
         for (round, wait_s) in [5, 10, 20].into_iter().enumerate() {
             breaker.begin();

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::{Config, CryptoMode, Takeover, admits};
+use crate::config::{Config, CryptoMode, Takeover, admits, refusing_list, stream_key, user_key};
 use crate::protocol::srt::encryption::Cipher;
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
 use crate::protocol::srt::stream_id::{Mode, ResourceType, StreamId};
@@ -69,23 +70,47 @@ pub fn may_come_from(config: &Config, stream: &str, address: IpAddr) -> bool {
     })
 }
 
+/// Which key keeps an address from sending a stream, if one does; for people.
+pub fn against_address(config: &Config, stream: &str, address: IpAddr) -> Option<String> {
+    let settings = config.streams.get(stream)?;
+    if let Some(source) = settings.source.filter(|source| *source != address.to_canonical()) {
+        return Some(format!("{} is {source}, and it comes from another address", stream_key(stream, "source")));
+    }
+    let list = refusing_list(&settings.allow, &settings.deny, address)?;
+    Some(format!("{} does not let its address in", stream_key(stream, list)))
+}
+
 /// Whether a session's peer may be at this address from now on.
 pub fn may_move_to(config: &Config, stream: &str, address: IpAddr) -> bool {
     let access = &config.ingestion.srt.access;
     admits(&access.allow, &access.deny, address) && may_come_from(config, stream, address)
 }
 
+/// The passphrase that a stream goes by, for the user that the Stream ID names, and its key.
+fn passphrase<'a>(config: &'a Config, stream: &str, stream_id: &StreamId) -> Option<(&'a str, String)> {
+    let srt = &config.ingestion.srt;
+    let user = stream_id.user().and_then(|name| srt.access.users.get(name)?.passphrase.as_deref().zip(Some(name)));
+    if let Some((passphrase, name)) = user {
+        return Some((passphrase, user_key(name, "passphrase")));
+    }
+    if let Some(passphrase) = config.streams.get(stream).and_then(|stream| stream.passphrase.as_deref()) {
+        return Some((passphrase, stream_key(stream, "passphrase")));
+    }
+    Some((srt.passphrase.as_deref()?, "ingestion.srt.passphrase".to_owned()))
+}
+
+/// Where the passphrase stands that a caller must know, for people; where one could stand, if there is none.
+pub fn passphrase_key(config: &Config, stream: &str, stream_id: &StreamId) -> String {
+    let none = || format!("{} or ingestion.srt.passphrase", stream_key(stream, "passphrase"));
+    passphrase(config, stream, stream_id).map_or_else(none, |(_, key)| key)
+}
+
 /// What a stream goes by, for the user that the Stream ID names.
 pub fn credentials<'a>(config: &'a Config, stream: &str, stream_id: &StreamId) -> Credentials<'a> {
     let srt = &config.ingestion.srt;
     let settings = config.streams.get(stream);
-    let user = stream_id.user().and_then(|name| srt.access.users.get(name));
-    let passphrase = user
-        .and_then(|user| user.passphrase.as_deref())
-        .or(settings.and_then(|stream| stream.passphrase.as_deref()))
-        .or(srt.passphrase.as_deref());
     Credentials {
-        passphrase,
+        passphrase: passphrase(config, stream, stream_id).map(|(passphrase, _)| passphrase),
         crypto_mode: settings.and_then(|stream| stream.crypto_mode).unwrap_or(srt.crypto_mode),
         enforced_encryption: settings.and_then(|stream| stream.enforced_encryption).unwrap_or(srt.enforced_encryption),
     }
@@ -99,8 +124,8 @@ pub fn judge(config: &Config, request: &AdmissionRequest) -> Result<(), Denial> 
     let access = &config.ingestion.srt.access;
     let (address, stream_id) = (request.key.peer.ip(), &request.stream_id);
     let deny = |reason, why: &str| Err(Denial::new(reason, why));
-    if !admits(&access.allow, &access.deny, address) {
-        return deny(RejectReason::Forbidden, "ingestion.srt.access does not let its address in");
+    if let Some(list) = refusing_list(&access.allow, &access.deny, address) {
+        return deny(RejectReason::Forbidden, &format!("ingestion.srt.access.{list} does not let its address in"));
     }
     if stream_id.mode() == Some(Mode::Request) {
         return deny(RejectReason::BadMode, "it asks to be sent a stream (m=request), and none is served over SRT");
@@ -118,23 +143,71 @@ pub fn judge(config: &Config, request: &AdmissionRequest) -> Result<(), Denial> 
     }
     let name = stream_name(request);
     if !access.users.is_empty() {
-        let Some(user) = stream_id.user().and_then(|user| access.users.get(user)) else {
-            return deny(RejectReason::Unauthorized, "it is none of ingestion.srt.access.users");
+        let Some(user_name) = stream_id.user() else {
+            return deny(RejectReason::Unauthorized, "it names no user (u=), and there are ingestion.srt.access.users");
+        };
+        let Some(user) = access.users.get(user_name) else {
+            return deny(RejectReason::Unauthorized, "its user is none of ingestion.srt.access.users");
         };
         if !user.may_send(&name) {
-            return deny(RejectReason::Forbidden, "its user may not send this stream");
+            return deny(
+                RejectReason::Forbidden,
+                &format!("{} does not name this stream", user_key(user_name, "streams")),
+            );
         }
     }
     if access.configured_streams_only && !config.streams.contains_key(&name) {
-        return deny(RejectReason::NotFound, "no such stream is configured");
+        return deny(
+            RejectReason::NotFound,
+            "streams does not name it, and ingestion.srt.access.configured_streams_only is set",
+        );
     }
     if config.streams.get(&name).is_some_and(|stream| stream.srt.is_some()) {
-        return deny(RejectReason::Conflict, &format!("streams.{name}.srt says that it is fetched"));
+        return deny(RejectReason::Conflict, &format!("{} says that it is fetched", stream_key(&name, "srt")));
     }
-    if !may_come_from(config, &name, address) {
-        return deny(RejectReason::Forbidden, "the stream may not come from its address");
+    against_address(config, &name, address).map_or(Ok(()), |why| deny(RejectReason::Forbidden, &why))
+}
+
+/// Judges the packet filter that a caller asks for, where `ours` is insisted on, if any is.
+///
+/// # Errors
+/// [`RejectReason::Filter`].
+pub fn judge_filter(request: &AdmissionRequest, ours: Option<&FilterConfiguration>) -> Result<(), Denial> {
+    if request.settle_filter(ours).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    let why = match (ours, &request.packet_filter) {
+        _ if request.group.is_some() => "it is a leg of a bonding group, which gets no packet filter".to_owned(),
+        (Some(ours), Some(theirs)) => format!("packet_filter is {ours}, and it asks for {theirs}"),
+        (Some(ours), None) => format!("packet_filter is {ours}, and it knows no packet filters"),
+        (None, Some(theirs)) => format!("it asks for the packet filter {theirs}, which nobody can have"),
+        (None, None) => "its packet filter is none".to_owned(),
+    };
+    Err(Denial::new(RejectReason::Filter, why))
+}
+
+/// What a listener's refusal hangs on in the configuration, if on anything; the listener itself knows nothing of that.
+pub fn why_at_the_door(config: &Config, reason: RejectReason) -> Option<String> {
+    let srt = &config.ingestion.srt;
+    Some(match reason {
+        RejectReason::Overload => {
+            "its source has sent as many as ingestion.srt.access.conclusions_per_second allows".to_owned()
+        }
+        RejectReason::Version => {
+            let version = srt.version_min?;
+            format!("its SRT is older than ingestion.srt.version_min = {version}")
+        }
+        RejectReason::Group if !srt.bonding => {
+            "it is a leg of a bonding group, and ingestion.srt.bonding is false".to_owned()
+        }
+        RejectReason::Group => "its bonding group is of a kind that is not known here".to_owned(),
+        RejectReason::MessageApi => {
+            "it sends by the stream API (libsrt: SRTO_MESSAGEAPI false), and a live stream is wanted".to_owned()
+        }
+        RejectReason::Congestion => "its congestion control is not live (libsrt: SRTO_CONGESTION)".to_owned(),
+        RejectReason::Filter => "the packet filter that it asks for is not known here".to_owned(),
+        _ => return None,
+    })
 }
 
 /// When somebody else gets the name of a stream that has a session.
@@ -201,10 +274,34 @@ mod tests {
         judge(config, &request(from, stream_id)).map_or_else(|denial| denial.reason.code(), |()| 0)
     }
 
+    fn why(config: &Config, from: &str, stream_id: &str) -> String {
+        judge(config, &request(from, stream_id)).unwrap_err().why
+    }
+
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::default();
         change(&mut config);
         config
+    }
+
+    #[test]
+    fn what_a_listener_refuses_by_the_configuration_is_told_with_its_key() {
+        let why = |config: &Config, reason| why_at_the_door(config, reason).unwrap_or_default();
+        let open = Config::default();
+        let strict = config(|it| {
+            it.ingestion.srt.bonding = false;
+            it.ingestion.srt.version_min = Some("1.5.4".parse().unwrap());
+        });
+        assert!(why(&open, RejectReason::Overload).ends_with("as ingestion.srt.access.conclusions_per_second allows"));
+        assert_eq!(why(&open, RejectReason::Version), "");
+        assert_eq!(why(&strict, RejectReason::Version), "its SRT is older than ingestion.srt.version_min = 1.5.4");
+        assert!(why(&strict, RejectReason::Group).ends_with("and ingestion.srt.bonding is false"));
+        assert!(!why(&open, RejectReason::Group).contains("ingestion.srt.bonding"));
+        assert_eq!(
+            why(&open, RejectReason::BadRequest),
+            "",
+            "the listener knows better what is wrong with a Stream ID"
+        );
     }
 
     const HERE: &str = "10.0.0.1:4000";
@@ -250,12 +347,24 @@ mod tests {
         assert_eq!(code(&config, HERE, "#!::r=south/1,u=north"), 1403);
         assert_eq!(code(&config, HERE, "#!::r=north/1,u=nobody"), 1401);
         assert_eq!(code(&config, HERE, "north/1"), 1401, "a plain name says no user");
-        let passphrase = |stream: &str, stream_id: &str| {
-            credentials(&config, stream, &StreamId::new(stream_id).unwrap()).passphrase.unwrap().to_owned()
-        };
-        assert_eq!(passphrase("north/1", "#!::r=north/1,u=north"), "of north alone");
-        assert_eq!(passphrase("north/1", "#!::r=north/1,u=guest"), "of the stream");
-        assert_eq!(passphrase("south/1", "#!::r=south/1,u=guest"), "of everybody");
+        for (stream_id, expected) in [
+            ("#!::r=south/1,u=north", "ingestion.srt.access.users.north.streams does not name this stream"),
+            ("#!::r=north/1,u=nobody", "its user is none of ingestion.srt.access.users"),
+            ("north/1", "it names no user (u=), and there are ingestion.srt.access.users"),
+        ] {
+            assert_eq!(why(&config, HERE, stream_id), expected);
+        }
+        for (stream, user, passphrase, key) in [
+            ("north/1", "north", "of north alone", "ingestion.srt.access.users.north.passphrase"),
+            ("north/1", "guest", "of the stream", "streams.north/1.passphrase"),
+            ("south/1", "guest", "of everybody", "ingestion.srt.passphrase"),
+        ] {
+            let stream_id = StreamId::new(&format!("#!::r={stream},u={user}")).unwrap();
+            assert_eq!(credentials(&config, stream, &stream_id).passphrase, Some(passphrase));
+            assert_eq!(passphrase_key(&config, stream, &stream_id), key);
+        }
+        let none = passphrase_key(&Config::default(), "cam.1", &StreamId::default());
+        assert_eq!(none, "streams.\"cam.1\".passphrase or ingestion.srt.passphrase");
     }
 
     #[test]
@@ -279,6 +388,15 @@ mod tests {
         }
         assert_eq!((code(&config, HERE, "cam2"), code(&config, "10.0.0.9:1", "cam2")), (1403, 0));
         assert_eq!(code(&config, HERE, "cam3"), 1404, "not configured");
+        for (from, stream, expected) in [
+            ("192.0.2.9:1", "cam1", "ingestion.srt.access.allow does not let its address in"),
+            ("10.66.0.1:1", "cam1", "ingestion.srt.access.deny does not let its address in"),
+            ("10.1.0.1:1", "cam1", "streams.cam1.deny does not let its address in"),
+            (HERE, "cam2", "streams.cam2.source is 10.0.0.9, and it comes from another address"),
+            (HERE, "cam3", "streams does not name it, and ingestion.srt.access.configured_streams_only is set"),
+        ] {
+            assert_eq!(why(&config, from, stream), expected);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::base::{Allowance, SourcePrefix};
 use crate::config::Config;
 use crate::output::directory::{RingDirectory, StreamOutput};
 use crate::output::{Housekeeping, StreamRings, TrackReady};
-use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterial};
+use crate::protocol::srt::encryption::{Cipher, KeyEncryptingKey, KeyMaterial};
 use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
@@ -104,11 +104,8 @@ pub enum Refusal {
         limit: u32,
     },
     /// The stream is to come from another address.
-    #[error("streams.{name} may not come from its address")]
-    ForeignSource {
-        /// The stream.
-        name: String,
-    },
+    #[error("{0}")]
+    ForeignSource(String),
     /// There is no room for its rings, or no permission.
     #[error("no rings for {name}: {reason}")]
     NoOutput {
@@ -133,6 +130,9 @@ pub struct Desk {
     /// The same thread's.
     derivations: Mutex<Derivations>,
 }
+
+/// Why a source is refused for which the desk has no time.
+pub const OVERRUN: &str = "housekeeping is overrun";
 
 /// What became of a newcomer that may come in.
 enum Placed {
@@ -193,7 +193,7 @@ impl Desk {
         let desk = Arc::clone(self);
         let submitted = self.housekeeping.submit(Box::new(move || desk.judge_source(shard, key)));
         if submitted.is_err() {
-            self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR, OVERRUN.to_owned()));
         }
     }
 
@@ -274,7 +274,7 @@ impl Desk {
     /// What could not be judged now asks again: a caller by itself when it hears nothing, a source when it is told.
     fn turn_away(&self, source: Option<(usize, SourceKey)>) {
         if let Some((shard, key)) = source {
-            self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR, OVERRUN.to_owned()));
         }
     }
 
@@ -323,10 +323,8 @@ impl Desk {
             let why = format!("ingestion.srt.access.max_per_source = {most} is reached");
             return Err(Denial::new(RejectReason::Overload, why));
         }
-        let secrecy = self.judge_passphrase(source, request, credentials)?;
-        if request.settle_filter(self.packet_filters.of(name).as_ref()).is_err() {
-            return Err(Denial::new(RejectReason::Filter, "its packet filter and ours do not go together"));
-        }
+        let secrecy = self.judge_passphrase(source, name, request, credentials)?;
+        access::judge_filter(request, self.packet_filters.of(name).as_ref())?;
         let was_live = self.places().is_live(name);
         let limit = self.config.ingestion.max_connections;
         match self.place(Placement::Fewest(origin), name, SourceKind::Srt, limit) {
@@ -370,19 +368,23 @@ impl Desk {
     fn judge_passphrase(
         &self,
         source: SourcePrefix,
+        name: &str,
         request: &AdmissionRequest,
         credentials: Credentials<'_>,
     ) -> Result<Secrecy, Denial> {
+        let whose = || access::passphrase_key(&self.config, name, &request.stream_id);
         let is_enforced = credentials.enforced_encryption;
         let mut secrecy =
             Secrecy { has_passphrase: credentials.passphrase.is_some(), key: None, is_proven: true, is_enforced };
         match (credentials.passphrase, &request.key_material) {
             (None, None) => {}
             (Some(_), Some(material)) if !credentials.takes(material.cipher()) => {
-                return Err(Denial::new(
-                    RejectReason::Crypto,
-                    "crypto_mode is set to the other of AES-CTR and AES-GCM",
-                ));
+                let (its, wanted) = match material.cipher() {
+                    Cipher::AesCtr => ("AES-CTR", "gcm"),
+                    Cipher::AesGcm => ("AES-GCM", "ctr"),
+                };
+                let why = format!("it encrypts with {its}, and crypto_mode is {wanted}");
+                return Err(Denial::new(RejectReason::Crypto, why));
             }
             (Some(passphrase), Some(material)) => {
                 let mut derivations = self.derivations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -393,14 +395,24 @@ impl Desk {
                 if secrecy.is_proven {
                     derivations.proves(source);
                 } else if is_enforced {
-                    return Err(Denial::new(RejectReason::BadSecret, "the passphrase is another one"));
+                    return Err(Denial::new(
+                        RejectReason::BadSecret,
+                        format!("its passphrase is not that of {}", whose()),
+                    ));
                 }
                 secrecy.key = Some(key);
             }
             // It brings its key when it is in.
             (Some(_), None) if request.is_version4 => secrecy.is_proven = false,
-            (None, Some(_)) | (Some(_), None) if is_enforced => {
-                return Err(Denial::new(RejectReason::Unsecure, "a passphrase is set on one side only"));
+            (None, Some(_)) if is_enforced => {
+                let why = format!("it has a passphrase, and there is none here: set {}, or take its own out", whose());
+                return Err(Denial::new(RejectReason::Unsecure, why));
+            }
+            (Some(_), None) if is_enforced => {
+                return Err(Denial::new(
+                    RejectReason::Unsecure,
+                    format!("it has no passphrase, and there is {}", whose()),
+                ));
             }
             (None, Some(_)) => {}
             (Some(_), None) => secrecy.is_proven = false,
@@ -432,15 +444,19 @@ impl Desk {
             }
             Ok(Placed::After(owner)) => self.evict(owner, Newcomer::Source(shard, key)),
             Err(refusal) => {
-                self.log_refusal(&name, &format!("source refused: {refusal} (from {key})"));
-                self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR));
+                let why = refusal.to_string();
+                // A call tells of its failure itself.
+                if !matches!(key, SourceKey::Called(_)) {
+                    self.log_refusal(&name, &format!("source refused: {why} (from {key})"));
+                }
+                self.shards.mailbox(shard).post(Message::SourceRefused(key, REFUSED_FOR, why));
             }
         }
     }
 
     fn admit_named_source(&self, shard: usize, name: &str, key: SourceKey) -> Result<Placed, Refusal> {
-        if key.peer().is_some_and(|peer| !access::may_come_from(&self.config, name, peer.ip())) {
-            return Err(Refusal::ForeignSource { name: name.to_owned() });
+        if let Some(why) = key.peer().and_then(|peer| access::against_address(&self.config, name, peer.ip())) {
+            return Err(Refusal::ForeignSource(why));
         }
         let ingestion = &self.config.ingestion;
         let (kind, limit, limit_key) = match key {
@@ -608,7 +624,7 @@ mod tests {
         }
 
         fn is_refused(&self, shard: usize, port: u16) -> bool {
-            matches!(self.shards.mailbox(shard).take(), Some(Message::SourceRefused(key, _)) if key == source(port))
+            matches!(self.shards.mailbox(shard).take(), Some(Message::SourceRefused(key, ..)) if key == source(port))
         }
     }
 
@@ -651,6 +667,16 @@ mod tests {
     #[test]
     fn a_stream_without_a_session_makes_way_when_its_memory_is_needed() {
         reconnects_with_fresh_names(&Bench::new(30, 3), 3);
+    }
+
+    #[test]
+    fn who_is_refused_is_told_by_which_key() {
+        let bench = Bench::new(1, 100);
+        bench.ask(0, 1);
+        bench.admitted(0);
+        bench.ask(1, 2);
+        let Some(Message::SourceRefused(key, _, why)) = bench.shards.mailbox(1).take() else { panic!("refused") };
+        assert_eq!((key, why.as_str()), (source(2), "ingestion.rtp.max_sessions = 1 is reached"));
     }
 
     #[test]

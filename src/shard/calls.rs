@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use self::terms::CallTerms;
 use crate::base::{Allowance, Instant, Transmit};
-use crate::config::{Config, PullMode};
+use crate::config::{Config, PullMode, stream_key};
 use crate::pipeline::breaker::{Breaker, Circuit, Failure};
 use crate::protocol::srt::caller::{self, CallError, Caller, CallerSettings};
 use crate::protocol::srt::encryption::KeyMaterial;
@@ -28,6 +28,7 @@ pub struct Call {
     pub stage: Stage,
     mode: PullMode,
     target: String,
+    has_passphrase: bool,
     began: Instant,
     last_error: Option<String>,
     told: Allowance,
@@ -92,6 +93,7 @@ impl Call {
                 stage: Stage::Waiting,
                 mode: srt.mode,
                 target: srt.address.clone(),
+                has_passphrase: settings.pull_passphrase().is_some(),
                 began: now,
                 last_error: None,
                 told: Allowance::new(now),
@@ -164,6 +166,53 @@ impl Call {
         withheld.map(|_| line)
     }
 
+    /// What a handshake has failed by, and what of the configuration it hangs on, for people.
+    pub fn words_for(&self, error: CallError) -> String {
+        let peer = match self.mode {
+            PullMode::Caller => "listener",
+            PullMode::Rendezvous => "peer",
+        };
+        let key = |key: &str| stream_key(&self.name, key);
+        let (what, reason) = match error {
+            CallError::Timeout => {
+                let why = match self.mode {
+                    PullMode::Caller => "does anybody listen there, and does UDP pass both ways?",
+                    PullMode::Rendezvous => "does the peer call us too, at this port, and does UDP pass both ways?",
+                };
+                return format!("no answer in time: {why}");
+            }
+            CallError::Rejected(reason) => (format!("rejected by the {peer}: {reason}"), reason),
+            CallError::Unacceptable(reason) => (format!("the {peer}'s answer is not acceptable: {reason}"), reason),
+        };
+        let why = match reason {
+            RejectReason::BadSecret => format!("its passphrase is not ours, see {}", key("srt.passphrase")),
+            RejectReason::Unsecure if self.has_passphrase => {
+                format!("we have a passphrase, and it has none, see {}", key("srt.passphrase"))
+            }
+            RejectReason::Unsecure => format!("it wants a passphrase: set {}", key("srt.passphrase")),
+            RejectReason::Crypto => {
+                format!("it insists on the other of AES-CTR and AES-GCM, see {}", key("srt.crypto_mode"))
+            }
+            RejectReason::RendezvousCookie => {
+                format!("it has drawn our cookie: does {} lead back to this host?", key("srt.address"))
+            }
+            RejectReason::MessageApi | RejectReason::Congestion => "it is not in live mode".to_owned(),
+            RejectReason::KeyNotSupported
+            | RejectReason::BadRequest
+            | RejectReason::Unauthorized
+            | RejectReason::Forbidden
+            | RejectReason::NotFound
+            | RejectReason::BadMode
+            | RejectReason::UnsupportedMedia
+                if self.mode == PullMode::Caller =>
+            {
+                format!("what is asked for, and as whom, says {}", key("srt.stream_id"))
+            }
+            _ => return what,
+        };
+        format!("{what}: {why}")
+    }
+
     /// There is a session now.
     pub fn connected(&mut self, now: Instant) {
         self.breaker.succeed(now);
@@ -186,7 +235,7 @@ impl Call {
             },
             circuit: self.breaker.circuit(),
             attempts: self.breaker.attempts(),
-            failures: self.breaker.failures(),
+            failures: self.breaker.failures(now),
             next_attempt_in: self.breaker.next_attempt().map(|at| at.saturating_since(now)),
             last_error: self.last_error.clone(),
         }
@@ -211,7 +260,7 @@ pub struct CallReport {
     pub circuit: Circuit,
     /// Attempts so far.
     pub attempts: u64,
-    /// Failures in a row.
+    /// Failures in a row; 0 once a session has lasted as long as the shortest wait.
     pub failures: u32,
     /// Until the next attempt; `None` while one is made or has succeeded.
     pub next_attempt_in: Option<Duration>,
@@ -339,6 +388,43 @@ mod tests {
             let report = call.report(now);
             assert_eq!((report.state, report.circuit, report.failures), (CallState::Waiting, circuit, 1));
             assert_eq!(report.last_error, Some(error.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_failure_names_the_key_that_it_hangs_on() {
+        use RejectReason::{BadSecret, Forbidden, Overload, RendezvousCookie, Unsecure};
+        let mut call = call(Instant::from_millis(1_000));
+        for (error, words) in [
+            (
+                CallError::Rejected(BadSecret),
+                "rejected by the listener: BADSECRET (10): its passphrase is not ours, see streams.cam1.srt.passphrase",
+            ),
+            (
+                CallError::Rejected(Unsecure),
+                "rejected by the listener: UNSECURE (11): it wants a passphrase: set streams.cam1.srt.passphrase",
+            ),
+            (
+                CallError::Rejected(Forbidden),
+                "rejected by the listener: FORBIDDEN (1403): what is asked for, and as whom, says streams.cam1.srt.stream_id",
+            ),
+            (CallError::Rejected(Overload), "rejected by the listener: OVERLOAD (1402)"),
+            (CallError::Timeout, "no answer in time: does anybody listen there, and does UDP pass both ways?"),
+        ] {
+            assert_eq!(call.words_for(error), words);
+        }
+        (call.mode, call.has_passphrase) = (PullMode::Rendezvous, true);
+        for (error, words) in [
+            (
+                CallError::Rejected(Unsecure),
+                "rejected by the peer: UNSECURE (11): we have a passphrase, and it has none, see streams.cam1.srt.passphrase",
+            ),
+            (
+                CallError::Unacceptable(RendezvousCookie),
+                "the peer's answer is not acceptable: RDVCOOKIE (9): it has drawn our cookie: does streams.cam1.srt.address lead back to this host?",
+            ),
+        ] {
+            assert_eq!(call.words_for(error), words);
         }
     }
 

@@ -17,6 +17,7 @@ use super::appliance::choose_cores;
 use super::described::Described;
 use super::net::backend::SLOT_SIZE;
 use super::net::choice;
+use super::net::sockets::first_call_from_a_port_of_ours;
 use super::net::xdp::interfaces_for;
 use super::packet_filters::PacketFilters;
 use super::plan::{MemoryPlan, Taken};
@@ -163,6 +164,7 @@ pub fn judge_ports(config: &Config) -> Vec<Finding> {
         wanted.push(("RTP port", "ingestion.rtp.port", SocketAddr::new(address, ingestion.rtp.port)));
         wanted.push(("RTCP port", "ingestion.rtp.rtcp_port", SocketAddr::new(address, ingestion.rtp.rtcp_port)));
     }
+    let clash = Described::read(config).ok().and_then(|described| first_call_from_a_port_of_ours(&described));
     let mut findings: Vec<Finding> = wanted
         .into_iter()
         .map(|(what, key, address)| {
@@ -172,7 +174,10 @@ pub fn judge_ports(config: &Config) -> Vec<Finding> {
     for (name, srt) in config.streams.iter().filter_map(|(name, stream)| Some((name, stream.srt.as_ref()?))) {
         let address = srt.bind();
         if address.port() != 0 {
-            let fault = probe_exclusive(address).err().map(|it| it.to_string());
+            // Probes leave nothing behind that the next would find.
+            let is_ours = clash.as_ref().is_some_and(|(what, _)| *what == format!("streams.{name}.srt"));
+            let ours = || is_ours.then(|| "the configuration has it for something else too".to_owned());
+            let fault = probe_exclusive(address).err().map(|it| it.to_string()).or_else(ours);
             let key = format!("streams.{name}.srt.local_port");
             findings.push(judge_port("SRT call port", &key, format!("{address} (UDP)"), fault));
         }
@@ -495,6 +500,7 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Stream, StreamSrt};
     use headworks_host::facts::{Capabilities, Limit, Limits};
 
     pub(super) fn facts() -> HostFacts {
@@ -702,6 +708,15 @@ mod tests {
         assert!(findings[0].cure.as_deref().unwrap().contains("ingestion.srt.port"));
         drop(holder);
         assert_eq!(judge_ports(&config)[0].severity, Severity::Good);
+        let from_there = StreamSrt {
+            address: "192.0.2.1:9000".to_owned(),
+            local_port: Some(config.ingestion.srt.port),
+            ..StreamSrt::default()
+        };
+        config.streams.insert("a".to_owned(), Stream { srt: Some(from_there), ..Stream::default() });
+        let call = &judge_ports(&config)[1];
+        assert_eq!((call.what, call.severity), ("SRT call port", Severity::Prevents));
+        assert!(call.found.ends_with("the configuration has it for something else too"), "{}", call.found);
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub enum Message {
     Refused(Box<AdmissionRequest>, Denial),
     /// An SRT caller whose conclusion came to this shard was answered by another.
     Answered(Box<Answer>),
-    /// A source of RTP or raw transport packets, in probation here, was refused, and is not to be asked about again for so long.
-    SourceRefused(SourceKey, Duration),
+    /// A source of RTP or raw transport packets, in probation here, was refused, and is not to be asked about again for so long;
+    /// and why.
+    SourceRefused(SourceKey, Duration, String),
     /// A source of RTP packets has the name of a stream that this shard owns, and came to another one: which life of the
     /// stream, which source, to which shard.
     Vacate(u64, SourceKey, usize),

@@ -11,7 +11,7 @@ use super::report::{LegReport, StreamKind, StreamReport, StreamStatus, TrackRepo
 use super::strangers::SourceKey;
 use crate::base::{Allowance, Instant, Packet};
 use crate::codec::framer::AnyFramer;
-use crate::config::Takeover;
+use crate::config::{Takeover, stream_key};
 use crate::media::Format;
 use crate::output::StreamRings;
 use crate::pipeline::assembler::Assembler;
@@ -54,6 +54,8 @@ pub struct Session {
     pub last_datagram: Instant,
     /// When its last session ended, if it has none.
     pub detached: Option<Instant>,
+    /// What the last SRT session has ended by, for people.
+    pub ended_by: Option<&'static str>,
     /// Sessions it has had.
     pub sessions: u32,
     /// Datagrams taken in.
@@ -176,6 +178,7 @@ impl Session {
             created: now,
             last_datagram: now,
             detached: Some(now),
+            ended_by: None,
             sessions: 0,
             packets: 0,
             bytes: 0,
@@ -199,6 +202,7 @@ impl Session {
         self.let_in_from = Some(peer);
         self.about = about;
         self.sessions += 1;
+        self.ended_by = None;
         self.detached = None;
         self.last_datagram = now;
     }
@@ -210,6 +214,14 @@ impl Session {
         let mut legs = self.group().into_iter().flat_map(Group::legs).map(|leg| leg.connection().parameters().peer);
         [self.peer, self.let_in_from].into_iter().any(|peer| may_take_over(policy, silence, peer, caller))
             || legs.any(|peer| may_take_over(policy, silence, Some(peer), caller))
+    }
+
+    /// Why a caller does not get the name, for people.
+    pub fn why_not_given_away(&self, now: Instant, policy: Takeover, is_proven: bool) -> String {
+        let silence_ms = now.saturating_since(self.last_datagram).as_millis();
+        let (peer, key) = (self.peer_name(), stream_key(&self.name, "takeover"));
+        let unproven = if is_proven { "" } else { "; without the passphrase only what is silent is given away" };
+        format!("{peer} sends it, last heard {silence_ms} ms ago, and {key} is {}{unproven}", policy.name())
     }
 
     /// The bonding group that the session is, if it is one.
@@ -277,13 +289,23 @@ impl Session {
     /// Keeps an event for people, and logs it.
     pub fn tell(&mut self, now: Instant, what: String) {
         tracing::info!(stream = self.name, "{what}");
+        self.keep(now, what);
+    }
+
+    /// Keeps an event of which something has failed, and warns of it.
+    pub fn warn(&mut self, now: Instant, what: String) {
+        tracing::warn!(stream = self.name, "{what}");
+        self.keep(now, what);
+    }
+
+    fn keep(&mut self, now: Instant, what: String) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
         self.events.push_back((now, what));
     }
 
-    /// The same for what a peer can bring about as often as it likes; some of it is left out when there is too much.
+    /// The same as [`Self::tell`] for what a peer can bring about as often as it likes; some of it is left out when there is too much.
     pub fn tell_of_peer(&mut self, now: Instant, what: String) {
         match self.of_peers.take(now) {
             None => {}

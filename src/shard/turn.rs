@@ -466,7 +466,7 @@ impl Shard {
                 Message::Admitted(admitted) => self.admitted(now, *admitted),
                 Message::Refused(request, denial) => self.refuse(now, &request, denial),
                 Message::Answered(answer) => self.door.listener.remember(now, *answer),
-                Message::SourceRefused(key, long) => self.source_refused(now, &key, long),
+                Message::SourceRefused(key, long, why) => self.source_refused(now, &key, long, &why),
                 Message::Vacate(life, key, shard) => self.vacate(now, life, key, shard),
                 Message::Evict(life, newcomer) => self.evict(now, life, newcomer),
                 Message::KeyDerived(life, socket_id, key) => self.key_derived(life, socket_id, key),
@@ -480,7 +480,8 @@ impl Shard {
             self.ask(now, request);
         }
         while let Some(refusal) = self.door.listener.poll_refusal() {
-            let denial = Denial { reason: refusal.reason, why: refusal.why };
+            let why = access::why_at_the_door(&self.config, refusal.reason).unwrap_or(refusal.why);
+            let denial = Denial { reason: refusal.reason, why };
             self.door.refusals.note(now, refusal.peer, &refusal.stream_id, denial);
         }
     }

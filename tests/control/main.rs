@@ -1,5 +1,7 @@
 //! The HTTP endpoint over loopback, with shards whose answers are made by hand.
 
+mod description;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -11,10 +13,12 @@ use headworks::base;
 use headworks::control::{self, ControlError, ControlHandle, Facts};
 use headworks::media::Codec;
 use headworks::pipeline::assembler::TrackStatistics;
+use headworks::pipeline::breaker::Circuit;
 use headworks::pipeline::ingest::IngestStatistics;
 use headworks::protocol::srt::encryption::KeyMaterialState;
 use headworks::protocol::srt::handshake::RejectReason;
 use headworks::protocol::{rtp, srt};
+use headworks::shard::calls::{CallReport, CallState};
 use headworks::shard::mailbox::{Message, Shards};
 use headworks::shard::net::{Choice, Way};
 use headworks::shard::refusals::Refusal;
@@ -250,6 +254,16 @@ fn radio() -> StreamReport {
         km_state: None,
         legs: Vec::new(),
         rtp: Some(rtp::SourceStatistics { jitter_ticks: 33, ..rtp::SourceStatistics::default() }),
+        call: Some(CallReport {
+            mode: "caller",
+            target: "encoder.example:9000".to_owned(),
+            state: CallState::Waiting,
+            circuit: Circuit::Open,
+            attempts: 9,
+            failures: 7,
+            next_attempt_in: Some(Duration::from_millis(1_500)),
+            last_error: Some("no answer in time".to_owned()),
+        }),
         cipher: String::new(),
         peer_version: String::new(),
         bitrate: 128_000,
@@ -497,6 +511,34 @@ fn metrics_have_a_name_labels_and_a_number() {
     let count = names.len();
     names.dedup();
     assert_eq!(names.len(), count, "a sample stands twice");
+}
+
+#[test]
+fn every_answer_is_as_it_is_described() {
+    let served = Served::new(0);
+    let described = served.get("/openapi.json").json();
+    let mut found = Vec::new();
+    for (path, asked) in [
+        ("/api/v1/streams", "/api/v1/streams"),
+        ("/api/v1/streams/{id}", "/api/v1/streams/studio%2Fcam1"),
+        ("/api/v1/streams/{id}", "/api/v1/streams/stats"),
+        ("/api/v1/streams/{id}", "/api/v1/streams/nobody"),
+        ("/api/v1/streams/{id}/stats", "/api/v1/streams/studio%2Fcam1/stats"),
+        ("/api/v1/streams/{id}/stats", "/api/v1/streams/stats/stats"),
+        ("/api/v1/streams/{id}/parameters", "/api/v1/streams/studio%2Fcam1/parameters"),
+        ("/api/v1/streams/stats/video", "/api/v1/streams/stats/video"),
+        ("/api/v1/stats", "/api/v1/stats"),
+        ("/api/v1/refusals", "/api/v1/refusals"),
+        ("/health", "/health"),
+        ("/live", "/live"),
+        ("/ready", "/ready"),
+        ("/version", "/version"),
+    ] {
+        let answer = served.get(asked);
+        let schema = description::schema_of(&described, path, answer.status);
+        found.extend(description::faults(&described, schema, &answer.json(), asked));
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]

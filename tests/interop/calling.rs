@@ -38,7 +38,7 @@ fn goes_on_after_a_kill(open: fn(u16, &str) -> SrtSender, at: &[&str]) {
     tap.wait_until("some frames", |frames| frames.len() > 20);
     first.kill();
     appliance.wait_for_log("the peer is silent", AGAIN_WITHIN);
-    appliance.wait_for_log("again in", AGAIN_WITHIN);
+    appliance.wait_for_log("the peer is silent; again in", AGAIN_WITHIN);
     let mut second = open(port, "");
     second.wait_for_connection();
     second.send(&clip.bytes);

@@ -181,7 +181,7 @@ fn srt(arguments: &SendArguments, target: &Target, peer: SocketAddr, feed: usize
     let latency_ms = u16::try_from(latency.as_millis()).map_err(|_| PlanError::Latency(latency))?;
     let stream_id = numbered(target.stream_id.as_deref().unwrap_or_default(), feed, arguments.feeds as usize);
     Ok(CallerSettings {
-        stream_id: StreamId::new(&stream_id)?,
+        stream_id: StreamId::for_call(&stream_id)?,
         send_latency_ms: latency_ms,
         receive_latency_ms: latency_ms,
         encryption: encryption(arguments, target)?,

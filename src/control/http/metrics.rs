@@ -142,7 +142,11 @@ const CALL_COUNTS: &[Count<StreamReport>] = &[("call_attempts", "Times that the 
 
 /// Of these, too.
 const CALL_GAUGES: &[Gauge<StreamReport>] = &[
-    ("call_failures", "Calls in a row that led to nothing", |it| Some(f64::from(it.call.as_ref()?.failures))),
+    (
+        "call_failures",
+        "Calls in a row that led to nothing, or to a session shorter than ingestion.reconnect_interval",
+        |it| Some(f64::from(it.call.as_ref()?.failures)),
+    ),
     ("call_connected", "1 while a call has led to a session", |it| {
         Some(f64::from(u8::from(it.call.as_ref()?.state == CallState::Connected)))
     }),

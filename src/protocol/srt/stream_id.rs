@@ -115,15 +115,24 @@ impl StreamId {
     /// # Errors
     /// When it is too long, no text, or not in one of the two syntaxes that are understood.
     pub fn new(text: &str) -> Result<Self, StreamIdError> {
+        let stream_id = Self::for_call(text)?;
+        stream_id.check()?;
+        Ok(stream_id)
+    }
+
+    /// A Stream ID to call somebody else with. What it means is for that listener to say: others know names and keys that a caller here
+    /// would be refused for.
+    ///
+    /// # Errors
+    /// When it is too long, or no text.
+    pub fn for_call(text: &str) -> Result<Self, StreamIdError> {
         if text.len() > STREAM_ID_LEN_MAX {
             return Err(StreamIdError::TooLong);
         }
         if text.chars().any(is_hostile) {
             return Err(StreamIdError::NotText);
         }
-        let stream_id = Self { text: text.to_owned() };
-        stream_id.check()?;
-        Ok(stream_id)
+        Ok(Self { text: text.to_owned() })
     }
 
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
@@ -131,7 +140,7 @@ impl StreamId {
     }
 
     pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
-        Self::new(from.text()?).map_err(|_| RestoreError::Invalid)
+        Self::for_call(from.text()?).map_err(|_| RestoreError::Invalid)
     }
 
     fn check(&self) -> Result<(), StreamIdError> {
@@ -374,6 +383,19 @@ mod tests {
         assert_eq!((stream_id.mode(), stream_id.resource_type()), (None, ResourceType::Stream));
         assert_eq!(StreamId::default().resource(), None);
         assert_eq!(StreamId::new("live/north/cam-1 é").expect("plain").resource(), Some("live/north/cam-1 é"));
+    }
+
+    #[test]
+    fn a_call_may_ask_for_what_a_caller_would_be_refused_for_but_not_for_what_is_no_text() {
+        let long = "x".repeat(NAME_LEN_MAX + 1);
+        for text in ["/live/cam1", "#!::x=1", "#!::r=live/cam1?secret=a,m=play", "../cam1", &long] {
+            assert!(StreamId::new(text).is_err(), "{text}");
+            let mut wire = Vec::new();
+            StreamId::for_call(text).expect("text").to_wire(&mut wire);
+            assert_eq!(readable(&wire)[..], text[..text.len().min(4 * READABLE_WORDS)]);
+        }
+        assert_eq!(StreamId::for_call(&"x".repeat(STREAM_ID_LEN_MAX + 1)), Err(StreamIdError::TooLong));
+        assert_eq!(StreamId::for_call("cam\n1"), Err(StreamIdError::NotText));
     }
 
     #[test]

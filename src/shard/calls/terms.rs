@@ -63,7 +63,7 @@ pub fn prepare(
     });
     let takes_any_cipher = srt.crypto_mode.or(settings.crypto_mode).is_none_or(|mode| mode == CryptoMode::Auto);
     let finish = move |srt: &StreamSrt, peer: SocketAddr| {
-        let stream_id = StreamId::new(srt.stream_id.as_deref().unwrap_or_default());
+        let stream_id = StreamId::for_call(srt.stream_id.as_deref().unwrap_or_default());
         Ok(Box::new(CallTerms {
             peer,
             stream_id: stream_id.map_err(|error| TermsError::StreamId(error.to_string()))?,

@@ -182,6 +182,9 @@ impl PortSet {
     /// [`SocketsError`], which names the port or the stream.
     pub fn open(described: &Described, shards: usize, mut stored: StoredSockets) -> Result<Self, SocketsError> {
         let wanted = wanted_ports(described, shards)?;
+        if let Some((call, address)) = first_taken_call(&wanted) {
+            return Err(SocketsError::Taken { what: call.to_owned(), address });
+        }
         let kept: Vec<_> = wanted.iter().map(|port| stored.fitting(&port.names(shards), &port.options)).collect();
         stored.release();
         let mut ports = Self { receive_buffer: (described.config.shards.socket_buffer, usize::MAX), ..Self::default() };
@@ -258,6 +261,22 @@ pub fn own_ports(
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && (is_any || one.ip() == other.ip())
+}
+
+/// The first stream that is to be fetched from a port that is something else's of ours, and that port.
+pub fn first_call_from_a_port_of_ours(described: &Described) -> Option<(String, SocketAddr)> {
+    let wanted = wanted_ports(described, 1).ok()?;
+    first_taken_call(&wanted).map(|(what, address)| (what.to_owned(), address))
+}
+
+/// The same of these ports. What the kernel would say of it is that another process has the port.
+fn first_taken_call<'a>(wanted: &'a [Port<'_>]) -> Option<(&'a str, SocketAddr)> {
+    let is_call = |port: &Port<'_>| matches!(port.role, SocketRole::Call(_)) && port.options.bind.port() != 0;
+    let is_taken = |place: usize, bind| wanted[..place].iter().any(|earlier| is_same(earlier.options.bind, bind));
+    wanted.iter().enumerate().find_map(|(place, port)| {
+        let bind = port.options.bind;
+        (is_call(port) && is_taken(place, bind)).then_some((port.what.as_str(), bind))
+    })
 }
 
 /// Every port, in the order in which they are opened.
@@ -494,6 +513,20 @@ mod tests {
             [SocketRole::Stream(0), SocketRole::Stream(1), SocketRole::StreamRtcp(1)],
             "the first stream's RTCP port is the second one's media port"
         );
+    }
+
+    #[test]
+    fn a_stream_that_is_fetched_from_a_port_of_ours_is_named() {
+        let error = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|it| (*it).to_owned()).collect();
+            PortSet::open(&described(&settings), 1, StoredSockets::default()).unwrap_err().to_string()
+        };
+        let one = ["streams.a.srt.mode=rendezvous", "streams.a.srt.address=192.0.2.1:9000"];
+        let other = ["streams.b.srt.mode=rendezvous", "streams.b.srt.address=192.0.2.2:9000"];
+        let taken = "streams.b.srt: 0.0.0.0:9000 is where something else listens already";
+        assert_eq!(error(&[one, other].concat()), taken);
+        let listener = ["streams.b.srt.address=192.0.2.2:9000", "streams.b.srt.local_port=30000"];
+        assert_eq!(error(&listener), taken.replace("9000", "30000"));
     }
 
     #[test]

@@ -13,12 +13,12 @@ use crate::protocol::rtp::{self, PayloadTypes, RtpHeader, SourceOptions};
 use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterialState};
 use crate::protocol::srt::fec::configuration::FilterConfiguration;
-use crate::protocol::srt::group::Group;
-use crate::protocol::srt::handshake::RejectReason;
+use crate::protocol::srt::group::{Group, LEGS_MAX};
+use crate::protocol::srt::handshake::{RejectReason, VERSION_MIN};
 use crate::protocol::srt::listener::{Acceptance, AdmissionRequest, Answer, Listener, ListenerSettings};
 use crate::protocol::srt::membership::{GROUP_ID_BIT, Membership};
 use crate::shard::access::{self, Denial, SILENT};
-use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, Secrecy};
+use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, OVERRUN, Secrecy};
 use crate::shard::mailbox::Message;
 use crate::shard::net::{SocketRole, compose_socket_id};
 use crate::shard::plan::SessionPlan;
@@ -37,6 +37,7 @@ impl Door {
         let rate = |per_second| handshake_rate(per_second, shards);
         let settings = ListenerSettings {
             cookie_secret,
+            version_min: config.ingestion.srt.version_min.map_or(VERSION_MIN, |version| version.0),
             bonding: config.ingestion.srt.bonding,
             inductions: rate(access.inductions_per_second),
             conclusions: rate(access.conclusions_per_second),
@@ -67,6 +68,9 @@ struct Terms {
     packet_filter: Option<FilterConfiguration>,
     key_seed: [u8; 32],
 }
+
+/// Why somebody is to ask again.
+const JUST_ENDED: &str = "its stream has just ended";
 
 /// The longest latency that callers of version 4 of the handshake get, unless the stream has a longer one.
 const VERSION4_LATENCY: Duration = Duration::from_secs(2);
@@ -172,7 +176,7 @@ impl Shard {
         self.door.refusals.note(now, request.key.peer, request.stream_id.as_str(), denial);
     }
 
-    pub(super) fn source_refused(&mut self, now: Instant, key: &SourceKey, long: Duration) {
+    pub(super) fn source_refused(&mut self, now: Instant, key: &SourceKey, long: Duration, why: &str) {
         self.door.strangers.refuse(now, *key, long);
         self.door.unadmitted -= 1;
         self.counters.rejections += 1;
@@ -181,7 +185,7 @@ impl Shard {
             self.timers.set(index, None);
             self.dismiss(now, session);
         }
-        self.call_refused(now, key, "there is no place for its session here");
+        self.call_refused(now, key, why);
     }
 
     /// The desk has let a source in, and this shard owns its stream.
@@ -209,7 +213,7 @@ impl Shard {
                     // The stream ended while the caller was on its way here. It will call again, and find a new one.
                     (None, None) => {
                         let reason = RejectReason::Resource;
-                        self.note_refusal(now, &request, Denial::new(reason, "its stream has just ended"));
+                        self.note_refusal(now, &request, Denial::new(reason, JUST_ENDED));
                         return self.answer_from_here(now, origin, request.reject(now, reason));
                     }
                 };
@@ -266,7 +270,8 @@ impl Shard {
             self.call_refused(now, &key, "another source still sends the stream");
             return self.door.strangers.refuse(now, key, SILENT);
         }
-        if session.detached.is_none() {
+        let had_session = session.detached.is_none();
+        if had_session {
             session.detach(now);
         }
         (session.role, session.kind, session.quota) = (arrived.role, arrived.kind, arrived.quota);
@@ -276,7 +281,7 @@ impl Shard {
         if let Some(protocol) = ingest.take_protocol() {
             let line = arrived.about.line(arrived.kind, peer);
             session.attach(now, protocol, peer, arrived.about);
-            session.tell(now, format!("taken over by {line}"));
+            session.tell(now, if had_session { format!("taken over by {line}") } else { line });
         }
         self.sessions.clear_socket_id(stream);
         self.sessions.set_source(stream, key);
@@ -291,7 +296,7 @@ impl Shard {
     pub(super) fn vacate(&mut self, now: Instant, life: u64, key: SourceKey, shard: usize) {
         let Some(index) = self.sessions.by_life(life) else {
             // It has ended, of which the desk will have heard when the source asks again.
-            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT, JUST_ENDED.to_owned()));
             return;
         };
         let session = self.sessions.get_mut(index);
@@ -300,8 +305,9 @@ impl Shard {
         let may = key.peer().map_or(silence >= SILENT, |peer| session.may_be_taken_over(now, peer, policy));
         if session.detached.is_none() && !may {
             self.counters.rejections += 1;
-            session.tell(now, format!("source {key} refused: {} still sends", session.peer_name()));
-            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
+            let why = format!("{} still sends", session.peer_name());
+            session.tell(now, format!("source {key} refused: {why}"));
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT, why));
             return;
         }
         session.conclude(now);
@@ -311,7 +317,7 @@ impl Shard {
         let rings = session.rings.map(|rings| rings.into_idle(now));
         self.waker.ring();
         if !self.desk.stream_vacated(session.name.clone(), life, rings, shard, key) {
-            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT));
+            self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT, OVERRUN.to_owned()));
             self.report_end(session.name, life);
         }
     }
@@ -336,39 +342,37 @@ impl Shard {
     fn answer_caller(&mut self, now: Instant, index: usize, request: &AdmissionRequest, terms: Terms, origin: usize) {
         let session = self.sessions.get_mut(index);
         let peer = request.key.peer;
-        let policy = access::takeover_of(&self.config, &session.name);
-        let policy = if terms.secrecy.is_proven { policy } else { access::without_proof(policy) };
+        let (configured, is_proven) = (access::takeover_of(&self.config, &session.name), terms.secrecy.is_proven);
+        let policy = if is_proven { configured } else { access::without_proof(configured) };
         let is_secured = session.group().into_iter().flat_map(Group::legs);
         let is_secured = is_secured.map(|leg| leg.connection().parameters()).any(|it| it.encryption.is_some());
         // What comes by a leg is taken for what the others would have brought.
-        let may_join = terms.secrecy.is_proven || !is_secured;
+        let may_join = is_proven || !is_secured;
         let outcome = match (request.group, session.group().map(Group::peer)) {
             // One more leg of the group that sends already: that is one publisher, with one id.
             (Some(theirs), Some(known)) if theirs.group_id == known.group_id && may_join => {
                 if theirs.group_type == known.group_type {
                     self.accept_leg(now, index, request, theirs, terms)
                 } else {
-                    Err(RejectReason::Group)
+                    let (new, old) = (theirs.group_type.name(), known.group_type.name());
+                    let why = format!("its group is {new}, and the same group sends as {old} already");
+                    Err(Denial::new(RejectReason::Group, why))
                 }
             }
             _ if session.detached.is_none() && !session.may_be_taken_over(now, peer, policy) => {
-                Err(RejectReason::Conflict)
+                Err(Denial::new(RejectReason::Conflict, session.why_not_given_away(now, configured, is_proven)))
             }
             _ => self.accept(now, index, request, terms),
         };
         let answer = match outcome {
             Ok(answer) => answer,
-            Err(reason) => {
+            Err(denial) => {
+                let Denial { reason, why } = &denial;
                 self.counters.rejections += 1;
-                let session = self.sessions.get_mut(index);
-                session.tell_of_peer(now, format!("caller {peer} refused: {reason}"));
-                let why = match reason {
-                    RejectReason::Filter => "its packet filter and ours do not go together, or are to be a leg's",
-                    RejectReason::Conflict => "somebody else sends this stream",
-                    _ => "its keys are none that can be agreed to",
-                };
-                self.note_refusal(now, request, Denial::new(reason, why));
-                request.reject(now, reason)
+                self.sessions.get_mut(index).tell_of_peer(now, format!("caller {peer} refused: {reason}: {why}"));
+                let answer = request.reject(now, *reason);
+                self.note_refusal(now, request, denial);
+                answer
             }
         };
         self.answer_from_here(now, origin, answer);
@@ -405,7 +409,7 @@ impl Shard {
         index: usize,
         request: &AdmissionRequest,
         terms: Terms,
-    ) -> Result<Answer, RejectReason> {
+    ) -> Result<Answer, Denial> {
         let socket_id = self.draw_socket_id();
         let free_slots = self.net.pool().free_slots();
         let latency_max = SessionPlan::latency_max(&self.config, free_slots);
@@ -433,7 +437,7 @@ impl Shard {
             ..Acceptance::default()
         };
         let group = request.group.zip(acceptance.group_id);
-        let (parameters, answer) = request.accept(now, acceptance)?;
+        let (parameters, answer) = request.accept(now, acceptance).map_err(unacceptable)?;
         let about = About::of_srt(&parameters);
         let key_state = parameters.key_state;
         let filter = parameters.packet_filter.map(FilterConfiguration::from);
@@ -481,13 +485,14 @@ impl Shard {
         request: &AdmissionRequest,
         theirs: Membership,
         terms: Terms,
-    ) -> Result<Answer, RejectReason> {
+    ) -> Result<Answer, Denial> {
         let socket_id = self.draw_socket_id();
         let address_secret = Some(self.address_secret);
         let session = self.sessions.get_mut(index);
-        let group = session.group_mut().ok_or(RejectReason::Resource)?;
+        let no_room = || Denial::new(RejectReason::Resource, format!("its group has {LEGS_MAX} legs already"));
+        let group = session.group_mut().ok_or_else(no_room)?;
         if !group.make_room(now) {
-            return Err(RejectReason::Resource);
+            return Err(no_room());
         }
         let latency_ms = group.latency_ms();
         let plan = SessionPlan::new(&self.config, Duration::from_millis(u64::from(latency_ms)));
@@ -505,7 +510,7 @@ impl Shard {
             packet_filter: terms.packet_filter,
             ..Acceptance::default()
         };
-        let (parameters, answer) = request.accept(now, acceptance)?;
+        let (parameters, answer) = request.accept(now, acceptance).map_err(unacceptable)?;
         let path = group.join(now, theirs.weight, parameters, plan.limits);
         // While all wait for the same packet, what comes after it is held more than once.
         session.quota = plan.quota + plan.limits.receive_buffer_packets;
@@ -523,6 +528,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// What the desk has let in and the handshake cannot agree to after all.
+fn unacceptable(reason: RejectReason) -> Denial {
+    Denial::new(reason, "its keys or its packet filter are none that can be agreed to")
 }
 
 fn draw() -> u32 {

@@ -45,7 +45,9 @@ impl Shard {
                 }
                 Stage::Connected(_) => {
                     if self.sessions.by_source(&SourceKey::Called(call.stream)).is_none() {
-                        self.call_failed(now, place, "the session is over".to_owned(), Failure::Passing);
+                        let ended = self.sessions.by_name(&call.name).map(|index| self.sessions.get_mut(index));
+                        let why = ended.and_then(|session| session.ended_by).unwrap_or("the session is over");
+                        self.call_failed(now, place, why.to_owned(), Failure::Passing);
                     }
                 }
             }
@@ -196,7 +198,8 @@ impl Shard {
                 Some(Outcome::KeyWanted(material)) => self.want_key(now, place, stream, material),
                 Some(Outcome::Connected(parameters)) => self.call_connected(now, place, *parameters),
                 Some(Outcome::Failed(error)) => {
-                    self.call_failed(now, place, error.to_string(), calls::kind_of(error));
+                    let words = self.calls[place].words_for(error);
+                    self.call_failed(now, place, words, calls::kind_of(error));
                 }
             }
         }
@@ -246,7 +249,7 @@ impl Shard {
         let Some(line) = call.fail(now, error, failure, random) else { return };
         match self.sessions.by_name(&call.name) {
             // Kept with the stream's own events, too.
-            Some(index) => self.sessions.get_mut(index).tell_of_peer(now, line),
+            Some(index) => self.sessions.get_mut(index).warn(now, line),
             None => tracing::warn!(stream = call.name, "{line}"),
         }
     }

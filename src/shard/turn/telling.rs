@@ -166,16 +166,14 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
         }
         IngestEvent::Srt(SrtEvent::Closed(reason)) | IngestEvent::SrtGroup(GroupEvent::Closed(reason)) => {
             session.detach(now);
-            session.tell(
-                now,
-                match reason {
-                    CloseReason::PeerShutdown => "session closed by the peer",
-                    CloseReason::PeerIdle => "session broken: the peer is silent",
-                    CloseReason::Local => "session closed",
-                    CloseReason::TakenOver => "session taken over",
-                }
-                .to_owned(),
-            );
+            let what = match reason {
+                CloseReason::PeerShutdown => "session closed by the peer",
+                CloseReason::PeerIdle => "session broken: the peer is silent",
+                CloseReason::Local => "session closed",
+                CloseReason::TakenOver => "session taken over",
+            };
+            session.ended_by = Some(what);
+            session.tell(now, what.to_owned());
         }
         IngestEvent::Srt(event) => session.tell_of_peer(now, of_connection(event)),
         IngestEvent::SrtGroup(GroupEvent::Leg { path, event }) => {
