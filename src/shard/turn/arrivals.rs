@@ -477,7 +477,7 @@ impl Shard {
         let address_secret = Some(self.address_secret);
         let session = self.sessions.get_mut(index);
         let group = session.group_mut().ok_or(RejectReason::Resource)?;
-        if !group.make_room(now) {
+        if !group.has_room(now) {
             return Err(RejectReason::Resource);
         }
         let latency_ms = group.latency_ms();
