@@ -6,7 +6,6 @@ use std::time::Duration;
 use headworks::base::{Datagram, Instant, PacketPool, PoolOptions};
 use headworks::cli::send::material::{Cursor, DATAGRAM_LEN, Material, PesPackets};
 use headworks::cli::send::synthetic;
-use headworks::config::PacketIo;
 use headworks::protocol::srt::caller::{CallError, Caller, CallerEncryption, CallerSettings, Event};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Limits};
 use headworks::protocol::srt::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
@@ -307,7 +306,7 @@ fn a_group_is_one_publisher() {
 
 #[test]
 fn who_has_not_shown_the_passphrase_joins_no_secured_group() {
-    let served = Served::start_changed(1, PacketIo::Auto, |config| {
+    let served = Served::start_changed(1, |config| {
         config.ingestion.srt.passphrase = Some(PASSPHRASE.to_owned());
         config.ingestion.srt.enforced_encryption = false;
     });
@@ -337,7 +336,7 @@ fn who_has_not_shown_the_passphrase_joins_no_secured_group() {
 
 #[test]
 fn groups_are_refused_where_bonding_is_off() {
-    let served = Served::start_changed(1, PacketIo::Auto, |config| config.ingestion.srt.bonding = false);
+    let served = Served::start_changed(1, |config| config.ingestion.srt.bonding = false);
     let (_, called) = call([127, 0, 0, 1], served.peer, settings(served.peer, "bonded", 5, GROUP, 5));
     assert_eq!(called.err(), Some(CallError::Rejected(RejectReason::Group)));
 }
