@@ -266,11 +266,11 @@ pub struct Sync {
 pub struct Shards {
     /// One shard per core named here; empty: one shard per core of the machine, two at most.
     pub cores: Vec<usize>,
-    /// Longest wait for more packets before a batch is worked on, while many come or any of them come by RTP; 0 polls without
-    /// pause.
+    /// Longest wait for more packets before a batch is worked on, while many come, any of them come by RTP, or some were missing within
+    /// the last second; 0 polls without pause.
     #[serde(with = "duration")]
     pub batch_window: Duration,
-    /// The same while few come, and all by SRT, whose packets have a latency to be delivered after: fewer turns, each with more
+    /// The same while few come and none is missing, and all by SRT, whose packets have a latency to be delivered after: fewer turns, each with more
     /// to do. Equal to `batch_window` for a window that never changes.
     #[serde(with = "duration")]
     pub batch_window_max: Duration,

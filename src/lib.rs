@@ -82,10 +82,11 @@
 //! - **A ring holds at least four of the largest frames**, so that a reader has time to copy one; with the default frame limit
 //!   that is 64 MiB for a video track.
 //! - **The batch window stretches to four milliseconds** while a shard finds fewer than 256 datagrams in a turn and all of them come
-//!   by SRT, which holds them for its latency anyway: a turn wakes a cold core and touches the cold state of every session,
+//!   by SRT and none is missing, which holds them for its latency anyway: a turn wakes a cold core and touches the cold state of every session,
 //!   which was measured at 30 µs with eight feeds (17.0 % of a core with windows of 500 µs, 13.0 % with 2 ms;
 //!   on another day 13.6 % with 2 ms, 11.4 % with 4 ms). With a source
-//!   that is read as it comes (RTP), windows stay at `shards.batch_window`.
+//!   that is read as it comes (RTP), and for a second after packets were missing, windows stay at `shards.batch_window`: a loss that is
+//!   seen and asked for four milliseconds later may be one attempt short.
 //! - **Frames wait for their time, not packets.** SRT holds what it receives until it is due, 120 ms or more. As packets they had left
 //!   the caches by then, and the walk through container and codec fetched each byte from memory again; so payloads go on as they
 //!   come, as long as none is missing before them, and finished frames lie unseen in their ring until their last packet is due.
@@ -113,6 +114,10 @@
 //! - **DPDK's packets are copied into packet memory**, once, and it has one shard: `sys/dpdk` says what it would take to do without either.
 //!   Its host is an edge and no stack, made of `smoltcp`'s wire formats and of no more of it: addresses are configured, and what the
 //!   kernel would do for a host that only receives is a few hundred lines.
+//! - **A loss is asked for again when what was sent again for it should have come**, and once more soon after each report in case that was
+//!   lost, beside the periodic reports of libsrt, which come each half of a round trip and at 20 ms at the soonest. At a latency of two
+//!   or three round trips that is the attempt that would have been too late; it costs a third more of small packets while
+//!   something is missing (`benches/residual`). Senders that answer every report, libsrt before 1.4.4, get the periodic ones alone.
 //! - **A slow feed gets half of the acknowledgements**: one in 20 ms instead of 10 while fewer than 16 packets have come. Each costs a system
 //!   call's work and a receipt; a hundred feeds of 5 Mbit/s had one for every five packets. Three interleaved pairs of runs of 5 s took 912,
 //!   963 and 942 ms before, 721, 828 and 852 ms after it and after sessions that were touched got a bit each instead of being sorted.

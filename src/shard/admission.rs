@@ -563,7 +563,11 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::config::CryptoMode;
     use crate::output::{OutputOptions, Waker};
+    use crate::protocol::srt::encryption::{
+        Cipher, Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+    };
 
     #[test]
     fn an_srt_stream_goes_to_the_shard_with_the_fewest_and_an_rtp_source_stays_where_its_packets_come() {
@@ -595,8 +599,13 @@ mod tests {
 
     impl Bench {
         fn new(max_sessions: u32, streams: u64) -> Self {
+            Self::changed(max_sessions, streams, |_| {})
+        }
+
+        fn changed(max_sessions: u32, streams: u64, change: impl FnOnce(&mut Config)) -> Self {
             let root = tempfile::tempdir_in("/dev/shm").unwrap();
             let mut config = Config::default();
+            change(&mut config);
             config.output.root = root.path().to_owned();
             config.ingestion.rtp.max_sessions = max_sessions;
             config.ingestion.frame.max_frame_size = 65_536;
@@ -677,6 +686,29 @@ mod tests {
         bench.ask(1, 2);
         let Some(Message::SourceRefused(key, _, why)) = bench.shards.mailbox(1).take() else { panic!("refused") };
         assert_eq!((key, why.as_str()), (source(2), "ingestion.rtp.max_sessions = 1 is reached"));
+    }
+
+    #[test]
+    fn whoever_brings_a_key_late_gets_none_for_the_other_of_aes_ctr_and_aes_gcm() {
+        let (passphrase, salt) = ("known to everybody", [9; SALT_LEN]);
+        let key = derive_key_encrypting_key(passphrase.as_bytes(), &salt, KeyLength::Aes128);
+        for (mode, is_derived) in [(CryptoMode::Gcm, false), (CryptoMode::Ctr, true), (CryptoMode::Auto, true)] {
+            let bench = Bench::changed(30, 30, |config| {
+                config.ingestion.srt.passphrase = Some(passphrase.to_owned());
+                config.ingestion.srt.crypto_mode = mode;
+            });
+            let (_, material) =
+                Encryption::initiate(key.clone(), Cipher::AesCtr, salt, [7; 32], KeyRefresh::default());
+            let peer = SocketAddr::from(([10, 0, 0, 1], 4_000));
+            let wanted = WantedKey { stream: "cam".to_owned(), life: 5, socket_id: 6, peer, material };
+            bench.desk.derive_key(0, wanted);
+            let (done, is_done) = std::sync::mpsc::channel();
+            bench.desk.housekeeping().submit(Box::new(move || done.send(()).unwrap())).unwrap();
+            is_done.recv().unwrap();
+            let told = bench.shards.mailbox(0).take();
+            assert_eq!(matches!(told, Some(Message::KeyDerived(5, 6, _))), is_derived, "{mode:?}");
+            assert!(is_derived || told.is_none());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::access::may_take_over;
 use super::net::SocketRole;
@@ -23,6 +24,8 @@ use crate::protocol::srt::parameters::ConnectionParameters;
 
 /// Events kept of each stream, for people.
 const EVENTS_MAX: usize = 50;
+/// For so long after packets were missing more of them are expected to be.
+const LOSSES_REMEMBERED: Duration = Duration::from_secs(1);
 
 /// One stream of this shard with the session attached to it.
 pub struct Session {
@@ -77,6 +80,8 @@ pub struct Session {
     stalled: bool,
     /// The round trip of the present session has been told.
     rtt_told: bool,
+    /// Packets that had been missing when last looked at, and when there last were more.
+    missed: (u64, Option<Instant>),
 }
 
 /// What the handshake settled, for people.
@@ -191,6 +196,7 @@ impl Session {
             rate: Rate { at: now, ..Rate::default() },
             stalled: false,
             rtt_told: false,
+            missed: (0, None),
         }
     }
 
@@ -315,7 +321,7 @@ impl Session {
     }
 
     /// Ten times a second: rates, states, heartbeats, formats that have become known.
-    pub fn tick(&mut self, now: Instant, stall_after: std::time::Duration) {
+    pub fn tick(&mut self, now: Instant, stall_after: Duration) {
         let elapsed = now.saturating_since(self.rate.at);
         if elapsed.as_millis() >= 1_000 {
             let bits = (self.bytes - self.rate.bytes) as f64 * 8.0 / elapsed.as_secs_f64();
@@ -335,6 +341,18 @@ impl Session {
         }
         self.announce_formats(now);
         self.announce_round_trip(now);
+        let counts = self.ingest.statistics();
+        let missed = counts.lost + counts.recovered;
+        if missed != self.missed.0 {
+            self.missed = (missed, Some(now));
+        }
+    }
+
+    /// Whether each millisecond counts: its packets are read as they come (RTP), or some were missing within the last second and may have to be
+    /// asked for more than once.
+    pub fn is_urgent(&self, now: Instant) -> bool {
+        let misses = self.missed.1.is_some_and(|at| now.saturating_since(at) < LOSSES_REMEMBERED);
+        (self.kind != StreamKind::Srt || misses) && self.detached.is_none()
     }
 
     /// Says how far away the peer is, and whether the latency leaves time to send lost packets again.

@@ -128,7 +128,7 @@ pub struct Shard {
     told: Told,
     /// The last drain left something behind.
     more: bool,
-    /// A source's packets are worth something as they come, not at a due time later on: RTP, raw UDP.
+    /// A source's packets are worth something as they come, not at a due time later on: `Session::is_urgent`.
     has_urgent: bool,
     /// Streams that have ended and of which the desk could not be told.
     unreported: Vec<(String, u64)>,
@@ -610,8 +610,7 @@ impl Shard {
         self.door.strangers.handle_timeout(now);
         let assembly_timeout = self.config.ingestion.frame.assembly_timeout;
         let mut published = false;
-        self.has_urgent =
-            self.sessions.iter().any(|session| session.kind != StreamKind::Srt && session.detached.is_none());
+        self.has_urgent = self.sessions.iter().any(|session| session.is_urgent(now));
         for index in 0..self.sessions.slots() {
             if !self.sessions.contains(index) {
                 continue;

@@ -27,6 +27,7 @@ mod multicast;
 mod operation;
 #[path = "../../sys/frame-ring/tests/common/python.rs"]
 mod python;
+mod rate;
 mod readers;
 mod reference;
 mod relay;

@@ -16,11 +16,11 @@ const BITS_PER_SECOND: f64 = 8e6;
 pub const SRT_LATENCY_MS: u32 = 600;
 
 /// Calls `send` with each piece at its time.
-fn paced(bytes: &[u8], mut send: impl FnMut(usize, &[u8])) {
+fn paced(bits_per_second: f64, bytes: &[u8], mut send: impl FnMut(usize, &[u8])) {
     let began = Instant::now();
     let len = datagram_len(bytes);
     for (index, piece) in bytes.chunks(len).enumerate() {
-        let due = began + Duration::from_secs_f64((index * len * 8) as f64 / BITS_PER_SECOND);
+        let due = began + Duration::from_secs_f64((index * len * 8) as f64 / bits_per_second);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         send(index, piece);
     }
@@ -49,13 +49,13 @@ pub fn socket() -> UdpSocket {
 
 /// Raw transport packets over UDP.
 pub fn send_udp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) {
-    paced(bytes, |_, piece| assert_eq!(socket.send_to(piece, to).expect("sent"), piece.len()));
+    paced(BITS_PER_SECOND, bytes, |_, piece| assert_eq!(socket.send_to(piece, to).expect("sent"), piece.len()));
 }
 
 /// Transport packets over RTP with payload type 33 (RFC 2250); the sequence number wraps on the way.
 pub fn send_rtp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, ssrc: u32) {
     let mut datagram = Vec::with_capacity(12 + DATAGRAM);
-    paced(bytes, |index, piece| {
+    paced(BITS_PER_SECOND, bytes, |index, piece| {
         datagram.clear();
         datagram.extend([0x80, 33]);
         datagram.extend(65_300_u16.wrapping_add(index as u16).to_be_bytes());
@@ -135,8 +135,13 @@ impl SrtSender {
 
     /// Sends at the usual pace.
     pub fn send(&mut self, bytes: &[u8]) {
+        self.send_at(BITS_PER_SECOND, bytes);
+    }
+
+    /// Sends at another one.
+    pub fn send_at(&mut self, bits_per_second: f64, bytes: &[u8]) {
         let stdin = self.child.stdin.as_mut().expect("piped");
-        paced(bytes, |_, piece| stdin.write_all(piece).expect("srt-live-transmit takes it"));
+        paced(bits_per_second, bytes, |_, piece| stdin.write_all(piece).expect("srt-live-transmit takes it"));
     }
 
     /// Goes on with null packets until the tool says something.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use headworks::base::{Datagram, Instant, PacketPool, PoolOptions};
 use headworks::cli::send::material::{Cursor, DATAGRAM_LEN, Material, PesPackets};
 use headworks::cli::send::synthetic;
-use headworks::protocol::srt::caller::{CallError, Caller, CallerSettings, Event};
+use headworks::protocol::srt::caller::{CallError, Caller, CallerEncryption, CallerSettings, Event};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Limits};
+use headworks::protocol::srt::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use headworks::protocol::srt::handshake::RejectReason;
 use headworks::protocol::srt::membership::{GroupType, Membership};
 use headworks::protocol::srt::packet::{self, Header, SequenceNumber};
@@ -16,7 +17,7 @@ use headworks::protocol::srt::stream_id::StreamId;
 use headworks::shard::clock::Clock;
 use headworks::shard::report::StreamReport;
 
-use super::{PATIENCE, RATE_BPS, Served, id_for};
+use super::{PASSPHRASE, PATIENCE, RATE_BPS, Served, id_for};
 
 const LATENCY_MS: u16 = 400;
 const GROUP: Membership = Membership { group_id: 0x4000_0042, group_type: GroupType::Broadcast, weight: 1 };
@@ -301,6 +302,36 @@ fn a_group_is_one_publisher() {
     assert_eq!(refused([127, 0, 0, 1], backup), RejectReason::Group, "the same group, and not of its type");
     let sent = caller.finish();
     served.expect_every_frame(&[("bonded".to_owned(), sent)]);
+}
+
+#[test]
+fn who_has_not_shown_the_passphrase_joins_no_secured_group() {
+    let served = Served::start_changed(1, |config| {
+        config.ingestion.srt.passphrase = Some(PASSPHRASE.to_owned());
+        config.ingestion.srt.enforced_encryption = false;
+    });
+    let leg = |socket_id, passphrase: Option<&str>| {
+        let salt = [socket_id as u8; SALT_LEN];
+        let encryption = passphrase.map(|passphrase| CallerEncryption {
+            key_encrypting_key: derive_key_encrypting_key(passphrase.as_bytes(), &salt, KeyLength::Aes128),
+            cipher: Cipher::AesCtr,
+            salt,
+            key_seed: [9; 32],
+            key_refresh: KeyRefresh::default(),
+        });
+        let settings = settings(served.peer, "bonded", socket_id, GROUP, 5);
+        let settings = CallerSettings { encryption, enforced_encryption: false, ..settings };
+        call([127, 0, 0, 1], served.peer, settings).1
+    };
+    let first = leg(1, Some(PASSPHRASE)).expect("let in");
+    for (socket_id, passphrase) in [(2, None), (3, Some("another passphrase"))] {
+        let refused = leg(socket_id, passphrase).err();
+        assert_eq!(refused, Some(CallError::Rejected(RejectReason::Conflict)), "{passphrase:?}");
+    }
+    let second = leg(4, Some(PASSPHRASE)).expect("one more leg");
+    let legs = stream(&served, "bonded").legs;
+    let peers = [&first, &second].map(|(socket, _)| Some(socket.local_addr().unwrap()));
+    assert_eq!(legs.iter().map(|leg| Some(leg.peer)).collect::<Vec<_>>(), peers);
 }
 
 #[test]

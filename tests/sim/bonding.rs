@@ -155,7 +155,7 @@ impl World {
         let membership = Membership { group_id: 0x4000_0001, group_type: self.play.group_type, weight: path as u16 };
         match &mut self.group {
             Some(group) => {
-                assert!(group.make_room(receiver_clock(now)));
+                assert!(group.has_room(receiver_clock(now)));
                 group.join(receiver_clock(now), membership.weight, receiver, limits);
             }
             None => self.group = Some(Group::new(receiver_clock(now), 0x4000_0002, membership, receiver, limits)),

@@ -380,6 +380,7 @@ impl Connection {
                 let mut next = due
                     .min(self.receiver.ack_at(&self.round_trip))
                     .min(self.receiver.nak_at())
+                    .min(self.receiver.repeat_at())
                     .min(self.sent_at + KEEP_ALIVE_INTERVAL)
                     .min(self.heard_at + self.limits.peer_idle_timeout)
                     .min(self.unsealed_by());
@@ -552,9 +553,9 @@ impl Connection {
             return true;
         }
         let size_max = self.parameters.packet_size_max();
-        if self.receiver.has_fresh_losses() {
-            let receiver = &mut self.receiver;
-            let runs = std::iter::from_fn(|| receiver.next_fresh_loss());
+        if now >= self.receiver.report_at() {
+            let (receiver, round_trip) = (&mut self.receiver, &self.round_trip);
+            let runs = std::iter::from_fn(|| receiver.next_to_report(now, round_trip));
             if writer.loss_report(buffer, runs.filter_map(range), size_max) > 0 {
                 self.statistics.pkt_sent_nak += 1;
                 return true;

@@ -204,11 +204,17 @@ impl Group {
         group
     }
 
-    /// Takes another leg in, of whose path it then tells. To be called when [`make_room`](Self::make_room) has said that there is some.
+    /// Takes another leg in, of whose path it then tells: in place of a silent one if there are as many as may be. To be called when
+    /// [`has_room`](Self::has_room) has said that there is some.
     ///
     /// # Panics
     /// If there is none.
     pub fn join(&mut self, now: Instant, weight: u16, parameters: ConnectionParameters, limits: Limits) -> u8 {
+        if self.legs.len() == LEGS_MAX {
+            let silent = self.displaced(now).expect("one makes room for another leg");
+            let closed = self.remove(silent, CloseReason::TakenOver);
+            self.events.push_back(closed);
+        }
         let path = self.free_path().expect("there is room for another leg");
         let mut connection = Connection::new(now, parameters, limits);
         if let Some(leader) = self.legs.iter().find(|leg| leg.path == self.leader) {
@@ -223,20 +229,16 @@ impl Group {
         self.legs.push(Leg { path, weight, connection, data_at: None, begins: self.next, statistics });
     }
 
-    /// Makes room for another leg, if it takes that, by giving up the one that has been silent for longest, which is one that was cut off and
-    /// comes again. `false` when all are well and there are as many as may be.
-    pub fn make_room(&mut self, now: Instant) -> bool {
-        if self.legs.len() == LEGS_MAX {
-            let silence = |leg: &Leg| now.saturating_since(leg.connection.heard_at());
-            let silent = (0..LEGS_MAX).max_by_key(|&index| silence(&self.legs[index])).filter(|&index| {
-                // A keep-alive may come late.
-                silence(&self.legs[index]) >= 2 * QUIET
-            });
-            let Some(index) = silent else { return false };
-            let closed = self.remove(index, CloseReason::TakenOver);
-            self.events.push_back(closed);
-        }
-        true
+    /// Whether another leg can be taken in. Nothing is given up for it before it [joins](Self::join): it may still be refused.
+    pub fn has_room(&self, now: Instant) -> bool {
+        self.legs.len() < LEGS_MAX || self.displaced(now).is_some()
+    }
+
+    /// The leg that has been silent for longest, which is one that was cut off and comes again; `None` when all are well.
+    fn displaced(&self, now: Instant) -> Option<usize> {
+        let silence = |index: usize| now.saturating_since(self.legs[index].connection.heard_at());
+        // A keep-alive may come late.
+        (0..self.legs.len()).max_by_key(|&index| silence(index)).filter(|&index| silence(index) >= 2 * QUIET)
     }
 
     fn free_path(&self) -> Option<u8> {

@@ -4,9 +4,12 @@
 
 use std::collections::VecDeque;
 
+use super::acknowledgement::RoundTrip;
 use super::fec::configuration::ArqLevel;
+use super::loss_repeats::Repeats;
 use super::sequence_set::SequenceSet;
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
+use crate::base::Instant;
 
 /// Gaps that may wait for their first report; what does not fit waits for the periodic one.
 const FRESH_MAX: usize = 64;
@@ -89,6 +92,7 @@ pub struct ReceiverLosses {
     missing: SequenceSet,
     fresh: VecDeque<Fresh>,
     reordering: Reordering,
+    repeats: Repeats,
     /// What a packet filter leaves to be reported; all of it without one.
     arq: ArqLevel,
 }
@@ -96,19 +100,20 @@ pub struct ReceiverLosses {
 impl ReceiverLosses {
     /// An empty list for a receive buffer of `capacity` slots. A gap is given as many packets to close by itself as packets were
     /// lately seen to come behind their place, `reorder_tolerance_max` at most (libsrt: `SRTO_LOSSMAXTTL`); with 0 it is reported at
-    /// once.
-    pub fn new(capacity: usize, reorder_tolerance_max: u16) -> Self {
+    /// once. What is reported again between two periodic reports is up to the sender's version.
+    pub fn new(capacity: usize, reorder_tolerance_max: u16, peer_version: u32) -> Self {
         Self {
             missing: SequenceSet::new(capacity),
             fresh: VecDeque::with_capacity(FRESH_MAX),
             reordering: Reordering::new(reorder_tolerance_max),
+            repeats: Repeats::new(peer_version),
             arq: ArqLevel::Always,
         }
     }
 
     /// With a packet filter, which leaves only some of it to be reported.
     pub fn behind_filter(self, arq: ArqLevel) -> Self {
-        Self { arq, ..self }
+        if arq == ArqLevel::Always { Self { arq, ..self } } else { Self { arq, repeats: self.repeats.unused(), ..self } }
     }
 
     /// Whether what is missing is reported again and again: libsrt does not behind a filter that is to be given time.
@@ -200,6 +205,32 @@ impl ReceiverLosses {
         None
     }
 
+    /// A run goes out in a report now, for the first time.
+    pub fn reported(&mut self, now: Instant, run: (u64, u64), round_trip: &RoundTrip) {
+        self.repeats.reported(now, run, round_trip);
+    }
+
+    /// When a run is due to be reported again, apart from periodic reports; far future when none is.
+    #[inline]
+    pub fn repeat_at(&self) -> Instant {
+        if self.missing.is_empty() { Instant::FAR_FUTURE } else { self.repeats.next_at() }
+    }
+
+    /// The next run to be reported again now. `head` is the receive buffer's.
+    pub fn next_repeat(&mut self, now: Instant, head: u64, round_trip: &RoundTrip) -> Option<(u64, u64)> {
+        while let Some(mut repeat) = self.repeats.take(now) {
+            if let Some((first, end)) = self.missing.next_run(repeat.first.max(head), repeat.end) {
+                repeat.first = end;
+                self.repeats.put_back(repeat);
+                if !repeat.is_copy {
+                    self.repeats.reported(now, (first, end), round_trip);
+                }
+                return Some((first, end));
+            }
+        }
+        None
+    }
+
     /// Where a periodic report that goes out now ends, `expected` at the latest: gaps that may still close by themselves are passed over
     /// once. libsrt names these too.
     pub fn periodic_report(&mut self, expected: u64) -> u64 {
@@ -230,19 +261,20 @@ impl ReceiverLosses {
     /// Writes the list down; `head..expected` is where packets may be missing.
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, head: u64, expected: u64) {
         // The level is that of the packet filter.
-        let Self { missing, fresh, reordering, arq: _ } = self;
+        let Self { missing, fresh, reordering, repeats, arq: _ } = self;
         missing.snapshot(to, head, expected);
         to.size(fresh.len());
         fresh.iter().for_each(|fresh| fresh.snapshot(to));
         reordering.snapshot(to);
+        repeats.snapshot(to);
     }
 
-    /// Reads what [`snapshot`](Self::snapshot) has written for a receive buffer of `capacity` slots.
+    /// Reads what [`snapshot`](Self::snapshot) has written for a receive buffer of `capacity` slots, and a peer of this version.
     pub(crate) fn restore(
         from: &mut SnapshotReader<'_>,
         capacity: usize,
-        head: u64,
-        expected: u64,
+        peer_version: u32,
+        (head, expected): (u64, u64),
     ) -> Result<Self, RestoreError> {
         let missing = SequenceSet::restore(from, capacity, head, expected)?;
         let mut fresh = VecDeque::with_capacity(FRESH_MAX);
@@ -251,13 +283,16 @@ impl ReceiverLosses {
             valid(fresh.len() < FRESH_MAX && gap.first <= gap.end && gap.end <= expected)?;
             fresh.push_back(gap);
         }
-        Ok(Self { missing, fresh, reordering: Reordering::restore(from)?, arq: ArqLevel::Always })
+        let reordering = Reordering::restore(from)?;
+        let repeats = Repeats::restore(from, peer_version, expected)?;
+        Ok(Self { missing, fresh, reordering, repeats, arq: ArqLevel::Always })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::srt::parameters::VERSION;
 
     fn fresh(losses: &mut ReceiverLosses, head: u64) -> Vec<(u64, u64)> {
         std::iter::from_fn(|| losses.next_fresh(head)).collect()
@@ -265,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_fresh_once_and_periodic_until_it_closes() {
-        let mut losses = ReceiverLosses::new(64, 0);
+        let mut losses = ReceiverLosses::new(64, 0, VERSION);
         losses.gap(5, 9);
         assert!(losses.has_fresh());
         assert_eq!(fresh(&mut losses, 0), [(5, 9)]);
@@ -280,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_came_before_the_first_report_is_not_reported() {
-        let mut losses = ReceiverLosses::new(64, 0);
+        let mut losses = ReceiverLosses::new(64, 0, VERSION);
         losses.gap(5, 9);
         losses.arrived(5);
         losses.arrived(7);
@@ -289,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_gap_behind_the_head_is_not_mistaken_for_one_a_ring_later() {
-        let mut losses = ReceiverLosses::new(64, 0);
+        let mut losses = ReceiverLosses::new(64, 0, VERSION);
         losses.gap(5, 9);
         losses.forget(5, 9);
         losses.gap(64 + 5, 64 + 7);
@@ -298,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_tolerant_list_waits_for_packets_to_pass() {
-        let mut losses = ReceiverLosses::new(64, 2);
+        let mut losses = ReceiverLosses::new(64, 2, VERSION);
         losses.gap(1, 2);
         assert!(!losses.has_fresh());
         losses.packet_passed();
@@ -308,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_periodic_report_passes_over_a_gap_that_waits_but_only_once() {
-        let mut losses = ReceiverLosses::new(64, 5);
+        let mut losses = ReceiverLosses::new(64, 5, VERSION);
         losses.gap(1, 3);
         (0..5).for_each(|_| losses.packet_passed());
         assert_eq!(fresh(&mut losses, 0), [(1, 3)]);
@@ -322,7 +357,7 @@ mod tests {
 
     #[test]
     fn tolerance_follows_the_distances_of_late_and_forgets_them() {
-        let mut losses = ReceiverLosses::new(64, 20);
+        let mut losses = ReceiverLosses::new(64, 20, VERSION);
         let pass = |losses: &mut ReceiverLosses, packets: u16| {
             (0..packets).for_each(|_| losses.packet_passed());
             losses.reorder_tolerance()
@@ -341,7 +376,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_gaps_take_no_more_room_than_one() {
-        let mut losses = ReceiverLosses::new(1 << 15, 0);
+        let mut losses = ReceiverLosses::new(1 << 15, 0, VERSION);
         for n in 0..10_000 {
             losses.gap(3 * n, 3 * n + 1);
         }

@@ -14,6 +14,7 @@ pub mod group;
 pub mod handshake;
 pub mod listener;
 pub mod loss;
+mod loss_repeats;
 pub mod membership;
 pub mod packet;
 pub mod parameters;

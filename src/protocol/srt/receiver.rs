@@ -594,20 +594,31 @@ impl Receiver {
 
     /// A periodic loss report goes out now.
     pub fn periodic_nak_sent(&mut self, now: Instant, round_trip: &RoundTrip) {
+        // It names what is due to be reported again, too.
+        while self.losses.next_repeat(now, self.buffer.head(), round_trip).is_some() {}
         self.nak_at = now + round_trip.nak_interval();
         self.reported_end = self.buffer.head();
         self.report_until = self.losses.periodic_report(self.expected);
     }
 
-    /// Whether a gap waits for its first report.
+    /// When a run is due to be reported between two periodic reports: at once for the first time, later again.
     #[inline]
-    pub fn has_fresh_losses(&self) -> bool {
-        self.losses.has_fresh()
+    pub fn report_at(&self) -> Instant {
+        if self.losses.has_fresh() { Instant::ZERO } else { self.losses.repeat_at() }
     }
 
-    /// The next run to be reported for the first time, as its first number and the one after its last.
-    pub fn next_fresh_loss(&mut self) -> Option<(u64, u64)> {
-        self.losses.next_fresh(self.buffer.head())
+    /// The same without what is due at once.
+    #[inline]
+    pub fn repeat_at(&self) -> Instant {
+        self.losses.repeat_at()
+    }
+
+    /// The next run for such a report, as its first number and the one after its last.
+    pub fn next_to_report(&mut self, now: Instant, round_trip: &RoundTrip) -> Option<(u64, u64)> {
+        let head = self.buffer.head();
+        let Some(fresh) = self.losses.next_fresh(head) else { return self.losses.next_repeat(now, head, round_trip) };
+        self.losses.reported(now, fresh, round_trip);
+        Some(fresh)
     }
 
     /// All runs of missing packets, oldest first.

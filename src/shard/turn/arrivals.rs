@@ -491,7 +491,7 @@ impl Shard {
         let session = self.sessions.get_mut(index);
         let no_room = || Denial::new(RejectReason::Resource, format!("its group has {LEGS_MAX} legs already"));
         let group = session.group_mut().ok_or_else(no_room)?;
-        if !group.make_room(now) {
+        if !group.has_room(now) {
             return Err(no_room());
         }
         let latency_ms = group.latency_ms();

@@ -300,6 +300,37 @@ fn a_gap_is_reported_at_once_and_again_until_it_closes() {
 }
 
 #[test]
+fn what_was_lost_again_is_asked_for_as_soon_as_it_should_have_come() {
+    let mut bench = bench();
+    // A steady round trip of 16 ms.
+    for number in 0..60 {
+        bench.put_data(at(20 * number), &data(number, 20 * number), &[]);
+        assert_eq!(bench.timeout(at(20 * number)), [Out::Ack(number as u32 + 1, number + 1)]);
+        bench.control(at(20 * number + 16), |to, buffer| to.acknowledgement_receipt(buffer, number as u32 + 1));
+    }
+    let naks = |bench: &mut Bench, ms| -> Vec<Out> {
+        bench.timeout(at(ms)).into_iter().filter(|out| matches!(out, Out::Nak(_))).collect()
+    };
+    bench.put_data(at(1_200), &data(62, 1_200), &[]);
+    assert_eq!(naks(&mut bench, 1_200), [Out::Nak(vec![(60, 61)])]);
+    // A copy, in case that was lost; and what should have come by then.
+    let mut asked = Vec::new();
+    for ms in 1_201..1_240 {
+        if ms == 1_214 {
+            bench.put_data(at(ms), &DataHeader { retransmitted: true, ..data(61, 1_200) }, &[]);
+        }
+        if ms == 1_230 {
+            bench.put_data(at(ms), &DataHeader { retransmitted: true, ..data(60, 1_200) }, &[]);
+        }
+        assert!(bench.connection.receiver.repeat_at() >= at(ms), "nothing is overdue");
+        asked.extend(naks(&mut bench, ms).into_iter().map(|nak| (ms, nak)));
+    }
+    let nak = |ms, first, last| (ms, Out::Nak(vec![(first, last)]));
+    // At 1,220 it is the periodic report.
+    assert_eq!(asked, [nak(1_205, 60, 61), nak(1_216, 60, 60), nak(1_220, 60, 60), nak(1_221, 60, 60)]);
+}
+
+#[test]
 fn a_packet_that_was_overtaken_is_not_called_recovered() {
     let mut bench = bench();
     bench.put_data(at(0), &data(0, 0), &[]);

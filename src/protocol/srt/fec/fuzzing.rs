@@ -3,6 +3,7 @@
 
 use super::super::loss::ReceiverLosses;
 use super::super::packet::{DataHeader, HEADER_LEN, Header, KeyFlag, SequenceNumber, parse};
+use super::super::parameters::VERSION;
 use super::super::statistics::Statistics;
 use super::configuration::{ArqLevel, Fec, FilterConfiguration, Layout};
 use super::decoder::Decoder;
@@ -41,7 +42,7 @@ pub fn fuzz_fec(data: &[u8]) {
     let groups = Decoder::groups_max(&fec);
     let options = PoolOptions { slots: groups + 8, slot_size: 512, ..PoolOptions::default() };
     let pool = PacketPool::new(options).expect("packet memory for all groups");
-    let mut losses = ReceiverLosses::new(1 << 12, 0).behind_filter(fec.arq);
+    let mut losses = ReceiverLosses::new(1 << 12, 0, VERSION).behind_filter(fec.arq);
     let mut statistics = Statistics::default();
     let mut decoder = Decoder::new(&fec, FIRST, PAYLOAD_MAX, u16::from(flags >> 4));
     let mut encoder = Encoder::new(&fec, FIRST, PAYLOAD_MAX);

@@ -12,6 +12,7 @@ use crate::protocol::srt::loss::ReceiverLosses;
 use crate::protocol::srt::packet::{
     DataHeader, HEADER_LEN, Header, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber, parse,
 };
+use crate::protocol::srt::parameters::VERSION;
 use crate::protocol::srt::statistics::Statistics;
 
 mod connection;
@@ -269,7 +270,7 @@ struct Bench {
 
 impl Bench {
     fn new(fec: &Fec, first: u64) -> Self {
-        let mut losses = ReceiverLosses::new(1 << 14, 0).behind_filter(ArqLevel::OnRequest);
+        let mut losses = ReceiverLosses::new(1 << 14, 0, VERSION).behind_filter(ArqLevel::OnRequest);
         // Here all is missing until it is asked what was given up of it.
         losses.gap(first, first + 8_000);
         Self {
@@ -487,6 +488,22 @@ fn a_sum_that_is_none_of_these_packets_rebuilds_nothing() {
         [&honest[0], &control, &honest[2]].into_iter().for_each(|bytes| bench.receive(bytes));
         assert_eq!((bench.rebuilt(), bench.rejected(), bench.decoder.held()), (vec![], 1, 0));
     }
+}
+
+#[test]
+fn a_packet_longer_than_any_can_be_spoils_its_own_groups_alone() {
+    let (fec, first) = (fec("fec,cols:4"), 0);
+    let mut wire = wire(&fec, first, 8);
+    // The third of the first row; the second of each row is lost.
+    wire[2].resize(HEADER_LEN + PAYLOAD_MAX + 1, 7);
+    let mut bench = Bench::new(&fec, first);
+    for bytes in wire {
+        let header = header(&bytes);
+        if header.message_number == 0 || header.sequence.get() % 4 != 1 {
+            bench.receive(&bytes);
+        }
+    }
+    assert_eq!(bench.rebuilt(), [5]);
 }
 
 #[test]

@@ -430,12 +430,13 @@ fn there_are_eight_legs_at_most_and_one_that_is_silent_makes_room() {
         }
     };
     alive(&mut bench, 1_500, 5);
-    assert!(!bench.group.make_room(at(1_999)), "a keep-alive may come late");
+    assert!(!bench.group.has_room(at(1_999)), "a keep-alive may come late");
     alive(&mut bench, 2_500, 5);
-    assert!(bench.group.make_room(at(2_500)));
+    assert!(bench.group.has_room(at(2_500)));
+    assert_eq!(bench.events(), [], "whoever asks may still be refused");
+    assert_eq!(bench.group.join(at(2_500), 0, parameters(9, 2_500), LIMITS), 5);
     let reason = CloseReason::TakenOver;
     assert_eq!(bench.events(), [Event::LegClosed { path: 5, socket_id: 105, peer: peer(5), reason }]);
-    assert_eq!(bench.group.join(at(2_500), 0, parameters(9, 2_500), LIMITS), 5);
 }
 
 #[test]
@@ -480,7 +481,7 @@ fn whatever_legs_are_sent_the_stream_goes_forward_and_what_is_held_is_bounded() 
             let leg = random(u64::from(legs) + 1) as u32;
             match random(40) {
                 0 if random(4) == 0 => bench.control(now, leg, |to, buffer| to.shutdown(buffer)),
-                1 if bench.group.make_room(at(now)) && legs < 40 => {
+                1 if bench.group.has_room(at(now)) && legs < 40 => {
                     bench.join(now, legs);
                     legs += 1;
                 }

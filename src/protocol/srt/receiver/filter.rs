@@ -15,7 +15,7 @@ use crate::protocol::srt::statistics::Statistics;
 
 /// The loss list behind the filter that was agreed on, if any.
 pub(super) fn losses(parameters: &ConnectionParameters, capacity: usize, reorder_tolerance: u16) -> ReceiverLosses {
-    let losses = ReceiverLosses::new(capacity, reorder_tolerance);
+    let losses = ReceiverLosses::new(capacity, reorder_tolerance, parameters.peer_version);
     match &parameters.packet_filter {
         Some(fec) => losses.behind_filter(fec.arq),
         None => losses,

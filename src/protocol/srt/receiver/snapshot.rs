@@ -84,7 +84,7 @@ impl Receiver {
         let (head, expected) = (buffer.head(), from.count()?);
         valid(buffer.end() <= expected && expected - head <= buffer.capacity() as u64)?;
         let capacity = buffer.capacity();
-        let losses = ReceiverLosses::restore(from, capacity, head, expected)?;
+        let losses = ReceiverLosses::restore(from, capacity, parameters.peer_version, (head, expected))?;
         let mut restored = Self {
             next_due: Instant::FAR_FUTURE,
             losses: match parameters.packet_filter {

@@ -7,6 +7,9 @@ use super::*;
 use crate::base::{Datagram, Instant};
 use crate::protocol::srt::connection::{Connection, Limits};
 use crate::protocol::srt::control::{Control, LossReport};
+use crate::protocol::srt::encryption::{
+    Cipher, Encryption, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
+};
 use crate::protocol::srt::parameters::{ConnectionParameters, Role};
 
 const FIRST: u64 = 0x7fff_fff8;
@@ -30,12 +33,18 @@ struct Pair {
 
 impl Pair {
     fn new(filter: &str, reorder_tolerance: u16) -> Self {
-        let of = |role, socket_id, peer_socket_id| {
+        Self::with(filter, reorder_tolerance, [None, None])
+    }
+
+    /// The sender has the first of these keys, the receiver the second.
+    fn with(filter: &str, reorder_tolerance: u16, [sending, receiving]: [Option<Encryption>; 2]) -> Self {
+        let of = |role, socket_id, peer_socket_id, encryption| {
             let parameters = ConnectionParameters {
                 socket_id,
                 peer_socket_id,
                 initial_sequence: SequenceNumber::new(FIRST),
                 packet_filter: Some(fec(filter)),
+                encryption,
                 receive_latency_ms: LATENCY_MS as u16,
                 ..ConnectionParameters::plain(role, SocketAddr::from(([192, 0, 2, 1], 4_000)), at(0))
             };
@@ -44,8 +53,8 @@ impl Pair {
             Connection::new(at(0), parameters, limits)
         };
         Self {
-            sender: of(Role::Sender, 1, 2),
-            receiver: of(Role::Receiver, 2, 1),
+            sender: of(Role::Sender, 1, 2, sending),
+            receiver: of(Role::Receiver, 2, 1, receiving),
             pool: PacketPool::new(PoolOptions { slots: 1_024, ..PoolOptions::default() }).expect("memory"),
             reported: Vec::new(),
             delivered: Vec::new(),
@@ -211,6 +220,41 @@ fn what_the_filter_holds_is_let_go_at_the_end() {
     pair.receiver.shut_down();
     assert_eq!((pair.receiver.held_packets(), pair.pool.in_use()), (0, 0));
     assert_eq!(pair.receiver.next_timeout(), None);
+}
+
+#[test]
+fn an_encrypted_packet_longer_than_any_can_be_is_no_part_of_what_is_rebuilt() {
+    let salt = [3; SALT_LEN];
+    let key = derive_key_encrypting_key(b"a good passphrase", &salt, KeyLength::Aes128);
+    let (sending, message) =
+        Encryption::initiate(key.clone(), Cipher::AesCtr, salt, [1; 32], KeyRefresh::default());
+    let receiving = Encryption::accept(key, &message, [2; 32], KeyRefresh::default()).expect("the same passphrase");
+    let mut pair = Pair::with("fec,cols:4,arq:never", 0, [Some(sending), Some(receiving)]);
+    let mut bytes = Vec::new();
+    for index in 0..8_u8 {
+        // As long as it may be, less the filter's own header.
+        pair.sender.send(at(0), &[index; 1_452]).expect("room");
+        while pair.sender.poll_transmit(at(0), &mut bytes).is_some() {
+            let mut datagram = std::mem::take(&mut bytes);
+            let Ok(Header::Data(header)) = parse(&datagram) else { continue };
+            let offset = header.sequence.distance(SequenceNumber::new(FIRST));
+            if header.message_number != 0 && (offset == 1 || offset == 5) {
+                continue;
+            }
+            if header.message_number != 0 && offset == 2 {
+                // One byte is another one, and behind it there is more than the sums are long.
+                datagram[HEADER_LEN] ^= 0xff;
+                datagram.resize(HEADER_LEN + PAYLOAD_MAX + 1, 0);
+            }
+            let datagram = pair.datagram(at(0), &datagram);
+            pair.receiver.receive(at(0), datagram);
+        }
+    }
+    let payloads: Vec<_> = std::iter::from_fn(|| pair.receiver.poll_payload(at(1_000))).collect();
+    let numbers: Vec<u64> = payloads.iter().map(|payload| payload.sequence - FIRST).collect();
+    assert_eq!(numbers, [0, 2, 3, 4, 5, 6, 7], "that of the other row comes back, and nothing is made of this one");
+    assert_eq!(*payloads[4].packet, [5; 1_452]);
+    assert_eq!(payloads[1].packet.len(), PAYLOAD_MAX + 1);
 }
 
 #[test]

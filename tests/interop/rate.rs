@@ -1,0 +1,44 @@
+//! A high rate over a long way: what receivers on libsrt have to be given buffers for by hand.
+
+use std::time::Duration;
+
+use crate::appliance::Appliance;
+use crate::clips::clip;
+use crate::loss::{number, statistics};
+use crate::relay::Relay;
+use crate::senders::{SrtSender, null_packets};
+
+/// Four round trips.
+const LATENCY_MS: u32 = 2_000;
+const BITS_PER_SECOND: f64 = 60e6;
+
+#[test]
+fn sixty_megabits_a_second_over_half_a_second_of_round_trip_lose_nothing() {
+    let clip = clip(
+        "sixty",
+        &["testsrc2=size=1280x720:rate=25:duration=6,noise=alls=100:allf=t"],
+        "-c:v libx264 -preset ultrafast -bf 0 -g 25 -b:v 54M -minrate 54M -maxrate 54M -bufsize 10M -muxrate 60M",
+    );
+    assert!(clip.bytes.len() as f64 * 8.0 > 5.5 * BITS_PER_SECOND, "{} bytes", clip.bytes.len());
+    // As they are by default: nobody has to know of this sender.
+    let appliance =
+        Appliance::start(&["ingestion.srt.max_bandwidth=60000000", "ingestion.frame.max_frame_size=10485760"]);
+    let relay = Relay::start(appliance.ports.srt, "--delay 250ms --loss 0.5% --seed 6");
+    let tap = appliance.tap("sixty");
+    let mut sender = SrtSender::with_latency(relay.port, LATENCY_MS, "streamid=sixty");
+    sender.wait_for_connection();
+    sender.send_at(BITS_PER_SECOND, &clip.bytes);
+    // What was lost of the last second comes again before the caller closes.
+    sender.send(&null_packets(1_900));
+    let frames = tap.wait_for(clip.reference.packet_count());
+    clip.reference.compare("60 Mbit/s over 500 ms", &frames);
+    let told = statistics(&appliance, "sixty");
+    assert!(number(&told, "/stats/packets_recovered") > 50, "{told}");
+    assert_eq!((number(&told, "/stats/packets_lost"), number(&told, "/stats/packets_dropped")), (0, 0), "{told}");
+    let round_trip_ms = told.pointer("/stats/rtt_ms").and_then(serde_json::Value::as_f64);
+    assert!(round_trip_ms.is_some_and(|it| it > 490.0), "{told}");
+    sender.finish();
+    appliance.wait_for_log("latency 2000 ms", Duration::from_secs(1));
+    let report = relay.finish();
+    assert!(number(&report, "/forward/lost_random") > 50, "{report}");
+}
