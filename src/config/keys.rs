@@ -70,6 +70,9 @@ fn template() -> Value {
     let mut config = Config::default();
     config.ingestion.srt.passphrase = Some(String::new());
     config.ingestion.srt.packet_filter = Some(String::new());
+    config.ingestion.srt.traffic_class = Some(0);
+    config.ingestion.srt.ttl = Some(0);
+    config.ingestion.srt.interface = Some(String::new());
     config.output.hugetlbfs = Some(PathBuf::new());
     config.output.broker.socket = Some(PathBuf::new());
     config.shards.dpdk.device = Some(String::new());
