@@ -122,6 +122,12 @@ pub struct Srt {
     pub bonding: bool,
     /// The packet filter that every peer must agree to, such as `fec,cols:10,rows:5`; without it a peer gets the one that it asks for.
     pub packet_filter: Option<String>,
+    /// The octet of DSCP and ECN in front of what is sent to peers: IPv4's ToS, IPv6's traffic class (libsrt: `SRTO_IPTOS`).
+    pub traffic_class: Option<u8>,
+    /// Time to live of it, IPv6's hop limit (libsrt: `SRTO_IPTTL`).
+    pub ttl: Option<u8>,
+    /// The network interface that peers come by, and no other (libsrt: `SRTO_BINDTODEVICE`).
+    pub interface: Option<String>,
 }
 
 /// What encrypted payloads may be under; named as libsrt's `SRTO_CRYPTOMODE`, of which AES-GCM is a preview.
@@ -497,6 +503,9 @@ impl Default for Srt {
             version_min: None,
             bonding: true,
             packet_filter: None,
+            traffic_class: None,
+            ttl: None,
+            interface: None,
         }
     }
 }

@@ -109,6 +109,23 @@ fn every_frame_of_srt_feeds_arrives_by_recvmmsg() {
     every_frame_arrives(served);
 }
 
+#[test]
+fn callers_of_both_versions_of_ip_are_served_by_one_socket_of_ipv6() {
+    for (packet_io, address) in [
+        (PacketIo::Uring, "127.0.0.1"),
+        (PacketIo::Uring, "[::1]"),
+        (PacketIo::Mmsg, "[::ffff:127.0.0.1]"),
+        (PacketIo::Mmsg, "[::1]"),
+    ] {
+        let (mut config, srt, root) = config(packet_io);
+        config.ingestion.srt.address = "::".parse().unwrap();
+        let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
+        let served = Served { appliance, srt, _root: root };
+        every_frame_arrives_from(Command::new(env!("CARGO_BIN_EXE_headworks")), address, &served);
+        served.appliance.stop();
+    }
+}
+
 /// Without traffic a shard sleeps for 50 ms at a time; one that polls turns as fast as it can.
 #[test]
 fn every_frame_arrives_at_shards_that_poll_and_never_sleep() {
@@ -233,4 +250,168 @@ fn dpdk_is_refused_with_the_cure_where_the_program_or_the_configuration_does_not
     let error = started.err().expect("two shards").to_string();
     let cure = if cfg!(feature = "dpdk") { "shards.cores=[0]" } else { "--features dpdk" };
     assert!(error.starts_with("shards.packet_io: ") && error.contains(cure), "{error}");
+}
+
+/// A host that says what it sees of a datagram's traffic class and time to live: `ask ADDRESS PORT` sends an induction and looks at the
+/// answer, `listen ADDRESS PORT` waits to be called.
+const WITNESS: &str = r#"
+import socket, struct, sys
+task, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+is_ipv6 = ':' in address
+witness = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+for level, option in [(41, 66), (41, 51)] if is_ipv6 else [(0, 13), (0, 12)]:
+    witness.setsockopt(level, option, 1)
+witness.settimeout(2 if task == 'ask' else 20)
+if task == 'ask':
+    induction = struct.pack('>16I', 1 << 31, 0, 0, 0, 4, 2, 1, 1500, 8192, 1, 77, 0, 0, 0, 0, 0)
+    witness.sendto(induction, (address, port))
+else:
+    witness.bind((address, port))
+    print('ready', flush=True)
+try:
+    data, control, _, _ = witness.recvmsg(2048, 256)
+except TimeoutError:
+    sys.exit('silence')
+said = {kind: int.from_bytes(value, sys.byteorder) for _, kind, value in control}
+print(said[67 if is_ipv6 else 1], said[52 if is_ipv6 else 2])
+"#;
+
+/// Asks the listener at an address; gives traffic class and time to live of its answer, `None` if there is none.
+fn asked(mut python: Command, address: &str, port: u16) -> Option<(u8, u8)> {
+    let output = python.args(["-c", WITNESS, "ask", address, &port.to_string()]).output().expect("Python");
+    let said = String::from_utf8(output.stdout).unwrap();
+    if !output.status.success() {
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "silence\n");
+        return None;
+    }
+    Some(pair(&said))
+}
+
+fn pair(said: &str) -> (u8, u8) {
+    let (traffic_class, ttl) = said.trim().split_once(' ').unwrap_or_else(|| panic!("{said:?}"));
+    (traffic_class.parse().unwrap(), ttl.parse().unwrap())
+}
+
+#[test]
+fn a_listener_marks_what_it_sends_over_ipv4_ipv6_and_both_by_one_socket() {
+    for packet_io in [PacketIo::Uring, PacketIo::Mmsg] {
+        for (listens, asks) in [("0.0.0.0", &["127.0.0.1"][..]), ("::", &["127.0.0.1", "::1"])] {
+            let (mut config, port, _root) = config(packet_io);
+            config.ingestion.srt.address = listens.parse().unwrap();
+            (config.ingestion.srt.traffic_class, config.ingestion.srt.ttl) = (Some(0x88), Some(5));
+            let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
+            for address in asks {
+                let seen = asked(Command::new("python3"), address, port);
+                assert_eq!(seen, Some((0x88, 5)), "{packet_io:?}, {listens}, {address}");
+            }
+            appliance.stop();
+        }
+    }
+}
+
+#[test]
+fn by_af_xdp_a_listener_marks_what_it_sends_too() {
+    let Some(cable) = Cable::for_xdp(1, &["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
+    let (mut config, port, _root) = config(PacketIo::Xdp);
+    config.shards.cores = available_cores()[..1].to_vec();
+    (config.ingestion.srt.traffic_class, config.ingestion.srt.ttl) = (Some(0x88), Some(5));
+    let appliance = cable.on(Host::Near, || Appliance::start(config, StoredSockets::default(), |_| {}).unwrap());
+    assert_eq!(asked(python_on(&cable, Host::Far), "10.88.0.1", port), Some((0x88, 5)));
+    appliance.stop();
+}
+
+fn python_on(cable: &Cable, host: Host) -> Command {
+    let mut python = Command::new("ip");
+    python.args(["netns", "exec", cable.name(host), "python3"]);
+    python
+}
+
+#[test]
+fn a_listener_of_one_interface_hears_nobody_who_comes_by_another() {
+    let Some(cable) = Cable::for_xdp(1, &["10.88.0.1/24"], &["10.88.0.2/24"]) else { return };
+    for (interface, answered) in [(None, [true, true]), (Some(LINK), [true, false])] {
+        let (mut config, port, _root) = config(PacketIo::Mmsg);
+        config.ingestion.srt.interface = interface.map(str::to_owned);
+        let appliance = cable.on(Host::Near, || Appliance::start(config, StoredSockets::default(), |_| {}).unwrap());
+        let seen = [(Host::Far, "10.88.0.1"), (Host::Near, "127.0.0.1")];
+        let seen = seen.map(|(host, address)| asked(python_on(&cable, host), address, port));
+        assert_eq!(seen.map(|it| it.is_some()), answered, "{interface:?}");
+        assert_eq!(seen[0], Some((0, 64)), "as the kernel has it");
+        appliance.stop();
+    }
+    let (mut config, ..) = config(PacketIo::Mmsg);
+    config.ingestion.srt.interface = Some("none1".to_owned());
+    let error = Appliance::start(config, StoredSockets::default(), |_| {}).err().unwrap().to_string();
+    assert!(
+        error.contains("SRT: ") && error.contains("cannot bind to the network interface: No such device"),
+        "{error}"
+    );
+}
+
+/// A listener that says of its first caller what it sees, and its port.
+fn witness(address: &str) -> (std::process::Child, std::io::BufReader<std::process::ChildStdout>, u16) {
+    use std::io::BufRead;
+    let port = UdpSocket::bind((address, 0)).unwrap().local_addr().unwrap().port();
+    let mut child = Command::new("python3")
+        .args(["-c", WITNESS, "listen", address, &port.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    (child, said, port)
+}
+
+fn seen(
+    (mut child, mut said, _): (std::process::Child, std::io::BufReader<std::process::ChildStdout>, u16),
+) -> (u8, u8) {
+    use std::io::BufRead;
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    child.wait().unwrap();
+    pair(&line)
+}
+
+#[test]
+fn a_call_is_marked_as_its_stream_says_or_else_as_the_listener_is() {
+    for packet_io in [PacketIo::Uring, PacketIo::Mmsg] {
+        let witnesses = [witness("127.0.0.1"), witness("::1")];
+        let (mut config, ..) = config(packet_io);
+        (config.ingestion.srt.traffic_class, config.ingestion.srt.ttl) = (Some(0x88), Some(5));
+        let at = |address: String| headworks::config::StreamSrt { address, ..Default::default() };
+        let own = headworks::config::StreamSrt {
+            traffic_class: Some(0xb8),
+            ttl: Some(9),
+            interface: Some("lo".to_owned()),
+            ..at(format!("127.0.0.1:{}", witnesses[0].2))
+        };
+        for (name, srt) in [("own", own), ("others", at(format!("[::1]:{}", witnesses[1].2)))] {
+            let stream = headworks::config::Stream { srt: Some(srt), ..Default::default() };
+            config.streams.insert(name.to_owned(), stream);
+        }
+        let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
+        assert_eq!(witnesses.map(seen), [(0xb8, 9), (0x88, 5)], "{packet_io:?}");
+        appliance.stop();
+    }
+}
+
+#[test]
+fn what_send_sends_is_marked_as_its_options_or_its_url_say() {
+    for (query, options) in [
+        ("?iptos=0x88&ipttl=7&bindtodevice=lo", &[][..]),
+        ("?iptos=1&ipttl=1", &["--traffic-class", "0x88", "--ttl", "7", "--interface", "lo"]),
+    ] {
+        let witness = witness("127.0.0.1");
+        let mut sender = Command::new(env!("CARGO_BIN_EXE_headworks"))
+            .args(["send", "--to", &format!("srt://127.0.0.1:{}{query}", witness.2), "--connect-timeout", "1s"])
+            .args(options)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        assert_eq!(seen(witness), (0x88, 7), "{query}");
+        sender.wait().unwrap();
+    }
 }

@@ -22,7 +22,7 @@ use clap::Args;
 use self::report::{Progress, SendReport};
 use self::worker::{Shared, WorkerError, WorkerReport};
 use super::impairment::ImpairmentArguments;
-use super::values::{rate, time};
+use super::values::{octet, rate, time};
 use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::shard::appliance::{Signals, StartError};
 
@@ -42,6 +42,8 @@ Examples:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase 'correct horse' --crypto-mode gcm
   With a sum of each row of ten packets and each column of five, to rebuild lost ones from; nothing is sent again:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --packetfilter fec,cols:10,rows:5,arq:never --loss 1%
+  Marked as AF41, by one interface whatever the routes say:
+    headworks send --to 'srt://192.0.2.1:30000?streamid=cam1&iptos=0x88&bindtodevice=eth1' --rate 8M
   RTP to a multicast group by one interface, three hops far:
     headworks send --to rtp://239.1.1.1:5004 --interface eth1 --ttl 3 --file clip.ts
   Ten transport streams over bare UDP, to ports 6000, 6002, …:
@@ -61,7 +63,7 @@ Exit codes: 0 every feed connected, everything was sent and the schedule was kep
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SendArguments {
-    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port. SRT also takes latency (in milliseconds; ffmpeg's is in microseconds), passphrase, pbkeylen, cryptomode and packetfilter in the URL
+    /// Where to: srt://host:port?streamid=NAME, rtp://host:port or udp://host:port. SRT also takes latency (in milliseconds; ffmpeg's is in microseconds), passphrase, pbkeylen, cryptomode, packetfilter, iptos, ipttl and bindtodevice in the URL
     #[arg(long, value_name = "URL")]
     pub to: String,
     /// A transport stream to send; without it one is made up (H.264 and AAC)
@@ -88,6 +90,9 @@ pub struct SendArguments {
     /// Time to live (hop limit) of what is sent
     #[arg(long, value_name = "N")]
     pub ttl: Option<u8>,
+    /// DSCP and ECN of what is sent, as an octet such as 0x88 (AF41): IPv4's ToS, IPv6's traffic class
+    #[arg(long, value_name = "OCTET", value_parser = octet)]
+    pub traffic_class: Option<u8>,
     /// RTP: SSRC of the first feed, as hexadecimal digits; the others count on. Without it they are random
     #[arg(long, value_name = "HEX", value_parser = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16))]
     pub ssrc: Option<u32>,

@@ -13,6 +13,9 @@ pub enum ValueError {
     /// Not a percentage.
     #[error("not a percentage: write 1% or 0.5%")]
     Percentage,
+    /// Not an octet.
+    #[error("not an octet: write 0 to 255, or 0x00 to 0xff, such as 0x88 for AF41")]
+    Octet,
     /// Not a duration.
     #[error("not a duration: write a number and a unit, such as 250us, 120ms, 30s, 5m or 1h")]
     Duration,
@@ -45,6 +48,19 @@ pub fn percentage(text: &str) -> Result<f64, ValueError> {
     if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(ValueError::Percentage) }
 }
 
+/// An octet, as a decimal number or, after `0x`, as a hexadecimal one.
+///
+/// # Errors
+/// [`ValueError::Octet`].
+pub fn octet(text: &str) -> Result<u8, ValueError> {
+    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let octet = match hexadecimal {
+        Some(digits) => u8::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    octet.map_err(|_| ValueError::Octet)
+}
+
 /// A duration with its unit.
 ///
 /// # Errors
@@ -66,6 +82,14 @@ mod tests {
         assert_eq!(rate("64000"), Ok(64_000));
         for wrong in ["", "M", "fast", "-5M", "12", "NaN", "1e30"] {
             assert_eq!(rate(wrong), Err(ValueError::Rate), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_octet_is_decimal_or_hexadecimal() {
+        assert_eq!((octet("136"), octet("0x88"), octet("0XFF")), (Ok(0x88), Ok(0x88), Ok(255)));
+        for wrong in ["", "0x", "256", "-1", "0x100", "AF41"] {
+            assert_eq!(octet(wrong), Err(ValueError::Octet), "{wrong}");
         }
     }
 

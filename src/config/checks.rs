@@ -46,7 +46,8 @@ impl Config {
                 return Some((key, reason));
             }
         }
-        if let Some(fault) = self.first_fault_of_pulls().or_else(|| self.first_fault_of_streams()) {
+        let fault = self.first_fault_of_pulls().or_else(|| self.first_fault_of_streams());
+        if let Some(fault) = fault.or_else(|| self.first_fault_of_srt_sockets()) {
             return Some(fault);
         }
         if ingestion.srt.version_min.is_some_and(|it| it <= VERSION_OF_ALL) {
@@ -195,6 +196,42 @@ impl Config {
         })
     }
 
+    /// What is said of SRT's sockets: the first thing that makes no sense, or that this way of packets cannot do.
+    fn first_fault_of_srt_sockets(&self) -> Option<(String, String)> {
+        let of_streams = self.streams.iter().filter_map(|(name, stream)| Some((name, stream.srt.as_ref()?)));
+        let srt = &self.ingestion.srt;
+        let all = of_streams
+            .map(|(name, call)| (format!("streams.{name}.srt"), call.ttl, call.interface.as_deref()))
+            .chain([("ingestion.srt".to_owned(), srt.ttl, srt.interface.as_deref())]);
+        for (section, ttl, interface) in all {
+            if ttl == Some(0) {
+                return Some((format!("{section}.ttl"), "is 0: nothing would leave this host".to_owned()));
+            }
+            if interface.is_some_and(|name| !is_interface_name(name)) {
+                let reason = "is no name of a network interface, such as eth0 (`ip link` lists them)";
+                return Some((format!("{section}.interface"), reason.to_owned()));
+            }
+        }
+        let given = [
+            ("traffic_class", srt.traffic_class.is_some()),
+            ("ttl", srt.ttl.is_some()),
+            ("interface", srt.interface.is_some()),
+        ];
+        let (refused, reason): (&[&str], _) = match self.shards.packet_io {
+            PacketIo::Dpdk => (
+                &["traffic_class", "ttl", "interface"],
+                "is said to the kernel's sockets, and shards.packet_io dpdk does without: leave it out",
+            ),
+            PacketIo::Xdp => (
+                &["interface"],
+                "binds the kernel's socket, which packets pass by with shards.packet_io xdp: name the interface in shards.xdp_interfaces",
+            ),
+            PacketIo::Auto | PacketIo::Uring | PacketIo::Mmsg => return None,
+        };
+        let (key, _) = given.iter().find(|(key, is_given)| *is_given && refused.contains(key))?;
+        Some((format!("ingestion.srt.{key}"), reason.to_owned()))
+    }
+
     /// With DPDK, the first address listened on that this host does not have there: the kernel is not asked, and nothing would come.
     fn first_foreign_address(&self) -> Option<(String, String)> {
         if self.shards.packet_io != PacketIo::Dpdk {
@@ -252,6 +289,12 @@ impl StreamRtp {
         ];
         keys.into_iter().find_map(|(is_set, key)| (is_set && !has_port).then_some((key, OF_A_PORT)))
     }
+}
+
+/// As the kernel takes them (`dev_valid_name`).
+fn is_interface_name(name: &str) -> bool {
+    let is_sound = |byte: u8| byte != b'/' && byte != b':' && !byte.is_ascii_whitespace();
+    (1..16).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(is_sound)
 }
 
 /// Whether a section says more than that it is not wanted.

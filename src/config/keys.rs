@@ -115,6 +115,9 @@ fn template() -> Value {
     config.ingestion.srt.passphrase = Some(String::new());
     config.ingestion.srt.packet_filter = Some(String::new());
     config.ingestion.srt.version_min = Some(SrtVersion(0));
+    config.ingestion.srt.traffic_class = Some(0);
+    config.ingestion.srt.ttl = Some(0);
+    config.ingestion.srt.interface = Some(String::new());
     config.output.hugetlbfs = Some(PathBuf::new());
     config.output.broker.socket = Some(PathBuf::new());
     config.shards.dpdk.device = Some(String::new());

@@ -42,6 +42,12 @@ pub struct StreamSrt {
     /// How long one attempt may take; by default 3 s for a caller and 30 s in rendezvous, as libsrt has it.
     #[serde(with = "duration::option")]
     pub connect_timeout: Option<Duration>,
+    /// The octet of DSCP and ECN in front of what is sent, in place of `ingestion.srt.traffic_class`.
+    pub traffic_class: Option<u8>,
+    /// Time to live of it, in place of `ingestion.srt.ttl`.
+    pub ttl: Option<u8>,
+    /// The network interface to call by, whatever routes say (libsrt: `SRTO_BINDTODEVICE`); that of the listener does not count here.
+    pub interface: Option<String>,
 }
 
 /// How a stream is fetched.
@@ -78,6 +84,9 @@ impl Default for StreamSrt {
             crypto_mode: None,
             peer_idle_timeout: None,
             connect_timeout: None,
+            traffic_class: None,
+            ttl: None,
+            interface: None,
         }
     }
 }
@@ -95,6 +104,9 @@ impl StreamSrt {
             crypto_mode: Some(CryptoMode::Auto),
             peer_idle_timeout: Some(Duration::ZERO),
             connect_timeout: Some(Duration::ZERO),
+            traffic_class: Some(0),
+            ttl: Some(0),
+            interface: Some(String::new()),
             ..Self::default()
         }
     }
@@ -183,7 +195,7 @@ impl Config {
             };
             let is_kernels = !matches!(self.shards.packet_io, PacketIo::Xdp | PacketIo::Dpdk);
             let timeout = srt.timeout();
-            let checks: [(bool, &str, &str); 13] = [
+            let checks: [(bool, &str, &str); 14] = [
                 (
                     is_kernels,
                     "",
@@ -204,6 +216,11 @@ impl Config {
                     srt.mode == PullMode::Caller || srt.stream_id.is_none(),
                     ".stream_id",
                     "says nothing in rendezvous, where nobody is asked for anything: leave it out",
+                ),
+                (
+                    srt.mode == PullMode::Caller || stream.packet_filter.is_none(),
+                    ".mode",
+                    "is rendezvous, where there are no packet filters: leave streams.NAME.packet_filter out",
                 ),
                 (
                     srt.latency.is_none_or(|it| it <= self.ingestion.srt.latency_max),

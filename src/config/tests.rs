@@ -177,6 +177,11 @@ fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
         ),
         (&[address, "streams.a.srt.connect_timeout=0s"], "streams.a.srt.connect_timeout", "above 0"),
         (
+            &[address, "streams.a.srt.mode=rendezvous", "streams.a.packet_filter=fec"],
+            "streams.a.srt.mode",
+            "no packet filters",
+        ),
+        (
             &[address, "streams.a.srt.mode=rendezvous", "streams.a.srt.stream_id=x"],
             "streams.a.srt.stream_id",
             "in rendezvous",
@@ -205,6 +210,44 @@ fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
         );
         assert!(error.contains(reason), "{settings:?}: {error}");
     }
+}
+
+#[test]
+fn what_the_sockets_of_srt_are_told_is_read_and_what_a_way_of_packets_cannot_do_of_it_is_refused() {
+    let config = load_text(
+        "ingestion:\n  srt: {traffic_class: 0x88, ttl: 5, interface: eth1}\n\
+         streams:\n  cam1:\n    srt: {address: '192.0.2.1:9000', traffic_class: 184, ttl: 255, interface: eth2.100}\n",
+    )
+    .unwrap()
+    .config;
+    let (listener, call) = (&config.ingestion.srt, config.streams["cam1"].srt.as_ref().unwrap());
+    assert_eq!(
+        (listener.traffic_class, listener.ttl, listener.interface.as_deref()),
+        (Some(0x88), Some(5), Some("eth1"))
+    );
+    assert_eq!((call.traffic_class, call.ttl, call.interface.as_deref()), (Some(184), Some(255), Some("eth2.100")));
+    let address = "streams.a.srt.address=192.0.2.1:9000";
+    let dpdk = ["shards.packet_io=dpdk", "shards.dpdk.device=net_null0", "shards.dpdk.addresses=[192.0.2.1/24]"];
+    let by_dpdk = |it: &'static str| [&dpdk[..], &[it]].concat();
+    for (settings, key, reason) in [
+        (vec!["ingestion.srt.traffic_class=256"], "ingestion.srt.traffic_class", "u8"),
+        (vec!["ingestion.srt.ttl=0"], "ingestion.srt.ttl", "is 0"),
+        (vec![address, "streams.a.srt.ttl=0"], "streams.a.srt.ttl", "is 0"),
+        (vec!["ingestion.srt.interface=eth0/1"], "ingestion.srt.interface", "is no name of a network interface"),
+        (vec![address, "streams.a.srt.interface=a-name-too-long-"], "streams.a.srt.interface", "is no name"),
+        (
+            vec!["shards.packet_io=xdp", "ingestion.srt.interface=eth1"],
+            "ingestion.srt.interface",
+            "name the interface in shards.xdp_interfaces",
+        ),
+        (by_dpdk("ingestion.srt.traffic_class=1"), "ingestion.srt.traffic_class", "shards.packet_io dpdk does without"),
+        (by_dpdk("ingestion.srt.ttl=1"), "ingestion.srt.ttl", "shards.packet_io dpdk does without"),
+        (by_dpdk("ingestion.srt.interface=eth1"), "ingestion.srt.interface", "shards.packet_io dpdk does without"),
+    ] {
+        let error = load_assignments(&settings).unwrap_err();
+        assert!(error.contains(key) && error.contains(reason), "{settings:?}: {error}");
+    }
+    load_assignments(&["shards.packet_io=xdp", "ingestion.srt.traffic_class=0x88", "ingestion.srt.ttl=5"]).unwrap();
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Call {
     began: Instant,
     last_error: Option<String>,
     told: Allowance,
+    /// A Stream ID is configured, and nobody has been told yet that it does not reach the peer.
+    has_untold_stream_id: bool,
 }
 
 /// How far an attempt has come.
@@ -97,6 +99,7 @@ impl Call {
                 began: now,
                 last_error: None,
                 told: Allowance::new(now),
+                has_untold_stream_id: srt.stream_id.as_ref().is_some_and(|it| !it.is_empty()),
             })
         };
         streams.filter_map(call).collect()
@@ -121,7 +124,9 @@ impl Call {
                     receive_latency_ms: milliseconds(share.latency),
                     send_latency_ms: 0,
                     flow_window: share.flow_window,
+                    packet_filter: terms.packet_filter,
                     encryption: terms.encryption,
+                    enforced_encryption: terms.enforced_encryption,
                     timeout,
                     ..CallerSettings::new(terms.peer, share.socket_id, sequence)
                 },
@@ -133,6 +138,7 @@ impl Call {
                     latency_max_ms: milliseconds(share.latency_max),
                     flow_window: share.flow_window,
                     encryption: terms.encryption,
+                    enforced_encryption: terms.enforced_encryption,
                     takes_any_cipher: terms.takes_any_cipher,
                     timeout,
                     ..RendezvousSettings::new(terms.peer, share.socket_id, terms.cookie, sequence)
@@ -221,6 +227,11 @@ impl Call {
         if let Stage::Calling(Machine::Rendezvous(rendezvous)) = stage {
             self.stage = Stage::Connected(Some(rendezvous));
         }
+    }
+
+    /// The peer is one that is told no Stream ID. Whether that matters, and has not been said before.
+    pub fn takes_stream_id_for_lost(&mut self) -> bool {
+        std::mem::take(&mut self.has_untold_stream_id)
     }
 
     /// How it stands, for people.

@@ -98,14 +98,10 @@ pub struct About {
 impl About {
     /// What an SRT handshake has settled.
     pub fn of_srt(parameters: &ConnectionParameters) -> Self {
-        let version = parameters.peer_version;
         Self {
             cipher: parameters.encryption.as_ref().map_or_else(String::new, Encryption::name),
             latency_ms: u32::from(parameters.receive_latency_ms),
-            peer_version: match version {
-                0 => "before 1.3".to_owned(),
-                version => format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
-            },
+            peer_version: parameters.peer_version_text(),
         }
     }
 

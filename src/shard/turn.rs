@@ -559,21 +559,30 @@ impl Shard {
             send(&mut self.net, role, &transmit, &mut self.transmit_buffer);
         }
         let mut closed_legs = Vec::new();
+        let mut wanted_by_call = None;
         while let Some(event) = session.ingest.poll_event() {
             handle_event(session, now, &event);
             if matches!(event, IngestEvent::Srt(SrtEvent::KeyWanted))
                 && let Some(Protocol::Srt(connection)) = session.ingest.protocol()
                 && let Some(material) = connection.wanted_key()
             {
-                let (stream, life) = (session.name.clone(), session.life);
-                let (peer, socket_id) = (connection.parameters().peer, connection.parameters().socket_id);
                 let material = material.clone();
-                self.desk.derive_key(self.index, WantedKey { stream, life, socket_id, peer, material });
+                if let Some(stream) = session.role.called_stream() {
+                    wanted_by_call = Some((stream, material));
+                } else {
+                    let (stream, life) = (session.name.clone(), session.life);
+                    let (peer, socket_id) = (connection.parameters().peer, connection.parameters().socket_id);
+                    self.desk.derive_key(self.index, WantedKey { stream, life, socket_id, peer, material });
+                }
             }
             if let IngestEvent::SrtGroup(GroupEvent::LegClosed { socket_id, .. }) = event {
                 closed_legs.push(socket_id);
             }
         }
+        if let Some((stream, material)) = wanted_by_call {
+            self.derive_for_call(stream, material);
+        }
+        let session = self.sessions.get_mut(index);
         if session.detached == Some(now)
             && let Some(rings) = &mut session.rings
         {

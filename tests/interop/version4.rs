@@ -1,6 +1,6 @@
-//! Callers that speak version 4 of the handshake. libsrt has not been one of them since 1.3, so this one is made of our own parts: UDT's
-//! handshake, then HSREQ and KMREQ until they are answered, then media with real retransmissions, behind a network that loses some of it
-//! all.
+//! Peers that speak version 4 of the handshake. libsrt has not been one of them since 1.3, so these are made of our own parts: UDT's
+//! handshake, as a caller or as a listener, then HSREQ and KMREQ until they are answered, then media with real retransmissions, behind a
+//! network that loses some of it all.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant as Moment};
@@ -30,25 +30,27 @@ const REPEAT_EVERY: Duration = Duration::from_millis(50);
 /// Of a feed of 8 Mbit/s.
 const PACKET_EVERY: Duration = Duration::from_micros(1_316);
 
-/// A caller of version 4 on its socket.
-struct Caller {
+/// A peer of version 4 on its socket, after its handshake.
+struct Peer {
     socket: UdpSocket,
     began: Moment,
     peer_id: u32,
+    initial_sequence: SequenceNumber,
 }
 
-impl Caller {
+impl Peer {
     /// Calls, and goes through UDT's handshake.
     fn call(listener: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(listener).unwrap();
         socket.set_read_timeout(Some(REPEAT_EVERY)).unwrap();
-        let mut caller = Self { socket, began: Moment::now(), peer_id: 0 };
+        let initial_sequence = SequenceNumber::new(1_000);
+        let mut caller = Self { socket, began: Moment::now(), peer_id: 0, initial_sequence };
         let fields = |request, cookie| HandshakeFields {
             version: VERSION_4,
             encryption: 0,
             extension: SOCKET_TYPE_DATAGRAM,
-            initial_sequence: SequenceNumber::new(1_000),
+            initial_sequence,
             mtu: 1_500,
             flow_window: 8_192,
             request,
@@ -66,6 +68,32 @@ impl Caller {
         );
         caller.peer_id = conclusion.socket_id;
         caller
+    }
+
+    /// Is called, and answers each handshake with what it was asked, as libsrt 1.2 does, until a conclusion has come.
+    fn listen(socket: UdpSocket) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut buffer = [0; 2_048];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).expect("a call");
+            let mut fields = Handshake::parse(&buffer[HEADER_LEN..length]).expect("a handshake").fields;
+            assert_eq!((fields.version, fields.extension, length), (VERSION_4, SOCKET_TYPE_DATAGRAM, HEADER_LEN + 48));
+            let (peer_id, is_concluded) = (fields.socket_id, fields.request == Request::Conclusion);
+            match is_concluded {
+                true => fields.socket_id = OUR_ID,
+                false => fields.cookie = 0x0bad_cafe,
+            }
+            let mut answer = Vec::new();
+            ControlWriter { timestamp_us: 0, socket_id: peer_id }.handshake(&mut answer, &[]);
+            fields.encode(&mut answer);
+            socket.send_to(&answer, from).unwrap();
+            if is_concluded {
+                assert_eq!(fields.cookie, 0x0bad_cafe);
+                socket.connect(from).unwrap();
+                socket.set_read_timeout(Some(REPEAT_EVERY)).unwrap();
+                return Self { socket, began: Moment::now(), peer_id, initial_sequence: fields.initial_sequence };
+            }
+        }
     }
 
     fn now(&self) -> Instant {
@@ -116,7 +144,7 @@ impl Caller {
         asked.encode(&mut body);
         let write = |writer: ControlWriter, bytes: &mut Vec<u8>| extend(writer, bytes, extension::HSREQ, &body);
         self.repeat(write, |bytes| match control(bytes)? {
-            (Control::UnknownExtension { subtype: extension::HSRSP }, body) => HandshakeExtension::parse(body),
+            (Control::HandshakeResponse(body), _) => HandshakeExtension::parse(body),
             _ => None,
         })
     }
@@ -137,7 +165,7 @@ impl Caller {
         let parameters = ConnectionParameters {
             socket_id: OUR_ID,
             peer_socket_id: self.peer_id,
-            initial_sequence: SequenceNumber::new(1_000),
+            initial_sequence: self.initial_sequence,
             send_latency_ms: LATENCY_MS,
             features,
             encryption,
@@ -217,7 +245,7 @@ fn a_caller_of_version_4_delivers_every_frame() {
     let appliance = Appliance::start(&[]);
     let relay = Relay::start(appliance.ports.srt, "--delay 5ms --loss 2% --seed 4");
     let clip = usual_clip();
-    let caller = Caller::call(SocketAddr::from(([127, 0, 0, 1], relay.port)));
+    let caller = Peer::call(SocketAddr::from(([127, 0, 0, 1], relay.port)));
     let stream = stream(&appliance);
     let agreed = caller.introduce();
     assert_eq!((agreed.send_latency_ms, agreed.flags & flags::TSBPD_RECEIVER), (LATENCY_MS, flags::TSBPD_RECEIVER));
@@ -228,6 +256,53 @@ fn a_caller_of_version_4_delivers_every_frame() {
     appliance.wait_for_log("the peer has version 1.2.3 and latency 700 ms", PATIENCE);
 }
 
+/// An appliance that fetches `cam1` from a listener of version 4 behind a network that loses some of it all.
+fn fetched(settings: &[&str]) -> (Appliance, Relay, Peer) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let relay = Relay::start(socket.local_addr().unwrap().port(), "--delay 5ms --loss 2% --seed 6");
+    let mut all = vec![format!("streams.cam1.srt.address=127.0.0.1:{}", relay.port)];
+    all.extend(settings.iter().map(|setting| format!("streams.cam1.srt.{setting}")));
+    let appliance = Appliance::start(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    let peer = Peer::listen(socket);
+    (appliance, relay, peer)
+}
+
+#[test]
+fn a_listener_of_version_4_is_called_every_frame_arrives_and_a_stream_id_is_said_not_to_have_been_sent() {
+    let (appliance, _relay, listener) = fetched(&["stream_id=#!::r=cam1,m=request"]);
+    let clip = usual_clip();
+    let agreed = listener.introduce();
+    assert_eq!((agreed.send_latency_ms, agreed.flags & flags::TSBPD_RECEIVER), (LATENCY_MS, flags::TSBPD_RECEIVER));
+    let tap = appliance.tap("cam1");
+    listener.send(&clip.bytes, None);
+    let frames = tap.wait_for(clip.reference.packet_count());
+    clip.reference.compare("a listener of version 4", &frames);
+    appliance.wait_for_log("the peer has version 1.2.3 and latency 700 ms", PATIENCE);
+    appliance.wait_for_log("streams.cam1.srt.stream_id was not sent", PATIENCE);
+    let body: serde_json::Value = serde_json::from_str(&appliance.get("/api/v1/streams/cam1")).unwrap();
+    assert_eq!(body["peer_version"], "1.2.3", "{body}");
+}
+
+#[test]
+fn a_listener_of_version_4_that_encrypts_is_called_and_every_frame_arrives() {
+    let (appliance, _relay, listener) = fetched(&[&format!("passphrase={PASSPHRASE}")]);
+    let clip = usual_clip();
+    listener.introduce();
+    let salt = [9; 16];
+    let keys = |passphrase: &str| {
+        let key = derive_key_encrypting_key(passphrase.as_bytes(), &salt, KeyLength::Aes192);
+        Encryption::initiate(key, Cipher::AesCtr, salt, [7; 32], KeyRefresh::default())
+    };
+    listener.secure(&keys("known to nobody").1, &KeyMaterialState::BadSecret.to_wire());
+    let (encryption, message) = keys(PASSPHRASE);
+    listener.secure(&message, message.as_bytes());
+    let tap = appliance.tap("cam1");
+    listener.send(&clip.bytes, Some(encryption));
+    let frames = tap.wait_for(clip.reference.packet_count());
+    clip.reference.compare("a listener of version 4 that encrypts", &frames);
+    appliance.wait_for_log("the peer encrypts with AES-192-CTR", PATIENCE);
+}
+
 #[test]
 fn a_caller_of_version_4_that_encrypts_delivers_every_frame_and_none_with_another_passphrase() {
     let passphrase = format!("ingestion.srt.passphrase={PASSPHRASE}");
@@ -235,7 +310,7 @@ fn a_caller_of_version_4_that_encrypts_delivers_every_frame_and_none_with_anothe
         let appliance = Appliance::start(&[&passphrase]);
         let relay = Relay::start(appliance.ports.srt, "--delay 5ms --loss 2% --seed 5");
         let clip = usual_clip();
-        let caller = Caller::call(SocketAddr::from(([127, 0, 0, 1], relay.port)));
+        let caller = Peer::call(SocketAddr::from(([127, 0, 0, 1], relay.port)));
         let stream = stream(&appliance);
         caller.introduce();
         let salt = [9; 16];

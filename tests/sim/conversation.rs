@@ -63,6 +63,8 @@ pub struct Script {
     pub filter: Option<Fec>,
     /// Begins with a handshake; then the initial time stamp is that of the caller, zero.
     pub handshake: bool,
+    /// It is one of version 4, after which the sender says the rest.
+    pub version4: bool,
 }
 
 /// What becomes of a snapshot.
@@ -117,6 +119,7 @@ impl Default for Script {
             early: false,
             filter: None,
             handshake: false,
+            version4: false,
         }
     }
 }
@@ -344,7 +347,33 @@ impl World {
         self.in_flight.push(Reverse((at, self.posted, to_receiver, port, bytes)));
     }
 
+    /// With version 4 of the handshake: until the receiver knows of the sender what it must know.
+    fn introduce(&mut self) {
+        let began = self.begin;
+        while !self.sender.is_introduced() {
+            let now = self.begin;
+            assert!(now < began + 60_000 * MS, "the sender was not answered for a minute");
+            while let Some(Reverse((at, ..))) = self.in_flight.peek()
+                && *at <= now
+            {
+                let Some(Reverse((at, _, to_receiver, port, bytes))) = self.in_flight.pop() else { break };
+                self.arrive(now, at, to_receiver, port, &bytes);
+            }
+            self.sender.handle_timeout(sender_clock(&self.script, now));
+            self.flush_sender(now);
+            self.receiver.handle_timeout(receiver_clock(now));
+            self.deliver(now);
+            self.flush_receiver(now);
+            self.begin += MS;
+        }
+        let PeerTimeBase { timestamp_us, arrival } = self.receiver.parameters().peer_time_base;
+        self.base_delay = arrival.as_nanos() - RECEIVER_EPOCH - u64::from(timestamp_us) * 1_000;
+    }
+
     fn run(mut self) -> Outcome {
+        if self.script.version4 {
+            self.introduce();
+        }
         let interval = self.script.interval;
         let last_send = self.begin + interval * self.script.packets;
         let latency = u64::from(self.script.latency_ms) * MS;
@@ -604,6 +633,10 @@ impl World {
                     assert_ne!(from, to);
                     assert_eq!(to, self.receiver.parameters().peer);
                 }
+                Event::KeyWanted => self.receiver.provide_key(|material| {
+                    derive_key_encrypting_key(b"correct horse", material.salt(), material.key_length())
+                }),
+                Event::Introduced | Event::Secured if self.script.version4 => {}
                 Event::Connected | Event::PeerError { .. } | Event::KeyRefreshed | Event::KeyRefreshFailed(_) => {}
                 event => panic!("{event:?}"),
             }

@@ -101,6 +101,7 @@ fn random_script(seed: u64) -> Script {
         seed,
         early: seed.is_multiple_of(2),
         handshake,
+        version4: false,
         filter: random_filter(seed),
         there: Conditions { rate: random.pick(&[None, None, Some(100_000_000)]), queue: 50 * MS, ..there },
         back,
@@ -169,6 +170,22 @@ fn seeded_conversations_keep_every_promise() {
         let bound = apart + (varies(&script.there) + varies(&script.back) + script.turn + 2 * MS) as i64;
         let (low, high) = outcome.due_error;
         assert!(low >= -bound && high <= bound, "due times are off by {low} to {high} ns");
+    });
+}
+
+#[test]
+fn with_version_4_of_the_handshake_the_sender_says_the_rest_after_it_and_every_promise_is_kept() {
+    let scripts = (1..=120).map(|seed| {
+        let script = random_script(seed);
+        let encryption = script.encryption.map(|(_, length, after_packets)| (Cipher::AesCtr, length, after_packets));
+        Script { handshake: true, version4: true, initial_timestamp_us: 0, filter: None, encryption, ..script }
+    });
+    play_all(scripts, |script, outcome| {
+        assert!(outcome.delivered > 0 && outcome.most_held <= script.receive_buffer_packets);
+        assert_eq!(outcome.receiver.ms_rcv_tsb_pd_delay, u64::from(script.latency_ms));
+        assert_eq!(outcome.sender.ms_snd_tsb_pd_delay, u64::from(script.latency_ms));
+        assert_eq!(outcome.receiver.pkt_rcv_undecrypt, 0);
+        assert!(outcome.receiver.pkt_recv_control > 0 || script.there.loss > 0);
     });
 }
 

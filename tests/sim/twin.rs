@@ -6,6 +6,7 @@ use std::time::Duration;
 use headworks::base::{Datagram, Instant, Transmit};
 use headworks::media::Payload;
 use headworks::protocol::srt::connection::{CloseReason, Connection, Event};
+use headworks::protocol::srt::encryption::{KeyEncryptingKey, KeyMaterial};
 use headworks::protocol::srt::parameters::ConnectionParameters;
 use headworks::protocol::srt::sender::SendError;
 use headworks::protocol::srt::statistics::Statistics;
@@ -126,6 +127,19 @@ impl Machine {
             assert!(self.buffer == buffer[start..], "the two send other bytes");
         }
         transmit
+    }
+
+    /// Of a receiver with a peer of version 4 of the handshake: what it waits for.
+    pub fn provide_key(&mut self, derive: impl Fn(&KeyMaterial) -> KeyEncryptingKey) {
+        self.both(|connection| {
+            if let Some(key) = connection.wanted_key().map(&derive) {
+                connection.provide_key(key);
+            }
+        });
+    }
+
+    pub fn is_introduced(&self) -> bool {
+        self.connection.is_introduced()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

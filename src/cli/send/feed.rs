@@ -13,6 +13,7 @@ use crate::base::{Datagram, Instant};
 use crate::protocol::rtp::packet::{FIXED_HEADER_LEN, Packetizer};
 use crate::protocol::srt::caller::{self, CallError, Caller};
 use crate::protocol::srt::connection::{self, CloseReason, Connection, Limits};
+use crate::protocol::srt::encryption::KeyMaterialState;
 use crate::shard::net::Incoming;
 
 /// A packet that is sent this late still shows the time it was due; one sent later shows when that was less this.
@@ -39,6 +40,16 @@ pub enum FeedError {
         CloseReason::Local | CloseReason::TakenOver => "the connection was closed here",
     })]
     Lost(CloseReason),
+    /// A peer of version 4 of the handshake does not have our passphrase.
+    #[error("the peer cannot use our key: {}", match .0 {
+        KeyMaterialState::NoSecret => "it has no passphrase (NOSECRET)".to_owned(),
+        KeyMaterialState::BadSecret => "its passphrase is another one (BADSECRET)".to_owned(),
+        state => state.name().to_owned(),
+    })]
+    KeyRefused(KeyMaterialState),
+    /// Such a peer has not said how it receives, or whether it can decrypt.
+    #[error("the peer speaks version 4 of the handshake and has not answered what follows it (HSREQ, KMREQ) in time")]
+    NotIntroduced,
     /// The peer never had everything.
     #[error("the peer had not acknowledged everything {LINGER:?} after its latency had passed")]
     NotAcknowledged,
@@ -87,6 +98,8 @@ pub struct Feed {
 enum Stage {
     /// The handshake runs.
     Calling,
+    /// With a peer of version 4 of it the rest is said by the connection, until then at most.
+    Introducing(Instant),
     /// Ready; others are not.
     Ready,
     /// On its way, since then.
@@ -133,8 +146,14 @@ pub struct FeedReport {
 }
 
 /// What SRT counted.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct SrtReport {
+    /// The peer's version, such as `1.5.1`.
+    pub peer_version: String,
+    /// The version of the handshake that it speaks: 5, or 4 before SRT 1.3.
+    pub handshake_version: u8,
+    /// That handshake carries no Stream ID, and there was one to be sent.
+    pub is_stream_id_lost: bool,
     /// Smoothed round trip time.
     pub rtt_ms: f64,
     /// Negotiated latency.
@@ -185,7 +204,7 @@ impl Feed {
 
     /// Whether the handshake is still running.
     pub fn is_calling(&self) -> bool {
-        self.stage == Stage::Calling
+        matches!(self.stage, Stage::Calling | Stage::Introducing(_))
     }
 
     /// Whether it is over.
@@ -208,7 +227,7 @@ impl Feed {
     /// Media ends now, or as soon as the picture that is being sent is whole.
     pub fn stop(&mut self, now: Instant) {
         self.stage = match self.stage {
-            Stage::Calling => Stage::Ended(Ok(())),
+            Stage::Calling | Stage::Introducing(_) => Stage::Ended(Ok(())),
             Stage::Ready => Stage::Draining { since: now, acknowledged: None },
             Stage::Running(start) => {
                 let passed = now.saturating_since(start);
@@ -246,9 +265,12 @@ impl Feed {
             Stage::Ended(_) => return,
             Stage::Calling => self.call(now, outlet),
             Stage::Running(start) if sends => self.send_due(now, start, material, outlet, recorder, lateness_us),
-            Stage::Running(_) | Stage::Ready | Stage::Draining { .. } => {}
+            Stage::Running(_) | Stage::Introducing(_) | Stage::Ready | Stage::Draining { .. } => {}
         }
         self.serve_connection(now, outlet);
+        if let Stage::Introducing(until) = self.stage {
+            self.introduce(now, until, outlet);
+        }
         if let Stage::Draining { since, acknowledged } = self.stage {
             self.drain(now, since, acknowledged, outlet);
         }
@@ -275,9 +297,37 @@ impl Feed {
                     send_buffer_packets: (held as usize).clamp(1_024, 1 << 18),
                     ..Limits::default()
                 };
+                let until = call.deadline();
+                let is_introduced = parameters.version4.is_none();
                 self.connection = Some(Box::new(Connection::new(now, *parameters, limits)));
-                self.stage = Stage::Ready;
+                self.stage = if is_introduced { Stage::Ready } else { Stage::Introducing(until) };
             }
+        }
+    }
+
+    /// Media begins when the peer knows its time and has its key: all of it is then delivered on time, and can be read.
+    fn introduce(&mut self, now: Instant, until: Instant, outlet: &mut Outlet) {
+        let Some(connection) = &self.connection else { return };
+        if connection.is_introduced() {
+            self.stage = Stage::Ready;
+        } else if now >= until {
+            self.give_up(now, FeedError::NotIntroduced, outlet);
+        }
+    }
+
+    fn give_up(&mut self, now: Instant, error: FeedError, outlet: &mut Outlet) {
+        self.close(now, outlet);
+        self.stage = Stage::Ended(Err(error));
+    }
+
+    /// Tells the peer that it is over.
+    fn close(&mut self, now: Instant, outlet: &mut Outlet) {
+        let Some(connection) = &mut self.connection else { return };
+        connection.close(now, CloseReason::Local);
+        self.buffer.clear();
+        while connection.poll_transmit(now, &mut self.buffer).is_some() {
+            outlet.send(now, self.socket, &self.buffer);
+            self.buffer.clear();
         }
     }
 
@@ -387,11 +437,13 @@ impl Feed {
             self.buffer.clear();
         }
         while let Some(event) = connection.poll_event() {
-            if let connection::Event::Closed(reason) = event
-                && !matches!(self.stage, Stage::Ended(_))
-            {
-                self.stage = Stage::Ended(Err(FeedError::Lost(reason)));
-                return;
+            match event {
+                connection::Event::Closed(reason) if !matches!(self.stage, Stage::Ended(_)) => {
+                    self.stage = Stage::Ended(Err(FeedError::Lost(reason)));
+                    return;
+                }
+                connection::Event::KeyRefused(state) => return self.give_up(now, FeedError::KeyRefused(state), outlet),
+                _ => {}
             }
         }
     }
@@ -413,12 +465,7 @@ impl Feed {
             }
             Some(_) | None => return,
         };
-        connection.close(now, CloseReason::Local);
-        self.buffer.clear();
-        while connection.poll_transmit(now, &mut self.buffer).is_some() {
-            outlet.send(now, self.socket, &self.buffer);
-            self.buffer.clear();
-        }
+        self.close(now, outlet);
         self.stage = Stage::Ended(end);
     }
 
@@ -436,6 +483,7 @@ impl Feed {
             // Room comes with an acknowledgement, or when packets are given up.
             Stage::Running(_) if self.blocked_since.is_some() => protocol,
             Stage::Running(start) => protocol.min(start + Duration::from_nanos(self.cursor.due_ns(material))),
+            Stage::Introducing(until) => protocol.min(until),
             Stage::Calling | Stage::Ready | Stage::Draining { .. } => protocol,
         }
     }
@@ -455,8 +503,13 @@ impl Feed {
     pub fn report(&mut self, material: &Material) -> FeedReport {
         let srt = self.connection.as_mut().map(|connection| {
             connection.gauge();
-            let statistics = connection.statistics();
+            let (statistics, parameters) = (connection.statistics(), connection.parameters());
+            let handshake_version = if parameters.version4.is_some() { 4 } else { 5 };
             SrtReport {
+                peer_version: parameters.peer_version_text(),
+                handshake_version,
+                is_stream_id_lost: handshake_version == 4
+                    && matches!(&self.carriage, Carriage::Srt(call) if !call.stream_id().is_empty()),
                 rtt_ms: statistics.ms_rtt,
                 latency_ms: connection.parameters().send_latency_ms,
                 retransmitted: statistics.pkt_retrans,
@@ -470,7 +523,12 @@ impl Feed {
         });
         let error = match self.stage {
             Stage::Ended(Err(error)) => Some(error.to_string()),
-            Stage::Ended(Ok(())) | Stage::Calling | Stage::Ready | Stage::Running(_) | Stage::Draining { .. } => None,
+            Stage::Ended(Ok(()))
+            | Stage::Calling
+            | Stage::Introducing(_)
+            | Stage::Ready
+            | Stage::Running(_)
+            | Stage::Draining { .. } => None,
         };
         FeedReport {
             name: self.name.clone(),

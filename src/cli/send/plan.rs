@@ -153,8 +153,12 @@ fn feed_plan(arguments: &SendArguments, target: &Target, feed: usize) -> Result<
     let step = usize::from(arguments.ports_step) * feed;
     let port = u16::try_from(usize::from(target.address.port()) + step).map_err(|_| PlanError::Ports)?;
     let peer = SocketAddr::new(target.address.ip(), port);
-    let socket =
-        OutboundSocket { interface: arguments.interface.clone(), ttl: arguments.ttl, ..OutboundSocket::to(peer) };
+    let socket = OutboundSocket {
+        interface: arguments.interface.clone().or_else(|| target.interface.clone()),
+        ttl: arguments.ttl.or(target.ttl),
+        traffic_class: arguments.traffic_class.or(target.traffic_class),
+        ..OutboundSocket::to(peer)
+    };
     let (name, carriage) = match target.carrier {
         Carrier::Srt => {
             let settings = srt(arguments, target, peer, feed)?;

@@ -219,7 +219,7 @@ impl SendReport {
             report.bytes += feed.bytes;
             report.pes_packets.video += feed.pes_packets.video;
             report.pes_packets.audio += feed.pes_packets.audio;
-            report.retransmitted += feed.srt.map_or(0, |srt| srt.retransmitted);
+            report.retransmitted += feed.srt.as_ref().map_or(0, |srt| srt.retransmitted);
         }
         let at = |quantile| lateness.value_at_quantile(quantile);
         report.lateness_us = Lateness { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: lateness.max() };
@@ -353,7 +353,15 @@ impl fmt::Display for SendReport {
             )?;
         }
         for feed in &self.per_feed {
-            if let Some(srt) = feed.srt {
+            if let Some(srt) = &feed.srt {
+                if srt.handshake_version == 4 {
+                    let lost = if srt.is_stream_id_lost { ", which carries no Stream ID" } else { "" };
+                    writeln!(
+                        f,
+                        "{:12} the peer is SRT {} and speaks version 4 of the handshake{lost}",
+                        feed.name, srt.peer_version
+                    )?;
+                }
                 writeln!(
                     f,
                     "{:12} rtt {:.2} ms, latency {} ms, {} loss reports for {} packets, {} retransmitted, {} given up",

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::cli::values::octet;
 use crate::config::duration;
 use crate::protocol::srt::encryption::Cipher;
 use crate::protocol::srt::fec::configuration::FilterConfiguration;
@@ -39,6 +40,12 @@ pub struct Target {
     pub latency: Option<Duration>,
     /// `packetfilter`.
     pub packet_filter: Option<FilterConfiguration>,
+    /// `iptos`.
+    pub traffic_class: Option<u8>,
+    /// `ipttl`, from 1 on.
+    pub ttl: Option<u8>,
+    /// `bindtodevice`.
+    pub interface: Option<String>,
 }
 
 /// Why a target is none.
@@ -55,7 +62,7 @@ pub enum TargetError {
     Host(String),
     /// A query that is not understood.
     #[error(
-        "{0}: known are streamid, passphrase, pbkeylen, cryptomode (0 to 2), latency, packetfilter (fec,cols:10,…) and mode=caller"
+        "{0}: known are streamid, passphrase, pbkeylen, cryptomode (0 to 2), latency, packetfilter (fec,cols:10,…), iptos (0x88), ipttl, bindtodevice (eth0) and mode=caller"
     )]
     Query(String),
     /// SRT has what the others do not.
@@ -104,6 +111,9 @@ impl Target {
             cipher: None,
             latency: None,
             packet_filter: None,
+            traffic_class: None,
+            ttl: None,
+            interface: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             // A passphrase is not shown, also under a key that is misspelt.
@@ -129,6 +139,9 @@ impl Target {
                 self.latency = Some(ms.ok().or_else(|| duration::parse(&value).ok())?);
             }
             "packetfilter" => self.packet_filter = Some(value.parse().ok()?),
+            "iptos" => self.traffic_class = Some(octet(&value).ok()?),
+            "ipttl" => self.ttl = Some(octet(&value).ok().filter(|&ttl| ttl > 0)?),
+            "bindtodevice" => self.interface = Some(value).filter(|name| !name.is_empty()),
             "mode" if value == "caller" => {}
             _ => return None,
         }
@@ -200,6 +213,19 @@ mod tests {
         assert_eq!(target.packet_filter.map(|filter| filter.to_string()).as_deref(), Some(expected));
         let wrong = "packetfilter=fec,cols:1".to_owned();
         assert_eq!(Target::parse("srt://127.0.0.1:1?packetfilter=fec,cols:1"), Err(TargetError::Query(wrong)));
+    }
+
+    #[test]
+    fn what_sockets_are_told_is_read_by_the_names_of_libsrts_options() {
+        let target = Target::parse("srt://127.0.0.1:1?iptos=0x88&ipttl=5&bindtodevice=eth1").unwrap();
+        assert_eq!(
+            (target.traffic_class, target.ttl, target.interface.as_deref()),
+            (Some(0x88), Some(5), Some("eth1"))
+        );
+        for wrong in ["iptos=256", "ipttl=0", "ipttl=x"] {
+            let error = Target::parse(&format!("srt://127.0.0.1:1?{wrong}")).unwrap_err();
+            assert_eq!(error, TargetError::Query(wrong.to_owned()));
+        }
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! The caller: induction, conclusion, and what comes of it (draft-sharabayko-srt §4.3.1).
+//! The caller: induction, conclusion, and what comes of it (draft-sharabayko-srt §4.3.1). A listener of version 4 of the handshake (libsrt
+//! before 1.3) shows itself by the answer to the induction, gets a conclusion without extensions, and is told the rest by the connection
+//! (`connection/version4.rs`).
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +19,7 @@ use super::handshake::{
 };
 use super::membership::Membership;
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
-use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
 use super::stream_id::StreamId;
 use crate::base::{Instant, Transmit};
 
@@ -131,7 +133,7 @@ pub enum Event {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Induction,
-    Conclusion { cookie: u32 },
+    Conclusion { cookie: u32, is_version4: bool },
     Done,
 }
 
@@ -180,6 +182,16 @@ impl Caller {
         self.peer_group
     }
 
+    /// What is asked for.
+    pub const fn stream_id(&self) -> &StreamId {
+        &self.settings.stream_id
+    }
+
+    /// Until when it is tried.
+    pub const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Packets that were no answer to this call.
     pub const fn dropped(&self) -> u64 {
         self.dropped
@@ -205,16 +217,19 @@ impl Caller {
             (Stage::Induction | Stage::Conclusion { .. }, Request::Rejection(reason)) => {
                 self.finish(Event::Failed(CallError::Rejected(reason)));
             }
-            (Stage::Induction, Request::Induction) => {
-                if fields.version != VERSION_5 || fields.extension != MAGIC {
-                    self.finish(Event::Failed(CallError::Unacceptable(RejectReason::Version)));
-                } else {
-                    self.stage = Stage::Conclusion { cookie: fields.cookie };
+            (Stage::Induction, Request::Induction) => match self.judge_induction(fields) {
+                Ok(is_version4) => {
+                    self.stage = Stage::Conclusion { cookie: fields.cookie, is_version4 };
                     self.next_send = now;
                 }
-            }
-            (Stage::Conclusion { .. }, Request::Conclusion) => {
-                match self.conclude(now, header.timestamp_us, &handshake) {
+                Err(reason) => self.finish(Event::Failed(CallError::Unacceptable(reason))),
+            },
+            (Stage::Conclusion { is_version4, .. }, Request::Conclusion) => {
+                let outcome = match is_version4 {
+                    true => self.conclude_version4(now, header.timestamp_us, fields),
+                    false => self.conclude(now, header.timestamp_us, &handshake),
+                };
+                match outcome {
                     Ok(parameters) => self.finish(Event::Connected(Box::new(parameters))),
                     Err(reason) => {
                         self.shutdown = Some(fields.socket_id);
@@ -225,6 +240,73 @@ impl Caller {
             _ => return None,
         }
         Some(())
+    }
+
+    /// Whether the listener speaks version 4 only, which has nothing but AES-CTR.
+    fn judge_induction(&self, fields: &HandshakeFields) -> Result<bool, RejectReason> {
+        match (fields.version, fields.extension) {
+            (VERSION_5, MAGIC) => Ok(false),
+            (VERSION_4, _) if self.settings.group.is_some() => Err(RejectReason::Group),
+            (VERSION_4, _) if self.settings.packet_filter.is_some() => Err(RejectReason::Filter),
+            (VERSION_4, _) => match &self.encryption {
+                Some((encryption, _)) if encryption.cipher() != Cipher::AesCtr => Err(RejectReason::Crypto),
+                _ => Ok(true),
+            },
+            _ => Err(RejectReason::Version),
+        }
+    }
+
+    fn conclude_version4(
+        &mut self,
+        now: Instant,
+        timestamp_us: u32,
+        fields: &HandshakeFields,
+    ) -> Result<ConnectionParameters, RejectReason> {
+        let settings = &self.settings;
+        if fields.version != VERSION_4
+            || fields.mtu < MTU_MIN
+            || fields.flow_window < 2
+            || fields.socket_id == 0
+            || fields.initial_sequence != settings.initial_sequence
+        {
+            return Err(RejectReason::Rogue);
+        }
+        let is_encrypted = self.encryption.is_some();
+        let sending = self.encryption.take().filter(|_| settings.role.sends());
+        Ok(ConnectionParameters {
+            peer: settings.peer,
+            local: settings.local,
+            interface: settings.interface,
+            role: settings.role,
+            socket_id: settings.socket_id,
+            peer_socket_id: fields.socket_id,
+            initial_sequence: settings.initial_sequence,
+            peer_initial_sequence: None,
+            start: self.start,
+            // Until it says what it has: by arrival.
+            peer_time_base: PeerTimeBase { timestamp_us, arrival: now },
+            receive_latency_ms: settings.receive_latency_ms,
+            send_latency_ms: settings.send_latency_ms,
+            mtu: settings.mtu.min(fields.mtu),
+            flow_window: settings.flow_window,
+            peer_flow_window: fields.flow_window,
+            peer_version: 0,
+            peer_flags: 0,
+            features: Features::of_peer(0),
+            version4: Some(Version4Terms {
+                latency_max_ms: u16::MAX,
+                has_passphrase: is_encrypted && sending.is_none(),
+                enforced_encryption: settings.enforced_encryption,
+            }),
+            encryption: sending.map(|(mut encryption, message)| {
+                encryption.announce_first(message);
+                encryption
+            }),
+            key_state: if is_encrypted { KeyMaterialState::Securing } else { KeyMaterialState::Unsecured },
+            packet_filter: None,
+            stream_id: StreamId::default(),
+            address_secret: None,
+        })
     }
 
     fn conclude(
@@ -309,10 +391,15 @@ impl Caller {
             peer_version: extension.version,
             peer_flags: extension.flags,
             features,
-            encryption: self.encryption.take().map(|(mut encryption, _)| {
-                encryption.set_peer_version(extension.version);
-                encryption
-            }),
+            // Who only receives, and from a listener that has no key, takes what comes in plain.
+            encryption: self
+                .encryption
+                .take()
+                .filter(|_| settings.role.sends() || key_state == KeyMaterialState::Secured)
+                .map(|(mut encryption, _)| {
+                    encryption.set_peer_version(extension.version);
+                    encryption
+                }),
             key_state,
             packet_filter,
             stream_id: settings.stream_id.clone(),
@@ -356,7 +443,14 @@ impl Caller {
                 HandshakeFields { version, extension, ..self.fields(Request::Induction, 0) }.encode(buffer);
                 self.next_send = now + RETRY_INTERVAL;
             }
-            Stage::Conclusion { cookie } => {
+            Stage::Conclusion { cookie, is_version4: true } => {
+                ControlWriter { timestamp_us, socket_id: 0 }.handshake(buffer, &[]);
+                let fields = self.fields(Request::Conclusion, cookie);
+                let (version, extension, encryption) = (VERSION_4, SOCKET_TYPE_DATAGRAM, 0);
+                HandshakeFields { version, extension, encryption, ..fields }.encode(buffer);
+                self.next_send = now + RETRY_INTERVAL;
+            }
+            Stage::Conclusion { cookie, is_version4: false } => {
                 ControlWriter { timestamp_us, socket_id: 0 }.handshake(buffer, &[]);
                 let offer = Offer {
                     is_response: false,

@@ -86,8 +86,10 @@ pub enum Event {
     Introduced,
     /// Such a peer encrypts, and [`Connection::wanted_key`] is to be derived for it and given to [`Connection::provide_key`].
     KeyWanted,
-    /// That key has opened what the peer has sent.
+    /// That key has opened what the peer has sent; or, where we send, such a peer has ours.
     Secured,
+    /// Such a peer cannot use our first key, for this reason, and what we send is of no use to it.
+    KeyRefused(KeyMaterialState),
     /// The peer has announced new stream encrypting keys, and they are in use from now on.
     KeyRefreshed,
     /// The peer has announced new key material that could not be used, for this reason.
@@ -190,9 +192,7 @@ impl Connection {
             sender: (limits.send_buffer_packets > 0).then(|| Sender::new(now, &parameters, limits.send_buffer_packets)),
             encoder: Self::encoder(&parameters, &limits),
             address_proof: parameters.address_secret.map(|secret| AddressProof::new(secret, parameters.socket_id)),
-            version4: parameters
-                .version4
-                .map(|terms| Box::new(Version4::new(now, terms.latency_max_ms, terms.has_passphrase))),
+            version4: parameters.version4.map(|terms| Box::new(Version4::new(now, terms, parameters.role.sends()))),
             parameters,
             limits,
             events,
@@ -264,6 +264,9 @@ impl Connection {
 
     #[inline]
     fn receive_data(&mut self, header: &DataHeader, datagram: Datagram) -> bool {
+        if self.receiver.is_sealed() {
+            self.open_to_plain(header);
+        }
         let encryption = self.parameters.encryption.as_ref();
         let (arrival, path) = (datagram.arrival, datagram.path);
         let received = self.receiver.data(header, datagram, encryption, &self.round_trip, &mut self.statistics);
@@ -316,12 +319,14 @@ impl Connection {
             Control::HandshakeRequest(body) => {
                 self.handshake_request(datagram.arrival, header.timestamp_us, body);
             }
+            Control::HandshakeResponse(body) => self.handshake_response(body),
             Control::KeyMaterialRequest(message) if self.first_key_material(message) => {}
             Control::KeyMaterialRequest(message) => self.key_material_request(message),
             Control::KeyMaterialResponse(message) => {
                 let encryption = self.parameters.encryption.as_mut();
-                if encryption.and_then(|encryption| encryption.receive_response(message)).is_none() {
-                    self.statistics.control_rejected += 1;
+                match encryption.and_then(|encryption| encryption.receive_response(message)) {
+                    Some(state) => self.first_key_answered(state),
+                    None => self.statistics.control_rejected += 1,
                 }
             }
             Control::Handshake(_) | Control::CongestionWarning | Control::UnknownExtension { .. } => {
@@ -383,7 +388,8 @@ impl Connection {
                     .min(self.receiver.repeat_at())
                     .min(self.sent_at + KEEP_ALIVE_INTERVAL)
                     .min(self.heard_at + self.limits.peer_idle_timeout)
-                    .min(self.unsealed_by());
+                    .min(self.unsealed_by())
+                    .min(self.introduction_at());
                 if let Some(sender) = &self.sender {
                     next = next.min(sender.next_timeout(&self.round_trip));
                     if let Some(encryption) = &self.parameters.encryption {
@@ -534,6 +540,10 @@ impl Connection {
     fn write_control(&mut self, now: Instant, writer: ControlWriter, buffer: &mut Vec<u8>) -> bool {
         if let Some(agreed) = self.version4.as_mut().and_then(|version4| version4.take_response()) {
             writer.handshake_response(buffer, &agreed);
+            return true;
+        }
+        if let Some(asked) = self.take_introduction(now) {
+            writer.handshake_request(buffer, &asked);
             return true;
         }
         if std::mem::take(&mut self.pending.key_material_response) {

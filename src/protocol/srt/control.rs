@@ -116,11 +116,13 @@ pub enum Control<'a> {
     },
     /// The extension of a handshake of version 4, which comes after it, for [`super::handshake`].
     HandshakeRequest(&'a [u8]),
+    /// The answer to ours.
+    HandshakeResponse(&'a [u8]),
     /// A key material message to be installed, for [`super::encryption`].
     KeyMaterialRequest(&'a [u8]),
     /// The answer to ours.
     KeyMaterialResponse(&'a [u8]),
-    /// An extension message that no peer sends to a receiver (HSRSP), or that nobody knows; to be ignored.
+    /// An extension message that nobody knows; to be ignored.
     UnknownExtension {
         /// The kind.
         subtype: u16,
@@ -150,6 +152,7 @@ impl<'a> Control<'a> {
             ControlType::PeerError => Self::PeerError { code: header.type_information },
             ControlType::UserDefined => match header.subtype {
                 extension::HSREQ => Self::HandshakeRequest(body),
+                extension::HSRSP => Self::HandshakeResponse(body),
                 extension::KMREQ => Self::KeyMaterialRequest(body),
                 extension::KMRSP => Self::KeyMaterialResponse(body),
                 subtype => Self::UnknownExtension { subtype },
@@ -447,7 +450,13 @@ impl ControlWriter {
         buffer.extend_from_slice(message);
     }
 
-    /// The answer to the extension of a handshake of version 4.
+    /// The extension of a handshake of version 4.
+    pub fn handshake_request(self, buffer: &mut Vec<u8>, asked: &HandshakeExtension) {
+        self.header(buffer, ControlType::UserDefined, extension::HSREQ, 0);
+        asked.encode(buffer);
+    }
+
+    /// The answer to it.
     pub fn handshake_response(self, buffer: &mut Vec<u8>, agreed: &HandshakeExtension) {
         self.header(buffer, ControlType::UserDefined, extension::HSRSP, 0);
         agreed.encode(buffer);

@@ -272,6 +272,14 @@ impl Encryption {
         self.successor_ready = true;
     }
 
+    /// The first key goes to the peer after connecting: [`poll_request`](Self::poll_request) has its message, until the peer has confirmed
+    /// it. With version 4 of the handshake nothing else carries it.
+    pub fn announce_first(&mut self, message: KeyMaterial) {
+        self.announcement = Some(Announcement { message, tries_left: REQUEST_TRIES, sent: None });
+        self.active_is_known = false;
+        self.state = KeyMaterialState::Securing;
+    }
+
     /// The KMREQ message to send now, if one is due: at once when a new key is announced, then every 1½ round trips until it
     /// is answered, ten times at most.
     pub fn poll_request(&mut self, now: Instant, rtt: Duration) -> Option<&[u8]> {

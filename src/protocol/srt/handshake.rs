@@ -405,14 +405,16 @@ impl<'a> Handshake<'a> {
             return Err(HandshakeError::Short(body.len()));
         };
         let field = |index: usize| word(fixed, index).expect("within the fixed part");
-        let version = field(0);
+        let request = Request::from_wire(field(5));
+        // libsrt before 1.3 leaves version and socket type out when it agrees again in rendezvous.
+        let version = if request == Some(Request::Agreement) && field(0) == 0 { VERSION_4 } else { field(0) };
         if version != VERSION_4 && version != VERSION_5 {
             return Err(HandshakeError::Version(version));
         }
         if field(2) >> 31 != 0 {
             return Err(HandshakeError::InitialSequence);
         }
-        let request = Request::from_wire(field(5)).ok_or(HandshakeError::Request(field(5)))?;
+        let request = request.ok_or(HandshakeError::Request(field(5)))?;
         let fields = HandshakeFields {
             version,
             encryption: (field(1) >> 16) as u16,

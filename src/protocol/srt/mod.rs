@@ -1,4 +1,4 @@
-//! SRT, live mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it; peers of before 1.3 are heard too (`connection/version4.rs`).
+//! SRT, live mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it; peers of before 1.3 too (`connection/version4.rs`).
 
 pub mod acknowledgement;
 pub mod address_proof;

@@ -164,8 +164,10 @@ pub struct ConnectionParameters {
 pub struct Version4Terms {
     /// Most latency that it gets, in ms.
     pub latency_max_ms: u16,
-    /// The stream has a passphrase: nothing is taken in plain, and a key is wanted.
+    /// What it sends is to be encrypted: a key is wanted, and nothing is taken in plain unless the next says so.
     pub has_passphrase: bool,
+    /// Whether it loses its place without the right key. Otherwise what it sends in plain is taken, and what cannot be read is not.
+    pub enforced_encryption: bool,
 }
 
 impl ConnectionParameters {
@@ -197,6 +199,14 @@ impl ConnectionParameters {
             stream_id: StreamId::default(),
             address_secret: None,
             version4: None,
+        }
+    }
+
+    /// The peer's version for people, such as `1.5.1`. One of version 4 of the handshake says it after connecting.
+    pub fn peer_version_text(&self) -> String {
+        match self.peer_version {
+            0 => "before 1.3".to_owned(),
+            version => format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff),
         }
     }
 
@@ -353,7 +363,7 @@ impl Role {
 }
 
 impl Version4Terms {
-    snapshot_fields! { u16 latency_max_ms, bool has_passphrase }
+    snapshot_fields! { u16 latency_max_ms, bool has_passphrase, bool enforced_encryption }
 }
 
 impl PeerTimeBase {

@@ -175,6 +175,12 @@ impl Receiver {
         self.schedule();
     }
 
+    /// No first key is awaited any more: what is plain is taken, and what is not is dropped.
+    pub fn open(&mut self) {
+        self.is_sealed = false;
+        self.schedule();
+    }
+
     /// Whether a first key is still awaited.
     #[inline]
     pub fn is_sealed(&self) -> bool {

@@ -13,6 +13,10 @@
 //! (HSRSP, KMRSP). In the serial flow one side has not heard the other's wave and is *fine* when it hears the conclusion; in the parallel
 //! one both have. What is lost is sent again every [`RETRY_INTERVAL`], and what answers it again at once.
 //! Nobody is asked for anything here, so there is no Stream ID.
+//!
+//! A peer of version 4 (libsrt before 1.3) has no cookies and no sides: both wave, conclude once they have heard the other, and are
+//! connected when they hear a conclusion or an agreement, or what only the connected send. The connection says the rest
+//! (`connection/version4.rs`).
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -21,13 +25,14 @@ use std::time::Duration;
 use super::caller::{CallError, CallerEncryption, RETRY_INTERVAL};
 use super::control::{Control, ControlWriter};
 use super::encryption::{
-    Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, check_handshake_response,
+    Cipher, Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, check_handshake_response,
 };
 use super::handshake::{
-    self, Handshake, HandshakeExtension, HandshakeFields, Offer, RejectReason, Request, VERSION_5, VERSION_MIN, flags,
+    self, Handshake, HandshakeExtension, HandshakeFields, Offer, RejectReason, Request, SOCKET_TYPE_DATAGRAM,
+    VERSION_4, VERSION_5, VERSION_MIN, flags,
 };
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
-use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
 use super::stream_id::StreamId;
 use crate::base::{Instant, Transmit};
 
@@ -67,6 +72,9 @@ pub struct RendezvousSettings {
     pub flow_window: u32,
     /// Our keys, if we are the initiator; also whether anything is encrypted. `None` is a rendezvous in plain.
     pub encryption: Option<CallerEncryption>,
+    /// Whether a peer is refused that does not share the passphrase, or has one where there is none here (libsrt:
+    /// `SRTO_ENFORCEDENCRYPTION`).
+    pub enforced_encryption: bool,
     /// Take the initiator's cipher, whatever it is, and not only that of `encryption`.
     pub takes_any_cipher: bool,
     /// How long to try.
@@ -90,6 +98,7 @@ impl RendezvousSettings {
             mtu: MTU_MAX,
             flow_window: 25_600,
             encryption: None,
+            enforced_encryption: true,
             takes_any_cipher: false,
             timeout: Duration::from_secs(30),
         }
@@ -153,9 +162,15 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     socket_id: u32,
-    /// Ours against it.
-    side: Side,
+    /// Ours against it; a peer of version 4 knows no sides.
+    side: Option<Side>,
     fields: HandshakeFields,
+}
+
+impl Peer {
+    const fn is_version4(&self) -> bool {
+        self.fields.version == VERSION_4
+    }
 }
 
 /// The initiator's offer, as the responder has it.
@@ -164,6 +179,12 @@ struct OfferTaken {
     extension: HandshakeExtension,
     time_base: PeerTimeBase,
     key_material: Option<KeyMaterial>,
+}
+
+/// What a connection begins with.
+struct Keys {
+    encryption: Option<Encryption>,
+    key_state: KeyMaterialState,
 }
 
 /// The machine of one rendezvous.
@@ -176,6 +197,8 @@ pub struct Rendezvous {
     /// What the initiator has asked for, and whether it can be answered: not while a key is wanted.
     request: Option<OfferTaken>,
     is_answerable: bool,
+    /// What the responder answers of the key.
+    key_state: KeyMaterialState,
     peer: Option<Peer>,
     stage: Stage,
     start: Instant,
@@ -209,6 +232,7 @@ impl Rendezvous {
             unlocked: None,
             request: None,
             is_answerable: false,
+            key_state: KeyMaterialState::Unsecured,
             peer: None,
             stage: Stage::Waving,
             start: now,
@@ -259,11 +283,11 @@ impl Rendezvous {
         };
         let is_ours = socket_id == self.settings.socket_id;
         let Header::Control(header) = header else {
-            return self.hear_the_connected(is_ours);
+            return self.hear_the_connected(now, is_ours);
         };
         let control = Control::parse(&header, &bytes[HEADER_LEN..]).ok()?;
         let Control::Handshake(body) = control else {
-            return self.hear_the_connected(is_ours && control != Control::Shutdown);
+            return self.hear_the_connected(now, is_ours && control != Control::Shutdown);
         };
         if !is_ours && socket_id != 0 {
             return None;
@@ -275,7 +299,8 @@ impl Rendezvous {
             Request::WaveAHand | Request::Conclusion | Request::Agreement => {
                 let outcome = self.switch(now, header.timestamp_us, &handshake)?;
                 if let Err(reason) = outcome {
-                    self.rejection = Some(reason);
+                    // A peer of version 4 would take it for a conclusion.
+                    self.rejection = (handshake.fields.version == VERSION_5).then_some(reason);
                     self.fail(CallError::Unacceptable(reason));
                 }
             }
@@ -289,10 +314,14 @@ impl Rendezvous {
     }
 
     /// Media, or what else is sent on a connection: the initiator is connected, and its agreement was lost.
-    fn hear_the_connected(&mut self, is_ours: bool) -> Option<()> {
+    fn hear_the_connected(&mut self, now: Instant, is_ours: bool) -> Option<()> {
+        if is_ours && self.stage == Stage::Attention && self.peer.is_some_and(|peer| peer.is_version4()) {
+            self.connect_version4(now);
+            return Some(());
+        }
         let is_answered = matches!(self.stage, Stage::Fine | Stage::Initiated)
             && self.is_answerable
-            && self.peer.is_some_and(|peer| peer.side == Side::Responder);
+            && self.peer.is_some_and(|peer| peer.side == Some(Side::Responder));
         if !is_ours || !is_answered {
             return None;
         }
@@ -314,11 +343,12 @@ impl Rendezvous {
         if self.stage == Stage::Connected {
             return self.agree_again(now, &fields).map(Ok);
         }
-        let Some(side) = contest(self.settings.cookie, fields.cookie) else {
-            return Some(Err(RejectReason::RendezvousCookie));
+        let side = match fields.version {
+            VERSION_5 => contest(self.settings.cookie, fields.cookie),
+            _ => None,
         };
-        if fields.version != VERSION_5 {
-            return Some(Err(RejectReason::Version));
+        if side.is_none() && fields.version == VERSION_5 {
+            return Some(Err(RejectReason::RendezvousCookie));
         }
         if fields.mtu < MTU_MIN || fields.flow_window < 2 {
             return Some(Err(RejectReason::Rogue));
@@ -330,6 +360,9 @@ impl Rendezvous {
         }
         self.peer = Some(Peer { socket_id: fields.socket_id, side, fields });
         let before = self.stage;
+        let Some(side) = side else {
+            return self.switch_version4(now, fields.request);
+        };
         let has_extension = handshake.extensions.handshake.is_some();
         let outcome = match (fields.request, self.stage, side) {
             (Request::WaveAHand, Stage::Waving, _) => {
@@ -368,13 +401,55 @@ impl Rendezvous {
 
     /// A conclusion to one who is connected: the peer has not heard our agreement.
     fn agree_again(&mut self, now: Instant, fields: &HandshakeFields) -> Option<()> {
-        let peer = self.peer.filter(|peer| peer.socket_id == fields.socket_id && peer.side == Side::Initiator)?;
-        if fields.request != Request::Conclusion || now < self.last_send + ANSWER_INTERVAL {
+        let peer = self.peer.filter(|peer| peer.socket_id == fields.socket_id)?;
+        let is_asked = match peer.side {
+            Some(side) => side == Side::Initiator && fields.request == Request::Conclusion,
+            None => fields.request != Request::Agreement,
+        };
+        if !is_asked || now < self.last_send + ANSWER_INTERVAL {
             return None;
         }
-        self.peer = Some(peer);
         self.agreement_due = true;
         Some(())
+    }
+
+    /// What a peer of version 4 says.
+    fn switch_version4(&mut self, now: Instant, request: Request) -> Option<Result<(), RejectReason>> {
+        let RendezvousSettings { takes_any_cipher, role, .. } = self.settings;
+        let is_gcm = self.settings.encryption.as_ref().is_some_and(|ours| ours.cipher != Cipher::AesCtr);
+        match (request, self.stage) {
+            _ if is_gcm && (!takes_any_cipher || role.sends()) => return Some(Err(RejectReason::Crypto)),
+            (Request::WaveAHand, Stage::Waving) => (self.stage, self.next_send) = (Stage::Attention, now),
+            (Request::WaveAHand, Stage::Attention) => {
+                self.next_send = self.next_send.min(now.max(self.last_send + ANSWER_INTERVAL));
+            }
+            // Who concludes has heard us.
+            (Request::Conclusion, _) | (Request::Agreement, Stage::Attention) => self.connect_version4(now),
+            _ => return None,
+        }
+        Some(Ok(()))
+    }
+
+    /// Nothing of SRT has been said yet: packets are delivered by their arrival until the peer says what it has.
+    fn connect_version4(&mut self, now: Instant) {
+        let RendezvousSettings { role, receive_latency_ms, send_latency_ms, latency_max_ms, .. } = self.settings;
+        let is_encrypted = self.offered.is_some();
+        let sending = self.offered.take().filter(|_| role.sends()).map(|(mut encryption, message)| {
+            encryption.announce_first(message);
+            encryption
+        });
+        let terms = Version4Terms {
+            latency_max_ms,
+            has_passphrase: is_encrypted && sending.is_none(),
+            enforced_encryption: self.settings.enforced_encryption,
+        };
+        let unsaid = HandshakeExtension { version: 0, flags: 0, receive_latency_ms, send_latency_ms };
+        let time_base = PeerTimeBase { timestamp_us: 0, arrival: now };
+        let key_state = if is_encrypted { KeyMaterialState::Securing } else { KeyMaterialState::Unsecured };
+        let latencies = [receive_latency_ms, send_latency_ms];
+        self.connect(&unsaid, time_base, latencies, Keys { encryption: sending, key_state }, Some(terms));
+        // For a peer that has heard nothing of us but a wave.
+        self.agreement_due = true;
     }
 
     /// What both sides check of the other's extensions.
@@ -405,8 +480,13 @@ impl Rendezvous {
         let material = handshake.extensions.key_material.map(KeyMaterial::parse).transpose();
         let key_material = material.map_err(|_| RejectReason::Rogue)?;
         match (&self.settings.encryption, &key_material) {
-            (None, None) => self.is_answerable = true,
-            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
+            (None, None) => (self.is_answerable, self.key_state) = (true, KeyMaterialState::Unsecured),
+            (None, Some(_)) | (Some(_), None) if self.settings.enforced_encryption => {
+                return Err(RejectReason::Unsecure);
+            }
+            (None, Some(_)) | (Some(_), None) => {
+                (self.is_answerable, self.key_state) = (true, KeyMaterialState::NoSecret);
+            }
             (Some(ours), Some(material)) => {
                 if !self.settings.takes_any_cipher && ours.cipher != material.cipher() {
                     return Err(RejectReason::Crypto);
@@ -436,7 +516,11 @@ impl Rendezvous {
         match Encryption::accept(key, material, seed, refresh) {
             Some(encryption) => {
                 (self.unlocked, self.is_answerable) = (Some(encryption), true);
-                self.next_send = now;
+                (self.key_state, self.next_send) = (KeyMaterialState::Secured, now);
+            }
+            None if !self.settings.enforced_encryption => {
+                self.is_answerable = true;
+                (self.key_state, self.next_send) = (KeyMaterialState::BadSecret, now);
             }
             None => {
                 self.rejection = Some(RejectReason::BadSecret);
@@ -455,8 +539,8 @@ impl Rendezvous {
     fn connect_as_responder(&mut self) {
         let request = self.request.clone().expect("an answer was made from it");
         let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
-        let encryption = self.unlocked.take();
-        self.connect(&request.extension, request.time_base, [receive_latency_ms, send_latency_ms], encryption);
+        let keys = Keys { encryption: self.unlocked.take(), key_state: self.key_state };
+        self.connect(&request.extension, request.time_base, [receive_latency_ms, send_latency_ms], keys, None);
     }
 
     fn connect_as_initiator(
@@ -466,17 +550,24 @@ impl Rendezvous {
         handshake: &Handshake<'_>,
     ) -> Result<(), RejectReason> {
         let extension = Self::judge(handshake)?;
-        match (&self.offered, handshake.extensions.key_material) {
-            (None, None) => {}
-            (None, Some(_)) | (Some(_), None) => return Err(RejectReason::Unsecure),
-            (Some((_, request)), Some(response)) => match check_handshake_response(request, response) {
-                KeyMaterialState::Secured => {}
-                KeyMaterialState::BadCryptoMode => return Err(RejectReason::Crypto),
-                KeyMaterialState::NoSecret | KeyMaterialState::Unsecured => return Err(RejectReason::Unsecure),
-                KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
-            },
+        let key_state = match (&self.offered, handshake.extensions.key_material) {
+            (None, None) => KeyMaterialState::Unsecured,
+            (None, Some(_)) | (Some(_), None) => KeyMaterialState::NoSecret,
+            (Some((_, request)), Some(response)) => check_handshake_response(request, response),
+        };
+        let is_agreed = key_state == KeyMaterialState::Secured
+            || self.offered.is_none() && handshake.extensions.key_material.is_none();
+        match key_state {
+            // As in libsrt, even where nothing is enforced.
+            KeyMaterialState::BadCryptoMode => return Err(RejectReason::Crypto),
+            _ if is_agreed || !self.settings.enforced_encryption => {}
+            KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
+            _ => return Err(RejectReason::Unsecure),
         }
-        let encryption = self.offered.take().map(|(encryption, _)| encryption);
+        // Who only receives, and from a peer that has no key, takes what comes in plain.
+        let is_used = self.settings.role.sends() || key_state == KeyMaterialState::Secured;
+        let encryption = self.offered.take().filter(|_| is_used).map(|(encryption, _)| encryption);
+        let keys = Keys { encryption, key_state };
         let time_base = PeerTimeBase { timestamp_us, arrival: now };
         // The responder's word is final: it has seen both wishes.
         let by_timestamp = |flag: u32, agreed: u16, ours: u16| if extension.flags & flag != 0 { agreed } else { ours };
@@ -484,7 +575,7 @@ impl Rendezvous {
             by_timestamp(flags::TSBPD_SENDER, extension.send_latency_ms, self.settings.receive_latency_ms),
             by_timestamp(flags::TSBPD_RECEIVER, extension.receive_latency_ms, self.settings.send_latency_ms),
         ];
-        self.connect(&extension, time_base, latencies, encryption);
+        self.connect(&extension, time_base, latencies, keys, None);
         self.agreement_due = true;
         Ok(())
     }
@@ -494,7 +585,8 @@ impl Rendezvous {
         extension: &HandshakeExtension,
         peer_time_base: PeerTimeBase,
         [receive_latency_ms, send_latency_ms]: [u16; 2],
-        mut encryption: Option<Encryption>,
+        Keys { mut encryption, key_state }: Keys,
+        version4: Option<Version4Terms>,
     ) {
         let Peer { fields, .. } = self.peer.expect("it has been heard");
         if let Some(encryption) = &mut encryption {
@@ -520,16 +612,13 @@ impl Rendezvous {
             peer_version: extension.version,
             peer_flags: extension.flags,
             features: Features::of_peer(extension.flags),
-            key_state: match &encryption {
-                Some(_) => KeyMaterialState::Secured,
-                None => KeyMaterialState::Unsecured,
-            },
+            key_state,
             encryption,
             packet_filter: None,
             stream_id: StreamId::default(),
             // The two know each other by their addresses.
             address_secret: None,
-            version4: None,
+            version4,
         };
         self.stage = Stage::Connected;
         self.events.push_back(Event::Connected(Box::new(parameters)));
@@ -593,15 +682,23 @@ impl Rendezvous {
             | flags::PERIODIC_LOSS_REPORT
             | flags::RETRANSMISSION;
         let fields = self.fields(Request::Conclusion);
-        let is_initiator = self.peer.is_some_and(|peer| peer.side == Side::Initiator);
+        if self.peer.is_some_and(|peer| peer.is_version4()) {
+            return fields.encode(buffer);
+        }
+        let is_initiator = self.peer.is_some_and(|peer| peer.side == Some(Side::Initiator));
+        let refusal = self.key_state.to_wire();
         let (receive_latency_ms, send_latency_ms, material) = match &self.request {
             _ if is_initiator => {
                 let RendezvousSettings { receive_latency_ms, send_latency_ms, .. } = self.settings;
-                (receive_latency_ms, send_latency_ms, self.offered.as_ref().map(|(_, message)| message))
+                let message = self.offered.as_ref().map(|(_, message)| message.as_bytes());
+                (receive_latency_ms, send_latency_ms, message)
             }
             Some(request) if self.is_answerable => {
                 let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
-                (receive_latency_ms, send_latency_ms, request.key_material.as_ref())
+                let is_secured = self.key_state == KeyMaterialState::Secured;
+                let material = request.key_material.as_ref();
+                let answer = material.map(|message| if is_secured { message.as_bytes() } else { &refusal[..] });
+                (receive_latency_ms, send_latency_ms, answer)
             }
             // A responder that has nothing to answer yet.
             _ => return fields.encode(buffer),
@@ -609,7 +706,7 @@ impl Rendezvous {
         let offer = Offer {
             is_response: !is_initiator,
             handshake: HandshakeExtension { version: VERSION, flags: ours, receive_latency_ms, send_latency_ms },
-            key_material: material.map(KeyMaterial::as_bytes),
+            key_material: material,
             stream_id: None,
             group: None,
             packet_filter: None,
@@ -624,10 +721,15 @@ impl Rendezvous {
 
     fn fields(&self, request: Request) -> HandshakeFields {
         let key_length = self.settings.encryption.as_ref().map(|ours| ours.key_encrypting_key.length());
+        let is_version4 = self.peer.is_some_and(|peer| peer.is_version4());
+        let (version, encryption, extension) = match is_version4 {
+            true => (VERSION_4, 0, SOCKET_TYPE_DATAGRAM),
+            false => (VERSION_5, handshake::encryption_field(key_length), 0),
+        };
         HandshakeFields {
-            version: VERSION_5,
-            encryption: handshake::encryption_field(key_length),
-            extension: 0,
+            version,
+            encryption,
+            extension,
             initial_sequence: self.settings.initial_sequence,
             mtu: self.settings.mtu,
             flow_window: self.settings.flow_window,

@@ -57,7 +57,6 @@ pub struct Sender {
 impl Sender {
     /// The sending half of a connection that begins `now`, with room for `buffer_packets`.
     pub fn new(now: Instant, parameters: &ConnectionParameters, buffer_packets: usize) -> Self {
-        let latency = Duration::from_millis(u64::from(parameters.send_latency_ms));
         Self {
             buffer: SendBuffer::new(
                 buffer_packets,
@@ -65,15 +64,19 @@ impl Sender {
                 parameters.initial_sequence.get(),
             ),
             flow_window: parameters.peer_flow_window as usize,
-            too_late: parameters.features.peer_drops_too_late.then(|| latency.max(TOO_LATE_MIN) + REACTION),
-            // Behind a filter that is to be given time it reports each loss once (libsrt: `checkNAKTimer`).
-            peer_repeats_loss_reports: parameters.features.peer_repeats_loss_reports
-                && parameters.packet_filter.is_none_or(|fec| fec.arq != ArqLevel::OnRequest),
+            too_late: too_late(parameters),
+            peer_repeats_loss_reports: peer_repeats_loss_reports(parameters),
             progress_at: now,
             probes: 0,
             drop_request: None,
             receipt: None,
         }
+    }
+
+    /// A peer of version 4 of the handshake has said how it receives.
+    pub fn introduced(&mut self, parameters: &ConnectionParameters) {
+        self.too_late = too_late(parameters);
+        self.peer_repeats_loss_reports = peer_repeats_loss_reports(parameters);
     }
 
     /// Takes in a payload; it goes out as soon as the flow window lets it.
@@ -292,4 +295,16 @@ impl Sender {
             receipt: from.option(SnapshotReader::u32)?,
         })
     }
+}
+
+/// How long a packet is of use to a peer that drops what is too late.
+fn too_late(parameters: &ConnectionParameters) -> Option<Duration> {
+    let latency = Duration::from_millis(u64::from(parameters.send_latency_ms));
+    parameters.features.peer_drops_too_late.then(|| latency.max(TOO_LATE_MIN) + REACTION)
+}
+
+/// Behind a filter that is to be given time it reports each loss once (libsrt: `checkNAKTimer`).
+fn peer_repeats_loss_reports(parameters: &ConnectionParameters) -> bool {
+    let waits_for_filter = parameters.packet_filter.is_some_and(|fec| fec.arq == ArqLevel::OnRequest);
+    parameters.features.peer_repeats_loss_reports && !waits_for_filter
 }

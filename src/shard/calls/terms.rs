@@ -10,6 +10,7 @@ use crate::protocol::srt::caller::CallerEncryption;
 use crate::protocol::srt::encryption::{
     Cipher, KeyEncryptingKey, KeyLength, KeyMaterial, KeyRefresh, SALT_LEN, derive_key_encrypting_key,
 };
+use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::protocol::srt::stream_id::StreamId;
 
 /// What a call is made with.
@@ -19,8 +20,12 @@ pub struct CallTerms {
     pub peer: SocketAddr,
     /// What to ask for.
     pub stream_id: StreamId,
+    /// The packet filter to ask for.
+    pub packet_filter: Option<FilterConfiguration>,
     /// The first key, if there is a passphrase.
     pub encryption: Option<CallerEncryption>,
+    /// Whether a peer is refused that has another passphrase, or where only one side has one.
+    pub enforced_encryption: bool,
     /// In rendezvous: take the peer's cipher, whatever it is.
     pub takes_any_cipher: bool,
     /// Number of our first data packet.
@@ -61,13 +66,17 @@ pub fn prepare(
         let length = srt.key_length.and_then(|bytes| KeyLength::from_bytes(usize::from(bytes)));
         make_encryption(passphrase, length.unwrap_or(KeyLength::Aes128), mode)
     });
+    let packet_filter = settings.packet_filter.as_deref().map(|text| text.parse().expect("read at the start"));
+    let enforced_encryption = settings.enforced_encryption.unwrap_or(config.ingestion.srt.enforced_encryption);
     let takes_any_cipher = srt.crypto_mode.or(settings.crypto_mode).is_none_or(|mode| mode == CryptoMode::Auto);
     let finish = move |srt: &StreamSrt, peer: SocketAddr| {
         let stream_id = StreamId::for_call(srt.stream_id.as_deref().unwrap_or_default());
         Ok(Box::new(CallTerms {
             peer,
             stream_id: stream_id.map_err(|error| TermsError::StreamId(error.to_string()))?,
+            packet_filter,
             encryption,
+            enforced_encryption,
             takes_any_cipher,
             initial_sequence: random_u32() >> 1,
             cookie: random_u32().max(1),
@@ -93,7 +102,7 @@ pub fn prepare(
     }
 }
 
-/// The key that a passphrase makes for what the peer in a rendezvous has sent.
+/// The key that a passphrase makes for what the peer in a rendezvous, or one of version 4 of the handshake, has sent.
 pub fn derive_for(config: &Config, stream: usize, material: &KeyMaterial) -> Option<KeyEncryptingKey> {
     let settings = config.streams.values().nth(stream)?;
     let passphrase = settings.pull_passphrase()?;

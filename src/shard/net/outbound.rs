@@ -38,6 +38,8 @@ pub struct OutboundSocket {
     pub interface: Option<String>,
     /// Time to live, or hop limit.
     pub ttl: Option<u8>,
+    /// DSCP and ECN: IPv4's ToS, IPv6's traffic class.
+    pub traffic_class: Option<u8>,
     /// Bytes of receive buffer to ask for.
     pub receive_buffer: usize,
     /// Bytes of send buffer to ask for.
@@ -53,6 +55,7 @@ impl OutboundSocket {
             peer: Some(peer),
             interface: None,
             ttl: None,
+            traffic_class: None,
             receive_buffer: 1 << 20,
             send_buffer: 4 << 20,
         }
@@ -121,6 +124,7 @@ impl Outbound {
             receive_buffer: socket.receive_buffer,
             send_buffer: socket.send_buffer,
             ttl: socket.ttl,
+            tos: socket.traffic_class,
             packet_info: socket.peer.is_none(),
             overflow_count: true,
             ..UdpSocketOptions::new(socket.bind)

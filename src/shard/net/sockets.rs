@@ -301,7 +301,9 @@ fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, S
     let mut ports = Vec::new();
     if ingestion.srt.enabled {
         let srt = &ingestion.srt;
-        ports.push(shared("SRT", SocketRole::Srt, srt.address, srt.port, buffer, Steering::Srt));
+        let port = shared("SRT", SocketRole::Srt, srt.address, srt.port, buffer, Steering::Srt);
+        let (tos, ttl, bind_device) = (srt.traffic_class, srt.ttl, srt.interface.clone());
+        ports.push(Port { options: UdpSocketOptions { tos, ttl, bind_device, ..port.options }, ..port });
     }
     if ingestion.rtp.enabled {
         let rtp = &ingestion.rtp;
@@ -343,7 +345,13 @@ fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, S
             sources: SourceFilter::Any,
             interface: Interface::Any,
         };
-        ports.push(Port { what: format!("streams.{name}.srt"), role, options: options(role, bind, buffer), kind });
+        let options = UdpSocketOptions {
+            tos: srt.traffic_class.or(ingestion.srt.traffic_class),
+            ttl: srt.ttl.or(ingestion.srt.ttl),
+            bind_device: srt.interface.clone(),
+            ..options(role, bind, buffer)
+        };
+        ports.push(Port { what: format!("streams.{name}.srt"), role, options, kind });
     }
     Ok(ports)
 }

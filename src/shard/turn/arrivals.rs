@@ -73,7 +73,7 @@ struct Terms {
 const JUST_ENDED: &str = "its stream has just ended";
 
 /// The longest latency that callers of version 4 of the handshake get, unless the stream has a longer one.
-const VERSION4_LATENCY: Duration = Duration::from_secs(2);
+pub(super) const VERSION4_LATENCY: Duration = Duration::from_secs(2);
 
 impl Shard {
     /// A source proves itself with two packets in sequence; what it has sent by then is kept.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::arrivals::VERSION4_LATENCY;
 use super::{Shard, send};
 use crate::base::{Datagram, Instant};
 use crate::output::Job;
@@ -94,12 +95,18 @@ impl Shard {
         self.serve_call(now, place);
     }
 
-    /// The key is there that a rendezvous wanted.
+    /// The key is there that a rendezvous wanted, or a session with a peer of version 4 of the handshake.
     pub(super) fn call_unlocked(&mut self, now: Instant, stream: usize, material: &KeyMaterial, key: KeyEncryptingKey) {
         let Some(place) = self.call_of(stream) else { return };
         if let Stage::Calling(Machine::Rendezvous(rendezvous)) = &mut self.calls[place].stage {
             rendezvous.unlock(now, material, key);
             self.serve_call(now, place);
+        } else if let Some(index) = self.sessions.by_source(&SourceKey::Called(stream))
+            && let Some(Protocol::Srt(connection)) = self.sessions.get_mut(index).ingest.protocol_mut()
+            && connection.wanted_key() == Some(material)
+        {
+            connection.provide_key(key);
+            self.touched.add(index);
         }
     }
 
@@ -206,15 +213,20 @@ impl Shard {
     }
 
     fn want_key(&mut self, now: Instant, place: usize, stream: usize, material: Box<KeyMaterial>) {
+        if !self.derive_for_call(stream, *material) {
+            self.call_failed(now, place, "housekeeping is overrun".to_owned(), Failure::Passing);
+        }
+    }
+
+    /// `false` if housekeeping is overrun; a peer of version 4 of the handshake asks again.
+    pub(super) fn derive_for_call(&self, stream: usize, material: KeyMaterial) -> bool {
         let (config, mailbox) = (Arc::clone(&self.config), self.shards.mailbox(self.index).clone());
         let job: Job = Box::new(move || {
             if let Some(key) = terms::derive_for(&config, stream, &material) {
-                mailbox.post(Message::CallUnlocked(stream, Box::new((*material, key))));
+                mailbox.post(Message::CallUnlocked(stream, Box::new((material, key))));
             }
         });
-        if self.desk.housekeeping().submit(job).is_err() {
-            self.call_failed(now, place, "housekeeping is overrun".to_owned(), Failure::Passing);
-        }
+        self.desk.housekeeping().submit(job).is_ok()
     }
 
     /// The handshake is done: a session begins, whose stream the desk names, as it does that of a source of the RTP ports.
@@ -223,8 +235,16 @@ impl Shard {
         // The peer's word is final, but our memory is ours: what it sends is delivered sooner then, with less time to send it again.
         let latency_max = SessionPlan::latency_max(&self.config, self.net.pool().free_slots());
         let latency = Duration::from_millis(u64::from(parameters.receive_latency_ms)).min(latency_max);
-        parameters.receive_latency_ms = u16::try_from(latency.as_millis()).unwrap_or(u16::MAX);
-        let mut plan = SessionPlan::new(&self.config, latency);
+        let milliseconds = |duration: Duration| u16::try_from(duration.as_millis()).unwrap_or(u16::MAX);
+        parameters.receive_latency_ms = milliseconds(latency);
+        let mut planned = latency;
+        if let Some(terms) = &mut parameters.version4 {
+            // It asks when it is in, and gets what there is room for by now.
+            planned = VERSION4_LATENCY.max(latency).min(latency_max);
+            terms.latency_max_ms = milliseconds(planned);
+            self.tell_of_lost_stream_id(place);
+        }
+        let mut plan = SessionPlan::new(&self.config, planned);
         let srt = self.config.streams.values().nth(stream).and_then(|settings| settings.srt.as_ref());
         if let Some(idle) = srt.and_then(|srt| srt.peer_idle_timeout) {
             plan.limits.peer_idle_timeout = idle;
@@ -241,6 +261,18 @@ impl Shard {
         (session.about, session.quota) = (about, plan.quota);
         self.touched.add(index);
         self.calls[place].connected(now);
+    }
+
+    /// Once for each stream: what is asked for does not reach a peer that speaks version 4 of the handshake.
+    fn tell_of_lost_stream_id(&mut self, place: usize) {
+        let call = &mut self.calls[place];
+        if call.takes_stream_id_for_lost() {
+            let stream = &call.name;
+            tracing::warn!(
+                stream,
+                "the peer speaks version 4 of the handshake (SRT before 1.3), which carries no Stream ID: streams.{stream}.srt.stream_id was not sent"
+            );
+        }
     }
 
     fn call_failed(&mut self, now: Instant, place: usize, error: String, failure: Failure) {

@@ -240,6 +240,7 @@ fn of_connection(event: &SrtEvent) -> String {
     match event {
         SrtEvent::Connected | SrtEvent::Closed(_) => unreachable!("told in other words"),
         SrtEvent::Introduced | SrtEvent::KeyWanted | SrtEvent::Secured => "goes on with its handshake".to_owned(),
+        SrtEvent::KeyRefused(state) => format!("the peer cannot use our key: {}", state.name()),
         SrtEvent::KeyRefreshed => "keys refreshed".to_owned(),
         SrtEvent::KeyRefreshFailed(KeyMaterialState::BadCryptoMode) => {
             "key refresh failed: the new keys are for another cipher".to_owned()

@@ -30,9 +30,10 @@ impl Caller {
         to.instant(*next_send);
         match stage {
             Stage::Induction => to.u8(0),
-            Stage::Conclusion { cookie } => {
+            Stage::Conclusion { cookie, is_version4 } => {
                 to.u8(1);
                 to.u32(*cookie);
+                to.bool(*is_version4);
             }
             Stage::Done => to.u8(2),
         }
@@ -59,7 +60,7 @@ impl Caller {
             next_send: from.instant()?,
             stage: match from.u8()? {
                 0 => Stage::Induction,
-                1 => Stage::Conclusion { cookie: from.u32()? },
+                1 => Stage::Conclusion { cookie: from.u32()?, is_version4: from.bool()? },
                 2 => Stage::Done,
                 _ => return Err(RestoreError::Invalid),
             },

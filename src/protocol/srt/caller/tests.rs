@@ -7,6 +7,7 @@ use super::super::packet::{DataHeader, KeyFlag};
 use super::*;
 
 mod enforced_encryption;
+mod version4;
 
 const LISTENER: &str = "192.0.2.1:30000";
 const CALLER: &str = "198.51.100.7:51000";

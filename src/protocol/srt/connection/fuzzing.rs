@@ -14,7 +14,7 @@ use crate::protocol::srt::fec::configuration::{ArqLevel, Fec, Layout};
 use crate::protocol::srt::fec::decoder::Decoder;
 use crate::protocol::srt::fuzzing::restore::disturbed;
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
-use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
+use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION, Version4Terms};
 use crate::protocol::srt::snapshot::SnapshotKind;
 
 /// Derived once: it is meant to be slow.
@@ -38,6 +38,18 @@ fn keys(flags: u8, refresh: KeyRefresh) -> Option<Encryption> {
 }
 
 fn connection(flags: u8, packet_filter: Option<Fec>, now: Instant) -> Connection {
+    // Without a filter, or keys of the handshake, it may have been one of version 4.
+    let is_version4 = flags & 0x81 == 0x80 && packet_filter.is_none();
+    let version4 = is_version4.then_some(Version4Terms {
+        latency_max_ms: 500,
+        has_passphrase: flags & 0x40 == 0,
+        enforced_encryption: flags & 0x20 == 0,
+    });
+    let role = match is_version4 {
+        true if flags & 0x40 != 0 => Role::Sender,
+        true => Role::Receiver,
+        false => Role::Both,
+    };
     let encryption = keys(flags, KeyRefresh { after_packets: 20, announce_packets: 5 });
     let parameters = ConnectionParameters {
         socket_id: SOCKET_ID,
@@ -52,7 +64,8 @@ fn connection(flags: u8, packet_filter: Option<Fec>, now: Instant) -> Connection
         encryption,
         packet_filter,
         address_secret: Some([3; 16]),
-        ..ConnectionParameters::plain(Role::Both, peer(), now)
+        version4,
+        ..ConnectionParameters::plain(role, peer(), now)
     };
     let limits = Limits {
         receive_buffer_packets: BUFFER,
@@ -150,6 +163,9 @@ pub fn fuzz_connection(data: &[u8]) {
             peer.set_port(peer.port() + u16::from(c >> 3 & 1));
             let datagram = Datagram { packet, peer, local: None, interface: 0, path: c & 7, arrival: now };
             connection.receive(now, datagram);
+        }
+        if connection.wanted_key().is_some() {
+            connection.provide_key(KEY_ENCRYPTING_KEY.clone());
         }
         assert!(connection.held_packets() <= BUFFER);
         assert_eq!(pool.in_use(), connection.held_packets(), "a slot is lost");

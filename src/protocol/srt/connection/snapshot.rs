@@ -241,6 +241,10 @@ impl Event {
             Self::Introduced => to.u8(7),
             Self::KeyWanted => to.u8(8),
             Self::Secured => to.u8(9),
+            Self::KeyRefused(state) => {
+                to.u8(10);
+                to.array(&state.to_wire());
+            }
         }
     }
 
@@ -259,6 +263,7 @@ impl Event {
             7 => Self::Introduced,
             8 => Self::KeyWanted,
             9 => Self::Secured,
+            10 => Self::KeyRefused(KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?),
             _ => return Err(RestoreError::Invalid),
         })
     }

@@ -11,6 +11,7 @@ use crate::protocol::srt::parameters::{Features, Role};
 
 mod attacks;
 mod elsewhere;
+mod introduction;
 mod messages;
 mod snapshot;
 mod version4;
@@ -98,6 +99,8 @@ enum Out {
     Shutdown,
     KeyMaterialResponse(usize),
     HandshakeResponse(Vec<u8>),
+    KeyMaterialRequest(Vec<u8>),
+    HandshakeRequest(Vec<u8>),
 }
 
 fn index(sequence: SequenceNumber) -> u64 {
@@ -168,7 +171,9 @@ impl Bench {
                         Control::KeepAlive => Out::KeepAlive,
                         Control::Shutdown => Out::Shutdown,
                         Control::KeyMaterialResponse(message) => Out::KeyMaterialResponse(message.len()),
-                        Control::UnknownExtension { subtype: 2 } => Out::HandshakeResponse(body.to_vec()),
+                        Control::HandshakeResponse(body) => Out::HandshakeResponse(body.to_vec()),
+                        Control::KeyMaterialRequest(message) => Out::KeyMaterialRequest(message.to_vec()),
+                        Control::HandshakeRequest(body) => Out::HandshakeRequest(body.to_vec()),
                         other => panic!("{other:?}"),
                     }
                 }

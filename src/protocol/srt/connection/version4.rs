@@ -10,6 +10,8 @@
 //!         ◀───── KMRSP: the same message, or why not
 //! ```
 //!
+//! Where we send, we are the one who says HSREQ and KMREQ, and does so before the first packet of media.
+//!
 //! libsrt 1.2 sends KMREQ only when an acknowledgement takes it further: so what comes encrypted before the key is there is taken in and
 //! acknowledged as it is, as far as there is room, and decrypted when the key comes.
 //!
@@ -23,7 +25,8 @@ use crate::protocol::srt::encryption::{
     Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh,
 };
 use crate::protocol::srt::handshake::{HandshakeExtension, flags};
-use crate::protocol::srt::parameters::{Features, PeerTimeBase, VERSION};
+use crate::protocol::srt::packet::{DataHeader, KeyFlag};
+use crate::protocol::srt::parameters::{Features, PeerTimeBase, VERSION, Version4Terms};
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 
 /// How often one connection may ask for a key: the right passphrase takes one, or some more where it is not derived at once.
@@ -31,6 +34,11 @@ const DERIVATIONS_MAX: u8 = 16;
 /// Up to this version a peer takes TLPKTDROP for a leave to drop the end of a large picture before it was ever sent; libsrt does not
 /// offer it to them either.
 const DROPS_UNSENT: u32 = 0x0001_0007;
+/// An HSREQ that is not answered is sent again after 1½ round trips, as libsrt does, then after as much more each time, up to this. libsrt
+/// gives up after ten; but what is lost is not always lost at random, and without it the peer knows no time.
+const INTRODUCTION_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Whatever the peer says the round trip is.
+const INTRODUCTION_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// What a peer of version 4 has said so far.
 #[derive(Debug, Clone)]
@@ -38,6 +46,9 @@ pub(super) struct Version4 {
     began: Instant,
     latency_max_ms: u16,
     has_passphrase: bool,
+    enforced_encryption: bool,
+    /// How often our own HSREQ was sent and when last, until it is answered; `None` also where we do not send.
+    introduction: Option<(u32, Instant)>,
     /// What was answered to HSREQ.
     agreed: Option<HandshakeExtension>,
     is_response_due: bool,
@@ -49,11 +60,14 @@ pub(super) struct Version4 {
 }
 
 impl Version4 {
-    pub(super) fn new(now: Instant, latency_max_ms: u16, has_passphrase: bool) -> Self {
+    pub(super) fn new(now: Instant, terms: Version4Terms, sends: bool) -> Self {
+        let Version4Terms { latency_max_ms, has_passphrase, enforced_encryption } = terms;
         Self {
             began: now,
             latency_max_ms,
             has_passphrase,
+            enforced_encryption,
+            introduction: sends.then_some((0, now)),
             agreed: None,
             is_response_due: false,
             wanted: None,
@@ -70,11 +84,26 @@ impl Version4 {
 
 impl Version4 {
     pub(super) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
-        let Self { began, latency_max_ms, has_passphrase, agreed, is_response_due, wanted, refused, derivations_left } =
-            self;
+        let Self {
+            began,
+            latency_max_ms,
+            has_passphrase,
+            enforced_encryption,
+            introduction,
+            agreed,
+            is_response_due,
+            wanted,
+            refused,
+            derivations_left,
+        } = self;
         to.instant(*began);
         to.u16(*latency_max_ms);
         to.bool(*has_passphrase);
+        to.bool(*enforced_encryption);
+        to.option(*introduction, |to, (tries, sent)| {
+            to.u32(tries);
+            to.instant(sent);
+        });
         to.option(agreed.as_ref(), |to, agreed| agreed.snapshot(to));
         to.bool(*is_response_due);
         for message in [wanted, refused] {
@@ -88,6 +117,8 @@ impl Version4 {
             began: from.instant()?,
             latency_max_ms: from.u16()?,
             has_passphrase: from.bool()?,
+            enforced_encryption: from.bool()?,
+            introduction: from.option(|from| Ok((from.u32()?, from.instant()?)))?,
             agreed: from.option(HandshakeExtension::restore)?,
             is_response_due: from.bool()?,
             wanted: from.option(KeyMaterial::restore)?,
@@ -102,9 +133,97 @@ impl Connection {
     #[inline]
     pub(super) fn unsealed_by(&self) -> Instant {
         match &self.version4 {
-            Some(version4) if self.receiver.is_sealed() => version4.began + self.limits.peer_idle_timeout,
+            Some(version4) if self.receiver.is_sealed() && version4.enforced_encryption => {
+                version4.began + self.limits.peer_idle_timeout
+            }
             _ => Instant::FAR_FUTURE,
         }
+    }
+
+    /// The first that comes in plain where that is taken: no key is waited for any more. What has waited for one stays unread.
+    #[cold]
+    pub(super) fn open_to_plain(&mut self, header: &DataHeader) {
+        if header.key == KeyFlag::Plain && self.version4.as_ref().is_some_and(|version4| !version4.enforced_encryption)
+        {
+            self.receiver.clear();
+            self.receiver.open();
+            self.parameters.key_state = KeyMaterialState::Unsecured;
+        }
+    }
+
+    /// When our own HSREQ is to be sent (again).
+    #[inline]
+    pub(super) fn introduction_at(&self) -> Instant {
+        match self.version4.as_ref().and_then(|version4| version4.introduction) {
+            Some((0, began)) => began,
+            Some((tries, sent)) => {
+                sent + (self.rtt() * 3 / 2 * tries).clamp(INTRODUCTION_INTERVAL_MIN, INTRODUCTION_INTERVAL_MAX)
+            }
+            None => Instant::FAR_FUTURE,
+        }
+    }
+
+    /// Our own HSREQ, if it is due.
+    pub(super) fn take_introduction(&mut self, now: Instant) -> Option<HandshakeExtension> {
+        if now < self.introduction_at() {
+            return None;
+        }
+        let (tries, sent) = self.version4.as_mut()?.introduction.as_mut()?;
+        (*tries, *sent) = (tries.saturating_add(1), now);
+        Some(HandshakeExtension {
+            version: VERSION,
+            flags: flags::TSBPD_SENDER | flags::CRYPT | flags::RETRANSMISSION,
+            receive_latency_ms: 0,
+            // The low half of the word, where version 4 has the one latency that there is.
+            send_latency_ms: self.parameters.send_latency_ms,
+        })
+    }
+
+    /// HSRSP: how the peer receives. The first counts.
+    pub(super) fn handshake_response(&mut self, body: &[u8]) {
+        let Some(version4) = self.version4.as_mut().filter(|version4| version4.introduction.is_some()) else {
+            return self.statistics.control_ignored += 1;
+        };
+        let Some(answer) = HandshakeExtension::parse(body) else {
+            return self.statistics.control_malformed += 1;
+        };
+        version4.introduction = None;
+        let parameters = &mut self.parameters;
+        parameters.peer_version = answer.version;
+        parameters.peer_flags = answer.flags;
+        // It does not receive from us by its own time stamps, which say nothing of how it sends.
+        parameters.features = Features {
+            receive_by_timestamp: parameters.features.receive_by_timestamp,
+            ..Features::of_peer(answer.flags)
+        };
+        if parameters.features.send_by_timestamp {
+            parameters.send_latency_ms = answer.send_latency_ms;
+        }
+        self.statistics.ms_snd_tsb_pd_delay = u64::from(parameters.send_latency_ms);
+        if let Some(sender) = &mut self.sender {
+            sender.introduced(parameters);
+        }
+        self.event(Event::Introduced);
+    }
+
+    /// KMRSP: whether the peer can use the key that we have sent after connecting.
+    pub(super) fn first_key_answered(&mut self, state: KeyMaterialState) {
+        let known = self.parameters.key_state;
+        // Of later keys it is said as with version 5: whatever the peer has, the sender goes on.
+        if self.version4.is_none() || known == KeyMaterialState::Secured || known == state {
+            return;
+        }
+        self.parameters.key_state = state;
+        self.event(match state {
+            KeyMaterialState::Secured => Event::Secured,
+            refused => Event::KeyRefused(refused),
+        });
+    }
+
+    /// Whether a peer that we send to has been told all that it must know first, and has answered.
+    pub fn is_introduced(&self) -> bool {
+        let Some(version4) = &self.version4 else { return true };
+        version4.introduction.is_none() && self.parameters.key_state != KeyMaterialState::Securing
     }
 
     /// HSREQ after connecting; repeats are answered alike.
@@ -187,7 +306,9 @@ impl Connection {
         match Encryption::accept(key, &material, [0; 32], KeyRefresh::default()) {
             Some(mut encryption) => {
                 encryption.set_peer_version(self.parameters.peer_version);
-                self.receiver.unseal(&encryption, material.keys(), &mut self.statistics);
+                if self.receiver.is_sealed() {
+                    self.receiver.unseal(&encryption, material.keys(), &mut self.statistics);
+                }
                 self.parameters.encryption = Some(encryption);
                 self.parameters.key_state = KeyMaterialState::Secured;
                 self.key_material_response.clear();
@@ -196,8 +317,12 @@ impl Connection {
                 self.event(Event::Secured);
             }
             None => {
+                let is_enforced = version4.enforced_encryption;
                 version4.refused = Some(material);
                 self.receiver.clear();
+                if !is_enforced {
+                    self.receiver.open();
+                }
                 self.key_material_refused(KeyMaterialState::BadSecret);
             }
         }

@@ -109,7 +109,7 @@ fn fuzz_group(flags: u8, data: &[u8]) {
         for (path, socket_id) in ids.into_iter().enumerate() {
             arrive(&mut group, now, socket_id, FIRST + 3 * n + path as u64);
         }
-        if n == 20 && !group.is_closed() && group.make_room(now) {
+        if n == 20 && !group.is_closed() && group.has_room(now) {
             group.join(now, 0, parameters(9), limits);
         }
         group.handle_timeout(now);

@@ -492,7 +492,8 @@ fn a_caller_of_version_4_is_let_in_and_answered_in_its_own_form() {
     assert!(request.is_version4 && request.stream_id.is_empty() && request.key_material.is_none());
     let acceptance = Acceptance { socket_id: 77, latency_max_ms: 2_000, has_passphrase: true, ..Acceptance::default() };
     let (parameters, answer) = request.accept(at(2), acceptance).expect("nothing speaks against it");
-    assert_eq!(parameters.version4, Some(Version4Terms { latency_max_ms: 2_000, has_passphrase: true }));
+    let terms = Version4Terms { latency_max_ms: 2_000, has_passphrase: true, enforced_encryption: true };
+    assert_eq!(parameters.version4, Some(terms));
     assert_eq!((parameters.receive_latency_ms, parameters.encryption.is_none()), (120, true));
     assert!(!parameters.features.receive_by_timestamp && !parameters.features.retransmission_flag);
     listener.answer(at(2), answer);

@@ -36,6 +36,7 @@ impl AdmissionRequest {
             version4: Some(Version4Terms {
                 latency_max_ms: acceptance.latency_max_ms.max(acceptance.receive_latency_ms),
                 has_passphrase,
+                enforced_encryption: acceptance.enforced_encryption,
             }),
             ..settled
         };

@@ -1,9 +1,9 @@
 //! A rendezvous in a snapshot: it goes on where it was, as initiator or responder, and still agrees again once it is connected.
 
-use super::{Event, OfferTaken, Peer, Rendezvous, RendezvousSettings, Side, Stage, contest};
+use super::{Event, OfferTaken, Peer, Rendezvous, RendezvousSettings, Stage, contest};
 use crate::protocol::srt::caller::{CallError, CallerEncryption};
-use crate::protocol::srt::encryption::{Encryption, KeyMaterial};
-use crate::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, RejectReason};
+use crate::protocol::srt::encryption::{Encryption, KeyMaterial, KeyMaterialState};
+use crate::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, RejectReason, VERSION_5};
 use crate::protocol::srt::packet::SequenceNumber;
 use crate::protocol::srt::parameters::{ConnectionParameters, MTU_MAX, MTU_MIN, PeerTimeBase, Role};
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotKind, SnapshotReader, SnapshotWriter, valid};
@@ -18,6 +18,7 @@ impl Rendezvous {
             unlocked,
             request,
             is_answerable,
+            key_state,
             peer,
             stage,
             start,
@@ -43,6 +44,7 @@ impl Rendezvous {
             to.option(key_material.as_ref(), |to, material| material.snapshot(to));
         });
         to.bool(*is_answerable);
+        to.array(&key_state.to_wire());
         // Which side it is follows from the cookies, and its socket id stands among its fields.
         to.option(peer.as_ref(), |to, peer| peer.fields.snapshot(to));
         to.u8(match stage {
@@ -87,6 +89,7 @@ impl Rendezvous {
                 })
             })?,
             is_answerable: from.bool()?,
+            key_state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
             peer: from.option(|from| Peer::restore(from, cookie))?,
             stage: match from.u8()? {
                 0 => Stage::Waving,
@@ -129,6 +132,7 @@ impl RendezvousSettings {
             mtu,
             flow_window,
             encryption,
+            enforced_encryption,
             takes_any_cipher,
             timeout,
         } = self;
@@ -145,6 +149,7 @@ impl RendezvousSettings {
         to.u32(*mtu);
         to.u32(*flow_window);
         to.option(encryption.as_ref(), |to, encryption| encryption.snapshot(to));
+        to.bool(*enforced_encryption);
         to.bool(*takes_any_cipher);
         to.duration(*timeout);
     }
@@ -164,6 +169,7 @@ impl RendezvousSettings {
             mtu: from.u32()?,
             flow_window: from.u32()?,
             encryption: from.option(CallerEncryption::restore)?,
+            enforced_encryption: from.bool()?,
             takes_any_cipher: from.bool()?,
             timeout: from.duration()?,
         };
@@ -177,7 +183,10 @@ impl Peer {
     fn restore(from: &mut SnapshotReader<'_>, cookie: u32) -> Result<Self, RestoreError> {
         let fields = HandshakeFields::restore(from)?;
         valid(fields.socket_id != 0 && fields.mtu >= MTU_MIN && fields.flow_window >= 2)?;
-        let side: Side = contest(cookie, fields.cookie).ok_or(RestoreError::Invalid)?;
+        let side = match fields.version {
+            VERSION_5 => Some(contest(cookie, fields.cookie).ok_or(RestoreError::Invalid)?),
+            _ => None,
+        };
         Ok(Self { socket_id: fields.socket_id, side, fields })
     }
 }

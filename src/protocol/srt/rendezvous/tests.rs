@@ -4,6 +4,8 @@ use super::super::encryption::{Cipher, KeyLength, SALT_LEN, derive_key_encryptin
 use super::*;
 use crate::protocol::srt::handshake::HANDSHAKE_LEN;
 
+mod version4;
+
 const ADDRESSES: [&str; 2] = ["192.0.2.1:9000", "198.51.100.7:9000"];
 /// Longer than it takes to send anything again ten times.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -467,7 +469,40 @@ fn a_caller_a_stranger_and_a_peer_of_handshake_version_4_get_no_connection() {
     let reason = Request::Rejection(RejectReason::Forbidden);
     machine.receive(now, address(1), &write(0, HandshakeFields { request: reason, ..fields }));
     assert_eq!((machine.stage(), machine.dropped()), (Stage::Waving, 4), "a rejection must know our socket id");
-    machine.receive(now, address(1), &write(0, HandshakeFields { version: handshake::VERSION_4, ..fields }));
+    machine.receive(now, address(1), &write(0, HandshakeFields { mtu: MTU_MIN - 1, ..fields }));
     let Some(Event::Failed(error)) = machine.poll_event() else { panic!("it has failed") };
-    assert_eq!(error, CallError::Unacceptable(RejectReason::Version));
+    assert_eq!(error, CallError::Unacceptable(RejectReason::Rogue));
+}
+
+#[test]
+fn where_encryption_is_not_enforced_both_connect_whatever_they_know_and_say_how_it_stands() {
+    use KeyMaterialState::{BadSecret, NoSecret, Secured, Unsecured};
+    let right = |salt| Some(secret(b"correct horse", salt, Cipher::AesCtr));
+    let wrong = Some(secret(b"battery staple", 4, Cipher::AesCtr));
+    for cookies in [(9, 5), (5, 9)] {
+        // The first receives and the second sends; each side's secret, the key state that each finds, and whether it has keys. Who makes
+        // an offer without a key hears nothing of one.
+        let sender_offers = cookies == (5, 9);
+        let [receiver_without, sender_without] = match sender_offers {
+            true => [[NoSecret, NoSecret], [NoSecret, Unsecured]],
+            false => [[Unsecured, NoSecret], [NoSecret, NoSecret]],
+        };
+        for (secrets, states, has_keys) in [
+            ([right(3), right(4)], [Secured; 2], [true, true]),
+            ([right(3), wrong.clone()], [BadSecret; 2], [false, sender_offers]),
+            ([right(3), None], sender_without, [false, false]),
+            ([None, right(4)], receiver_without, [false, sender_offers]),
+        ] {
+            let mut sides = [settings(0, cookies.0), settings(1, cookies.1)];
+            for (side, secret) in sides.iter_mut().zip(secrets) {
+                (side.encryption, side.enforced_encryption) = (secret, false);
+            }
+            let is_wrong = states[0] == BadSecret;
+            let mut meeting = Meeting::new(sides);
+            meeting.passphrases[1] = if is_wrong { b"battery staple" } else { b"correct horse" };
+            let connected = meeting.connected();
+            let found = connected.each_ref().map(|it| (it.key_state, it.encryption.is_some()));
+            assert_eq!(found, [(states[0], has_keys[0]), (states[1], has_keys[1])], "{cookies:?}");
+        }
+    }
 }

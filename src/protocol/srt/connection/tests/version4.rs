@@ -7,7 +7,11 @@ const HSREQ: [u32; 3] = [0x0001_0203, 0b10_0101, 300];
 /// What is said to it: TSBPD, encryption, TLPKTDROP, repeated loss reports, the flag; 300 ms.
 const HSRSP: [u32; 3] = [0x0001_0504, 0b11_1110, 300];
 
-fn bench_of_version4(has_passphrase: bool) -> Bench {
+pub(super) fn bench_of_version4(has_passphrase: bool) -> Bench {
+    bench_on(Version4Terms { latency_max_ms: 2_000, has_passphrase, enforced_encryption: true })
+}
+
+fn bench_on(terms: Version4Terms) -> Bench {
     let features = Features {
         receive_by_timestamp: false,
         send_by_timestamp: false,
@@ -15,13 +19,12 @@ fn bench_of_version4(has_passphrase: bool) -> Bench {
         peer_repeats_loss_reports: false,
         retransmission_flag: false,
     };
-    let version4 = Some(Version4Terms { latency_max_ms: 2_000, has_passphrase });
     let parameters = ConnectionParameters {
         role: Role::Receiver,
         send_latency_ms: 0,
         peer_version: 0,
         peer_flags: 0,
-        version4,
+        version4: Some(terms),
         ..parameters(features, None)
     };
     bench_of(Limits { receive_buffer_packets: 256, ..Limits::default() }, parameters)
@@ -46,7 +49,7 @@ impl Bench {
 }
 
 /// The peer's key, the message that carries it, and the key that the passphrase makes for its salt.
-fn peer_keys(passphrase: &[u8]) -> (Encryption, KeyMaterial, impl Fn(&[u8]) -> KeyEncryptingKey) {
+pub(super) fn peer_keys(passphrase: &[u8]) -> (Encryption, KeyMaterial, impl Fn(&[u8]) -> KeyEncryptingKey) {
     let salt = [5; SALT_LEN];
     let derive = move |passphrase: &[u8]| derive_key_encrypting_key(passphrase, &salt, KeyLength::Aes192);
     let (sending, message) =
@@ -253,4 +256,46 @@ fn whoever_has_been_introduced_by_the_handshake_is_not_again() {
     let mut bench = bench_of_version4(false);
     bench.handshake_request(at(1), &HSREQ[..1]);
     assert_eq!((bench.responses(at(1)), bench.count().control_malformed), (vec![], 1));
+}
+
+#[test]
+fn where_encryption_is_not_enforced_what_comes_in_plain_is_taken_and_no_place_is_lost() {
+    let terms = Version4Terms { latency_max_ms: 2_000, has_passphrase: true, enforced_encryption: false };
+    let mut bench = bench_on(terms);
+    bench.put_data(at(3), &data(0, 2), b"in plain");
+    assert_eq!(bench.connection.parameters().key_state, KeyMaterialState::Unsecured);
+    bench.connection.handle_timeout(at(4_999));
+    bench.put_data(at(5_001), &data(1, 2), b"in plain too");
+    bench.connection.handle_timeout(at(5_002));
+    assert_eq!(bench.indices(at(5_500)), [0, 1]);
+    assert!(!bench.connection.is_closed());
+    // Who shows a key after all is read, and is not believed in plain any more.
+    let (mut sending, message, derive) = peer_keys(b"a good passphrase");
+    bench.control(at(5_501), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    bench.connection.provide_key(derive(b"a good passphrase"));
+    let (header, payload) = sealed(&mut sending, data(2, 2), b"secret");
+    bench.put_data(at(5_502), &header, &payload);
+    bench.put_data(at(5_503), &data(3, 2), b"in plain");
+    assert_eq!(bench.payloads(at(6_000)), [(2, 0, b"secret".to_vec())]);
+}
+
+#[test]
+fn where_encryption_is_not_enforced_what_cannot_be_read_is_dropped_and_counted() {
+    let terms = Version4Terms { latency_max_ms: 2_000, has_passphrase: true, enforced_encryption: false };
+    let mut bench = bench_on(terms);
+    let (mut sending, message, derive) = peer_keys(b"another passphrase");
+    for index in 0..3 {
+        let (header, payload) = sealed(&mut sending, data(index, 2), b"secret");
+        bench.put_data(at(3), &header, &payload);
+    }
+    assert_eq!(bench.connection.held_packets(), 3, "it waits for a key");
+    bench.control(at(4), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    bench.connection.provide_key(derive(b"a good passphrase"));
+    let (header, payload) = sealed(&mut sending, data(3, 2), b"secret");
+    bench.put_data(at(5), &header, &payload);
+    assert_eq!((bench.connection.held_packets(), bench.count().pkt_rcv_undecrypt), (0, 1));
+    assert_eq!(bench.connection.parameters().key_state, KeyMaterialState::BadSecret);
+    bench.control(at(4_900), |to, buffer| to.keep_alive(buffer));
+    bench.connection.handle_timeout(at(5_100));
+    assert!(!bench.connection.is_closed());
 }

@@ -1,0 +1,251 @@
+//! Peers of version 4 of the handshake, as libsrt before 1.3 is one (`CUDT::processConnectResponse` of 1.2.3).
+
+use super::*;
+use crate::protocol::srt::parameters::Version4Terms;
+
+/// Their socket id, and the number of their first packet.
+const THEIRS: (u32, u64) = (21, 7_000);
+
+/// libsrt 1.2.3: waves, concludes once it has heard anything, and is connected when it then hears a conclusion, an agreement, or what
+/// only the connected send.
+struct OldPeer {
+    request: Request,
+    /// What it has heard of us: our socket id.
+    ours: Option<u32>,
+    is_connected: bool,
+    sent_at: Option<Instant>,
+    agreement_due: bool,
+    keep_alive_at: Instant,
+}
+
+impl OldPeer {
+    fn new() -> Self {
+        Self {
+            request: Request::WaveAHand,
+            ours: None,
+            is_connected: false,
+            sent_at: None,
+            agreement_due: false,
+            keep_alive_at: Instant::FAR_FUTURE,
+        }
+    }
+
+    fn receive(&mut self, now: Instant, bytes: &[u8]) {
+        let Ok(handshake) = Handshake::parse(&bytes[HEADER_LEN..]) else { return };
+        let fields = handshake.fields;
+        if self.is_connected {
+            self.agreement_due |= fields.request != Request::Agreement;
+            return;
+        }
+        self.ours = Some(fields.socket_id);
+        if self.request == Request::WaveAHand || fields.request == Request::WaveAHand {
+            (self.request, self.sent_at) = (Request::Conclusion, None);
+            return;
+        }
+        (self.is_connected, self.keep_alive_at) = (true, now + Duration::from_secs(1));
+    }
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let to = ControlWriter { timestamp_us: 0, socket_id: self.ours.unwrap_or(0) };
+        let mut bytes = Vec::new();
+        let mut fields = HandshakeFields {
+            version: VERSION_4,
+            encryption: 0,
+            extension: SOCKET_TYPE_DATAGRAM,
+            initial_sequence: SequenceNumber::new(THEIRS.1),
+            mtu: 1_500,
+            flow_window: 8_192,
+            request: self.request,
+            socket_id: THEIRS.0,
+            cookie: 0,
+            peer_address: address(0).ip(),
+        };
+        if std::mem::take(&mut self.agreement_due) {
+            // Neither version nor socket type stand in it.
+            (fields.version, fields.extension, fields.request) = (0, 0, Request::Agreement);
+        } else if self.is_connected {
+            if now < self.keep_alive_at {
+                return None;
+            }
+            self.keep_alive_at = now + Duration::from_secs(1);
+            to.keep_alive(&mut bytes);
+            return Some(bytes);
+        } else if self.sent_at.is_some_and(|at| now < at + RETRY_INTERVAL) {
+            return None;
+        } else {
+            self.sent_at = Some(now);
+        }
+        to.handshake(&mut bytes, &[]);
+        fields.encode(&mut bytes);
+        Some(bytes)
+    }
+}
+
+/// One of ours meets one of theirs.
+struct OldMeeting {
+    now: Instant,
+    ours: Rendezvous,
+    theirs: OldPeer,
+    theirs_begins: Instant,
+    line: Vec<(Instant, u64, bool, Vec<u8>)>,
+    sent: u64,
+    loss: u64,
+    delay_ms: u64,
+    dice: Dice,
+    outcome: Option<Event>,
+    /// The versions of the handshakes that we have sent, and what they were for.
+    said: Vec<(u32, Request)>,
+}
+
+impl OldMeeting {
+    fn new(settings: RendezvousSettings) -> Self {
+        let now = Instant::from_millis(50_000);
+        Self {
+            now,
+            ours: Rendezvous::new(now, settings),
+            theirs: OldPeer::new(),
+            theirs_begins: now,
+            line: Vec::new(),
+            sent: 0,
+            loss: 0,
+            delay_ms: 1,
+            dice: Dice(1),
+            outcome: None,
+            said: Vec::new(),
+        }
+    }
+
+    fn post(&mut self, to_theirs: bool, bytes: Vec<u8>) {
+        self.sent += 1;
+        let at = self.now + Duration::from_millis(1 + self.dice.roll(self.delay_ms));
+        if self.dice.roll(100) >= self.loss {
+            self.line.push((at, self.sent, to_theirs, bytes));
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        let has_begun = now >= self.theirs_begins;
+        self.line.sort_by_key(|(at, number, ..)| (*at, *number));
+        let due = self.line.iter().take_while(|(at, ..)| *at <= now).count();
+        for (_, _, to_theirs, bytes) in self.line.drain(..due).collect::<Vec<_>>() {
+            match to_theirs {
+                true if has_begun => self.theirs.receive(now, &bytes),
+                true => {}
+                false => self.ours.receive(now, address(1), &bytes),
+            }
+        }
+        self.ours.handle_timeout(now);
+        let mut buffer = Vec::new();
+        while self.ours.poll_transmit(now, &mut buffer).is_some() {
+            let bytes = std::mem::take(&mut buffer);
+            let fields = Handshake::parse(&bytes[HEADER_LEN..]).expect("a handshake").fields;
+            self.said.push((fields.version, fields.request));
+            self.post(true, bytes);
+        }
+        while has_begun && let Some(bytes) = self.theirs.poll_transmit(now) {
+            self.post(false, bytes);
+        }
+        if let Some(event) = self.ours.poll_event() {
+            assert!(self.outcome.replace(event).is_none(), "one thing comes of it");
+        }
+        self.now += Duration::from_millis(1);
+    }
+
+    /// Until both are connected, or ours has failed.
+    fn run(&mut self) {
+        let end = self.now + PATIENCE * 2;
+        while self.now < end
+            && !matches!(self.outcome, Some(Event::Failed(_)))
+            && (self.outcome.is_none() || !self.theirs.is_connected)
+        {
+            self.step();
+        }
+    }
+
+    fn parameters(&self) -> &ConnectionParameters {
+        match &self.outcome {
+            Some(Event::Connected(parameters)) if self.theirs.is_connected => parameters,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn whoever_begins_first_both_are_connected_and_the_rest_is_left_to_the_connection() {
+    for later_ms in [0, 1, 3, 249, 251, 3_000] {
+        let mut meeting = OldMeeting::new(settings(0, 9));
+        meeting.theirs_begins += Duration::from_millis(later_ms);
+        meeting.run();
+        let parameters = meeting.parameters();
+        assert_eq!((parameters.peer_socket_id, parameters.initial_sequence.get()), (THEIRS.0, 100));
+        assert_eq!(parameters.peer_initial_sequence, Some(SequenceNumber::new(THEIRS.1)));
+        assert_eq!((parameters.peer_version, parameters.features), (0, Features::of_peer(0)));
+        assert_eq!((parameters.receive_latency_ms, parameters.send_latency_ms), (80, 300));
+        let terms = Version4Terms { latency_max_ms: u16::MAX, has_passphrase: false, enforced_encryption: true };
+        assert_eq!(parameters.version4, Some(terms));
+        // Version 5 is waved until the peer is known.
+        let is_known = |said: &&(u32, Request)| said.1 != Request::WaveAHand;
+        assert!(meeting.said.iter().filter(is_known).all(|said| said.0 == VERSION_4), "{:?}", meeting.said);
+    }
+}
+
+#[test]
+fn a_link_that_loses_and_reorders_delays_it_and_does_not_prevent_it() {
+    for seed in 0..400 {
+        let mut dice = Dice(seed);
+        let mut meeting = OldMeeting::new(settings(0, 9));
+        meeting.theirs_begins += Duration::from_millis(dice.roll(1_000));
+        (meeting.loss, meeting.delay_ms, meeting.dice) = (dice.roll(40), 1 + dice.roll(300), Dice(seed ^ 0xabcd));
+        meeting.run();
+        assert_eq!(meeting.parameters().peer_socket_id, THEIRS.0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_peer_that_has_not_heard_that_we_are_connected_is_told_again() {
+    let mut meeting = OldMeeting::new(settings(0, 9));
+    meeting.run();
+    for _ in 0..10 {
+        meeting.step();
+    }
+    let before = meeting.said.len();
+    meeting.theirs.is_connected = false;
+    meeting.outcome = None;
+    for _ in 0..600 {
+        meeting.step();
+    }
+    assert!(meeting.theirs.is_connected && meeting.outcome.is_none());
+    assert!(
+        meeting.said[before..].iter().all(|said| *said == (VERSION_4, Request::Agreement))
+            && meeting.said.len() > before
+    );
+}
+
+#[test]
+fn who_sends_brings_the_key_who_receives_waits_for_it_and_gcm_is_not_gone_without() {
+    let with_secret = |side: usize, cipher, takes_any_cipher| RendezvousSettings {
+        encryption: Some(secret(b"correct horse", 3, cipher)),
+        takes_any_cipher,
+        ..settings(side, 9)
+    };
+    let run = |settings: RendezvousSettings| {
+        let mut meeting = OldMeeting::new(RendezvousSettings { peer: address(1), ..settings });
+        meeting.run();
+        meeting
+    };
+    let receiving = run(with_secret(0, Cipher::AesCtr, false));
+    let parameters = receiving.parameters();
+    assert!(parameters.encryption.is_none() && parameters.version4.unwrap().has_passphrase);
+    assert_eq!(parameters.key_state, KeyMaterialState::Securing);
+    let sending = run(with_secret(1, Cipher::AesCtr, false));
+    let parameters = sending.parameters();
+    assert!(parameters.encryption.is_some() && !parameters.version4.unwrap().has_passphrase);
+    // What the peer encrypts with is the peer's to say, unless GCM is insisted on.
+    run(with_secret(0, Cipher::AesGcm, true)).parameters();
+    let refused = run(with_secret(0, Cipher::AesGcm, false));
+    let Some(Event::Failed(error)) = refused.outcome else { panic!("{:?}", refused.outcome) };
+    assert_eq!(error, CallError::Unacceptable(RejectReason::Crypto));
+    // It would take a rejection for a conclusion.
+    assert!(refused.said.iter().all(|said| said.1 == Request::WaveAHand), "{:?}", refused.said);
+}
