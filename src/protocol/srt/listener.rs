@@ -26,6 +26,7 @@ use super::membership::{GROUP_ID_BIT, MEMBERSHIP_LEN, Membership};
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
 use super::stream_id::{self, StreamId};
+use super::transmission_mode::TransmissionMode;
 use crate::base::{Instant, Rate, SourceLimits, SourcePrefix, Transmit};
 
 #[cfg(test)]
@@ -67,6 +68,8 @@ pub struct ListenerSettings {
     pub conclusions: Rate,
     /// Whether legs of bonding groups are let in (libsrt: `SRTO_GROUPCONNECT`). If not, they are rejected with [`RejectReason::Group`].
     pub bonding: bool,
+    /// How connections carry what they are given; callers who mean something else are rejected.
+    pub mode: TransmissionMode,
 }
 
 impl Default for ListenerSettings {
@@ -83,6 +86,7 @@ impl Default for ListenerSettings {
             inductions: Rate::default(),
             conclusions: Rate::default(),
             bonding: true,
+            mode: TransmissionMode::Live,
         }
     }
 }
@@ -163,6 +167,8 @@ pub struct AdmissionRequest {
     pub timestamp_us: u32,
     /// What it asks for; empty without a Stream ID.
     pub stream_id: StreamId,
+    /// How the connection carries what it is given.
+    pub mode: TransmissionMode,
     /// Version 4 of the handshake: who it is, what latency it wants and whether it encrypts comes only once it is let in.
     pub is_version4: bool,
     /// The peer's version of SRT, `0x00MMmmpp`; 0 while it has not said so.
@@ -315,22 +321,24 @@ impl AdmissionRequest {
             encryption.set_peer_version(self.peer_version);
         }
         let packet_filter = self.settle_filter(acceptance.packet_filter.as_ref())?;
-        let features = Features::of_peer(self.peer_flags);
-        let latency = |ours: u16, theirs: u16| ours.max(theirs).min(acceptance.latency_max_ms.max(ours));
+        if packet_filter.is_some() && self.mode.is_reliable() {
+            return Err(RejectReason::Filter);
+        }
+        let features = Features::in_mode(self.mode, self.peer_flags);
+        let latency = |ours: u16, theirs: u16| match self.mode.is_reliable() {
+            true => 0,
+            false => ours.max(theirs).min(acceptance.latency_max_ms.max(ours)),
+        };
         let receive_latency_ms = latency(acceptance.receive_latency_ms, self.requested_latency_ms);
         let send_latency_ms = latency(acceptance.send_latency_ms, self.peer_latency_ms);
         let mtu = self.mtu.min(acceptance.mtu);
 
-        let mut our_flags = flags::TSBPD_RECEIVER
-            | flags::CRYPT
-            | flags::TOO_LATE_PACKET_DROP
-            | flags::PERIODIC_LOSS_REPORT
-            | flags::PACKET_FILTER;
-        if features.send_by_timestamp {
-            our_flags |= flags::TSBPD_SENDER;
+        let mut our_flags = self.mode.flags();
+        if !features.send_by_timestamp {
+            our_flags &= !flags::TSBPD_SENDER;
         }
-        if features.retransmission_flag {
-            our_flags |= flags::RETRANSMISSION;
+        if !features.retransmission_flag {
+            our_flags &= !flags::RETRANSMISSION;
         }
         let fields = HandshakeFields {
             encryption: handshake::encryption_field(encryption.as_ref().map(Encryption::key_length)),
@@ -352,6 +360,7 @@ impl AdmissionRequest {
             stream_id: None,
             group: acceptance.group_id.and_then(|group_id| Some(Membership { group_id, ..self.group? })),
             packet_filter: packet_filter.map(FilterConfiguration::from),
+            mode: self.mode,
         };
         let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));
         let parameters = ConnectionParameters {
@@ -359,6 +368,7 @@ impl AdmissionRequest {
             local: self.local,
             interface: self.interface,
             role: acceptance.role,
+            mode: self.mode,
             socket_id: acceptance.socket_id,
             peer_socket_id: self.key.peer_socket_id,
             initial_sequence: fields.initial_sequence,
@@ -397,6 +407,7 @@ impl AdmissionRequest {
             local: self.local,
             interface: self.interface,
             role: acceptance.role,
+            mode: TransmissionMode::Live,
             socket_id: acceptance.socket_id,
             peer_socket_id: self.key.peer_socket_id,
             initial_sequence: fields.initial_sequence,
@@ -654,6 +665,7 @@ impl Listener {
         let why = match (reason, fault) {
             (RejectReason::Overload, _) => "more conclusions than a source may send".to_owned(),
             (RejectReason::Backlog, _) => "too many wait for their admission".to_owned(),
+            (RejectReason::MessageApi | RejectReason::Congestion, _) => self.settings.mode.expectation().to_owned(),
             (_, Some(fault)) if fault.reject_reason() == reason => fault.to_string(),
             _ => "its handshake is none that is let in here".to_owned(),
         };
@@ -690,15 +702,10 @@ impl Listener {
         if extension.version < self.settings.version_min {
             return Err(RejectReason::Version);
         }
-        if extension.flags & flags::STREAM != 0 {
-            return Err(RejectReason::MessageApi);
-        }
-        if !handshake.extensions.is_live() {
-            return Err(RejectReason::Congestion);
-        }
+        self.settings.mode.agree(&extension, handshake.extensions.congestion)?;
         let packet_filter = filter.filter(|wire| !wire.is_empty()).map(FilterConfiguration::from_wire).transpose();
         let packet_filter = packet_filter.map_err(|_| RejectReason::Filter)?;
-        if group.is_some() && !self.settings.bonding {
+        if group.is_some() && (!self.settings.bonding || self.settings.mode.is_reliable()) {
             return Err(RejectReason::Group);
         }
         let group = group.map(Membership::parse).transpose()?;
@@ -715,6 +722,7 @@ impl Listener {
             arrival: now,
             timestamp_us,
             stream_id,
+            mode: self.settings.mode,
             is_version4: false,
             peer_version: extension.version,
             peer_flags: extension.flags,
@@ -738,7 +746,7 @@ impl Listener {
         timestamp_us: u32,
         fields: &HandshakeFields,
     ) -> Result<AdmissionRequest, RejectReason> {
-        if self.settings.version_min > VERSION_MIN {
+        if self.settings.version_min > VERSION_MIN || self.settings.mode.is_reliable() {
             return Err(RejectReason::Version);
         }
         if fields.extension != SOCKET_TYPE_DATAGRAM {
@@ -752,6 +760,7 @@ impl Listener {
             arrival: now,
             timestamp_us,
             stream_id: StreamId::default(),
+            mode: TransmissionMode::Live,
             is_version4: true,
             peer_version: 0,
             peer_flags: 0,

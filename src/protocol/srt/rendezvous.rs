@@ -29,6 +29,7 @@ use super::handshake::{
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
 use super::stream_id::StreamId;
+use super::transmission_mode::TransmissionMode;
 use crate::base::{Instant, Transmit};
 
 #[cfg(test)]
@@ -505,6 +506,7 @@ impl Rendezvous {
             local: settings.local,
             interface: settings.interface,
             role: settings.role,
+            mode: TransmissionMode::Live,
             socket_id: settings.socket_id,
             peer_socket_id: fields.socket_id,
             initial_sequence: settings.initial_sequence,
@@ -612,6 +614,7 @@ impl Rendezvous {
             stream_id: None,
             group: None,
             packet_filter: None,
+            mode: TransmissionMode::Live,
         };
         fields.encode_conclusion(&offer, buffer);
     }

@@ -10,6 +10,7 @@ use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::parameters::{Features, Role};
 
 mod attacks;
+mod buffer_mode;
 mod elsewhere;
 mod messages;
 mod snapshot;
@@ -96,6 +97,7 @@ enum Out {
     Drop(u64, u64),
     KeepAlive,
     Shutdown,
+    PeerError(u32),
     KeyMaterialResponse(usize),
     HandshakeResponse(Vec<u8>),
 }
@@ -167,6 +169,7 @@ impl Bench {
                         Control::DropRequest(drop) => Out::Drop(index(drop.range.first()), index(drop.range.last())),
                         Control::KeepAlive => Out::KeepAlive,
                         Control::Shutdown => Out::Shutdown,
+                        Control::PeerError { code } => Out::PeerError(code),
                         Control::KeyMaterialResponse(message) => Out::KeyMaterialResponse(message.len()),
                         Control::UnknownExtension { subtype: 2 } => Out::HandshakeResponse(body.to_vec()),
                         other => panic!("{other:?}"),

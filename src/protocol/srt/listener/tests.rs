@@ -61,6 +61,7 @@ fn conclusion(cookie: u32, change: impl FnOnce(&mut HandshakeFields, &mut Handsh
         stream_id: None,
         group: None,
         packet_filter: None,
+        mode: TransmissionMode::Live,
     };
     packet(|packet| fields.encode_conclusion(&offer, packet))
 }
@@ -200,6 +201,7 @@ fn key_material_comes_back_byte_by_byte() {
         stream_id: None,
         group: None,
         packet_filter: None,
+        mode: TransmissionMode::Live,
     };
     tell(&mut listener, at(0), &packet(|packet| fields(Request::Conclusion, cookie).encode_conclusion(&offer, packet)));
     let request = admitted(&mut listener);
