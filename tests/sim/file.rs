@@ -311,6 +311,24 @@ fn every_byte_of_a_file_arrives_whatever_the_network_does() {
 }
 
 #[test]
+fn keys_change_in_the_middle_of_a_file() {
+    for cipher in [Cipher::AesCtr, Cipher::AesGcm] {
+        let lossy = Conditions { delay: 5 * MS, loss: 10_000, ..Conditions::default() };
+        let script = Script {
+            there: lossy.clone(),
+            back: lossy,
+            size: 15_000_000,
+            window: 1_024,
+            encryption: Some((cipher, KeyLength::Aes128)),
+            ..Script::default()
+        };
+        let outcome = play(&script);
+        check(&script, &outcome);
+        assert!(outcome.receiver.key_refreshes >= 2, "{}", outcome.receiver.key_refreshes);
+    }
+}
+
+#[test]
 fn a_sender_of_a_file_finds_most_of_a_link_and_does_not_flood_it() {
     for (rate, delay, queue) in [(20_000_000, 5, 50), (50_000_000, 20, 60), (100_000_000, 40, 100)] {
         let there =
