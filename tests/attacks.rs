@@ -4,10 +4,12 @@
 #[path = "shards/callers.rs"]
 #[expect(dead_code, reason = "these callers neither move nor send in bursts")]
 mod callers;
+#[path = "shards/served.rs"]
+mod served;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use headworks::config::{Config, Stream, Takeover};
@@ -21,57 +23,27 @@ use headworks::protocol::srt::handshake::{HandshakeFields, Request, VERSION_4};
 use headworks::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, SequenceNumber};
 use headworks::protocol::srt::parameters::ConnectionParameters;
 use headworks::protocol::srt::stream_id::StreamId;
-use headworks::shard::appliance::Appliance;
 use headworks::shard::clock::Clock;
-use headworks::shard::host::available_cores;
-use headworks::shard::net::StoredSockets;
 use headworks::shard::net::outbound::{Outbound, OutboundOptions, OutboundSocket};
 use headworks::shard::report::{ShardReport, StreamReport};
 
 use callers::Callers;
+use served::{PATIENCE, RATE_BPS, Served};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const PASSPHRASE: &str = "known to everybody";
-const RATE_BPS: u64 = 4_000_000;
-
-/// An appliance of one shard on a port of its own; one at a time.
-struct Served {
-    appliance: Option<Appliance>,
-    peer: SocketAddr,
-    _root: tempfile::TempDir,
-    _alone: MutexGuard<'static, ()>,
-}
 
 impl Served {
+    /// Of one shard.
     fn start(change: impl FnOnce(&mut Config)) -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let root = tempfile::tempdir_in("/dev/shm").unwrap();
-        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        let mut config = Config::default();
-        config.output.root = root.path().join("rings");
-        config.shards.cores = available_cores()[..1].to_vec();
-        config.ingestion.max_connections = 8;
-        config.ingestion.srt.max_bandwidth = 4 * RATE_BPS;
-        config.shards.planned_latency = Duration::from_secs(3);
-        config.ingestion.stream_timeout = 4 * PATIENCE;
-        config.ingestion.buffer.pool_size = 2;
-        config.ingestion.frame.max_frame_size = 1 << 20;
-        config.ingestion.srt.port = port;
-        config.ingestion.rtp.enabled = false;
-        change(&mut config);
-        let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
-        Self { appliance: Some(appliance), peer: SocketAddr::from(([127, 0, 0, 1], port)), _root: root, _alone: alone }
+        Self::start_with(1, change)
     }
 
     fn report(&self) -> ShardReport {
-        let appliance = self.appliance.as_ref().expect("until it is dropped");
-        assert!(appliance.failure().is_none());
-        appliance.shards().reports(PATIENCE).pop().expect("the shard answers")
+        self.reports().pop().expect("there is one shard")
     }
 
     fn stream(&self, name: &str) -> StreamReport {
-        self.report().streams.into_iter().find(|stream| stream.name == name).expect("a stream")
+        self.streams().into_iter().find(|stream| stream.name == name).expect("a stream")
     }
 
     /// Waits until every picture that was sent is in its ring, whole; nothing was lost on the way that was not made good.
@@ -90,12 +62,6 @@ impl Served {
             assert!(began.elapsed() < PATIENCE, "{name}: {frames} of {expected}");
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.appliance.take().expect("dropped once").stop();
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use headworks::base::{Datagram, Instant, PacketPool, PoolOptions};
 use headworks::cli::send::material::{Cursor, DATAGRAM_LEN, Material, PesPackets};
 use headworks::cli::send::synthetic;
-use headworks::config::PacketIo;
 use headworks::protocol::srt::caller::{CallError, Caller, CallerSettings, Event};
 use headworks::protocol::srt::connection::{CloseReason, Connection, Limits};
 use headworks::protocol::srt::handshake::RejectReason;
@@ -306,7 +305,7 @@ fn a_group_is_one_publisher() {
 
 #[test]
 fn groups_are_refused_where_bonding_is_off() {
-    let served = Served::start_changed(1, PacketIo::Auto, |config| config.ingestion.srt.bonding = false);
+    let served = Served::start_changed(1, |config| config.ingestion.srt.bonding = false);
     let (_, called) = call([127, 0, 0, 1], served.peer, settings(served.peer, "bonded", 5, GROUP, 5));
     assert_eq!(called.err(), Some(CallError::Rejected(RejectReason::Group)));
 }

@@ -3,10 +3,10 @@
 
 mod bonded;
 mod callers;
+mod served;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use headworks::cli::send::material::PesPackets;
@@ -15,79 +15,33 @@ use headworks::protocol::srt::caller::{Caller, CallerSettings};
 use headworks::protocol::srt::handshake::HANDSHAKE_LEN;
 use headworks::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
 use headworks::protocol::srt::stream_id::StreamId;
-use headworks::shard::appliance::Appliance;
 use headworks::shard::clock::Clock;
-use headworks::shard::host::available_cores;
-use headworks::shard::mailbox::{Message, Shards};
-use headworks::shard::net::{StoredSockets, shard_of_socket_id};
+use headworks::shard::mailbox::Message;
+use headworks::shard::net::shard_of_socket_id;
 use headworks::shard::report::{ShardReport, StreamReport, StreamStatus};
 use headworks_host::shard_of_handshake;
 use headworks_stalled_threads::stall;
 
 use callers::Callers;
+use served::{PATIENCE, RATE_BPS, Served};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Bits per second of a caller, where it does not matter.
-const RATE_BPS: u64 = 4_000_000;
 const PASSPHRASE: &str = "known to everybody";
-
-/// An appliance on a port of its own. One at a time: shards are looked for by the names of their threads, and two have
-/// enough to do with one.
-struct Served {
-    /// Gone when it is dropped.
-    appliance: Option<Appliance>,
-    peer: SocketAddr,
-    _root: tempfile::TempDir,
-    _alone: MutexGuard<'static, ()>,
-}
 
 impl Served {
     fn start(shards: usize) -> Self {
-        Self::start_with(shards, PacketIo::Auto)
+        Self::start_changed(shards, |_| {})
     }
 
-    fn start_with(shards: usize, packet_io: PacketIo) -> Self {
-        Self::start_changed(shards, packet_io, |_| {})
-    }
-
-    fn start_changed(shards: usize, packet_io: PacketIo, change: impl FnOnce(&mut Config)) -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let root = tempfile::tempdir_in("/dev/shm").unwrap();
-        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        let mut config = Config::default();
-        config.output.root = root.path().join("rings");
-        config.shards.packet_io = packet_io;
-        config.shards.cores = available_cores().into_iter().cycle().take(shards).collect();
-        config.ingestion.max_connections = 8;
-        // Room for the latency that is asked for below.
-        config.ingestion.srt.max_bandwidth = 4 * RATE_BPS;
-        config.shards.planned_latency = Duration::from_secs(5);
-        // So that a frame that is missed is named, not the stream that has ended meanwhile.
-        config.ingestion.stream_timeout = 4 * PATIENCE;
-        config.ingestion.buffer.pool_size = 4;
-        config.ingestion.frame.max_frame_size = 1 << 20;
-        config.ingestion.srt.port = port;
-        config.ingestion.rtp.enabled = false;
-        for number in 0..4 {
-            let encrypted = Stream { passphrase: Some(PASSPHRASE.to_owned()), ..Stream::default() };
-            config.streams.insert(format!("encrypted{number}"), encrypted);
-        }
-        let pinned = Stream { source: Some([127, 0, 0, 1].into()), ..Stream::default() };
-        config.streams.insert("pinned".to_owned(), pinned);
-        change(&mut config);
-        let appliance = Appliance::start(config, StoredSockets::default(), |_| {}).unwrap();
-        Self { appliance: Some(appliance), peer: SocketAddr::from(([127, 0, 0, 1], port)), _root: root, _alone: alone }
-    }
-
-    fn shards(&self) -> &Shards {
-        self.appliance.as_ref().expect("until it is dropped").shards()
-    }
-
-    fn reports(&self) -> Vec<ShardReport> {
-        let reports = self.shards().reports(Duration::from_secs(10));
-        assert_eq!(reports.len(), self.shards().len(), "every shard answers");
-        reports
+    fn start_changed(shards: usize, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(shards, |config| {
+            for number in 0..4 {
+                let encrypted = Stream { passphrase: Some(PASSPHRASE.to_owned()), ..Stream::default() };
+                config.streams.insert(format!("encrypted{number}"), encrypted);
+            }
+            let pinned = Stream { source: Some([127, 0, 0, 1].into()), ..Stream::default() };
+            config.streams.insert("pinned".to_owned(), pinned);
+            change(config);
+        })
     }
 
     /// What one shard says, the others being left alone.
@@ -101,10 +55,6 @@ impl Served {
     fn owner(&self, name: &str) -> usize {
         let owns = |report: &ShardReport| report.streams.iter().any(|stream| stream.name == name);
         self.reports().iter().find(|report| owns(report)).expect("a stream").shard
-    }
-
-    fn streams(&self) -> Vec<StreamReport> {
-        self.reports().into_iter().flat_map(|report| report.streams).collect()
     }
 
     /// Waits until every frame that was sent is in its ring, whole.
@@ -130,13 +80,6 @@ impl Served {
             assert_eq!((stream.ingest.lost, damaged, stream.continuity_errors), (0, 0, 0), "{name}");
             assert_eq!((stream.sessions, jumps), (1, stream.tracks.len() as u64), "{name}: each track begins once");
         }
-        assert!(self.appliance.as_ref().expect("until it is dropped").failure().is_none());
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.appliance.take().expect("dropped once").stop();
     }
 }
 
@@ -148,7 +91,7 @@ fn id_for(shard: usize, shards: usize, number: u32) -> u32 {
 #[test]
 fn callers_that_move_keep_their_sessions_and_every_frame_over_one_two_and_four_shards() {
     for (shards, packet_io) in [(1, PacketIo::Auto), (2, PacketIo::Auto), (2, PacketIo::Mmsg), (4, PacketIo::Auto)] {
-        let served = Served::start_with(shards, packet_io);
+        let served = Served::start_changed(shards, |config| config.shards.packet_io = packet_io);
         let mut callers = Callers::new(served.peer, Duration::from_millis(1_500), RATE_BPS);
         let mut names = Vec::new();
         for number in 0..4_u32 {

@@ -1,5 +1,8 @@
-use super::super::encryption::{Cipher, KeyLength, derive_key_encrypting_key};
+use super::super::encryption::{Cipher, Encryption, KeyLength, KeyRefresh, derive_key_encrypting_key};
+use super::super::handshake::{HANDSHAKE_LEN, HandshakeExtension, Offer};
 use super::super::membership::GroupType;
+use super::super::packet::SequenceNumber;
+use super::super::parameters::{MTU_MAX, Version4Terms};
 use super::*;
 use proptest::prelude::*;
 
