@@ -96,7 +96,8 @@ fn files_come_into_a_directory_one_after_the_other_whole_and_by_their_names() {
     fs::write(&empty, "").unwrap();
     let receiver = Listening::receive(to.path(), "", "--count 2");
     let url = format!("srt://127.0.0.1:{}", receiver.port);
-    let sent = headworks_file(&["send", large.to_str().unwrap(), empty.to_str().unwrap(), &url, "--json", "--progress"]);
+    let sent =
+        headworks_file(&["send", large.to_str().unwrap(), empty.to_str().unwrap(), &url, "--json", "--progress"]);
     assert_eq!(sent.status.code(), Some(0), "{sent:?}");
     let (code, received, said) = receiver.finish();
     assert_eq!((code, said.as_str()), (0, ""));
@@ -167,7 +168,10 @@ fn what_may_not_be_kept_is_refused_with_a_code_and_leaves_nothing() {
     assert_eq!((code, received.len()), (1, 1), "{received:?}");
     assert!(received[0]["error"].as_str().unwrap().contains("more than 2000 bytes"), "{received:?}");
     assert!(said.contains("CONFLICT") && said.contains("MESSAGEAPI"), "{said}");
-    assert_eq!((names(to.path()), fs::read(to.path().join("there")).unwrap()), (vec!["there".to_owned()], b"old".to_vec()));
+    assert_eq!(
+        (names(to.path()), fs::read(to.path().join("there")).unwrap()),
+        (vec!["there".to_owned()], b"old".to_vec())
+    );
 }
 
 #[test]

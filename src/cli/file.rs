@@ -187,7 +187,9 @@ pub enum FileError {
         error: io::Error,
     },
     /// A name that no Stream ID can say.
-    #[error("{path}: its name cannot be said in a Stream ID (a comma, or more than 128 bytes): give another with streamid=NAME")]
+    #[error(
+        "{path}: its name cannot be said in a Stream ID (a comma, or more than 128 bytes): give another with streamid=NAME"
+    )]
     Name {
         /// Which.
         path: PathBuf,

@@ -228,12 +228,17 @@ fn a_file_is_refused_at_the_port_for_live_streams_and_everybody_is_told_why() {
     let location = format!("srt://127.0.0.1:{}", appliance.ports.srt);
     let from = from.to_str().expect("text");
     let (_, _) = file_transmit(&format!("file://{from}"), &location).finish("a file to the live port");
-    appliance.wait_for_log("SRT caller refused: MESSAGEAPI (12): it wants to send or receive a file", Duration::from_secs(10));
-    let (code, report) = headworks(&["send", from, &format!("{location}?messageapi=1")]).finish("messages to the live port");
+    appliance.wait_for_log(
+        "SRT caller refused: MESSAGEAPI (12): it wants to send or receive a file",
+        Duration::from_secs(10),
+    );
+    let (code, report) =
+        headworks(&["send", from, &format!("{location}?messageapi=1")]).finish("messages to the live port");
     let report: Value = serde_json::from_str(&report).expect("a report");
     assert_eq!((code, report["error"].as_str()), (Some(1), Some("rejected by the listener: CONGESTION (13)")));
     let refusals: Value = serde_json::from_str(&appliance.get("/api/v1/refusals")).expect("JSON");
-    let reasons: Vec<_> = refusals["refusals"].as_array().expect("a list").iter().map(|it| it["reason"].clone()).collect();
+    let reasons: Vec<_> =
+        refusals["refusals"].as_array().expect("a list").iter().map(|it| it["reason"].clone()).collect();
     assert!(reasons.contains(&"MESSAGEAPI".into()) && reasons.contains(&"CONGESTION".into()), "{refusals}");
     assert!(appliance.is_running());
 }

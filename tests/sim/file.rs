@@ -230,15 +230,7 @@ fn play(script: &Script) -> Outcome {
         now += TURN;
     }
     sender.end_twin();
-    Outcome {
-        took,
-        read,
-        closed,
-        sender: sender.gauged(),
-        receiver: receiver.gauged(),
-        most_held,
-        sent_in_pause,
-    }
+    Outcome { took, read, closed, sender: sender.gauged(), receiver: receiver.gauged(), most_held, sent_in_pause }
 }
 
 /// What must hold of every transfer that is not cut.
@@ -271,7 +263,8 @@ fn random_script(seed: u64) -> Script {
     };
     let (there, back) = (path(&[0, 1_000, 20_000, 100_000]), path(&[0, 20_000, 100_000]));
     let dark = random.between(100, 1_500) * MS;
-    let blackouts = if random.per_million(200_000) { vec![(dark, dark + random.between(50, 3_000) * MS)] } else { vec![] };
+    let blackouts =
+        if random.per_million(200_000) { vec![(dark, dark + random.between(50, 3_000) * MS)] } else { vec![] };
     let size = random.between(1, 1_500_000);
     Script {
         seed,
@@ -331,8 +324,7 @@ fn keys_change_in_the_middle_of_a_file() {
 #[test]
 fn a_sender_of_a_file_finds_most_of_a_link_and_does_not_flood_it() {
     for (rate, delay, queue) in [(20_000_000, 5, 50), (50_000_000, 20, 60), (100_000_000, 40, 100)] {
-        let there =
-            Conditions { delay: delay * MS, rate: Some(rate), queue: queue * MS, ..Conditions::default() };
+        let there = Conditions { delay: delay * MS, rate: Some(rate), queue: queue * MS, ..Conditions::default() };
         let back = Conditions { delay: delay * MS, ..Conditions::default() };
         // Some twelve seconds' worth.
         let script = Script { there, back, size: rate / 8 * 12, ..Script::default() };
@@ -355,10 +347,9 @@ fn a_sender_backs_off_when_the_link_becomes_narrow() {
     };
     let (wide, narrow) = (play(&link(80_000_000)), play(&link(8_000_000)));
     assert!(narrow.sender.pkt_snd_loss > 0, "it goes to the limit");
-    assert!(narrow.sender.us_pkt_snd_period > 5.0 * wide.sender.us_pkt_snd_period);
-    // Not faster than the link by more than what it looks for at a time.
-    let link_us = 1_500.0 * 8.0 / 8.0;
-    assert!(narrow.sender.us_pkt_snd_period > link_us * 0.7, "{} µs", narrow.sender.us_pkt_snd_period);
+    let (wide_us, narrow_us) = (wide.sender.us_pkt_snd_period, narrow.sender.us_pkt_snd_period);
+    // The narrow one takes a packet each 1,500 µs.
+    assert!((1_300.0..2_500.0).contains(&narrow_us) && wide_us < narrow_us / 3.0, "{wide_us} and {narrow_us} µs");
 }
 
 #[test]
@@ -369,7 +360,7 @@ fn a_slow_reader_stops_the_sender_and_loses_nothing() {
     check(&script, &outcome);
     assert!(outcome.took >= 5_900 * MS, "read at its own pace: {} ms", outcome.took / MS);
     assert_eq!((outcome.receiver.pkt_rcv_no_room, outcome.sender.pkt_retrans), (0, 0), "the window says it all");
-    assert_eq!(outcome.most_held, 512);
+    assert!((400..=512).contains(&outcome.most_held), "{}", outcome.most_held);
 }
 
 #[test]

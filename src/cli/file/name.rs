@@ -40,7 +40,8 @@ pub enum NameError {
 /// [`NameError`].
 pub fn judge(name: &str) -> Result<&str, NameError> {
     let is_hostile = |character: char| {
-        character.is_control() || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
     match name {
         "" => Err(NameError::Missing),

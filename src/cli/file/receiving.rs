@@ -99,7 +99,8 @@ pub fn run(arguments: &ReceiveArguments, interrupted: &mut dyn FnMut() -> bool) 
                     return Err(FileError::Call(error));
                 }
                 EndpointEvent::Asked(request) => {
-                    let has_room = transfers.len() < connections && left.is_none_or(|left| (transfers.len() as u64) < left);
+                    let has_room =
+                        transfers.len() < connections && left.is_none_or(|left| (transfers.len() as u64) < left);
                     let judged = if is_interrupted {
                         Err((RejectReason::Close, "nothing more is taken here".to_owned()))
                     } else if has_room {
@@ -178,12 +179,15 @@ fn want(directory: &Path, stream_id: &StreamId, arguments: &ReceiveArguments) ->
     let name = named.map_err(|error| (RejectReason::FilePath, error.to_string()))?.to_owned();
     let size = match stream_id.value("size") {
         None => None,
-        Some(text) => Some(text.parse::<u64>().map_err(|_| (RejectReason::BadRequest, format!("size={text} is no number")))?),
+        Some(text) => {
+            Some(text.parse::<u64>().map_err(|_| (RejectReason::BadRequest, format!("size={text} is no number")))?)
+        }
     };
     if let Some(limit) = arguments.max_size.filter(|&limit| size.is_some_and(|size| size > limit)) {
         return Err((RejectReason::Unacceptable, format!("{name} has more than {limit} bytes (--max-size)")));
     }
-    let free = free_bytes(directory).map_err(|error| (RejectReason::System, format!("{}: {error}", directory.display())))?;
+    let free =
+        free_bytes(directory).map_err(|error| (RejectReason::System, format!("{}: {error}", directory.display())))?;
     if size.unwrap_or(0) > free || free == 0 {
         return Err((RejectReason::NoRoom, format!("there are {free} bytes free in {}", directory.display())));
     }
@@ -301,8 +305,7 @@ impl Receiving {
             }
         };
         let connection = endpoint.connection(self.connection)?;
-        let mut report =
-            TransferReport::new(self.name.clone(), connection, false, (self.begun, now), self.bytes);
+        let mut report = TransferReport::new(self.name.clone(), connection, false, (self.begun, now), self.bytes);
         report.size = self.size;
         match outcome {
             Ok(stored) => (report.file, report.sha256) = (stored.path.display().to_string(), Some(stored.sha256)),

@@ -45,7 +45,13 @@ pub struct TransferReport {
 
 impl TransferReport {
     /// What can be told of a transfer's connection and time.
-    pub fn new(file: String, connection: &mut Connection, sends: bool, (begun, now): (Instant, Instant), bytes: u64) -> Self {
+    pub fn new(
+        file: String,
+        connection: &mut Connection,
+        sends: bool,
+        (begun, now): (Instant, Instant),
+        bytes: u64,
+    ) -> Self {
         connection.gauge();
         let statistics = connection.statistics();
         let seconds = now.saturating_since(begun).as_secs_f64();
@@ -120,7 +126,15 @@ impl Progress {
     }
 
     /// A line when a second has passed since the last.
-    pub fn tell(&mut self, now: Instant, file: &str, sends: bool, bytes: u64, size: Option<u64>, connection: &mut Connection) {
+    pub fn tell(
+        &mut self,
+        now: Instant,
+        file: &str,
+        sends: bool,
+        bytes: u64,
+        size: Option<u64>,
+        connection: &mut Connection,
+    ) {
         let elapsed = now.saturating_since(self.told_at);
         if elapsed < TELL_EVERY {
             return;
@@ -128,11 +142,14 @@ impl Progress {
         connection.gauge();
         let statistics = connection.statistics();
         let rate = (bytes - self.told_bytes) as f64 * 8.0 / elapsed.as_secs_f64() / 1e6;
-        let share = size.filter(|&size| size > 0).map_or(String::new(), |size| {
-            format!(" ({:.0} % of {size})", bytes as f64 * 100.0 / size as f64)
-        });
+        let share = size
+            .filter(|&size| size > 0)
+            .map_or(String::new(), |size| format!(" ({:.0} % of {size})", bytes as f64 * 100.0 / size as f64));
         let again = if sends { statistics.pkt_retrans } else { statistics.pkt_rcv_retrans };
-        eprintln!("{file}: {bytes} bytes{share}, {rate:.2} Mbit/s, RTT {:.1} ms, {again} retransmitted", statistics.ms_rtt);
+        eprintln!(
+            "{file}: {bytes} bytes{share}, {rate:.2} Mbit/s, RTT {:.1} ms, {again} retransmitted",
+            statistics.ms_rtt
+        );
         (self.told_at, self.told_bytes) = (now, bytes);
     }
 }

@@ -77,7 +77,11 @@ pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> 
             endpoint.wait(now, now)?;
             return Err(FileError::Interrupted { left });
         }
-        if !listens && sending.is_none() && calling.is_none() && let Some(item) = waiting.pop() {
+        if !listens
+            && sending.is_none()
+            && calling.is_none()
+            && let Some(item) = waiting.pop()
+        {
             endpoint.call(item.stream_id.clone())?;
             calling = Some(item);
         }
@@ -172,11 +176,7 @@ fn begin(
 }
 
 /// Which of the files that wait, the next at the end, this caller gets.
-fn choose(
-    request: &AdmissionRequest,
-    waiting: &[Item],
-    is_busy: bool,
-) -> Result<usize, (RejectReason, String)> {
+fn choose(request: &AdmissionRequest, waiting: &[Item], is_busy: bool) -> Result<usize, (RejectReason, String)> {
     if is_busy || waiting.is_empty() {
         return Err((RejectReason::Backlog, "another file is being sent".to_owned()));
     }

@@ -185,11 +185,7 @@ impl Drop for Store {
 }
 
 impl Writer {
-    fn run(
-        mut self,
-        orders: &Receiver<Order>,
-        give_back: impl Fn(Vec<u8>),
-    ) -> Result<Option<Stored>, StoreError> {
+    fn run(mut self, orders: &Receiver<Order>, give_back: impl Fn(Vec<u8>)) -> Result<Option<Stored>, StoreError> {
         let mut sum = digest::Context::new(&digest::SHA256);
         let outcome = loop {
             match orders.recv() {
@@ -225,9 +221,11 @@ impl Writer {
             io::ErrorKind::AlreadyExists => StoreError::Exists(self.path.clone()),
             _ => self.failed("renaming", error),
         })?;
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|error| StoreError::System { what: "syncing", path: self.directory.clone(), error })
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(|error| StoreError::System {
+            what: "syncing",
+            path: self.directory.clone(),
+            error,
+        })
     }
 
     fn rename_where_none_is(&self) -> io::Result<()> {

@@ -208,8 +208,7 @@ impl CongestionControl {
         }
         if first >= self.decreased_at {
             self.interval_before_us = self.interval_us;
-            self.reports_mean =
-                (f64::from(self.reports_mean) * 0.97 + f64::from(self.reports) * 0.03).ceil() as u32;
+            self.reports_mean = (f64::from(self.reports_mean) * 0.97 + f64::from(self.reports) * 0.03).ceil() as u32;
             (self.reports, self.decreases) = (1, 1);
             self.reports_each = if self.reports_mean > 1 { self.draw(self.reports_mean) } else { 1 };
         } else {

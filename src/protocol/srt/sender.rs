@@ -65,15 +65,12 @@ impl Sender {
         let latency = Duration::from_millis(u64::from(parameters.send_latency_ms));
         let flow_window = parameters.peer_flow_window as usize;
         let first = parameters.initial_sequence.get();
-        let congestion = parameters.mode.is_reliable().then(|| {
-            Box::new(CongestionControl::new(now, first, flow_window, parameters.mtu as usize))
-        });
+        let congestion = parameters
+            .mode
+            .is_reliable()
+            .then(|| Box::new(CongestionControl::new(now, first, flow_window, parameters.mtu as usize)));
         Self {
-            buffer: SendBuffer::new(
-                buffer_packets,
-                parameters.payload_size_max() + parameters.tag_len(),
-                first,
-            ),
+            buffer: SendBuffer::new(buffer_packets, parameters.payload_size_max() + parameters.tag_len(), first),
             flow_window,
             window: congestion.as_ref().map_or(flow_window, |control| flow_window.min(control.window())),
             too_late: parameters.features.peer_drops_too_late.then(|| latency.max(TOO_LATE_MIN) + REACTION),

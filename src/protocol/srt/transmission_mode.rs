@@ -70,7 +70,9 @@ impl TransmissionMode {
                 "it wants to send or receive a file (libsrt: SRTO_TRANSTYPE=SRTT_FILE, SRTO_MESSAGEAPI or SRTO_CONGESTION), and this port is for live \
                  streams (files: headworks file receive)"
             }
-            Self::Message => "it is live, or sends bytes: this port is for messages in file mode (libsrt: SRTT_FILE with SRTO_MESSAGEAPI)",
+            Self::Message => {
+                "it is live, or sends bytes: this port is for messages in file mode (libsrt: SRTT_FILE with SRTO_MESSAGEAPI)"
+            }
             Self::Buffer => "it is live, or sends messages: this port is for files (libsrt: SRTO_TRANSTYPE=SRTT_FILE)",
         }
     }
