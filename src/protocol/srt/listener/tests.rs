@@ -1,5 +1,5 @@
 use super::super::encryption::{Cipher, Encryption, KeyLength, KeyRefresh, derive_key_encrypting_key};
-use super::super::handshake::{HANDSHAKE_LEN, HandshakeExtension, Offer};
+use super::super::handshake::{HANDSHAKE_LEN, HandshakeExtension, Offer, flags};
 use super::super::membership::GroupType;
 use super::super::packet::SequenceNumber;
 use super::super::parameters::{MTU_MAX, Version4Terms};
