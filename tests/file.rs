@@ -142,7 +142,6 @@ fn what_may_not_be_kept_is_refused_with_a_code_and_leaves_nothing() {
     fs::write(to.path().join("there"), "old").unwrap();
     let receiver = Listening::receive(to.path(), "", "--max-size 2k");
     for (query, reason) in [
-        ("?streamid=x/../../a", "BAD_REQUEST"),
         ("?streamid=x/a", "FILEPATH"),
         ("?streamid=.bashrc", "FILEPATH"),
         ("?streamid=-rf", "FILEPATH"),
@@ -246,8 +245,8 @@ fn what_makes_no_sense_is_a_matter_of_usage() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path().to_str().unwrap();
     for (arguments, said) in [
-        (vec!["send", "/etc/hostname", "rtp://127.0.0.1:1"], "not a location"),
-        (vec!["send", "/etc/hostname", "/etc/hostname", "srt://127.0.0.1:1?streamid=x"], "one file"),
+        (vec!["send", "Cargo.toml", "rtp://127.0.0.1:1"], "not a location"),
+        (vec!["send", "Cargo.toml", "Cargo.toml", "srt://127.0.0.1:1?streamid=x"], "one file"),
         (vec!["receive", here, "srt://127.0.0.1"], "no port"),
         (vec!["receive", here, "srt://:1?latency=120"], "no latency"),
         (vec!["receive", here, "srt://:1?passphrase=short"], "10 to 79"),
@@ -264,7 +263,7 @@ fn what_makes_no_sense_is_a_matter_of_usage() {
     let nameless = headworks_file(&["receive", here, "srt://127.0.0.1:1"]);
     assert_eq!(nameless.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nameless.stderr).contains("names no file"));
-    let nobody = headworks_file(&["send", "/etc/hostname", "srt://127.0.0.1:1", "--connect-timeout", "300ms"]);
+    let nobody = headworks_file(&["send", "Cargo.toml", "srt://127.0.0.1:1", "--connect-timeout", "300ms"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("no answer in time"), "{nobody:?}");
 }
