@@ -47,6 +47,9 @@
 //! shakes hands by `protocol/srt/caller.rs` or `rendezvous.rs` and is tried again as `pipeline/breaker.rs` says; its session then
 //! takes the way of a source of the RTP ports, whose stream the desk names.
 //!
+//! Files (`headworks file`) take none of these ways: `cli/file/endpoint.rs` has a socket, and connections in buffer mode, whose sender finds
+//! its rate by `protocol/srt/congestion.rs`; a thread reads or writes the disk.
+//!
 //! # Threads
 //!
 //! One per shard (`hw-shard-N`), pinned; one for everything that may block (`hw-house`: files, rings, key derivation,

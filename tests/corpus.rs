@@ -37,6 +37,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("rtp_sdp", headworks::protocol::rtp::fuzzing::fuzz_sdp),
     ("rtp_source", headworks::protocol::rtp::fuzzing::fuzz_source),
     ("send_material", headworks::cli::send::material::fuzzing::fuzz_material),
+    ("srt_buffer_mode", headworks::protocol::srt::connection::fuzzing::fuzz_buffer_mode),
     ("srt_caller", headworks::protocol::srt::fuzzing::fuzz_caller),
     ("srt_connection", headworks::protocol::srt::connection::fuzzing::fuzz_connection),
     ("srt_fec", headworks::protocol::srt::fec::fuzzing::fuzz_fec),

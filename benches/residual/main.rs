@@ -79,8 +79,13 @@ fn options() -> Option<Options> {
             "--rounds" => set(&mut options.rounds, &value) && options.rounds > 1,
             "--seconds" => set(&mut options.seconds, &value) && options.seconds > 0,
             "--points" => {
-                let numbers = value.split(',').map(|number| number.parse().ok().filter(|it| (1..=POINTS.len()).contains(it)));
-                numbers.map(|number| number.map(|it| it - 1)).collect::<Option<_>>().map(|it| options.points = it).is_some()
+                let numbers =
+                    value.split(',').map(|number| number.parse().ok().filter(|it| (1..=POINTS.len()).contains(it)));
+                numbers
+                    .map(|number| number.map(|it| it - 1))
+                    .collect::<Option<_>>()
+                    .map(|it| options.points = it)
+                    .is_some()
             }
             "--json" => options.json.replace(value).is_none(),
             _ => false,

@@ -123,8 +123,7 @@ pub fn measure(
     messages: u64,
 ) -> io::Result<Vec<Feed>> {
     let receiving = Receiving::start(programs, receiver, points, messages)?;
-    let relays: Vec<Process> =
-        points.iter().map(|&point| relay(point, receiver, seed)).collect::<io::Result<_>>()?;
+    let relays: Vec<Process> = points.iter().map(|&point| relay(point, receiver, seed)).collect::<io::Result<_>>()?;
     thread::sleep(START);
     let mut sender = Command::new(&programs.send);
     sender.args([PER_SECOND.to_string(), messages.to_string()]).stderr(Stdio::null());
@@ -224,7 +223,12 @@ impl Receiving {
             Receiver::Libsrt => {
                 let seconds = messages / PER_SECOND + 30;
                 let process = Command::new(&programs.receive)
-                    .args([LIBSRT_PORT.to_string(), points.len().to_string(), messages.to_string(), seconds.to_string()])
+                    .args([
+                        LIBSRT_PORT.to_string(),
+                        points.len().to_string(),
+                        messages.to_string(),
+                        seconds.to_string(),
+                    ])
                     .stdout(Stdio::piped())
                     .stderr(Stdio::null())
                     .spawn()?;
@@ -291,7 +295,9 @@ fn read(path: &Path, messages: u64, ends: &AtomicBool) -> Came {
             StreamNext::Event(StreamEvent::Lapped { lost, .. }) => {
                 came.faults.push(format!("the reader was too slow for {lost} frames"));
             }
-            StreamNext::Event(StreamEvent::Timeout | StreamEvent::Ended | StreamEvent::WriterDead) if is_over() => break,
+            StreamNext::Event(StreamEvent::Timeout | StreamEvent::Ended | StreamEvent::WriterDead) if is_over() => {
+                break;
+            }
             StreamNext::Event(_) => {}
         }
     }

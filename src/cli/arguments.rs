@@ -8,13 +8,14 @@ use clap::{Args, Parser, Subcommand};
 use super::bench::{self, BenchArguments, BenchError};
 use super::check::{CheckArguments, CheckError};
 use super::completions::CompletionsArguments;
+use super::file::{FileArguments, FileError};
 use super::relay::{RelayArguments, RelayError};
 use super::ring::{RingArguments, RingError};
 use super::send::{SendArguments, SendError};
 use super::serve::{ServeArguments, ServeError};
 use super::streams::{StreamsArguments, StreamsError};
 use super::tap::{TapArguments, TapError};
-use super::{check, completions, relay, ring, send, serve, streams, tap};
+use super::{check, completions, file, relay, ring, send, serve, streams, tap};
 use crate::config::{self, Config, ConfigError, Loaded};
 
 const EXAMPLES: &str = "\
@@ -28,6 +29,7 @@ Examples:
   headworks ring verify cam1                    check every frame still in shared memory
   headworks check                               see what this host lacks, and the cure
   headworks send --to 'srt://127.0.0.1:30000?streamid=cam1'   send a feed to try it with
+  headworks file receive /srv/in srt://:9000    take files over SRT
 
 headworks COMMAND --help explains each command, with examples.
 Exit codes: 0 done, 1 error, 2 usage, 3 time-out";
@@ -50,6 +52,7 @@ enum Command {
     Ring(RingArguments),
     Check(CheckArguments),
     Send(Box<SendArguments>),
+    File(Box<FileArguments>),
     Relay(Box<RelayArguments>),
     Bench(BenchArguments),
     Completions(CompletionsArguments),
@@ -128,6 +131,9 @@ pub enum CommandError {
     /// `send`.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// `file`.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// `relay`.
     #[error(transparent)]
     Relay(#[from] RelayError),
@@ -140,6 +146,7 @@ impl CommandError {
             Self::Tap(TapError::Usage(_) | TapError::Name { .. }) | Self::Ring(RingError::Usage(_)) => Exit::Usage,
             Self::Relay(error) if error.is_usage() => Exit::Usage,
             Self::Send(error) if error.is_usage() => Exit::Usage,
+            Self::File(error) if error.is_usage() => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -159,6 +166,7 @@ impl Arguments {
             Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Streams(arguments) => streams::run(&arguments)?,
             Command::Ring(arguments) => ring::run(&arguments)?,
+            Command::File(arguments) => file::run(&arguments)?,
             Command::Relay(arguments) => {
                 relay::run(&arguments)?;
                 Exit::Done

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check;
 pub mod completions;
 mod container_output;
+pub mod file;
 pub mod impairment;
 pub mod limits;
 pub mod relay;

@@ -10,6 +10,9 @@ pub enum ValueError {
     /// Not a rate.
     #[error("not a rate: write bits per second such as 50M, 800k or 1.5G")]
     Rate,
+    /// Not a size.
+    #[error("not a size: write bytes such as 500M, 20G or 1.5T")]
+    Size,
     /// Not a percentage.
     #[error("not a percentage: write 1% or 0.5%")]
     Percentage,
@@ -36,6 +39,24 @@ pub fn rate(text: &str) -> Result<u64, ValueError> {
     let rate: f64 = number.trim().parse().map_err(|_| ValueError::Rate)?;
     let rate = rate * factor;
     if rate.is_finite() && (1_000.0..1e12).contains(&rate) { Ok(rate as u64) } else { Err(ValueError::Rate) }
+}
+
+/// Bytes.
+///
+/// # Errors
+/// [`ValueError::Size`].
+pub fn size(text: &str) -> Result<u64, ValueError> {
+    let text = text.trim_end_matches('B');
+    let (number, factor) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1e3),
+        Some((at, 'M')) => (&text[..at], 1e6),
+        Some((at, 'G')) => (&text[..at], 1e9),
+        Some((at, 'T')) => (&text[..at], 1e12),
+        _ => (text, 1.0),
+    };
+    let size: f64 = number.trim().parse().map_err(|_| ValueError::Size)?;
+    let size = size * factor;
+    if size.is_finite() && (1.0..1e18).contains(&size) { Ok(size as u64) } else { Err(ValueError::Size) }
 }
 
 /// A share, written as a percentage; from 0 to 1.
@@ -90,6 +111,14 @@ mod tests {
         assert_eq!((octet("136"), octet("0x88"), octet("0XFF")), (Ok(0x88), Ok(0x88), Ok(255)));
         for wrong in ["", "0x", "256", "-1", "0x100", "AF41"] {
             assert_eq!(octet(wrong), Err(ValueError::Octet), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes() {
+        assert_eq!((size("500M"), size("1.5GB"), size("12")), (Ok(500_000_000), Ok(1_500_000_000), Ok(12)));
+        for wrong in ["", "M", "-1", "0", "many", "NaN"] {
+            assert_eq!(size(wrong), Err(ValueError::Size), "{wrong}");
         }
     }
 

@@ -16,6 +16,7 @@ mod clips;
 mod dpdk;
 #[path = "../conformance/field_coded.rs"]
 mod field_coded;
+mod file;
 mod filter;
 mod gstreamer;
 mod headworkssrc;

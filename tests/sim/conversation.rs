@@ -17,6 +17,7 @@ use headworks::protocol::srt::packet::{self, HEADER_LEN, Header, SequenceNumber}
 use headworks::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION};
 use headworks::protocol::srt::statistics::Statistics;
 use headworks::protocol::srt::stream_id::StreamId;
+use headworks::protocol::srt::transmission_mode::TransmissionMode;
 
 use crate::call::call;
 use crate::link::{Conditions, Count, InFlight, Link, MS, PORT};
@@ -234,6 +235,7 @@ fn parameters(
         local: None,
         interface: 0,
         role,
+        mode: TransmissionMode::Live,
         socket_id: u32::from(from),
         peer_socket_id: u32::from(to),
         initial_sequence: SequenceNumber::new(script.initial_sequence),

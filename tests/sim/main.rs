@@ -12,6 +12,7 @@
 mod bonding;
 mod call;
 mod conversation;
+mod file;
 mod filter;
 mod link;
 mod random;

@@ -166,6 +166,16 @@ impl Machine {
         self.connection.statistics()
     }
 
+    /// What has been counted, with what stands there now.
+    pub fn gauged(&mut self) -> Statistics {
+        self.both(Connection::gauge);
+        *self.connection.statistics()
+    }
+
+    pub fn is_send_buffer_full(&mut self) -> bool {
+        self.both(|connection| connection.is_send_buffer_full())
+    }
+
     /// The round trip as it is known now.
     pub fn round_trip(&mut self) -> Duration {
         self.both(Connection::gauge);

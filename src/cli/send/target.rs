@@ -150,7 +150,7 @@ impl Target {
 }
 
 /// As libsrt numbers them (`SRTO_CRYPTOMODE`), where a caller takes "auto" for AES-CTR.
-fn cipher(number: &str) -> Option<Cipher> {
+pub fn cipher(number: &str) -> Option<Cipher> {
     match number {
         "0" | "1" => Some(Cipher::AesCtr),
         "2" => Some(Cipher::AesGcm),
@@ -159,7 +159,7 @@ fn cipher(number: &str) -> Option<Cipher> {
 }
 
 /// `%23` is `#`; everything else stands for itself.
-fn percent_decode(text: &str) -> Option<String> {
+pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

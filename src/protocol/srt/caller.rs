@@ -15,12 +15,13 @@ use super::encryption::{
 use super::fec::configuration::{self as filter, FilterConfiguration};
 use super::handshake::{
     self, Handshake, HandshakeExtension, HandshakeFields, MAGIC, Offer, RejectReason, Request, SOCKET_TYPE_DATAGRAM,
-    VERSION_4, VERSION_5, VERSION_MIN, flags,
+    VERSION_4, VERSION_5, VERSION_MIN,
 };
 use super::membership::Membership;
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
 use super::stream_id::StreamId;
+use super::transmission_mode::TransmissionMode;
 use crate::base::{Instant, Transmit};
 
 mod snapshot;
@@ -60,6 +61,8 @@ pub struct CallerSettings {
     pub initial_sequence: SequenceNumber,
     /// What the connection is for.
     pub role: Role,
+    /// How it is to carry what it is given; only live mode has latencies, groups and packet filters.
+    pub mode: TransmissionMode,
     /// What to ask for.
     pub stream_id: StreamId,
     /// Latency to receive with, in ms.
@@ -93,6 +96,7 @@ impl CallerSettings {
             socket_id,
             initial_sequence,
             role: Role::Sender,
+            mode: TransmissionMode::Live,
             stream_id: StreamId::default(),
             receive_latency_ms: 120,
             send_latency_ms: 120,
@@ -159,6 +163,10 @@ impl Caller {
     pub fn new(now: Instant, mut settings: CallerSettings) -> Self {
         assert!((1..1 << 30).contains(&settings.socket_id), "socket ids lie between 1 and 2^30");
         assert!((MTU_MIN..=MTU_MAX).contains(&settings.mtu), "packets that fit a frame and hold something");
+        if settings.mode.is_reliable() {
+            assert!(settings.group.is_none() && settings.packet_filter.is_none(), "these are for live mode");
+            (settings.receive_latency_ms, settings.send_latency_ms) = (0, 0);
+        }
         let encryption = settings.encryption.take().map(|encryption| {
             let CallerEncryption { key_encrypting_key, cipher, salt, key_seed, key_refresh } = encryption;
             Encryption::initiate(key_encrypting_key, cipher, salt, key_seed, key_refresh)
@@ -248,6 +256,8 @@ impl Caller {
             (VERSION_5, MAGIC) => Ok(false),
             (VERSION_4, _) if self.settings.group.is_some() => Err(RejectReason::Group),
             (VERSION_4, _) if self.settings.packet_filter.is_some() => Err(RejectReason::Filter),
+            // It could not say which mode it means.
+            (VERSION_4, _) if self.settings.mode.is_reliable() => Err(RejectReason::Congestion),
             (VERSION_4, _) => match &self.encryption {
                 Some((encryption, _)) if encryption.cipher() != Cipher::AesCtr => Err(RejectReason::Crypto),
                 _ => Ok(true),
@@ -278,6 +288,7 @@ impl Caller {
             local: settings.local,
             interface: settings.interface,
             role: settings.role,
+            mode: TransmissionMode::Live,
             socket_id: settings.socket_id,
             peer_socket_id: fields.socket_id,
             initial_sequence: settings.initial_sequence,
@@ -323,12 +334,8 @@ impl Caller {
         if fields.mtu < MTU_MIN || fields.flow_window < 2 || fields.socket_id == 0 {
             return Err(RejectReason::Rogue);
         }
-        if extension.flags & flags::STREAM != 0 {
-            return Err(RejectReason::MessageApi);
-        }
-        if !handshake.extensions.is_live() {
-            return Err(RejectReason::Congestion);
-        }
+        let mode = self.settings.mode;
+        mode.agree(&extension, handshake.extensions.congestion)?;
         let peer_group = handshake.extensions.group.map(Membership::parse).transpose()?;
         // A listener that knows no groups says nothing of one (libsrt refuses it likewise).
         if peer_group.map(|group| group.group_type) != self.settings.group.map(|group| group.group_type) {
@@ -341,7 +348,7 @@ impl Caller {
             .transpose()
             .and_then(|theirs| filter::settle(self.settings.packet_filter.as_ref(), theirs.as_ref(), false))
             .map_err(|_| RejectReason::Filter)?;
-        if packet_filter.is_some() && self.settings.group.is_some() {
+        if packet_filter.is_some() && (self.settings.group.is_some() || mode.is_reliable()) {
             return Err(RejectReason::Filter);
         }
         let key_state = match (&self.encryption, handshake.extensions.key_material) {
@@ -361,13 +368,14 @@ impl Caller {
             _ => return Err(RejectReason::Unsecure),
         }
         self.peer_group = peer_group;
-        let features = Features::of_peer(extension.flags);
+        let features = Features::in_mode(mode, extension.flags);
         let settings = &self.settings;
         Ok(ConnectionParameters {
             peer: settings.peer,
             local: settings.local,
             interface: settings.interface,
             role: settings.role,
+            mode,
             socket_id: settings.socket_id,
             peer_socket_id: fields.socket_id,
             initial_sequence: settings.initial_sequence,
@@ -456,13 +464,7 @@ impl Caller {
                     is_response: false,
                     handshake: HandshakeExtension {
                         version: VERSION,
-                        flags: flags::TSBPD_SENDER
-                            | flags::TSBPD_RECEIVER
-                            | flags::CRYPT
-                            | flags::TOO_LATE_PACKET_DROP
-                            | flags::PERIODIC_LOSS_REPORT
-                            | flags::RETRANSMISSION
-                            | flags::PACKET_FILTER,
+                        flags: self.settings.mode.flags(),
                         receive_latency_ms: self.settings.receive_latency_ms,
                         send_latency_ms: self.settings.send_latency_ms,
                     },
@@ -470,6 +472,7 @@ impl Caller {
                     stream_id: Some(&self.settings.stream_id),
                     group: self.settings.group,
                     packet_filter: self.settings.packet_filter,
+                    mode: self.settings.mode,
                 };
                 self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);
                 self.next_send = now + RETRY_INTERVAL;

@@ -52,6 +52,9 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Events kept for one who does not poll them.
 const EVENTS_MAX: usize = 16;
 
+/// The code of a peer error that libsrt knows: what was sent cannot be written (libsrt: `CUDTException::EFILE`).
+pub const PEER_ERROR_FILE_SYSTEM: u32 = 4_000;
+
 /// What bounds a connection: chosen by us, not negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -144,6 +147,8 @@ struct Pending {
     light_acknowledgement: bool,
     loss_report: bool,
     keep_alive: bool,
+    /// Code of an error that the peer is told before the shutdown; 0 for none.
+    peer_error: u32,
 }
 
 /// A connection.
@@ -297,7 +302,7 @@ impl Connection {
             Control::LossReport(report) => {
                 let Some(sender) = &mut self.sender else { return self.statistics.control_rejected += 1 };
                 self.statistics.pkt_recv_nak += 1;
-                self.statistics.control_rejected += sender.lost(&report, &mut self.statistics);
+                self.statistics.control_rejected += sender.lost(&report, &self.round_trip, &mut self.statistics);
             }
             Control::AcknowledgementReceipt { number } => {
                 let arrival = datagram.arrival;
@@ -455,9 +460,11 @@ impl Connection {
     }
 
     fn finish_draining(&mut self) {
-        if let State::Draining(reason) = self.state
-            && self.receiver.held() == 0
-        {
+        let State::Draining(reason) = self.state else { return };
+        if self.parameters.mode.is_reliable() {
+            self.receiver.end_in_order(&mut self.statistics);
+        }
+        if self.receiver.held() == 0 {
             self.state = State::Closed;
             self.event(Event::Closed(reason));
         }
@@ -480,6 +487,21 @@ impl Connection {
         self.receiver.clear();
         self.state = State::Closed;
         self.event(Event::Closed(reason));
+    }
+
+    /// Ends the connection at once because what it carries cannot be kept here: the peer is told so ([`PEER_ERROR_FILE_SYSTEM`]), and
+    /// then of the end.
+    pub fn fail(&mut self, now: Instant, code: u32) {
+        let is_running = self.state == State::Running;
+        self.close(now, CloseReason::Local);
+        self.pending.peer_error = if is_running { code } else { 0 };
+    }
+
+    /// From now on at most so many bits per second are sent, headers included. Live mode has no such limit: pacing is up to the caller.
+    pub fn limit_rate(&mut self, bits_per_second: u64) {
+        if let Some(sender) = &mut self.sender {
+            sender.limit_rate(bits_per_second);
+        }
     }
 
     /// Whether the send buffer is full: [`send`](Self::send) takes no more until the peer has acknowledged some, or some have become
@@ -524,6 +546,11 @@ impl Connection {
     fn write_next(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
         let writer = self.control_writer(now);
         if self.state != State::Running {
+            let code = std::mem::take(&mut self.pending.peer_error);
+            if code != 0 {
+                writer.peer_error(buffer, code);
+                return true;
+            }
             if std::mem::take(&mut self.pending.shutdown) {
                 writer.shutdown(buffer);
                 return true;

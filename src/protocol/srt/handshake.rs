@@ -12,6 +12,7 @@ use super::membership::Membership;
 use super::packet::SequenceNumber;
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields};
 use super::stream_id::StreamId;
+use super::transmission_mode::TransmissionMode;
 
 #[cfg(test)]
 mod tests;
@@ -533,6 +534,8 @@ pub struct Offer<'a> {
     pub group: Option<Membership>,
     /// Packet filter.
     pub packet_filter: Option<FilterConfiguration>,
+    /// The mode, whose congestion control is named unless it is live.
+    pub mode: TransmissionMode,
 }
 
 impl HandshakeFields {
@@ -557,7 +560,8 @@ impl HandshakeFields {
         if offer.key_material.is_some() {
             extension |= present::KMREQ;
         }
-        if stream_id.is_some() || offer.group.is_some() || offer.packet_filter.is_some() {
+        let congestion = offer.mode.congestion_on_the_wire();
+        if stream_id.is_some() || congestion.is_some() || offer.group.is_some() || offer.packet_filter.is_some() {
             extension |= present::CONFIG;
         }
         Self { extension, ..*self }.encode(buffer);
@@ -570,6 +574,9 @@ impl HandshakeFields {
         }
         if let Some(stream_id) = stream_id {
             block(buffer, extension::SID, |buffer| stream_id.to_wire(buffer));
+        }
+        if let Some(wire) = congestion {
+            block(buffer, extension::CONGESTION, |buffer| buffer.extend_from_slice(wire));
         }
         if let Some(group) = offer.group {
             block(buffer, extension::GROUP, |buffer| buffer.extend_from_slice(&group.encode()));

@@ -19,12 +19,13 @@ use super::control::{Control, ControlWriter};
 use super::encryption::KeyMaterial;
 use super::fec::configuration::FilterConfiguration;
 use super::handshake::{
-    Extensions, Handshake, HandshakeFields, MAGIC, RejectReason, Request, VERSION_4, VERSION_5, VERSION_MIN, flags,
+    Extensions, Handshake, HandshakeFields, MAGIC, RejectReason, Request, VERSION_4, VERSION_5, VERSION_MIN,
 };
 use super::membership::Membership;
 use super::packet::{self, HEADER_LEN, Header};
 use super::parameters::MTU_MIN;
 use super::stream_id::{self, StreamId};
+use super::transmission_mode::TransmissionMode;
 use crate::base::{Instant, Rate, SourceLimits, SourcePrefix, Transmit};
 
 mod admission;
@@ -62,6 +63,8 @@ pub struct ListenerSettings {
     pub conclusions: Rate,
     /// Whether legs of bonding groups are let in (libsrt: `SRTO_GROUPCONNECT`). If not, they are rejected with [`RejectReason::Group`].
     pub bonding: bool,
+    /// How connections carry what they are given; callers who mean something else are rejected.
+    pub mode: TransmissionMode,
 }
 
 impl Default for ListenerSettings {
@@ -78,6 +81,7 @@ impl Default for ListenerSettings {
             inductions: Rate::default(),
             conclusions: Rate::default(),
             bonding: true,
+            mode: TransmissionMode::Live,
         }
     }
 }
@@ -311,6 +315,7 @@ impl Listener {
         let why = match (reason, fault) {
             (RejectReason::Overload, _) => "more conclusions than a source may send".to_owned(),
             (RejectReason::Backlog, _) => "too many wait for their admission".to_owned(),
+            (RejectReason::MessageApi | RejectReason::Congestion, _) => self.settings.mode.expectation().to_owned(),
             (_, Some(fault)) if fault.reject_reason() == reason => fault.to_string(),
             _ => "its handshake is none that is let in here".to_owned(),
         };
@@ -347,15 +352,10 @@ impl Listener {
         if extension.version < self.settings.version_min {
             return Err(RejectReason::Version);
         }
-        if extension.flags & flags::STREAM != 0 {
-            return Err(RejectReason::MessageApi);
-        }
-        if !handshake.extensions.is_live() {
-            return Err(RejectReason::Congestion);
-        }
+        self.settings.mode.agree(&extension, handshake.extensions.congestion)?;
         let packet_filter = filter.filter(|wire| !wire.is_empty()).map(FilterConfiguration::from_wire).transpose();
         let packet_filter = packet_filter.map_err(|_| RejectReason::Filter)?;
-        if group.is_some() && !self.settings.bonding {
+        if group.is_some() && (!self.settings.bonding || self.settings.mode.is_reliable()) {
             return Err(RejectReason::Group);
         }
         let group = group.map(Membership::parse).transpose()?;
@@ -367,6 +367,7 @@ impl Listener {
         self.judge_backlog()?;
         Ok(AdmissionRequest {
             stream_id,
+            mode: self.settings.mode,
             is_version4: false,
             peer_version: extension.version,
             peer_flags: extension.flags,

@@ -95,6 +95,8 @@ pub struct ReceiverLosses {
     repeats: Repeats,
     /// What a packet filter leaves to be reported; all of it without one.
     arq: ArqLevel,
+    /// What is missing is reported again and again.
+    is_repeated: bool,
 }
 
 impl ReceiverLosses {
@@ -108,18 +110,25 @@ impl ReceiverLosses {
             reordering: Reordering::new(reorder_tolerance_max),
             repeats: Repeats::new(peer_version),
             arq: ArqLevel::Always,
+            is_repeated: true,
         }
     }
 
     /// With a packet filter, which leaves only some of it to be reported.
     pub fn behind_filter(self, arq: ArqLevel) -> Self {
-        if arq == ArqLevel::Always { Self { arq, ..self } } else { Self { arq, repeats: self.repeats.unused(), ..self } }
+        let repeats = if arq == ArqLevel::Always { self.repeats } else { self.repeats.unused() };
+        Self { arq, is_repeated: arq == ArqLevel::Always, repeats, ..self }
+    }
+
+    /// Each loss is reported once: a sender of a file takes another report for another congestion.
+    pub fn reported_once(self) -> Self {
+        Self { is_repeated: false, repeats: self.repeats.unused(), ..self }
     }
 
     /// Whether what is missing is reported again and again: libsrt does not behind a filter that is to be given time.
     #[inline]
     pub fn is_repeated(&self) -> bool {
-        self.arq == ArqLevel::Always
+        self.is_repeated
     }
 
     /// Packets missing.
@@ -139,6 +148,12 @@ impl ReceiverLosses {
         self.missing.insert_range(first, end);
         if self.arq == ArqLevel::Always && self.fresh.len() < FRESH_MAX {
             self.fresh.push_back(Fresh { first, end, patience: self.reordering.tolerance(), passed_over: false });
+        } else if self.arq == ArqLevel::Always
+            && !self.is_repeated
+            && let Some(last) = self.fresh.back_mut()
+        {
+            // There will be no other report.
+            last.end = end;
         }
     }
 
@@ -260,8 +275,8 @@ impl ReceiverLosses {
 
     /// Writes the list down; `head..expected` is where packets may be missing.
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, head: u64, expected: u64) {
-        // The level is that of the packet filter.
-        let Self { missing, fresh, reordering, repeats, arq: _ } = self;
+        // The level is that of the packet filter, and how often follows from the mode.
+        let Self { missing, fresh, reordering, repeats, arq: _, is_repeated: _ } = self;
         missing.snapshot(to, head, expected);
         to.size(fresh.len());
         fresh.iter().for_each(|fresh| fresh.snapshot(to));
@@ -285,7 +300,7 @@ impl ReceiverLosses {
         }
         let reordering = Reordering::restore(from)?;
         let repeats = Repeats::restore(from, peer_version, expected)?;
-        Ok(Self { missing, fresh, reordering, repeats, arq: ArqLevel::Always })
+        Ok(Self { missing, fresh, reordering, repeats, arq: ArqLevel::Always, is_repeated: true })
     }
 }
 

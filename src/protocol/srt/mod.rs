@@ -1,8 +1,10 @@
-//! SRT, live mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it; peers of before 1.3 too (`connection/version4.rs`).
+//! SRT, in live, message and buffer mode, as `draft-sharabayko-srt-01` describes it and libsrt speaks it; peers of before 1.3 too
+//! (`connection/version4.rs`).
 
 pub mod acknowledgement;
 pub mod address_proof;
 pub mod caller;
+pub mod congestion;
 pub mod connection;
 pub mod control;
 pub mod delivery_time;
@@ -28,3 +30,4 @@ pub mod snapshot;
 pub mod statistics;
 pub mod stream_id;
 pub mod trace_statistics;
+pub mod transmission_mode;

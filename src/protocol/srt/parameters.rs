@@ -9,6 +9,7 @@ use super::handshake::flags;
 use super::packet::{DataHeader, HEADER_LEN, KeyFlag, MESSAGE_NUMBER_MAX, PacketPosition, SequenceNumber};
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use super::stream_id::StreamId;
+use super::transmission_mode::TransmissionMode;
 use crate::base::Instant;
 
 /// Version of SRT that we speak and announce: 1.5.4, as `0x00MMmmpp`. It was the first whose AES-GCM is sound, and libsrt takes that form
@@ -91,6 +92,15 @@ impl Features {
             retransmission_flag: peer_flags & flags::RETRANSMISSION != 0,
         }
     }
+
+    /// The same in this mode: what drops and delivers by time has no place where every byte is to arrive, whatever the peer shows.
+    pub const fn in_mode(mode: TransmissionMode, peer_flags: u32) -> Self {
+        let features = Self::of_peer(peer_flags);
+        if !mode.is_reliable() {
+            return features;
+        }
+        Self { receive_by_timestamp: false, send_by_timestamp: false, peer_drops_too_late: false, ..features }
+    }
 }
 
 impl Default for Features {
@@ -117,6 +127,8 @@ pub struct ConnectionParameters {
     pub interface: u32,
     /// What the connection is used for.
     pub role: Role,
+    /// How it carries what it is given.
+    pub mode: TransmissionMode,
     /// Our socket id: what the peer writes into its packets.
     pub socket_id: u32,
     /// The peer's socket id: what we write into ours.
@@ -179,6 +191,7 @@ impl ConnectionParameters {
             local: None,
             interface: 0,
             role,
+            mode: TransmissionMode::Live,
             socket_id: 7,
             peer_socket_id: 9,
             initial_sequence: SequenceNumber::new(0),
@@ -236,7 +249,8 @@ impl ConnectionParameters {
         DataHeader {
             sequence: SequenceNumber::new(sequence),
             position: PacketPosition::Only,
-            in_order: false,
+            // libsrt may hand up a message without the flag before those that are missing.
+            in_order: self.mode.is_reliable(),
             key: KeyFlag::Plain,
             retransmitted: false,
             message_number: (sequence.wrapping_sub(self.initial_sequence.get()) % MESSAGE_NUMBERS + 1) as u32,
@@ -259,6 +273,7 @@ impl ConnectionParameters {
             local,
             interface,
             role,
+            mode,
             socket_id,
             peer_socket_id,
             initial_sequence,
@@ -284,6 +299,7 @@ impl ConnectionParameters {
         to.option(*local, SnapshotWriter::ip);
         to.u32(*interface);
         role.snapshot(to);
+        mode.snapshot(to);
         to.u32(*socket_id);
         to.u32(*peer_socket_id);
         to.count(initial_sequence.get());
@@ -312,6 +328,7 @@ impl ConnectionParameters {
             local: from.option(SnapshotReader::ip)?,
             interface: from.u32()?,
             role: Role::restore(from)?,
+            mode: TransmissionMode::restore(from)?,
             socket_id: from.u32()?,
             peer_socket_id: from.u32()?,
             initial_sequence: SequenceNumber::new(from.count()?),
@@ -339,6 +356,10 @@ impl ConnectionParameters {
         valid((MTU_MIN..=mtu_max).contains(&restored.mtu))?;
         // Nobody without the one has ever asked for the other.
         valid(restored.packet_filter.is_none() || restored.version4.is_none())?;
+        let is_live = !restored.mode.is_reliable();
+        valid(is_live || (restored.packet_filter.is_none() && restored.version4.is_none()))?;
+        let Features { receive_by_timestamp, send_by_timestamp, peer_drops_too_late, .. } = restored.features;
+        valid(is_live || !(receive_by_timestamp || send_by_timestamp || peer_drops_too_late))?;
         Ok(restored)
     }
 }

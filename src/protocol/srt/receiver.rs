@@ -66,6 +66,10 @@ pub struct Receiver {
     /// The stream has a passphrase, and the key of a peer of version 4 of the handshake is still to come: nothing is taken in plain, and what is
     /// encrypted waits for it.
     is_sealed: bool,
+    /// Every byte is to arrive: nothing is given up, and what is held is due as soon as nothing is missing before it.
+    is_reliable: bool,
+    /// What is held is due at no time of its own: for either of these reasons.
+    is_untimed: bool,
     /// Data packets since the last full acknowledgement, and light ones sent meanwhile.
     packets_since_ack: u32,
     light_acks: u32,
@@ -102,6 +106,8 @@ impl Receiver {
         let latency = Duration::from_millis(u64::from(parameters.receive_latency_ms));
         // Without the flag a late packet looks like one that was sent again, so that nothing is known of the order of the path.
         let reorder_tolerance = if parameters.features.retransmission_flag { reorder_tolerance } else { 0 };
+        let is_sealed = parameters.version4.is_some_and(|terms| terms.has_passphrase);
+        let is_reliable = parameters.mode.is_reliable();
         Self {
             next_due: Instant::FAR_FUTURE,
             losses: filter::losses(parameters, buffer.capacity(), reorder_tolerance),
@@ -113,7 +119,9 @@ impl Receiver {
             expected: first,
             by_timestamp: parameters.features.receive_by_timestamp,
             retransmission_flag: parameters.features.retransmission_flag,
-            is_sealed: parameters.version4.is_some_and(|terms| terms.has_passphrase),
+            is_sealed,
+            is_reliable,
+            is_untimed: is_sealed || is_reliable,
             packets_since_ack: 0,
             light_acks: 0,
             acknowledged: first,
@@ -190,6 +198,7 @@ impl Receiver {
     /// The first key is there: what has waited for it is decrypted.
     pub fn unseal(&mut self, encryption: &Encryption, key: KeyFlag, statistics: &mut Statistics) {
         self.is_sealed = false;
+        self.is_untimed = false;
         if key == KeyFlag::Both {
             // A key was just being changed, and nothing says which of the two a packet is under.
             self.clear();
@@ -372,7 +381,7 @@ impl Receiver {
         statistics: &mut Statistics,
     ) -> Option<u64> {
         // What was handed up early counts as held until it is due.
-        if self.buffer.is_empty() && arrival >= self.handed_up_due && !retransmitted {
+        if self.buffer.is_empty() && arrival >= self.handed_up_due && !retransmitted && !self.is_reliable {
             if self.jump_candidate.take() == Some(sequence) {
                 return Some(sequence - self.buffer.head());
             }
@@ -399,7 +408,7 @@ impl Receiver {
     #[inline]
     pub fn poll_payload(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
         if now < self.next_due {
-            None
+            if self.is_reliable { self.take_in_order(statistics) } else { None }
         } else if self.has_parts {
             self.take_part(now, statistics)
         } else {
@@ -412,12 +421,36 @@ impl Receiver {
     #[inline]
     pub fn poll_early(&mut self, now: Instant, statistics: &mut Statistics) -> Option<Payload> {
         let is_next = self.buffer.first().is_some_and(|(first, _)| first == self.buffer.head());
-        if !is_next || self.is_sealed {
+        if !is_next || self.is_untimed {
             self.poll_payload(now, statistics)
         } else if self.has_parts {
             self.take_part(now, statistics)
         } else {
             self.take(statistics)
+        }
+    }
+
+    /// The first packet there is, if none before it can still come. Those that the sender will not send any more are told as lost. A long
+    /// message goes up in parts, as nothing of it can be missing in the end, so that none is too long for the buffer.
+    #[inline(never)]
+    fn take_in_order(&mut self, statistics: &mut Statistics) -> Option<Payload> {
+        let (first, meta) = self.buffer.first()?;
+        if self.losses.next_run(self.buffer.head(), first).is_some() {
+            return None;
+        }
+        self.next_due = meta.arrival;
+        self.take(statistics)
+    }
+
+    /// Nothing more comes: what is missing, and what is held behind it, is given up.
+    pub fn end_in_order(&mut self, statistics: &mut Statistics) {
+        let head = self.buffer.head();
+        let next = self.buffer.first().map_or(self.expected, |(first, _)| first);
+        let is_stuck = self.losses.next_run(head, next).is_some() || (self.buffer.is_empty() && head < self.expected);
+        if self.is_reliable && is_stuck {
+            statistics.pkt_rcv_drop += self.expected - head;
+            self.clear();
+            self.buffer.skip_to(self.expected);
         }
     }
 
@@ -497,7 +530,7 @@ impl Receiver {
     #[inline]
     fn schedule(&mut self) {
         self.next_due = match self.buffer.first() {
-            Some((_, meta)) if !self.is_sealed => self.time.due(meta.timestamp_us),
+            Some((_, meta)) if !self.is_untimed => self.time.due(meta.timestamp_us),
             _ => Instant::FAR_FUTURE,
         };
     }

@@ -34,6 +34,7 @@ use super::handshake::{
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
 use super::stream_id::StreamId;
+use super::transmission_mode::TransmissionMode;
 use crate::base::{Instant, Transmit};
 
 mod snapshot;
@@ -598,6 +599,7 @@ impl Rendezvous {
             local: settings.local,
             interface: settings.interface,
             role: settings.role,
+            mode: TransmissionMode::Live,
             socket_id: settings.socket_id,
             peer_socket_id: fields.socket_id,
             initial_sequence: settings.initial_sequence,
@@ -710,6 +712,7 @@ impl Rendezvous {
             stream_id: None,
             group: None,
             packet_filter: None,
+            mode: TransmissionMode::Live,
         };
         fields.encode_conclusion(&offer, buffer);
     }

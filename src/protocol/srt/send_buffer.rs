@@ -109,6 +109,12 @@ impl SendBuffer {
         !self.lost.is_empty()
     }
 
+    /// Packets that wait to be sent again.
+    #[inline]
+    pub fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
     /// Whether it takes no more.
     #[inline]
     pub fn is_full(&self) -> bool {

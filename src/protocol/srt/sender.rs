@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::acknowledgement::RoundTrip;
+use super::congestion::CongestionControl;
 use super::control::{Acknowledgement, LossReport};
 use super::fec::configuration::ArqLevel;
 use super::packet::SequenceNumber;
@@ -44,6 +45,8 @@ pub enum SendError {
 pub struct Sender {
     buffer: SendBuffer,
     flow_window: usize,
+    /// Packets that may be under way: the flow window, or less where there is a congestion control.
+    window: usize,
     too_late: Option<Duration>,
     peer_repeats_loss_reports: bool,
     /// When the peer last acknowledged anything, or something was sent for the first time: what the probe counts from.
@@ -52,24 +55,37 @@ pub struct Sender {
     /// The oldest number that the peer asked for though it is given up.
     drop_request: Option<u64>,
     receipt: Option<u32>,
+    /// Where all bytes are to arrive: in live mode pacing is up to the application.
+    congestion: Option<Box<CongestionControl>>,
 }
 
 impl Sender {
     /// The sending half of a connection that begins `now`, with room for `buffer_packets`.
     pub fn new(now: Instant, parameters: &ConnectionParameters, buffer_packets: usize) -> Self {
+        let flow_window = parameters.peer_flow_window as usize;
+        let first = parameters.initial_sequence.get();
+        let congestion = parameters
+            .mode
+            .is_reliable()
+            .then(|| Box::new(CongestionControl::new(now, first, flow_window, parameters.mtu as usize)));
         Self {
-            buffer: SendBuffer::new(
-                buffer_packets,
-                parameters.payload_size_max() + parameters.tag_len(),
-                parameters.initial_sequence.get(),
-            ),
-            flow_window: parameters.peer_flow_window as usize,
+            buffer: SendBuffer::new(buffer_packets, parameters.payload_size_max() + parameters.tag_len(), first),
+            flow_window,
+            window: congestion.as_ref().map_or(flow_window, |control| flow_window.min(control.window())),
             too_late: too_late(parameters),
             peer_repeats_loss_reports: peer_repeats_loss_reports(parameters),
             progress_at: now,
             probes: 0,
             drop_request: None,
             receipt: None,
+            congestion,
+        }
+    }
+
+    /// From now on at most so many bits per second, if there is a congestion control.
+    pub fn limit_rate(&mut self, bits_per_second: u64) {
+        if let Some(control) = &mut self.congestion {
+            control.limit_rate(bits_per_second);
         }
     }
 
@@ -141,10 +157,18 @@ impl Sender {
             self.progress_at = now;
             self.probes = 0;
         }
-        let Some(report) = &ack.report else { return true };
-        if offset >= 0 {
+        if let Some(report) = &ack.report
+            && offset >= 0
+        {
             self.flow_window = report.available_buffer_packets as usize;
             round_trip.adopt(report.rtt_us, report.rtt_variance_us);
+            if let Some(control) = &mut self.congestion {
+                control.acknowledged(now, self.buffer.first(), report.rates, round_trip.smoothed_us());
+            }
+        }
+        self.narrow();
+        if ack.report.is_none() {
+            return true;
         }
         if ack.number != 0 {
             self.receipt = Some(ack.number);
@@ -152,9 +176,18 @@ impl Sender {
         true
     }
 
+    /// The window after what holds it has changed.
+    fn narrow(&mut self) {
+        self.window = match &self.congestion {
+            None => self.flow_window,
+            Some(control) => self.flow_window.min(control.window()),
+        };
+    }
+
     /// The peer misses packets. Returns how many of the ranges named packets that were never sent.
-    pub fn lost(&mut self, report: &LossReport<'_>, statistics: &mut Statistics) -> u64 {
+    pub fn lost(&mut self, report: &LossReport<'_>, round_trip: &RoundTrip, statistics: &mut Statistics) -> u64 {
         let mut refused = 0;
+        let mut oldest_lost = None;
         for range in report.ranges() {
             let (first, last) = (self.offset(range.first()), self.offset(range.last()));
             if last >= self.buffer.in_flight() as i64 {
@@ -162,14 +195,22 @@ impl Sender {
                 continue;
             }
             let oldest = self.buffer.first();
-            if first < 0 {
+            if first < 0 && self.congestion.is_none() {
                 let gone = oldest.saturating_sub(first.unsigned_abs());
                 self.drop_request = Some(self.drop_request.map_or(gone, |other| other.min(gone)));
             }
             if last >= 0 {
                 let lost = self.buffer.lose(oldest + first.max(0) as u64, oldest + last as u64 + 1);
                 statistics.pkt_snd_loss += lost as u64;
+                oldest_lost.get_or_insert(oldest + first.max(0) as u64);
             }
+        }
+        if let Some(control) = &mut self.congestion
+            && let Some(first) = oldest_lost
+        {
+            let (lost, next) = (self.buffer.lost(), self.buffer.next_unsent());
+            control.loss_report(first, lost, next, round_trip.smoothed_us());
+            self.narrow();
         }
         refused
     }
@@ -186,6 +227,10 @@ impl Sender {
             self.buffer.lose(from, end);
             self.progress_at = now;
             self.probes = self.probes.saturating_add(1);
+            if let Some(control) = &mut self.congestion {
+                control.timed_out(round_trip.smoothed_us());
+                self.narrow();
+            }
         }
     }
 
@@ -203,7 +248,15 @@ impl Sender {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn next_timeout(&self, round_trip: &RoundTrip) -> Instant {
-        self.drop_at().min(self.probe_at(round_trip))
+        self.drop_at().min(self.probe_at(round_trip)).min(self.paced_until())
+    }
+
+    /// When the next packet may leave that only waits for its time.
+    fn paced_until(&self) -> Instant {
+        match &self.congestion {
+            Some(control) if self.has_packet() => control.next_send_at(),
+            _ => Instant::FAR_FUTURE,
+        }
     }
 
     /// The number of a full acknowledgement to be answered.
@@ -227,22 +280,31 @@ impl Sender {
     /// Whether [`next_packet`](Self::next_packet) would give one.
     #[inline]
     pub fn has_packet(&self) -> bool {
-        self.buffer.has_lost() || (self.buffer.has_unsent() && self.buffer.in_flight() < self.flow_window)
+        self.buffer.has_lost() || (self.buffer.has_unsent() && self.buffer.in_flight() < self.window)
     }
 
     /// The next packet to go out: lost ones first, new ones as the flow window lets them.
     pub fn next_packet(&mut self, now: Instant, round_trip: &RoundTrip) -> Option<Outgoing<'_>> {
+        if self.congestion.as_ref().is_some_and(|control| now < control.next_send_at()) {
+            return None;
+        }
         if self.buffer.has_lost() {
             let on_its_way_us = round_trip.smoothed_us().saturating_sub(4 * round_trip.variance_us());
             let not_since = now - Duration::from_micros(u64::from(on_its_way_us));
             if let Some(sequence) = self.buffer.next_retransmission(now, not_since) {
+                if let Some(control) = &mut self.congestion {
+                    control.sent(now, sequence, false);
+                }
                 return Some(self.buffer.outgoing(sequence));
             }
         }
-        if !self.buffer.has_unsent() || self.buffer.in_flight() >= self.flow_window {
+        if !self.buffer.has_unsent() || self.buffer.in_flight() >= self.window {
             return None;
         }
         self.progress_at = now;
+        if let Some(control) = &mut self.congestion {
+            control.sent(now, self.buffer.next_unsent(), true);
+        }
         self.buffer.next_new(now)
     }
 
@@ -251,18 +313,25 @@ impl Sender {
         statistics.pkt_flight_size = self.buffer.in_flight() as u64;
         statistics.pkt_flow_window = self.flow_window as u64;
         statistics.pkt_snd_buf = self.buffer.len() as u64;
+        if let Some(control) = &self.congestion {
+            statistics.pkt_congestion_window = control.window() as u64;
+            statistics.us_pkt_snd_period = control.interval_us();
+        }
     }
 
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
         let Self {
             buffer,
             flow_window,
+            // Follows from the others.
+            window: _,
             too_late,
             peer_repeats_loss_reports,
             progress_at,
             probes,
             drop_request,
             receipt,
+            congestion,
         } = self;
         buffer.snapshot(to);
         to.size(*flow_window);
@@ -272,6 +341,10 @@ impl Sender {
         to.u32(*probes);
         to.optional_count(*drop_request);
         to.option(*receipt, SnapshotWriter::u32);
+        // Whether there is one is said by the mode.
+        if let Some(control) = congestion {
+            control.snapshot(to);
+        }
     }
 
     /// The number of the next packet that goes out for the first time.
@@ -284,16 +357,23 @@ impl Sender {
         parameters: &ConnectionParameters,
         buffer_packets: usize,
     ) -> Result<Self, RestoreError> {
-        Ok(Self {
+        let mut restored = Self {
             buffer: SendBuffer::restore(from, buffer_packets, parameters.payload_size_max() + parameters.tag_len())?,
             flow_window: from.size()?,
+            window: 0,
             too_late: from.option(SnapshotReader::duration)?,
             peer_repeats_loss_reports: from.bool()?,
             progress_at: from.instant()?,
             probes: from.u32()?,
             drop_request: from.optional_count()?,
             receipt: from.option(SnapshotReader::u32)?,
-        })
+            congestion: match parameters.mode.is_reliable() {
+                true => Some(Box::new(CongestionControl::restore(from)?)),
+                false => None,
+            },
+        };
+        restored.narrow();
+        Ok(restored)
     }
 }
 

@@ -163,6 +163,10 @@ pub struct Statistics {
     pub pkt_flow_window: u64,
     /// Packets in the send buffer.
     pub pkt_snd_buf: u64,
+    /// Packets that congestion control lets be under way; 0 in live mode, which has none.
+    pub pkt_congestion_window: u64,
+    /// Time between two packets that congestion control has come to, in microseconds; 0 in live mode.
+    pub us_pkt_snd_period: f64,
 }
 
 impl Statistics {
@@ -239,5 +243,7 @@ impl Statistics {
         count pkt_flight_size,
         count pkt_flow_window,
         count pkt_snd_buf,
+        count pkt_congestion_window,
+        float us_pkt_snd_period,
     }
 }

@@ -22,6 +22,7 @@ use headworks::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, O
 use headworks::protocol::srt::membership::{GroupType, Membership};
 use headworks::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use headworks::protocol::srt::stream_id::StreamId;
+use headworks::protocol::srt::transmission_mode::TransmissionMode;
 use headworks_ethernet::{Edge, EdgeOptions, Outgoing};
 use headworks_frame_ring::stream_descriptor::{Programme, StreamDescriptor, Track};
 
@@ -111,6 +112,7 @@ fn srt(root: &Path) {
                 stream_id: (!is_response).then_some(id),
                 group: length.is_none().then_some(group),
                 packet_filter: None,
+                mode: TransmissionMode::Live,
             };
             let mut body = Vec::new();
             HandshakeFields { request: Request::Conclusion, cookie: 5, ..fields }.encode_conclusion(&offer, &mut body);
@@ -209,7 +211,9 @@ fn srt(root: &Path) {
         save(root, "srt_packet", name, &packet);
         // As it stands, then time passes.
         let head = [0, packet.len() as u8, 0, 0];
-        save(root, "srt_connection", name, &[&[0][..], &head, &packet, &[7, 100, 100, 0], &head, &packet].concat());
+        for target in ["srt_connection", "srt_buffer_mode"] {
+            save(root, target, name, &[&[0][..], &head, &packet, &[7, 100, 100, 0], &head, &packet].concat());
+        }
     }
     // Data with gaps, out of order, acknowledged and reported lost, while time passes; plain and encrypted, the later half of it
     // as the peer would.
@@ -225,6 +229,7 @@ fn srt(root: &Path) {
             }
         }
         save(root, "srt_connection", &format!("conversation-{flags}"), &steps);
+        save(root, "srt_buffer_mode", &format!("conversation-{flags}"), &steps);
         save(root, "srt_restore", &format!("changed-{flags}"), &[flags & 0x3f, 90, 0, 0x80, 10, 1, 1]);
         save(root, "srt_restore", &format!("filter-{flags}"), &[0x80 | (flags & 0x3f), 200, 1, 0x80, 10, 1, 1]);
     }

@@ -11,6 +11,7 @@ use crate::protocol::srt::packet::SequenceNumber;
 use crate::protocol::srt::parameters::{ConnectionParameters, MTU_MAX, MTU_MIN, Role};
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotKind, SnapshotReader, SnapshotWriter, valid};
 use crate::protocol::srt::stream_id::StreamId;
+use crate::protocol::srt::transmission_mode::TransmissionMode;
 
 impl Caller {
     /// Appends the call to `snapshot`. **It holds secrets**, as [`Connection::snapshot`](crate::protocol::srt::connection::Connection::snapshot)
@@ -84,6 +85,7 @@ impl CallerSettings {
             socket_id,
             initial_sequence,
             role,
+            mode,
             stream_id,
             receive_latency_ms,
             send_latency_ms,
@@ -102,6 +104,7 @@ impl CallerSettings {
         to.u32(*socket_id);
         to.count(initial_sequence.get());
         role.snapshot(to);
+        mode.snapshot(to);
         stream_id.snapshot(to);
         to.u16(*receive_latency_ms);
         to.u16(*send_latency_ms);
@@ -121,6 +124,7 @@ impl CallerSettings {
             socket_id: from.u32()?,
             initial_sequence: SequenceNumber::new(from.count()?),
             role: Role::restore(from)?,
+            mode: TransmissionMode::restore(from)?,
             stream_id: StreamId::restore(from)?,
             receive_latency_ms: from.u16()?,
             send_latency_ms: from.u16()?,

@@ -7,6 +7,7 @@ use super::super::packet::{DataHeader, KeyFlag};
 use super::*;
 
 mod enforced_encryption;
+mod modes;
 mod version4;
 
 const LISTENER: &str = "192.0.2.1:30000";
@@ -49,6 +50,8 @@ struct Conversation {
     enforced_encryption: bool,
     /// Of the listener, which knows no groups without one.
     group_id: Option<u32>,
+    /// That the listener insists on.
+    packet_filter: Option<FilterConfiguration>,
     /// Which of the packets to the caller are lost, counted from 0.
     lost: fn(u32) -> bool,
     answers: u32,
@@ -68,6 +71,7 @@ impl Conversation {
             passphrase,
             enforced_encryption: true,
             group_id: None,
+            packet_filter: None,
             lost: |_| false,
             answers: 0,
             accepted: Vec::new(),
@@ -90,6 +94,7 @@ impl Conversation {
             key_encrypting_key,
             enforced_encryption: self.enforced_encryption,
             group_id: self.group_id,
+            packet_filter: self.packet_filter,
             ..Acceptance::default()
         };
         let answer = match request.accept(self.now, acceptance) {

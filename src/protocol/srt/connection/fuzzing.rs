@@ -16,6 +16,7 @@ use crate::protocol::srt::fuzzing::restore::disturbed;
 use crate::protocol::srt::packet::{DataHeader, HEADER_LEN, KeyFlag, PacketPosition, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, PeerTimeBase, Role, VERSION, Version4Terms};
 use crate::protocol::srt::snapshot::SnapshotKind;
+use crate::protocol::srt::transmission_mode::TransmissionMode;
 
 /// Derived once: it is meant to be slow.
 static KEY_ENCRYPTING_KEY: LazyLock<KeyEncryptingKey> =
@@ -37,9 +38,9 @@ fn keys(flags: u8, refresh: KeyRefresh) -> Option<Encryption> {
     })
 }
 
-fn connection(flags: u8, packet_filter: Option<Fec>, now: Instant) -> Connection {
+fn connection(flags: u8, packet_filter: Option<Fec>, mode: TransmissionMode, now: Instant) -> Connection {
     // Without a filter, or keys of the handshake, it may have been one of version 4.
-    let is_version4 = flags & 0x81 == 0x80 && packet_filter.is_none();
+    let is_version4 = flags & 0x81 == 0x80 && packet_filter.is_none() && mode == TransmissionMode::Live;
     let version4 = is_version4.then_some(Version4Terms {
         latency_max_ms: 500,
         has_passphrase: flags & 0x40 == 0,
@@ -51,15 +52,25 @@ fn connection(flags: u8, packet_filter: Option<Fec>, now: Instant) -> Connection
         false => Role::Both,
     };
     let encryption = keys(flags, KeyRefresh { after_packets: 20, announce_packets: 5 });
+    let features = Features {
+        receive_by_timestamp: flags & 2 == 0,
+        peer_repeats_loss_reports: flags & 4 == 0,
+        retransmission_flag: flags & 8 == 0,
+        ..Features::default()
+    };
     let parameters = ConnectionParameters {
+        mode,
         socket_id: SOCKET_ID,
         initial_sequence: SequenceNumber::new(FIRST),
         peer_time_base: PeerTimeBase { timestamp_us: u32::MAX - 100_000, arrival: now },
-        features: Features {
-            receive_by_timestamp: flags & 2 == 0,
-            peer_repeats_loss_reports: flags & 4 == 0,
-            retransmission_flag: flags & 8 == 0,
-            ..Features::default()
+        features: match mode {
+            TransmissionMode::Live => features,
+            TransmissionMode::Message | TransmissionMode::Buffer => Features {
+                receive_by_timestamp: false,
+                send_by_timestamp: false,
+                peer_drops_too_late: false,
+                ..features
+            },
         },
         encryption,
         packet_filter,
@@ -83,11 +94,20 @@ fn peer() -> SocketAddr {
 /// Steps of four bytes, some followed by the content of a packet. Promises that must hold whatever comes: payloads in order
 /// with every gap told, no more packets held than there are slots, no slot lost, no time-out that is due again at once.
 pub fn fuzz_connection(data: &[u8]) {
+    converse(data, TransmissionMode::Live);
+}
+
+/// The same in buffer mode, where nothing is given up that the peer does not give up itself.
+pub fn fuzz_buffer_mode(data: &[u8]) {
+    converse(data, TransmissionMode::Buffer);
+}
+
+fn converse(data: &[u8], mode: TransmissionMode) {
     let options = PoolOptions { slots: 2 * BUFFER, slot_size: 512, ..PoolOptions::default() };
     let pool = PacketPool::new(options).expect("packet memory for 256 packets");
     let Some((&flags, mut rest)) = data.split_first() else { return };
     let mut now = Instant::from_millis(600_000);
-    let mut connection = connection(flags, None, now);
+    let mut connection = connection(flags, None, mode, now);
     let mut peers_keys = keys(flags, KeyRefresh::default());
     let mut sent = Vec::new();
     let mut next = FIRST;
@@ -199,7 +219,10 @@ pub fn fuzz_restore(data: &[u8]) {
     let mut snapshot = Vec::new();
     if flags & 0x40 == 0 {
         let filter = (flags & 0x80 != 0).then_some(FILTER);
-        let mut connection = connection(flags, filter, now);
+        // A tolerance of three packets, and no filter.
+        let is_file = flags & 0xb0 == 0x30;
+        let mode = if is_file { TransmissionMode::Buffer } else { TransmissionMode::Live };
+        let mut connection = connection(flags, filter, mode, now);
         for n in [0, 1, 4, 5, 9] {
             let mut bytes = vec![0; HEADER_LEN];
             data_header(SequenceNumber::new(FIRST).offset(n)).encode(bytes.first_chunk_mut().expect("as long"));
@@ -303,6 +326,7 @@ mod tests {
         #[test]
         fn a_connection_survives_any_peer(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
             super::fuzz_connection(&bytes);
+            super::fuzz_buffer_mode(&bytes);
         }
 
         #[test]

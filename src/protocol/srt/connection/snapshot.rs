@@ -166,6 +166,7 @@ impl Pending {
         bool light_acknowledgement,
         bool loss_report,
         bool keep_alive,
+        u32 peer_error,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::parameters::{Features, Role};
 
 mod attacks;
+mod buffer_mode;
 mod elsewhere;
 mod introduction;
 mod messages;
@@ -97,6 +98,7 @@ enum Out {
     Drop(u64, u64),
     KeepAlive,
     Shutdown,
+    PeerError(u32),
     KeyMaterialResponse(usize),
     HandshakeResponse(Vec<u8>),
     KeyMaterialRequest(Vec<u8>),
@@ -170,6 +172,7 @@ impl Bench {
                         Control::DropRequest(drop) => Out::Drop(index(drop.range.first()), index(drop.range.last())),
                         Control::KeepAlive => Out::KeepAlive,
                         Control::Shutdown => Out::Shutdown,
+                        Control::PeerError { code } => Out::PeerError(code),
                         Control::KeyMaterialResponse(message) => Out::KeyMaterialResponse(message.len()),
                         Control::HandshakeResponse(body) => Out::HandshakeResponse(body.to_vec()),
                         Control::KeyMaterialRequest(message) => Out::KeyMaterialRequest(message.to_vec()),

@@ -1,5 +1,6 @@
 use super::super::encryption::{Encryption, KeyMaterial, KeyRefresh, derive_key_encrypting_key};
 use super::*;
+use crate::protocol::srt::transmission_mode::TransmissionMode;
 use proptest::prelude::*;
 
 fn fields() -> HandshakeFields {
@@ -29,6 +30,7 @@ fn conclusion() -> Vec<u8> {
         stream_id: Some(&stream_id),
         group: None,
         packet_filter: None,
+        mode: TransmissionMode::Live,
     };
     let mut body = Vec::new();
     fields().encode_conclusion(&offer, &mut body);

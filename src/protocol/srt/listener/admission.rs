@@ -19,6 +19,7 @@ use crate::protocol::srt::membership::{GROUP_ID_BIT, MEMBERSHIP_LEN, Membership}
 use crate::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
 use crate::protocol::srt::parameters::{ConnectionParameters, Features, MTU_MAX, PeerTimeBase, Role, VERSION};
 use crate::protocol::srt::stream_id::StreamId;
+use crate::protocol::srt::transmission_mode::TransmissionMode;
 
 /// Longest packet that a listener sends: a conclusion with a handshake extension, key material for two keys, and a packet filter or,
 /// which is shorter, a group.
@@ -59,6 +60,8 @@ pub struct AdmissionRequest {
     pub timestamp_us: u32,
     /// What it asks for; empty without a Stream ID.
     pub stream_id: StreamId,
+    /// How the connection carries what it is given.
+    pub mode: TransmissionMode,
     /// Version 4 of the handshake: who it is, what latency it wants and whether it encrypts comes only once it is let in.
     pub is_version4: bool,
     /// The peer's version of SRT, `0x00MMmmpp`; 0 while it has not said so.
@@ -176,6 +179,7 @@ impl AdmissionRequest {
             arrival,
             timestamp_us,
             stream_id: StreamId::default(),
+            mode: TransmissionMode::Live,
             is_version4: true,
             peer_version: 0,
             peer_flags: 0,
@@ -236,20 +240,19 @@ impl AdmissionRequest {
             encryption.set_peer_version(self.peer_version);
         }
         let packet_filter = self.settle_filter(acceptance.packet_filter.as_ref())?;
-        let latency = |ours: u16, theirs: u16| ours.max(theirs).min(acceptance.latency_max_ms.max(ours));
+        let latency = |ours: u16, theirs: u16| match self.mode.is_reliable() {
+            true => 0,
+            false => ours.max(theirs).min(acceptance.latency_max_ms.max(ours)),
+        };
         let receive_latency_ms = latency(acceptance.receive_latency_ms, self.requested_latency_ms);
         let send_latency_ms = latency(acceptance.send_latency_ms, self.peer_latency_ms);
 
-        let mut our_flags = flags::TSBPD_RECEIVER
-            | flags::CRYPT
-            | flags::TOO_LATE_PACKET_DROP
-            | flags::PERIODIC_LOSS_REPORT
-            | flags::PACKET_FILTER;
-        if settled.features.send_by_timestamp {
-            our_flags |= flags::TSBPD_SENDER;
+        let mut our_flags = self.mode.flags();
+        if !settled.features.send_by_timestamp {
+            our_flags &= !flags::TSBPD_SENDER;
         }
-        if settled.features.retransmission_flag {
-            our_flags |= flags::RETRANSMISSION;
+        if !settled.features.retransmission_flag {
+            our_flags &= !flags::RETRANSMISSION;
         }
         let fields = HandshakeFields {
             encryption: handshake::encryption_field(encryption.as_ref().map(Encryption::key_length)),
@@ -267,6 +270,7 @@ impl AdmissionRequest {
             stream_id: None,
             group: acceptance.group_id.and_then(|group_id| Some(Membership { group_id, ..self.group? })),
             packet_filter: packet_filter.map(FilterConfiguration::from),
+            mode: self.mode,
         };
         let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));
         let parameters = ConnectionParameters {
@@ -288,6 +292,7 @@ impl AdmissionRequest {
             local: self.local,
             interface: self.interface,
             role: acceptance.role,
+            mode: self.mode,
             socket_id: acceptance.socket_id,
             peer_socket_id: self.key.peer_socket_id,
             initial_sequence: SequenceNumber::new(u64::from(self.key.initial_sequence)),
@@ -301,7 +306,7 @@ impl AdmissionRequest {
             peer_flow_window: self.flow_window,
             peer_version: self.peer_version,
             peer_flags: self.peer_flags,
-            features: Features::of_peer(self.peer_flags),
+            features: Features::in_mode(self.mode, self.peer_flags),
             encryption: None,
             key_state: KeyMaterialState::Unsecured,
             packet_filter: None,
@@ -311,7 +316,7 @@ impl AdmissionRequest {
         }
     }
 
-    /// The packet filter that this caller gets where `ours` is insisted on, if any is. A leg of a group gets none.
+    /// The packet filter that this caller gets where `ours` is insisted on, if any is. A leg of a group gets none, nor does a file.
     ///
     /// # Errors
     /// [`RejectReason::Filter`].
@@ -319,7 +324,8 @@ impl AdmissionRequest {
         let knows = self.peer_flags & flags::PACKET_FILTER != 0;
         let packet_filter =
             filter::settle(ours, self.packet_filter.as_ref(), knows).map_err(|_| RejectReason::Filter)?;
-        if packet_filter.is_some() && self.group.is_some() { Err(RejectReason::Filter) } else { Ok(packet_filter) }
+        let is_for_all = self.group.is_none() && !self.mode.is_reliable();
+        if packet_filter.is_some() && !is_for_all { Err(RejectReason::Filter) } else { Ok(packet_filter) }
     }
 
     /// Refuses the caller, with a reason that it is told.

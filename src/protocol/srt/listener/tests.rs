@@ -1,5 +1,5 @@
 use super::super::encryption::{Cipher, Encryption, KeyLength, KeyRefresh, derive_key_encrypting_key};
-use super::super::handshake::{HANDSHAKE_LEN, HandshakeExtension, Offer};
+use super::super::handshake::{HANDSHAKE_LEN, HandshakeExtension, Offer, flags};
 use super::super::membership::GroupType;
 use super::super::packet::SequenceNumber;
 use super::super::parameters::{MTU_MAX, Version4Terms};
@@ -64,6 +64,7 @@ fn conclusion(cookie: u32, change: impl FnOnce(&mut HandshakeFields, &mut Handsh
         stream_id: None,
         group: None,
         packet_filter: None,
+        mode: TransmissionMode::Live,
     };
     packet(|packet| fields.encode_conclusion(&offer, packet))
 }
@@ -203,6 +204,7 @@ fn key_material_comes_back_byte_by_byte() {
         stream_id: None,
         group: None,
         packet_filter: None,
+        mode: TransmissionMode::Live,
     };
     tell(&mut listener, at(0), &packet(|packet| fields(Request::Conclusion, cookie).encode_conclusion(&offer, packet)));
     let request = admitted(&mut listener);

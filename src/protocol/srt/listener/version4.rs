@@ -14,7 +14,7 @@ impl Listener {
         request: AdmissionRequest,
         fields: &HandshakeFields,
     ) -> Result<AdmissionRequest, RejectReason> {
-        if self.settings.version_min > VERSION_MIN {
+        if self.settings.version_min > VERSION_MIN || self.settings.mode.is_reliable() {
             return Err(RejectReason::Version);
         }
         if fields.extension != SOCKET_TYPE_DATAGRAM {

@@ -13,11 +13,16 @@ use crate::protocol::srt::receive_buffer::{Meta, Place};
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 use crate::protocol::srt::statistics::Statistics;
 
-/// The loss list behind the filter that was agreed on, if any.
+/// The loss list that these parameters want.
 pub(super) fn losses(parameters: &ConnectionParameters, capacity: usize, reorder_tolerance: u16) -> ReceiverLosses {
-    let losses = ReceiverLosses::new(capacity, reorder_tolerance, parameters.peer_version);
+    behind(ReceiverLosses::new(capacity, reorder_tolerance, parameters.peer_version), parameters)
+}
+
+/// The same loss list behind the filter that was agreed on, if any, and as the mode has it.
+pub(super) fn behind(losses: ReceiverLosses, parameters: &ConnectionParameters) -> ReceiverLosses {
     match &parameters.packet_filter {
         Some(fec) => losses.behind_filter(fec.arq),
+        None if parameters.mode.is_reliable() => losses.reported_once(),
         None => losses,
     }
 }

@@ -1,6 +1,6 @@
 //! The receiving half in a snapshot, with the packets that it holds.
 
-use super::filter::Filter;
+use super::filter::{self, Filter};
 use super::{LIGHT_ACK_PACKETS, Receiver};
 use crate::base::{Instant, Packet};
 use crate::protocol::srt::acknowledgement::{AcknowledgementWindow, Rates};
@@ -25,6 +25,9 @@ impl Receiver {
             by_timestamp,
             retransmission_flag,
             is_sealed,
+            // Follow from the mode, and from that.
+            is_reliable: _,
+            is_untimed: _,
             packets_since_ack,
             light_acks,
             acknowledged,
@@ -87,10 +90,7 @@ impl Receiver {
         let losses = ReceiverLosses::restore(from, capacity, parameters.peer_version, (head, expected))?;
         let mut restored = Self {
             next_due: Instant::FAR_FUTURE,
-            losses: match parameters.packet_filter {
-                Some(fec) => losses.behind_filter(fec.arq),
-                None => losses,
-            },
+            losses: filter::behind(losses, parameters),
             buffer,
             expected,
             time: DeliveryTime::restore(from)?,
@@ -100,6 +100,8 @@ impl Receiver {
             by_timestamp: from.bool()?,
             retransmission_flag: from.bool()?,
             is_sealed: from.bool()?,
+            is_reliable: parameters.mode.is_reliable(),
+            is_untimed: false,
             packets_since_ack: from.u32()?,
             light_acks: from.u32()?,
             acknowledged: from.count()?,
@@ -123,6 +125,7 @@ impl Receiver {
                 && restored.light_acks <= restored.packets_since_ack / LIGHT_ACK_PACKETS,
         )?;
         valid(restored.missing_runs().all(|(first, end)| restored.buffer.holds_none(first, end)))?;
+        restored.is_untimed = restored.is_sealed || restored.is_reliable;
         restored.schedule();
         Ok(restored)
     }

@@ -1,0 +1,345 @@
+//! `headworks file send`: one connection for each file, one after the other.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions};
+use super::location::Location;
+use super::reading::{self, Next, Reader};
+use super::report::{Progress, TransferReport};
+use super::{DISK_EVERY, FileError, SendArguments};
+use crate::base::Instant;
+use crate::protocol::srt::connection::{CloseReason, Event, PEER_ERROR_FILE_SYSTEM};
+use crate::protocol::srt::handshake::RejectReason;
+use crate::protocol::srt::listener::AdmissionRequest;
+use crate::protocol::srt::parameters::Role;
+use crate::protocol::srt::stream_id::{Mode, ResourceType, StreamId};
+
+/// A file that is to be sent.
+#[derive(Debug)]
+struct Item {
+    path: PathBuf,
+    name: String,
+    size: u64,
+    /// What a call asks for.
+    stream_id: StreamId,
+}
+
+/// A file on its way.
+struct Sending {
+    item: Item,
+    connection: u32,
+    reader: Reader,
+    begun: Instant,
+    /// When something was acknowledged last, and how many packets were by then.
+    progress_at: Instant,
+    acknowledged: u64,
+    packets: u64,
+    bytes: u64,
+    sha256: Option<String>,
+    peer_error: Option<u32>,
+    progress: Progress,
+}
+
+/// Sends all files.
+///
+/// # Errors
+/// [`FileError`] when nothing could be sent; what became of each file stands in its report.
+pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> Result<(), FileError> {
+    let (files, location) = arguments.files_and_location()?;
+    let location = Location::parse(location)?;
+    let mut waiting = items(files, &location)?;
+    waiting.reverse();
+    let total = waiting.len();
+    let options = EndpointOptions {
+        role: Role::Sender,
+        window: arguments.common.window as usize,
+        connections: 1,
+        connect_timeout: arguments.common.connect_timeout,
+    };
+    let listens = location.listens;
+    let mut endpoint = Endpoint::open(location, options)?;
+    if listens {
+        eprintln!("waiting for {total} caller{} at {}", if total == 1 { "" } else { "s" }, endpoint.address());
+    }
+    let mut failed = Vec::new();
+    let mut sending: Option<Sending> = None;
+    let mut calling: Option<Item> = None;
+    while !waiting.is_empty() || sending.is_some() || calling.is_some() || endpoint.is_saying_farewell() {
+        if interrupted() {
+            let left = waiting.len() + usize::from(calling.is_some()) + usize::from(sending.is_some());
+            if let Some(connection) = sending.as_ref().and_then(|it| endpoint.connection(it.connection)) {
+                connection.close(Instant::ZERO, CloseReason::Local);
+            }
+            let now = endpoint.receive()?;
+            endpoint.transmit(now);
+            endpoint.wait(now, now)?;
+            return Err(FileError::Interrupted { left });
+        }
+        if !listens
+            && sending.is_none()
+            && calling.is_none()
+            && let Some(item) = waiting.pop()
+        {
+            endpoint.call(item.stream_id.clone())?;
+            calling = Some(item);
+        }
+        let now = endpoint.receive()?;
+        while let Some(event) = endpoint.poll_event() {
+            match event {
+                EndpointEvent::Connected(connection) => {
+                    let Some(item) = calling.take() else { continue };
+                    sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
+                }
+                EndpointEvent::Failed(error) => {
+                    let item = calling.take();
+                    let file = item.as_ref().map_or_else(String::new, |item| item.path.display().to_string());
+                    let report = TransferReport {
+                        file: file.clone(),
+                        size: item.map(|item| item.size),
+                        error: Some(error.to_string()),
+                        ..TransferReport::default()
+                    };
+                    report.print(arguments.common.json)?;
+                    failed.push((file, error.to_string()));
+                }
+                EndpointEvent::Asked(request) => match choose(&request, &waiting, sending.is_some()) {
+                    Ok(at) => match endpoint.accept(&request)? {
+                        Ok(connection) => {
+                            let item = waiting.remove(at);
+                            sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
+                        }
+                        Err(reason) => eprintln!("{} refused: {reason}", request.key.peer),
+                    },
+                    Err((reason, why)) => {
+                        eprintln!("{} refused: {reason}: {why}", request.key.peer);
+                        endpoint.refuse(&request, reason);
+                    }
+                },
+                EndpointEvent::Refused(refusal) => {
+                    eprintln!("{} refused: {}: {}", refusal.peer, refusal.reason, refusal.why);
+                }
+            }
+        }
+        let mut wake = Instant::FAR_FUTURE;
+        if let Some(it) = &mut sending {
+            match it.pump(now, &mut endpoint, arguments) {
+                Pumped::Goes => {}
+                Pumped::WaitsForDisk => wake = now + DISK_EVERY,
+                Pumped::Ended(outcome) => {
+                    let it = sending.take().expect("it has just ended");
+                    endpoint.transmit(now);
+                    let report = it.report(now, &mut endpoint, outcome);
+                    endpoint.forget(it.connection);
+                    report.print(arguments.common.json)?;
+                    failed.extend(report.error.map(|error| (report.file, error)));
+                }
+            }
+        }
+        endpoint.transmit(now);
+        endpoint.wait(now, wake)?;
+    }
+    match failed.into_iter().next() {
+        None => Ok(()),
+        Some(first) => Err(FileError::Transfers { first: format!("{}: {}", first.0, first.1) }),
+    }
+}
+
+fn begin(
+    endpoint: &mut Endpoint,
+    now: Instant,
+    item: Item,
+    number: u32,
+    arguments: &SendArguments,
+) -> Result<Sending, FileError> {
+    let failed = |error| FileError::Read { path: item.path.clone(), error };
+    let (file, _) = reading::open(&item.path).map_err(failed)?;
+    let connection = endpoint.connection(number).expect("it has just been made");
+    if let Some(rate) = arguments.rate {
+        connection.limit_rate(rate);
+    }
+    let reader = Reader::new(file, connection.parameters().payload_size_max()).map_err(failed)?;
+    Ok(Sending {
+        item,
+        connection: number,
+        reader,
+        begun: now,
+        progress_at: now,
+        acknowledged: 0,
+        packets: 0,
+        bytes: 0,
+        sha256: None,
+        peer_error: None,
+        progress: Progress::new(now),
+    })
+}
+
+/// Which of the files that wait, the next at the end, this caller gets.
+fn choose(request: &AdmissionRequest, waiting: &[Item], is_busy: bool) -> Result<usize, (RejectReason, String)> {
+    if is_busy || waiting.is_empty() {
+        return Err((RejectReason::Backlog, "another file is being sent".to_owned()));
+    }
+    let stream_id = &request.stream_id;
+    if stream_id.mode() == Some(Mode::Publish) {
+        return Err((RejectReason::BadMode, "files are sent from here, and none is taken".to_owned()));
+    }
+    if stream_id.value("t").is_some() && stream_id.resource_type() != ResourceType::File {
+        return Err((RejectReason::UnsupportedMedia, "there are only files here (t=file)".to_owned()));
+    }
+    match stream_id.resource() {
+        None => Ok(waiting.len() - 1),
+        Some(name) => waiting
+            .iter()
+            .rposition(|item| item.name == name)
+            .ok_or_else(|| (RejectReason::NotFound, format!("{name} is none of the files that wait"))),
+    }
+}
+
+/// What became of a turn.
+enum Pumped {
+    Goes,
+    WaitsForDisk,
+    Ended(Result<(), String>),
+}
+
+impl Sending {
+    /// Hands in what the connection has room for, and looks at how it goes.
+    fn pump(&mut self, now: Instant, endpoint: &mut Endpoint, arguments: &SendArguments) -> Pumped {
+        let Some(connection) = endpoint.connection(self.connection) else {
+            return Pumped::Ended(Err("the connection is gone".to_owned()));
+        };
+        let mut waits_for_disk = false;
+        while self.sha256.is_none() && !connection.is_send_buffer_full() && !connection.is_closed() {
+            match self.reader.next() {
+                Ok(Next::Payload(payload)) => {
+                    let length = payload.len() as u64;
+                    if connection.send(now, payload).is_err() {
+                        break;
+                    }
+                    self.bytes += length;
+                    self.packets += 1;
+                    self.reader.take();
+                }
+                Ok(Next::NotYet) => {
+                    waits_for_disk = true;
+                    break;
+                }
+                Ok(Next::End(sha256)) => self.sha256 = Some(sha256.to_owned()),
+                Err(error) => {
+                    connection.fail(now, PEER_ERROR_FILE_SYSTEM);
+                    return Pumped::Ended(Err(format!("reading: {error}")));
+                }
+            }
+        }
+        connection.gauge();
+        let waiting = connection.statistics().pkt_snd_buf;
+        let has_all = self.sha256.is_some() && waiting == 0;
+        while let Some(event) = connection.poll_event() {
+            match event {
+                Event::PeerError { code } => self.peer_error = Some(code),
+                // Some end the connection as soon as they have everything.
+                Event::Closed(_) if has_all => return Pumped::Ended(Ok(())),
+                Event::Closed(reason) => return Pumped::Ended(Err(self.lost(reason))),
+                _ => {}
+            }
+        }
+        if has_all {
+            connection.close(now, CloseReason::Local);
+            return Pumped::Ended(Ok(()));
+        }
+        if arguments.common.progress {
+            let acknowledged = self.bytes.saturating_sub(waiting * connection.parameters().payload_size_max() as u64);
+            self.progress.tell(now, &self.item.name, true, acknowledged, Some(self.item.size), connection);
+        }
+        let acknowledged = self.packets.saturating_sub(waiting);
+        if acknowledged != self.acknowledged || waits_for_disk {
+            (self.acknowledged, self.progress_at) = (acknowledged, now);
+        } else if now >= self.progress_at + arguments.common.timeout {
+            connection.close(now, CloseReason::Local);
+            return Pumped::Ended(Err(format!("the peer has taken nothing for {:?}", arguments.common.timeout)));
+        }
+        if waits_for_disk { Pumped::WaitsForDisk } else { Pumped::Goes }
+    }
+
+    fn lost(&self, reason: CloseReason) -> String {
+        match (self.peer_error, reason) {
+            (Some(PEER_ERROR_FILE_SYSTEM), _) => "the peer cannot keep it (error 4000)".to_owned(),
+            (Some(code), _) => format!("the peer cannot take it (error {code})"),
+            (None, CloseReason::PeerShutdown) => "the peer ended the connection before it had everything".to_owned(),
+            (None, CloseReason::PeerIdle) => "nothing was heard from the peer any more".to_owned(),
+            (None, CloseReason::Local | CloseReason::TakenOver) => "the connection was closed here".to_owned(),
+        }
+    }
+
+    fn report(&self, now: Instant, endpoint: &mut Endpoint, outcome: Result<(), String>) -> TransferReport {
+        let file = self.item.path.display().to_string();
+        let Some(connection) = endpoint.connection(self.connection) else { return TransferReport::default() };
+        let changed = (outcome.is_ok() && self.bytes != self.item.size)
+            .then(|| format!("it had {} bytes when it was announced, and {} now", self.item.size, self.bytes));
+        TransferReport {
+            size: Some(self.item.size),
+            sha256: self.sha256.clone(),
+            error: outcome.err().or(changed),
+            ..TransferReport::new(file, connection, true, (self.begun, now), self.bytes)
+        }
+    }
+}
+
+/// What each file is called, and what its call says.
+fn items(files: &[String], location: &Location) -> Result<Vec<Item>, FileError> {
+    if location.stream_id.is_some() && files.len() > 1 && !location.listens {
+        return Err(FileError::OneName);
+    }
+    files.iter().map(|file| item(Path::new(file), location)).collect()
+}
+
+fn item(path: &Path, location: &Location) -> Result<Item, FileError> {
+    let failed = |error| FileError::Read { path: path.to_owned(), error };
+    let (_, size): (File, u64) = reading::open(path).map_err(failed)?;
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidInput, "its name is no text")))?
+        .to_owned();
+    let stream_id = match &location.stream_id {
+        Some(stream_id) => stream_id.clone(),
+        None if location.listens => StreamId::default(),
+        None => announce(&name, size).ok_or_else(|| FileError::Name { path: path.to_owned() })?,
+    };
+    Ok(Item { path: path.to_owned(), name, size, stream_id })
+}
+
+/// The Stream ID of a file: with its size, or nobody could tell its end from that of the connection.
+fn announce(name: &str, size: u64) -> Option<StreamId> {
+    if name.contains(',') {
+        return None;
+    }
+    StreamId::new(&format!("#!::r={name},m=publish,t=file,size={size}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_announced_with_its_size_if_its_name_can_be_said() {
+        let stream_id = announce("a clip = 1.ts", 12).unwrap();
+        assert_eq!(stream_id.as_str(), "#!::r=a clip = 1.ts,m=publish,t=file,size=12");
+        assert_eq!((stream_id.resource(), stream_id.value("size")), (Some("a clip = 1.ts"), Some("12")));
+        assert_eq!(announce("a,m=request", 12), None);
+        assert_eq!(announce(&"a".repeat(129), 12), None);
+    }
+
+    #[test]
+    fn one_stream_id_names_one_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a");
+        std::fs::write(&file, "abc").unwrap();
+        let file = file.to_str().unwrap().to_owned();
+        let location = Location::parse("srt://127.0.0.1:1?streamid=b").unwrap();
+        assert!(matches!(items(&[file.clone(), file.clone()], &location), Err(FileError::OneName)));
+        let items = items(&[file], &location).unwrap();
+        assert_eq!((items[0].stream_id.as_str(), items[0].name.as_str(), items[0].size), ("b", "a", 3));
+    }
+}
