@@ -327,6 +327,7 @@ impl CongestionControl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::srt::snapshot::SnapshotKind;
 
     const RTT_US: u32 = 40_000;
 
@@ -448,10 +449,10 @@ mod tests {
         control.loss_report(1_700, 50, 3_000, RTT_US);
         control.sent(at(50), 1_616, true);
         let mut bytes = Vec::new();
-        let mut writer = SnapshotWriter::new(&mut bytes);
+        let mut writer = SnapshotWriter::new(SnapshotKind::Connection, &mut bytes);
         control.snapshot(&mut writer);
         writer.finish();
-        let mut reader = SnapshotReader::new(&bytes).expect("whole");
+        let mut reader = SnapshotReader::new(SnapshotKind::Connection, &bytes).expect("whole");
         assert_eq!(CongestionControl::restore(&mut reader), Ok(control));
     }
 }

@@ -48,7 +48,7 @@ fn each_side_that_means_another_mode_is_told_so() {
 fn a_conclusion_names_the_congestion_control_of_files() {
     let call = |mode| {
         let mut caller = Caller::new(Instant::ZERO, CallerSettings { mode, ..settings() });
-        caller.stage = Stage::Conclusion { cookie: 5 };
+        caller.stage = Stage::Conclusion { cookie: 5, is_version4: false };
         let mut buffer = Vec::new();
         caller.poll_transmit(Instant::ZERO, &mut buffer).expect("a conclusion");
         let Extensions { congestion, handshake, .. } =
