@@ -10,7 +10,8 @@
 //! it shows that the latency is the same.
 //!
 //! Of the rounds' differences in loss the mean is given with its interval of 95 % (Student's t, rounds in pairs). A point is *worse* when all of it
-//! lies above zero, *better* when below. A round in which a sender was late or the relay lost by itself is not judged. Exit code 0: nothing is
+//! lies above zero, *better* when below. A round in which a sender was late, a receiver was held up or the relay lost by itself is not
+//! judged. Exit code 0: nothing is
 //! worse, and every point was judged; 1 otherwise, also where libsrt is missing (`libsrt-openssl-dev`, `pkg-config`); 2: usage.
 //! Ten rounds of 15 s take seven minutes.
 
@@ -79,8 +80,13 @@ fn options() -> Option<Options> {
             "--rounds" => set(&mut options.rounds, &value) && options.rounds > 1,
             "--seconds" => set(&mut options.seconds, &value) && options.seconds > 0,
             "--points" => {
-                let numbers = value.split(',').map(|number| number.parse().ok().filter(|it| (1..=POINTS.len()).contains(it)));
-                numbers.map(|number| number.map(|it| it - 1)).collect::<Option<_>>().map(|it| options.points = it).is_some()
+                let numbers =
+                    value.split(',').map(|number| number.parse().ok().filter(|it| (1..=POINTS.len()).contains(it)));
+                numbers
+                    .map(|number| number.map(|it| it - 1))
+                    .collect::<Option<_>>()
+                    .map(|it| options.points = it)
+                    .is_some()
             }
             "--json" => options.json.replace(value).is_none(),
             _ => false,

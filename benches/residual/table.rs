@@ -79,10 +79,20 @@ impl Rounds {
         );
         println!(
             "{:>5} {:>5} {:>9} {:>4} {:>8}  {:>9} {:>9} {:>9}  {:<29} {:>6}  {:<21} {:<19} verdict",
-            "point", "loss", "bursts", "RTT", "latency", "sent", "ours lost", "libsrt's",
-            "ours − libsrt's, per million", "rounds", "took p50, p99 ms", "sent again"
+            "point",
+            "loss",
+            "bursts",
+            "RTT",
+            "latency",
+            "sent",
+            "ours lost",
+            "libsrt's",
+            "ours − libsrt's, per million",
+            "rounds",
+            "took p50, p99 ms",
+            "sent again"
         );
-        self.points.iter().fold(true, |is_fine, row| row.print(self.messages) && is_fine)
+        self.points.iter().filter(|row| !row.print(self.messages)).count() == 0
     }
 
     pub fn json(&self) -> Value {
@@ -115,11 +125,7 @@ impl Row {
 
     fn print(&self, messages: u64) -> bool {
         let Point { loss, burst_loss, round_trip_ms, latency_ms } = &POINTS[self.point];
-        print!(
-            "{:>5} {loss:>5} {:>9} {round_trip_ms:>4} {latency_ms:>8}  ",
-            self.point + 1,
-            burst_loss.unwrap_or("-")
-        );
+        print!("{:>5} {loss:>5} {:>9} {round_trip_ms:>4} {latency_ms:>8}  ", self.point + 1, burst_loss.unwrap_or("-"));
         let judged = self.judged(messages);
         match &judged {
             Some(judged) => {

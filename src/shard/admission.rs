@@ -671,8 +671,7 @@ mod tests {
                 config.ingestion.srt.passphrase = Some(passphrase.to_owned());
                 config.ingestion.srt.crypto_mode = mode;
             });
-            let (_, material) =
-                Encryption::initiate(key.clone(), Cipher::AesCtr, salt, [7; 32], KeyRefresh::default());
+            let (_, material) = Encryption::initiate(key.clone(), Cipher::AesCtr, salt, [7; 32], KeyRefresh::default());
             let peer = SocketAddr::from(([10, 0, 0, 1], 4_000));
             let wanted = WantedKey { stream: "cam".to_owned(), life: 5, socket_id: 6, peer, material };
             bench.desk.derive_key(0, wanted);

@@ -113,7 +113,11 @@ impl ReceiverLosses {
 
     /// With a packet filter, which leaves only some of it to be reported.
     pub fn behind_filter(self, arq: ArqLevel) -> Self {
-        if arq == ArqLevel::Always { Self { arq, ..self } } else { Self { arq, repeats: self.repeats.unused(), ..self } }
+        if arq == ArqLevel::Always {
+            Self { arq, ..self }
+        } else {
+            Self { arq, repeats: self.repeats.unused(), ..self }
+        }
     }
 
     /// Whether what is missing is reported again and again: libsrt does not behind a filter that is to be given time.

@@ -158,7 +158,9 @@ mod tests {
     fn there_is_no_copy_where_the_sender_might_send_twice_for_it() {
         let mut repeats = Repeats::new(LIBSRT_1_5_1);
         // Nothing measured, the first measurement, and a round trip that is over before the copy.
-        for (round_trip, answered_ms) in [(RoundTrip::default(), 200), (round_trip(80_000, 1), 160), (round_trip(2_000, 100), 5)] {
+        for (round_trip, answered_ms) in
+            [(RoundTrip::default(), 200), (round_trip(80_000, 1), 160), (round_trip(2_000, 100), 5)]
+        {
             repeats.reported(at(0), (5, 6), &round_trip);
             assert_eq!(dates(&mut repeats), [(at(answered_ms), false)]);
         }

@@ -226,8 +226,7 @@ fn what_the_filter_holds_is_let_go_at_the_end() {
 fn an_encrypted_packet_longer_than_any_can_be_is_no_part_of_what_is_rebuilt() {
     let salt = [3; SALT_LEN];
     let key = derive_key_encrypting_key(b"a good passphrase", &salt, KeyLength::Aes128);
-    let (sending, message) =
-        Encryption::initiate(key.clone(), Cipher::AesCtr, salt, [1; 32], KeyRefresh::default());
+    let (sending, message) = Encryption::initiate(key.clone(), Cipher::AesCtr, salt, [1; 32], KeyRefresh::default());
     let receiving = Encryption::accept(key, &message, [2; 32], KeyRefresh::default()).expect("the same passphrase");
     let mut pair = Pair::with("fec,cols:4,arq:never", 0, [Some(sending), Some(receiving)]);
     let mut bytes = Vec::new();
