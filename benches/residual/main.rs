@@ -10,8 +10,9 @@
 //! it shows that the latency is the same.
 //!
 //! Of the rounds' differences in loss the mean is given with its interval of 95 % (Student's t, rounds in pairs). A point is *worse* when all of it
-//! lies above zero, *better* when below. A round in which a sender was late or the relay lost by itself is not judged. Exit code 0: nothing is
-//! worse, and every point was judged; 1 otherwise, also where libsrt is missing (`libsrt-openssl-dev`, `pkg-config`); 2: usage.
+//! lies above zero, *better* when below. A round in which a sender was late, a receiver was held up or the relay lost by itself is not judged.
+//! Exit code 0: nothing is worse, and every point was judged; 1 otherwise, also where libsrt is missing (`libsrt-openssl-dev`, `pkg-config`);
+//! 2: usage.
 //! Ten rounds of 15 s take seven minutes.
 
 mod run;

@@ -27,6 +27,8 @@ const START: Duration = Duration::from_millis(500);
 const DRAIN: Duration = Duration::from_millis(500);
 /// A sender that handed in a larger share of its packets more than 2 ms after their time is not to be judged by.
 const LATE_MAX: f64 = 0.05;
+/// Of what comes 99 % is there so soon after it was due; or something else had the core.
+const HELD_UP_MAX_MS: u64 = 50;
 /// A PES packet in five transport packets, without its header.
 const UNIT_LEN: usize = 5 * 184 - 14;
 
@@ -150,6 +152,11 @@ fn feed(point: usize, messages: u64, sent: &Value, came: Came, relay: &Value) ->
     }
     if count("late") as f64 > messages as f64 * LATE_MAX || count("dropped") > 0 {
         faults.push(format!("the sender was late with {} packets, and dropped {}", count("late"), count("dropped")));
+    }
+    let due_ms = POINTS[point].latency_ms + POINTS[point].round_trip_ms / 2;
+    if came.took_p99_us / 1_000 > due_ms + HELD_UP_MAX_MS {
+        faults
+            .push(format!("the receiver was held up: {} ms for what is due after {due_ms}", came.took_p99_us / 1_000));
     }
     for own in ["/forward/no_room", "/back/no_room", "/not_taken", "/overflowed", "/ignored"] {
         if relay.pointer(own) != Some(&Value::from(0)) {

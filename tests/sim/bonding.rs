@@ -384,7 +384,7 @@ fn legs_that_lose_independently_lose_nothing_together_that_one_of_them_carries()
         let outcome = nothing_is_lost(broadcast(seed, vec![path(5, 500_000), path(20, 500_000), path(40, 0)]));
         let [(first, at_first), (second, _), (third, at_third)] = &outcome.legs[..] else { panic!("three legs") };
         assert!(first.pkt_rcv_loss > 800 && second.pkt_rcv_loss > 800, "{first:?} {second:?}");
-        assert!(at_first.pkt_rcv_elsewhere > 400, "{at_first:?}");
+        assert!(at_first.pkt_rcv_elsewhere > 300, "{at_first:?}");
         assert_eq!((third.pkt_rcv_loss, at_third.pkt_rcv_elsewhere), (0, 0));
         // Nearly all came by the short ones, and what neither had at once was asked for there.
         assert!(outcome.by_path[..3].iter().all(|&count| count > 100), "{:?}", outcome.by_path);

@@ -493,8 +493,8 @@ fn whoever_copies_a_peers_packets_under_aes_gcm_gets_nothing_by_it_either() {
         let count = &outcome.receiver;
         assert_eq!((count.peer_changes, count.pkt_sent_challenge, count.pkt_rcv_undecrypt), (0, 0, 0), "{forger:?}");
         assert!(count.pkt_wrong_peer > u64::from(share) / 200, "{}", count.pkt_wrong_peer);
-        // A copy that is ahead of the packets before it is as good as one that was reordered.
-        assert!(count.pkt_sent_nak <= count.pkt_wrong_peer, "{}", count.pkt_sent_nak);
+        // A copy that is ahead of the packets before it is as good as one that was reordered; and what is reported is reported twice.
+        assert!(count.pkt_sent_nak <= 2 * count.pkt_wrong_peer, "{}", count.pkt_sent_nak);
     }
 }
 

@@ -54,7 +54,7 @@ impl Repeats {
         Self { is_used: peer_version >= PASSES_OVER_SINCE, waiting: VecDeque::with_capacity(WAITING_MAX) }
     }
 
-    /// For a packet filter that is to be given time.
+    /// For a packet filter that is to be given time, and for files.
     pub fn unused(self) -> Self {
         Self { is_used: false, ..self }
     }
