@@ -164,16 +164,6 @@ impl Stream {
             (!self.allow.is_empty(), "allow", NOBODY_CALLS),
             (!self.deny.is_empty(), "deny", NOBODY_CALLS),
             (self.takeover != Takeover::default(), "takeover", NOBODY_CALLS),
-            (
-                self.enforced_encryption == Some(false),
-                "enforced_encryption",
-                "is always true for a stream that is fetched (see its srt section): leave it out",
-            ),
-            (
-                self.packet_filter.is_some(),
-                "packet_filter",
-                "means nothing for a stream that is fetched (see its srt section): it takes the filter that its listener insists on",
-            ),
         ];
         keys.into_iter().find_map(|(is_set, key, reason)| is_set.then_some((key, reason)))
     }

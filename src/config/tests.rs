@@ -192,8 +192,6 @@ fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
         (&[address, "streams.a.allow=[192.0.2.1]"], "streams.a.allow", "means nothing for a stream that is fetched"),
         (&[address, "streams.a.deny=[192.0.2.1]"], "streams.a.deny", "means nothing for a stream that is fetched"),
         (&[address, "streams.a.takeover=never"], "streams.a.takeover", "means nothing for a stream that is fetched"),
-        (&[address, "streams.a.enforced_encryption=false"], "streams.a.enforced_encryption", "is always true"),
-        (&[address, "streams.a.packet_filter=fec"], "streams.a.packet_filter", "its listener insists on"),
         (&[address, "streams.a.rtp.port=6000"], "streams.a.srt", "has an rtp section too"),
         (&[address, "shards.packet_io=xdp"], "streams.a.srt", "shards.packet_io goes past"),
         (
@@ -230,7 +228,7 @@ fn what_the_sockets_of_srt_are_told_is_read_and_what_a_way_of_packets_cannot_do_
     let dpdk = ["shards.packet_io=dpdk", "shards.dpdk.device=net_null0", "shards.dpdk.addresses=[192.0.2.1/24]"];
     let by_dpdk = |it: &'static str| [&dpdk[..], &[it]].concat();
     for (settings, key, reason) in [
-        (vec!["ingestion.srt.traffic_class=256"], "ingestion.srt.traffic_class", "u8"),
+        (vec!["ingestion.srt.traffic_class=256"], "ingestion.srt.traffic_class", "from 0 to 255"),
         (vec!["ingestion.srt.ttl=0"], "ingestion.srt.ttl", "is 0"),
         (vec![address, "streams.a.srt.ttl=0"], "streams.a.srt.ttl", "is 0"),
         (vec!["ingestion.srt.interface=eth0/1"], "ingestion.srt.interface", "is no name of a network interface"),

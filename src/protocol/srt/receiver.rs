@@ -186,6 +186,7 @@ impl Receiver {
     /// No first key is awaited any more: what is plain is taken, and what is not is dropped.
     pub fn open(&mut self) {
         self.is_sealed = false;
+        self.is_untimed = false;
         self.schedule();
     }
 
