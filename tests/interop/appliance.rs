@@ -168,7 +168,15 @@ impl Appliance {
 
     /// The body of a control page.
     pub fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.control)).expect("control listens");
+        // Shards answer a moment before it listens.
+        let began = Instant::now();
+        let mut stream = loop {
+            match TcpStream::connect(("127.0.0.1", self.ports.control)) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(began.elapsed() < START_MAX, "control does not listen: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::appliance::{Appliance, free_ports};
 use crate::clips::usual_clip;
+use crate::relay::Relay;
 use crate::senders::{self, SrtSender};
 use crate::tap::Frame;
 
@@ -106,4 +107,23 @@ fn how_calls_stand_shows_in_the_api_and_the_metrics_and_a_wrong_passphrase_opens
     let pusher = SrtSender::start(appliance.ports.srt, "streamid=nobody");
     appliance.wait_for_log("streams.nobody.srt says that it is fetched", AGAIN_WITHIN);
     drop((pusher, peer));
+}
+
+#[test]
+fn a_listener_of_libsrt_is_asked_for_its_packet_filter_and_what_is_lost_is_rebuilt() {
+    let clip = usual_clip();
+    let [port] = free_ports();
+    let mut peer = SrtSender::listen(port, "packetfilter=fec,cols:10,rows:5,arq:onreq");
+    let relay = Relay::start(port, "--delay 5ms --loss 2% --seed 8");
+    let mut settings = settings_of("cam1", &[format!("address=127.0.0.1:{}", relay.port)]);
+    // The numbers are the listener's to say.
+    settings.push("streams.cam1.packet_filter=fec".to_owned());
+    let appliance = start(&settings);
+    let tap = appliance.tap("cam1");
+    peer.wait_for_connection();
+    peer.send(&clip.bytes);
+    let rebuilt = appliance.metric("headworks_stream_filter_rebuilt_total");
+    peer.finish();
+    clip.reference.compare("a filter that was asked for", &tap.wait_for(clip.reference.packet_count()));
+    assert!(rebuilt > 5.0, "{rebuilt} packets of some 20 that were lost");
 }
