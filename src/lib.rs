@@ -85,7 +85,7 @@
 //! - **A ring holds at least four of the largest frames**, so that a reader has time to copy one; with the default frame limit
 //!   that is 64 MiB for a video track.
 //! - **The batch window stretches to four milliseconds** while a shard finds fewer than 256 datagrams in a turn and all of them come
-//!   by SRT and none is missing, which holds them for its latency anyway: a turn wakes a cold core and touches the cold state of every session,
+//!   by SRT, which holds them for its latency anyway, and none is missing: a turn wakes a cold core and touches the cold state of every session,
 //!   which was measured at 30 µs with eight feeds (17.0 % of a core with windows of 500 µs, 13.0 % with 2 ms;
 //!   on another day 13.6 % with 2 ms, 11.4 % with 4 ms). With a source
 //!   that is read as it comes (RTP), and for a second after packets were missing, windows stay at `shards.batch_window`: a loss that is
@@ -120,7 +120,8 @@
 //! - **A loss is asked for again when what was sent again for it should have come**, and once more soon after each report in case that was
 //!   lost, beside the periodic reports of libsrt, which come each half of a round trip and at 20 ms at the soonest. At a latency of two
 //!   or three round trips that is the attempt that would have been too late. It takes 1.4 to 2.4 times as many loss reports as libsrt
-//!   sends at 2 to 20 % of loss, and no more is sent again for them (`benches/residual`). Senders that answer every report, libsrt before 1.4.4, get the periodic ones alone.
+//!   sends at 2 to 20 % of loss, and no more is sent again for them (`benches/residual`). Senders that answer every report, libsrt
+//!   before 1.4.4, get the periodic ones alone.
 //! - **A slow feed gets half of the acknowledgements**: one in 20 ms instead of 10 while fewer than 16 packets have come. Each costs a system
 //!   call's work and a receipt; a hundred feeds of 5 Mbit/s had one for every five packets. Three interleaved pairs of runs of 5 s took 912,
 //!   963 and 942 ms before, 721, 828 and 852 ms after it and after sessions that were touched got a bit each instead of being sorted.
