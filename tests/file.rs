@@ -99,8 +99,10 @@ fn files_come_into_a_directory_one_after_the_other_whole_and_by_their_names() {
     let sent =
         headworks_file(&["send", large.to_str().unwrap(), empty.to_str().unwrap(), &url, "--json", "--progress"]);
     assert_eq!(sent.status.code(), Some(0), "{sent:?}");
-    let (code, received, said) = receiver.finish();
+    let (code, mut received, said) = receiver.finish();
     assert_eq!((code, said.as_str()), (0, ""));
+    // In the order in which they were on the disk.
+    received.sort_by_key(|report| report["file"].as_str().map(str::to_owned));
     assert_eq!(names(to.path()), ["a clip.ts", "empty"]);
     assert!(fs::read(to.path().join("a clip.ts")).unwrap() == bytes(8_000_001));
     assert_eq!(fs::read(to.path().join("empty")).unwrap(), b"");

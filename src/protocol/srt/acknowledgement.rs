@@ -155,6 +155,10 @@ const PROBE_MASK: u64 = 0xf;
 const PROBES: usize = 64;
 /// A shorter span than this gives no rate.
 const RATE_SPAN_MIN: Duration = Duration::from_millis(100);
+/// Gaps between packets that a rate is taken from for a sender that goes by it.
+const GAPS: usize = 16;
+/// As few of them give none.
+const GAPS_MIN: usize = 8;
 
 /// Rates that a full acknowledgement tells the sender (draft-sharabayko-srt §3.2.4).
 ///
@@ -171,6 +175,65 @@ pub struct Rates {
     intervals_ns: Box<[u32]>,
     intervals: usize,
     payload_size: u32,
+    /// The bits of the numbers of packets that are looked at which may be set, besides the lowest.
+    looked_at: u64,
+    /// Where the sender goes by the rate.
+    gaps: Option<Box<Gaps>>,
+}
+
+/// The latest gaps between packets in order. Their median tells, as soon as there are a few, at what rate packets come when they come,
+/// whatever the sender waits for in between: libsrt's ends its slow start with it, and takes its window from it for good.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gaps {
+    last: Instant,
+    known: usize,
+    gaps_ns: [u32; GAPS],
+}
+
+impl Gaps {
+    fn packet(&mut self, arrival: Instant) {
+        if self.last != Instant::ZERO {
+            let gap_ns = arrival.saturating_since(self.last).as_nanos();
+            self.gaps_ns[self.known % GAPS] = u32::try_from(gap_ns).unwrap_or(u32::MAX);
+            self.known += 1;
+        }
+        self.last = arrival;
+    }
+
+    fn packets_per_second(&self) -> Option<u32> {
+        let mut gaps_ns = self.gaps_ns;
+        rate_of(&mut gaps_ns[..self.known.min(GAPS)], GAPS_MIN)
+    }
+
+    fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
+        let Self { last, known, gaps_ns } = self;
+        to.instant(*last);
+        to.size(*known);
+        gaps_ns.iter().for_each(|&gap| to.u32(gap));
+    }
+
+    fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let mut gaps = Self { last: from.instant()?, known: from.size()?, gaps_ns: [0; GAPS] };
+        for gap in &mut gaps.gaps_ns {
+            *gap = from.u32()?;
+        }
+        Ok(gaps)
+    }
+}
+
+/// How many a second come so far apart, by those of the intervals within a factor of eight of their median; none where no more than `few`
+/// are.
+fn rate_of(intervals_ns: &mut [u32], few: usize) -> Option<u32> {
+    intervals_ns.sort_unstable();
+    let median = *intervals_ns.get(intervals_ns.len() / 2)?;
+    let (low, high) = (median / 8, median.saturating_mul(8));
+    let (mut sum, mut count) = (0_u64, 0_u64);
+    for &interval in intervals_ns.iter().filter(|&&interval| interval >= low && interval <= high) {
+        sum += u64::from(interval);
+        count += 1;
+    }
+    let rate = (count * 1_000_000_000).checked_div(sum)?;
+    (count > few as u64).then(|| u32::try_from(rate).unwrap_or(u32::MAX))
 }
 
 impl Rates {
@@ -186,18 +249,31 @@ impl Rates {
             intervals_ns: vec![0; PROBES].into_boxed_slice(),
             intervals: 0,
             payload_size: payload_size.max(1),
+            looked_at: PROBE_MASK,
+            gaps: None,
         }
     }
 
-    /// A packet has come in order and for the first time; only every 16th and the one after it are looked at.
+    /// Told to a sender that goes by them: every packet is looked at.
+    pub fn of_file(self) -> Self {
+        Self { looked_at: 0, gaps: Some(Box::default()), ..self }
+    }
+
+    /// A packet has come in order and for the first time; in live mode only every 16th and the one after it are looked at.
     #[inline]
     pub fn packet(&mut self, sequence: u64, arrival: Instant, bytes: u32) {
-        if sequence & PROBE_MASK <= 1 {
+        if sequence & self.looked_at <= 1 {
             self.probe_packet(sequence, arrival, bytes);
         }
     }
 
     fn probe_packet(&mut self, sequence: u64, arrival: Instant, bytes: u32) {
+        if let Some(gaps) = &mut self.gaps {
+            gaps.packet(arrival);
+        }
+        if sequence & PROBE_MASK > 1 {
+            return;
+        }
         if sequence & PROBE_MASK == 0 {
             self.probe = Some((sequence, arrival));
         } else if let Some((first, at)) = self.probe.take()
@@ -220,24 +296,17 @@ impl Rates {
             self.bytes_per_second = per_second(bytes.wrapping_sub(self.bytes_before));
             (self.since, self.packets_before, self.bytes_before) = (now, packets, bytes);
         }
-        (self.packets_per_second, self.bytes_per_second)
+        let of_gaps = self.gaps.as_ref().and_then(|gaps| gaps.packets_per_second());
+        (of_gaps.unwrap_or(self.packets_per_second), self.bytes_per_second)
     }
 
     /// Capacity of the path in packets per second, from the probes within a factor of eight of their median; 0 when unknown.
     pub fn link_capacity(&self) -> u32 {
         let known = self.intervals.min(PROBES);
-        let mut sorted = [0_u32; PROBES];
-        let sorted = &mut sorted[..known];
-        sorted.copy_from_slice(&self.intervals_ns[..known]);
-        sorted.sort_unstable();
-        let Some(&median) = sorted.get(known / 2) else { return 0 };
-        let (low, high) = (median / 8, median.saturating_mul(8));
-        let (mut sum, mut count) = (0_u64, 0_u64);
-        for &interval in sorted.iter().filter(|&&interval| interval >= low && interval <= high) {
-            sum += u64::from(interval);
-            count += 1;
-        }
-        (count * 1_000_000_000).checked_div(sum).map_or(0, |rate| u32::try_from(rate).unwrap_or(u32::MAX))
+        let mut intervals_ns = [0_u32; PROBES];
+        let intervals_ns = &mut intervals_ns[..known];
+        intervals_ns.copy_from_slice(&self.intervals_ns[..known]);
+        rate_of(intervals_ns, 0).unwrap_or(0)
     }
 
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
@@ -251,6 +320,9 @@ impl Rates {
             intervals_ns,
             intervals,
             payload_size,
+            // Follows from whether there are gaps.
+            looked_at: _,
+            gaps,
         } = self;
         to.instant(*since);
         to.count(*packets_before);
@@ -264,6 +336,7 @@ impl Rates {
         to.size(*intervals);
         intervals_ns.iter().for_each(|&interval| to.u32(interval));
         to.u32(*payload_size);
+        to.option(gaps.as_ref(), |to, gaps| gaps.snapshot(to));
     }
 
     pub(crate) fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
@@ -277,11 +350,15 @@ impl Rates {
             intervals: from.size()?,
             intervals_ns: vec![0; PROBES].into_boxed_slice(),
             payload_size: 0,
+            looked_at: PROBE_MASK,
+            gaps: None,
         };
         for interval in &mut rates.intervals_ns {
             *interval = from.u32()?;
         }
         rates.payload_size = from.u32()?;
+        rates.gaps = from.option(|from| Gaps::restore(from).map(Box::new))?;
+        rates.looked_at = if rates.gaps.is_some() { 0 } else { PROBE_MASK };
         valid(rates.payload_size > 0)?;
         Ok(rates)
     }
@@ -344,5 +421,24 @@ mod tests {
         assert_eq!(rates.link_capacity(), 100_000);
         assert_eq!(rates.update(Instant::from_millis(500), 2_375, 2_375 * 1316), (4_750, 4_750 * 1316));
         assert_eq!(rates.update(Instant::from_millis(510), 9_999, 0), (4_750, 4_750 * 1316));
+    }
+
+    #[test]
+    fn a_sender_that_goes_by_the_rate_is_told_that_of_bursts_and_as_soon_as_a_few_packets_have_come() {
+        let mut rates = Rates::new(Instant::ZERO, 1_456).of_file();
+        let mut at_us = 1_000;
+        for n in 0..10_u64 {
+            assert_eq!(rates.update(Instant::from_micros(at_us), n, n * 1_456).0, 0, "after {n}");
+            rates.packet(n, Instant::from_micros(at_us), 1_456);
+            at_us += 100;
+        }
+        assert_eq!(rates.update(Instant::from_micros(at_us), 10, 14_560).0, 10_000);
+        // Waiting for acknowledgements in between changes nothing, nor does the mean of them all.
+        for n in 10..60_u64 {
+            at_us += if n % 16 == 0 { 50_000 } else { 100 };
+            rates.packet(n, Instant::from_micros(at_us), 1_456);
+        }
+        assert_eq!(rates.update(Instant::from_micros(at_us), 60, 60 * 1_456).0, 10_000);
+        assert_eq!(rates.link_capacity(), 10_000);
     }
 }

@@ -335,7 +335,7 @@ impl Caller {
             return Err(RejectReason::Rogue);
         }
         let mode = self.settings.mode;
-        mode.agree(&extension, handshake.extensions.congestion)?;
+        mode.agree_to_answer(&extension, handshake.extensions.congestion)?;
         let peer_group = handshake.extensions.group.map(Membership::parse).transpose()?;
         // A listener that knows no groups says nothing of one (libsrt refuses it likewise).
         if peer_group.map(|group| group.group_type) != self.settings.group.map(|group| group.group_type) {

@@ -108,6 +108,7 @@ impl Receiver {
         let reorder_tolerance = if parameters.features.retransmission_flag { reorder_tolerance } else { 0 };
         let is_sealed = parameters.version4.is_some_and(|terms| terms.has_passphrase);
         let is_reliable = parameters.mode.is_reliable();
+        let rates = Rates::new(now, parameters.payload_size_max() as u32);
         Self {
             next_due: Instant::FAR_FUTURE,
             losses: filter::losses(parameters, buffer.capacity(), reorder_tolerance),
@@ -135,7 +136,7 @@ impl Receiver {
             message_end: first,
             gives_up_message: false,
             window: AcknowledgementWindow::default(),
-            rates: Rates::new(now, parameters.payload_size_max() as u32),
+            rates: if is_reliable { rates.of_file() } else { rates },
             jump_candidate: None,
             filter: filter::Filter::new(parameters, reorder_tolerance),
         }

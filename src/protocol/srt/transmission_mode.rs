@@ -46,7 +46,7 @@ impl TransmissionMode {
         if self.is_reliable() { Some(b"elif") } else { None }
     }
 
-    /// Judges what a peer has said; `congestion` is its extension, as it was on the wire.
+    /// Judges what a caller has said; `congestion` is its extension, as it was on the wire.
     ///
     /// # Errors
     /// [`RejectReason::MessageApi`] when one side sends messages and the other bytes; else [`RejectReason::Congestion`] when only one of
@@ -55,6 +55,25 @@ impl TransmissionMode {
         if (extension.flags & flags::STREAM != 0) != (self == Self::Buffer) {
             return Err(RejectReason::MessageApi);
         }
+        self.agree_on_congestion(congestion)
+    }
+
+    /// The same of a listener's answer, where libsrt leaves the flag of byte streams out: it has refused who means something else.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn agree_to_answer(
+        self,
+        extension: &HandshakeExtension,
+        congestion: Option<&[u8]>,
+    ) -> Result<(), RejectReason> {
+        if extension.flags & flags::STREAM != 0 && self != Self::Buffer {
+            return Err(RejectReason::MessageApi);
+        }
+        self.agree_on_congestion(congestion)
+    }
+
+    fn agree_on_congestion(self, congestion: Option<&[u8]>) -> Result<(), RejectReason> {
         let congestion = congestion.filter(|wire| !wire.is_empty() && *wire != b"evil");
         if congestion == self.congestion_on_the_wire().map(|wire| &wire[..]) {
             Ok(())
@@ -124,6 +143,23 @@ mod tests {
         ] {
             assert_eq!(judged(ours, theirs), Err(reason), "{ours:?} is asked for {theirs:?}");
         }
+    }
+
+    #[test]
+    fn in_an_answer_the_flag_of_byte_streams_may_go_unsaid() {
+        let answer = |mode: TransmissionMode| HandshakeExtension {
+            version: 0x0001_0501,
+            flags: mode.flags(),
+            receive_latency_ms: 0,
+            send_latency_ms: 0,
+        };
+        let file = Some(&b"elif"[..]);
+        for mode in [Message, Buffer] {
+            assert_eq!(Buffer.agree_to_answer(&answer(mode), file), Ok(()));
+        }
+        assert_eq!(Message.agree_to_answer(&answer(Buffer), file), Err(RejectReason::MessageApi));
+        assert_eq!(Live.agree_to_answer(&answer(Buffer), file), Err(RejectReason::MessageApi));
+        assert_eq!(Buffer.agree_to_answer(&answer(Live), None), Err(RejectReason::Congestion));
     }
 
     #[test]
