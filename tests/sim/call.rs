@@ -76,7 +76,7 @@ pub fn call(
     let mut upgrades = Random::new(script.seed ^ 0x5eed);
     for step in 0..60_000 {
         let now = step * MS;
-        match upgrades.below(40) {
+        match upgrades.below(8) {
             0 => caller = restored(&caller, Caller::snapshot, Caller::restore),
             1 => listener = restored(&listener, Listener::snapshot, |bytes| Listener::restore(bytes, settings)),
             _ => {}
