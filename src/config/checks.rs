@@ -17,6 +17,23 @@ const VERSION_OF_ALL: SrtVersion = SrtVersion(0x0001_0300);
 /// Half of what an `int` holds, for the kernel doubles it (`socket(7)`, `SO_RCVBUF`).
 const SOCKET_BUFFER_MAX: usize = i32::MAX as usize / 2;
 
+impl StreamRtp {
+    /// The first key, seen from the stream, that nothing would come of, and why.
+    fn first_fault(&self) -> Option<(&'static str, &'static str)> {
+        let has_port = self.port.is_some() || self.sdp.is_some();
+        if !has_port && self.ssrc.is_none() {
+            return Some(("rtp", "says nowhere what is to come: set port, ssrc or sdp"));
+        }
+        const OF_A_PORT: &str = "is about a port of the stream's own: set rtp.port beside it, or leave it out";
+        let keys = [
+            (self.address.is_some(), "rtp.address"),
+            (self.source.is_some(), "rtp.source"),
+            (self.interface.is_some(), "rtp.interface"),
+        ];
+        keys.into_iter().find_map(|(is_set, key)| (is_set && !has_port).then_some((key, OF_A_PORT)))
+    }
+}
+
 impl Config {
     /// The first value that is of the right kind and still makes no sense: its key and why.
     pub(super) fn first_fault(&self) -> Option<(String, String)> {
@@ -46,7 +63,10 @@ impl Config {
                 return Some((key, reason));
             }
         }
-        if let Some(fault) = self.first_fault_of_pulls().or_else(|| self.first_fault_of_streams()) {
+        if let Some(fault) = self.first_fault_of_pulls() {
+            return Some(fault);
+        }
+        if let Some(fault) = self.first_fault_of_streams() {
             return Some(fault);
         }
         if ingestion.srt.version_min.is_some_and(|it| it <= VERSION_OF_ALL) {
@@ -171,30 +191,6 @@ impl Config {
         first.map(|(_, key, reason)| ((*key).to_owned(), (*reason).to_owned())).or_else(|| self.first_foreign_address())
     }
 
-    /// The first time that is 0 and lets nothing last.
-    fn first_time_of_nothing(&self) -> Option<&'static str> {
-        let ingestion = &self.ingestion;
-        let times = [
-            (ingestion.srt.peer_idle_timeout, "ingestion.srt.peer_idle_timeout"),
-            (ingestion.rtp.session_timeout, "ingestion.rtp.session_timeout"),
-            (ingestion.frame.assembly_timeout, "ingestion.frame.assembly_timeout"),
-        ];
-        times.into_iter().find_map(|(time, key)| time.is_zero().then_some(key))
-    }
-
-    /// The first thing said of a stream that callers or RTP sources send, and that makes no sense.
-    fn first_fault_of_streams(&self) -> Option<(String, String)> {
-        self.streams.iter().find_map(|(name, stream)| {
-            let latency_max = self.ingestion.srt.latency_max;
-            let (key, reason) = if stream.latency.is_some_and(|latency| latency > latency_max) {
-                ("latency", "is above ingestion.srt.latency_max")
-            } else {
-                stream.rtp.as_ref().and_then(StreamRtp::first_fault)?
-            };
-            Some((stream_key(name, key), reason.to_owned()))
-        })
-    }
-
     /// With DPDK, the first address listened on that this host does not have there: the kernel is not asked, and nothing would come.
     fn first_foreign_address(&self) -> Option<(String, String)> {
         if self.shards.packet_io != PacketIo::Dpdk {
@@ -219,6 +215,30 @@ impl Config {
         Some((key, format!("is {address}, which is not among shards.dpdk.addresses")))
     }
 
+    /// The first time that is 0 and lets nothing last.
+    fn first_time_of_nothing(&self) -> Option<&'static str> {
+        let ingestion = &self.ingestion;
+        let times = [
+            (ingestion.srt.peer_idle_timeout, "ingestion.srt.peer_idle_timeout"),
+            (ingestion.rtp.session_timeout, "ingestion.rtp.session_timeout"),
+            (ingestion.frame.assembly_timeout, "ingestion.frame.assembly_timeout"),
+        ];
+        times.into_iter().find_map(|(time, key)| time.is_zero().then_some(key))
+    }
+
+    /// The first thing said of a stream that callers or RTP sources send, and that makes no sense.
+    fn first_fault_of_streams(&self) -> Option<(String, String)> {
+        self.streams.iter().find_map(|(name, stream)| {
+            let latency_max = self.ingestion.srt.latency_max;
+            let (key, reason) = if stream.latency.is_some_and(|latency| latency > latency_max) {
+                ("latency", "is above ingestion.srt.latency_max")
+            } else {
+                stream.rtp.as_ref().and_then(StreamRtp::first_fault)?
+            };
+            Some((stream_key(name, key), reason.to_owned()))
+        })
+    }
+
     /// The first key that says how to encrypt where nothing is encrypted.
     fn crypto_mode_of_nothing(&self) -> Option<String> {
         let srt = &self.ingestion.srt;
@@ -234,23 +254,6 @@ impl Config {
         let is_used = self.streams.values().any(|stream| stream.passphrase.is_some())
             || srt.access.users.values().any(|user| user.passphrase.is_some());
         (srt.crypto_mode != CryptoMode::Auto && !is_used).then(|| "ingestion.srt.crypto_mode".to_owned())
-    }
-}
-
-impl StreamRtp {
-    /// The first key, seen from the stream, that nothing would come of, and why.
-    fn first_fault(&self) -> Option<(&'static str, &'static str)> {
-        let has_port = self.port.is_some() || self.sdp.is_some();
-        if !has_port && self.ssrc.is_none() {
-            return Some(("rtp", "says nowhere what is to come: set port, ssrc or sdp"));
-        }
-        const OF_A_PORT: &str = "is about a port of the stream's own: set rtp.port beside it, or leave it out";
-        let keys = [
-            (self.address.is_some(), "rtp.address"),
-            (self.source.is_some(), "rtp.source"),
-            (self.interface.is_some(), "rtp.interface"),
-        ];
-        keys.into_iter().find_map(|(is_set, key)| (is_set && !has_port).then_some((key, OF_A_PORT)))
     }
 }
 

@@ -114,11 +114,11 @@ fn template() -> Value {
     let mut config = Config::default();
     config.ingestion.srt.passphrase = Some(String::new());
     config.ingestion.srt.packet_filter = Some(String::new());
-    config.ingestion.srt.version_min = Some(SrtVersion(0));
     config.output.hugetlbfs = Some(PathBuf::new());
     config.output.broker.socket = Some(PathBuf::new());
     config.shards.dpdk.device = Some(String::new());
     config.shards.dpdk.vlan = Some(0);
+    config.ingestion.srt.version_min = Some(SrtVersion(0));
     let rtp = StreamRtp {
         port: Some(0),
         address,

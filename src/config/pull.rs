@@ -153,11 +153,6 @@ impl Stream {
             (!self.deny.is_empty(), "deny", NOBODY_CALLS),
             (self.takeover != Takeover::default(), "takeover", NOBODY_CALLS),
             (
-                self.enforced_encryption == Some(false),
-                "enforced_encryption",
-                "is always true for a stream that is fetched (see its srt section): leave it out",
-            ),
-            (
                 self.packet_filter.is_some(),
                 "packet_filter",
                 "means nothing for a stream that is fetched (see its srt section): it takes the filter that its listener insists on",

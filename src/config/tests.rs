@@ -187,7 +187,6 @@ fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
         (&[address, "streams.a.allow=[192.0.2.1]"], "streams.a.allow", "means nothing for a stream that is fetched"),
         (&[address, "streams.a.deny=[192.0.2.1]"], "streams.a.deny", "means nothing for a stream that is fetched"),
         (&[address, "streams.a.takeover=never"], "streams.a.takeover", "means nothing for a stream that is fetched"),
-        (&[address, "streams.a.enforced_encryption=false"], "streams.a.enforced_encryption", "is always true"),
         (&[address, "streams.a.packet_filter=fec"], "streams.a.packet_filter", "its listener insists on"),
         (&[address, "streams.a.rtp.port=6000"], "streams.a.srt", "has an rtp section too"),
         (&[address, "shards.packet_io=xdp"], "streams.a.srt", "shards.packet_io goes past"),

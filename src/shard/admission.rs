@@ -660,16 +660,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_a_session_makes_way_when_its_place_is_needed() {
-        reconnects_with_fresh_names(&Bench::new(3, 100), 3);
-    }
-
-    #[test]
-    fn a_stream_without_a_session_makes_way_when_its_memory_is_needed() {
-        reconnects_with_fresh_names(&Bench::new(30, 3), 3);
-    }
-
-    #[test]
     fn who_is_refused_is_told_by_which_key() {
         let bench = Bench::new(1, 100);
         bench.ask(0, 1);
@@ -677,6 +667,16 @@ mod tests {
         bench.ask(1, 2);
         let Some(Message::SourceRefused(key, _, why)) = bench.shards.mailbox(1).take() else { panic!("refused") };
         assert_eq!((key, why.as_str()), (source(2), "ingestion.rtp.max_sessions = 1 is reached"));
+    }
+
+    #[test]
+    fn a_stream_without_a_session_makes_way_when_its_place_is_needed() {
+        reconnects_with_fresh_names(&Bench::new(3, 100), 3);
+    }
+
+    #[test]
+    fn a_stream_without_a_session_makes_way_when_its_memory_is_needed() {
+        reconnects_with_fresh_names(&Bench::new(30, 3), 3);
     }
 
     #[test]
