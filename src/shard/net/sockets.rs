@@ -272,10 +272,18 @@ pub fn first_call_from_a_port_of_ours(described: &Described) -> Option<(String, 
 /// The same of these ports. What the kernel would say of it is that another process has the port.
 fn first_taken_call<'a>(wanted: &'a [Port<'_>]) -> Option<(&'a str, SocketAddr)> {
     let is_call = |port: &Port<'_>| matches!(port.role, SocketRole::Call(_)) && port.options.bind.port() != 0;
-    let is_taken = |place: usize, bind| wanted[..place].iter().any(|earlier| is_same(earlier.options.bind, bind));
+    // The kernel lets one port be had on each of several interfaces (SO_BINDTODEVICE).
+    let is_elsewhere = |one: &Port<'_>, other: &Port<'_>| {
+        let interfaces = one.options.bind_device.as_ref().zip(other.options.bind_device.as_ref());
+        interfaces.is_some_and(|(one, other)| one != other)
+    };
+    let is_taken = |place: usize, port: &Port<'_>| {
+        wanted[..place]
+            .iter()
+            .any(|earlier| is_same(earlier.options.bind, port.options.bind) && !is_elsewhere(earlier, port))
+    };
     wanted.iter().enumerate().find_map(|(place, port)| {
-        let bind = port.options.bind;
-        (is_call(port) && is_taken(place, bind)).then_some((port.what.as_str(), bind))
+        (is_call(port) && is_taken(place, port)).then_some((port.what.as_str(), port.options.bind))
     })
 }
 
@@ -535,6 +543,12 @@ mod tests {
         assert_eq!(error(&[one, other].concat()), taken);
         let listener = ["streams.b.srt.address=192.0.2.2:9000", "streams.b.srt.local_port=30000"];
         assert_eq!(error(&listener), taken.replace("9000", "30000"));
+        let clash = |interface: &str| {
+            let settings = [one[0], one[1], "streams.a.srt.interface=eth1", other[0], other[1]].map(str::to_owned);
+            let settings = [&settings[..], &[format!("streams.b.srt.interface={interface}")]].concat();
+            first_call_from_a_port_of_ours(&described(&settings)).map(|(what, _)| what)
+        };
+        assert_eq!((clash("eth1").as_deref(), clash("eth2")), (Some("streams.b.srt"), None));
     }
 
     #[test]
