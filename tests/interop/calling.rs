@@ -1,19 +1,15 @@
-//! Streams that the appliance fetches: from libsrt's tool and ffmpeg as listeners, and from libsrt's tool in rendezvous.
+//! Streams that the appliance fetches and that do not come at once, or not for long: peers that are killed, not there, or have another
+//! passphrase. Those that simply come are cells of `matrix.rs`.
 
-use std::process::Command;
 use std::time::Duration;
 
 use crate::appliance::{Appliance, free_ports};
-use crate::clips::{self, usual_clip};
-use crate::operation::{Process, compare_but_the_end};
+use crate::clips::usual_clip;
 use crate::senders::{self, SrtSender};
 use crate::tap::Frame;
 
 /// How long the appliance may take to call again what it has lost.
 const AGAIN_WITHIN: Duration = Duration::from_secs(15);
-
-/// Ways for the sockets of callers; AF_XDP and DPDK are refused.
-const WAYS: [&str; 2] = ["shards.packet_io=uring", "shards.packet_io=mmsg"];
 
 /// What is set for a stream, key by key.
 fn settings_of(stream: &str, settings: &[String]) -> Vec<String> {
@@ -24,104 +20,6 @@ fn start(settings: &[String]) -> Appliance {
     let common = ["ingestion.reconnect_interval=300ms".to_owned()];
     let all: Vec<&str> = common.iter().chain(settings).map(String::as_str).collect();
     Appliance::start(&all)
-}
-
-/// Kinds of encryption: what the peer is told, and what is set here.
-const KINDS: [(&str, &str, &[&str]); 3] = [
-    ("plain", "", &[]),
-    ("aes128", "passphrase=of this stream&pbkeylen=16", &["passphrase=of this stream"]),
-    ("aes256", "passphrase=of that stream&pbkeylen=32", &["passphrase=of that stream", "key_length=32"]),
-];
-
-/// One stream of each kind, by `open` for the peer's port and query and `at` for how it is reached.
-fn arrive_bit_exact(way: &str, open: fn(u16, &str) -> SrtSender, at: fn(u16) -> Vec<String>) {
-    let clip = usual_clip();
-    let ports = free_ports::<3>();
-    let peers: Vec<SrtSender> = KINDS.iter().zip(ports).map(|((_, query, _), port)| open(port, query)).collect();
-    let mut settings = vec![way.to_owned()];
-    for ((stream, _, secret), port) in KINDS.iter().zip(ports) {
-        let mut own = at(port);
-        own.extend(secret.iter().map(|&it| it.to_owned()));
-        settings.extend(settings_of(stream, &own));
-    }
-    let appliance = start(&settings);
-    std::thread::scope(|scope| {
-        let (appliance, clip) = (&appliance, &clip);
-        let streams: Vec<_> = KINDS
-            .iter()
-            .zip(peers)
-            .map(|((stream, ..), mut peer)| {
-                scope.spawn(move || {
-                    let tap = appliance.tap(stream);
-                    peer.wait_for_connection();
-                    peer.send(&clip.bytes);
-                    peer.finish();
-                    let count = clip.reference.packet_count();
-                    clip.reference.compare(&format!("{stream}, {way}"), &tap.wait_for(count));
-                })
-            })
-            .collect();
-        for stream in streams {
-            stream.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        }
-    });
-    for cipher in ["plain", "AES-128-CTR", "AES-256-CTR"] {
-        assert!(appliance.log().contains(&format!("version 1.5.1, {cipher}, latency 600 ms")), "{cipher}");
-    }
-}
-
-#[test]
-fn listeners_of_libsrt_are_called_plain_and_encrypted_and_every_frame_arrives() {
-    for way in WAYS {
-        arrive_bit_exact(way, SrtSender::listen, |port| vec![format!("address=127.0.0.1:{port}")]);
-    }
-}
-
-#[test]
-fn libsrt_is_met_in_rendezvous_plain_and_encrypted_and_every_frame_arrives() {
-    for way in WAYS {
-        arrive_bit_exact(way, SrtSender::meet, |port| {
-            vec![
-                "mode=rendezvous".to_owned(),
-                format!("address=127.0.0.1:{port}"),
-                "local_address=127.0.0.2".to_owned(),
-            ]
-        });
-    }
-}
-
-#[test]
-fn ffmpeg_as_listener_is_called_and_every_frame_arrives() {
-    let [plain, encrypted] = free_ports();
-    for (stream, port, query, secret) in [
-        ("ffmpeg-plain", plain, "", &[][..]),
-        (
-            "ffmpeg-aes256",
-            encrypted,
-            "&passphrase=known to both&pbkeylen=32",
-            &["passphrase=known to both", "key_length=32", "stream_id=#!::r=live,m=request"],
-        ),
-    ] {
-        usual_clip();
-        let source = clips::directory().join("usual.ts");
-        let copy = clips::directory().join(format!("{stream}.ts"));
-        let mut own = vec![format!("address=localhost:{port}")];
-        own.extend(secret.iter().map(|&it| it.to_owned()));
-        let appliance = start(&settings_of(stream, &own));
-        let tap = appliance.tap(stream);
-        let mut command = Command::new("ffmpeg");
-        command
-            .args(["-nostdin", "-v", "error", "-y", "-re", "-i"])
-            .arg(source)
-            .args(["-map", "0", "-c", "copy", "-f", "tee"]);
-        command.arg(format!(
-            "[f=mpegts]{}|[f=mpegts]srt\\://127.0.0.1\\:{port}?mode=listener&pkt_size=1316&latency=400000&linger=2{query}",
-            copy.display()
-        ));
-        let mut ffmpeg = Process::start(&mut command);
-        ffmpeg.wait();
-        compare_but_the_end(stream, &copy, &tap);
-    }
 }
 
 /// A peer sends half of a clip, is killed, comes back, and sends all of it.

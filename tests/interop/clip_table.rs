@@ -86,7 +86,8 @@ pub fn every_clip(judge: impl Fn(&Clip) + Sync) {
     assert!(faults.is_empty(), "{} of {} clips failed\n{}", faults.len(), clips.len(), faults.join("\n"));
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// What a panic says.
+pub fn said(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }

@@ -21,6 +21,7 @@ mod gstreamer;
 mod headworkssrc;
 mod latm;
 mod loss;
+mod matrix;
 mod moves;
 mod multicast;
 mod operation;
@@ -32,7 +33,6 @@ mod relay;
 mod senders;
 #[path = "../sim/filter.rs"]
 mod sim_filter;
-mod statistics;
 mod tap;
 mod version4;
 mod xdp;

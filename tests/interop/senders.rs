@@ -67,7 +67,7 @@ pub fn send_rtp(socket: &UdpSocket, bytes: &[u8], to: SocketAddr, ssrc: u32) {
     });
 }
 
-/// `srt-live-transmit` from its standard input to a listener.
+/// A tool that sends by SRT what comes on its standard input: `srt-live-transmit`, unless another is given.
 pub struct SrtSender {
     pub child: Child,
     said: Arc<Mutex<String>>,
@@ -109,15 +109,15 @@ impl SrtSender {
     }
 
     fn at(options: &[&str], url: &str, connected: &'static str) -> Self {
-        let mut child = Command::new("srt-live-transmit")
-            .args(["-a:no", &format!("-chunk:{DATAGRAM}")])
-            .args(options)
-            .args(["file://con", url])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("srt-live-transmit is installed");
+        let mut command = Command::new("srt-live-transmit");
+        command.args(["-a:no", &format!("-chunk:{DATAGRAM}")]).args(options).args(["file://con", url]);
+        Self::run(&mut command, connected)
+    }
+
+    /// Another tool, and what it says once there is a connection.
+    pub fn run(command: &mut Command, connected: &'static str) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let said = Arc::default();
         listen(child.stdout.take().expect("piped"), &said);
         listen(child.stderr.take().expect("piped"), &said);

@@ -126,6 +126,34 @@ impl Cable {
         Some(cable)
     }
 
+    /// The same with both hosts at the same addresses, each of which sends the other what is for them: for peers that bind the address they
+    /// call, as ffmpeg does in rendezvous. An address has the prefix length 32 or 128.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn of_twins(addresses: &[&str]) -> Option<Self> {
+        const OUTBOUND: &str = "100";
+        let cable = Self::new(addresses, addresses)?;
+        let [near, far] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+        for (host, own, other) in [(&cable.near, near, far), (&cable.far, far, near)] {
+            ip(&format!("-n {host} link set {LINK} address {own}"));
+            // What is sent asks for another route before it asks whether the address is the host's own.
+            for version in ["-4", "-6"] {
+                ip(&format!("-n {host} {version} rule add pref 10 iif lo lookup {OUTBOUND}"));
+                ip(&format!("-n {host} {version} rule add pref 1000 lookup local"));
+                ip(&format!("-n {host} {version} rule del pref 0"));
+            }
+            for address in addresses {
+                let (alone, version) =
+                    (address.split('/').next().expect("an address"), if address.contains(':') { "-6" } else { "-4" });
+                ip(&format!("-n {host} {version} route add {address} dev {LINK} table {OUTBOUND}"));
+                ip(&format!("-n {host} neighbor add {alone} lladdr {other} dev {LINK} nud permanent"));
+            }
+        }
+        Some(cable)
+    }
+
     /// The namespace's name, for `ip netns exec`.
     pub fn name(&self, host: Host) -> &str {
         match host {
@@ -196,6 +224,9 @@ fn try_ip(arguments: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
     use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
     use super::*;
@@ -210,5 +241,20 @@ mod tests {
             Cable::new(&[], &[]).is_some()
         });
         assert!(!made.join().unwrap());
+    }
+
+    #[test]
+    fn twins_hear_each_other_and_not_themselves() {
+        let Some(cable) = Cable::of_twins(&["10.88.0.1/32", "fd88::1/128"]) else { return };
+        for address in ["10.88.0.1:5004", "[fd88::1]:5004"] {
+            let [near, far] = [Host::Near, Host::Far].map(|host| cable.on(host, || UdpSocket::bind(address).unwrap()));
+            for (from, to, text) in [(&near, &far, b"near"), (&far, &near, b"far ")] {
+                to.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                from.send_to(text, address).unwrap();
+                let mut heard = [0; 8];
+                let (length, sender) = to.recv_from(&mut heard).unwrap();
+                assert_eq!((&heard[..length], sender), (&text[..], address.parse().unwrap()));
+            }
+        }
     }
 }
