@@ -3,13 +3,13 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::wire::{Kind, Wire};
 use super::{Cell, LATENCY_MS, Role, Tool};
 use crate::clips::{self, Clip};
 use crate::senders::{self, SrtSender};
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LAST_WORDS: usize = 12;
 
 /// `srtsink` in a program that prints its statistics.
-static SRTSINK: LazyLock<std::path::PathBuf> = LazyLock::new(|| {
+static SRTSINK: LazyLock<PathBuf> = LazyLock::new(|| {
     let to = clips::directory().join("srtsink");
     let flags = clips::run(Command::new("pkg-config").args(["--cflags", "--libs", "gstreamer-1.0"]));
     let mut command = Command::new("cc");
@@ -38,8 +38,8 @@ pub struct Sent {
     pub bytes: u64,
     pub retransmitted: u64,
     pub rtt_ms: f64,
-    /// Acknowledgements and loss reports that came; `srt-live-transmit` does not tell.
-    pub answers: Option<[u64; 2]>,
+    /// That came; `srt-live-transmit` does not tell.
+    pub loss_reports: Option<u64>,
 }
 
 /// A running tool.
@@ -65,8 +65,12 @@ impl Peer {
         }
     }
 
-    pub fn start(tool: Tool, mut command: Command) -> Self {
-        Self { tool, sender: SrtSender::run(&mut command, "SRT target") }
+    pub fn start(cell: &Cell, mut command: Command) -> Self {
+        let connected = match cell.role {
+            Role::Caller => "Accepted SRT target connection",
+            Role::Listener | Role::Rendezvous => "SRT target connected",
+        };
+        Self { tool: cell.tool, sender: SrtSender::run(&mut command, connected) }
     }
 
     /// Gives it the clip. Of the tools here GStreamer reads it from its file.
@@ -93,40 +97,44 @@ impl Peer {
     }
 
     /// What it says that it has sent, when nothing is under way any more. ffmpeg does not tell.
-    pub fn statistics(&mut self, wire: &Wire) -> Option<Sent> {
+    pub fn statistics(&mut self) -> Option<Sent> {
         match self.tool {
-            Tool::SrtLiveTransmit => Some(self.report(wire)),
+            Tool::SrtLiveTransmit => Some(self.report()),
             Tool::Ffmpeg => None,
             Tool::GStreamer => Some(self.structure()),
         }
     }
 
-    /// `srt-live-transmit` reports with each packet: null packets make it, until it reports of the last that it has sent.
-    fn report(&mut self, wire: &Wire) -> Sent {
+    /// `srt-live-transmit` takes ten packets at a time, and reports as soon as it has handed one to libsrt, which sends it a little later. So
+    /// the first report of the next ten is of what was sent before, and of the first of these at most.
+    fn report(&mut self) -> Sent {
         let began = Instant::now();
-        loop {
-            self.sender.send(&senders::null_packets(8));
-            std::thread::sleep(Duration::from_millis(200));
-            let said = self.sender.said();
-            let newest = said.lines().rev().find_map(|line| {
-                serde_json::from_str::<Value>(line.trim_end_matches(',')).ok().filter(|value| value["send"].is_object())
-            });
-            let count = |value: &Value, pointer: &str| {
-                value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {value}"))
-            };
-            if let Some(value) = &newest
-                && count(value, "/send/packetsUnique") == wire.tally().sent(Kind::First).packets
-            {
-                return Sent {
-                    packets: count(value, "/send/packets"),
-                    bytes: count(value, "/send/bytes"),
-                    retransmitted: count(value, "/send/packetsRetransmitted"),
-                    rtt_ms: value.pointer("/link/rtt").and_then(Value::as_f64).expect("a round trip"),
-                    answers: None,
-                };
+        let before = self.reports().count();
+        let report: Value = loop {
+            self.sender.send(&senders::null_packets(10));
+            std::thread::sleep(Duration::from_millis(50));
+            if let Some(report) = self.reports().nth(before) {
+                break serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {report}"));
             }
-            assert!(began.elapsed() < PATIENCE, "it reports {newest:?} where {:?} were sent", wire.tally());
+            assert!(began.elapsed() < PATIENCE, "it reports nothing");
+        };
+        let value = |pointer: &str| {
+            report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {report}"))
+        };
+        let count = |name: &str| value(&format!("/send/{name}")) as u64;
+        Sent {
+            packets: count("packets"),
+            bytes: count("bytes"),
+            retransmitted: count("packetsRetransmitted"),
+            rtt_ms: value("/link/rtt"),
+            loss_reports: None,
         }
+    }
+
+    fn reports(&self) -> impl Iterator<Item = String> {
+        let said = self.sender.said();
+        let lines: Vec<String> = said.lines().map(|line| line.trim_end_matches(',').to_owned()).collect();
+        lines.into_iter().filter(|line| line.starts_with('{'))
     }
 
     /// `srtsink` tells when something comes on the program's input.
@@ -147,7 +155,7 @@ impl Peer {
             bytes: count("bytes-sent"),
             retransmitted: count("packets-retransmitted"),
             rtt_ms: value("rtt-ms"),
-            answers: Some(["packet-ack-received", "packet-nack-received"].map(count)),
+            loss_reports: Some(count("packet-nack-received")),
         }
     }
 

@@ -26,7 +26,7 @@ pub struct Road {
 }
 
 /// What is counted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A data packet when it is sent first.
     First,
@@ -37,11 +37,32 @@ pub enum Kind {
     LossReport,
 }
 
+impl Kind {
+    fn of(datagram: &[u8]) -> Option<Self> {
+        Some(match packet::parse(datagram).ok()? {
+            Header::Data(header) if header.retransmitted => Self::Again,
+            Header::Data(_) => Self::First,
+            Header::Control(header) => match header.control_type {
+                // Light ones have no number.
+                ControlType::Acknowledgement if header.type_information != 0 => Self::Acknowledgement,
+                ControlType::LossReport => Self::LossReport,
+                _ => return None,
+            },
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Count {
     pub packets: u64,
     /// With all headers.
     pub bytes: u64,
+}
+
+impl Count {
+    fn with(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// Everything so far; each kind goes one way only.
@@ -67,20 +88,23 @@ impl Tally {
         Count { packets: sent.packets - lost.packets, bytes: sent.bytes - lost.bytes }
     }
 
-    fn note(&mut self, datagram: &[u8], is_lost: bool) {
-        let kind = match packet::parse(datagram) {
-            Ok(Header::Data(header)) => {
-                self.encrypted += u64::from(header.key != KeyFlag::Plain);
-                if header.retransmitted { Kind::Again } else { Kind::First }
-            }
-            Ok(Header::Control(header)) => match header.control_type {
-                // Light ones have no number.
-                ControlType::Acknowledgement if header.type_information != 0 => Kind::Acknowledgement,
-                ControlType::LossReport => Kind::LossReport,
-                _ => return,
-            },
-            Err(_) => return,
-        };
+    /// Data packets, first and again.
+    pub fn data_sent(&self) -> Count {
+        self.sent(Kind::First).with(self.sent(Kind::Again))
+    }
+
+    pub fn data_lost(&self) -> Count {
+        self.lost(Kind::First).with(self.lost(Kind::Again))
+    }
+
+    pub fn data_passed(&self) -> Count {
+        self.passed(Kind::First).with(self.passed(Kind::Again))
+    }
+
+    fn note(&mut self, kind: Kind, datagram: &[u8], is_lost: bool) {
+        if let Ok(Header::Data(header)) = packet::parse(datagram) {
+            self.encrypted += u64::from(header.key != KeyFlag::Plain);
+        }
         let mut counts = [Some(&mut self.sent), Some(&mut self.lost).filter(|_| is_lost)];
         for count in counts.iter_mut().flatten().map(|counts| &mut counts[kind as usize]) {
             count.packets += 1;
@@ -148,15 +172,21 @@ impl Wire {
 
 impl Common {
     fn take(&self, from: usize, queue: &Sender<(Instant, Vec<u8>)>) {
-        let mut random = Random::new(self.road.seed + from as u64);
+        // How many others there are is the machine's affair. So which are lost of those that are sent first is the same in every run.
+        let mut of_first = Random::new(self.road.seed);
+        let mut of_others = Random::new(!self.road.seed - from as u64);
         let mut buffer = [0; 2_048];
         while !self.ended.load(Ordering::Relaxed) {
             // Nothing came, or a port is not yet open.
             let Ok((len, sender)) = self.sides[from].socket.recv_from(&mut buffer) else { continue };
             let arrived = Instant::now();
             *self.sides[from].beyond.lock().unwrap() = Some(sender);
+            let kind = Kind::of(&buffer[..len]);
+            let random = if kind == Some(Kind::First) { &mut of_first } else { &mut of_others };
             let is_lost = random.chance(self.road.loss) && !self.is_calm.load(Ordering::Relaxed);
-            self.tally.lock().unwrap().note(&buffer[..len], is_lost);
+            if let Some(kind) = kind {
+                self.tally.lock().unwrap().note(kind, &buffer[..len], is_lost);
+            }
             if !is_lost && queue.send((arrived + self.road.delay, buffer[..len].to_vec())).is_err() {
                 return;
             }
