@@ -416,6 +416,8 @@ mod tests {
         let file = File::from(std::os::fd::OwnedFd::from(pipe));
         let writer = Writer { file, part, path, directory: directory.path().to_owned(), overwrite: false };
         let mut store = Store::start(writer).unwrap();
+        // Gone before the store is, also when this fails: that waits for its thread.
+        let reader = reader;
         write(&mut store, &vec![7; PIECE_LEN + 10_000]);
         assert!(store.hand_on());
         assert!(!store.abandon() && store.finished().is_none());
