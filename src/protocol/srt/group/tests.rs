@@ -2,7 +2,7 @@ use super::*;
 use crate::base::{PacketPool, PoolOptions};
 use crate::protocol::srt::control::{Control, ControlWriter, DropRequest, SequenceRange};
 use crate::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
-use crate::protocol::srt::parameters::{PeerTimeBase, Role};
+use crate::protocol::srt::parameters::{Features, PeerTimeBase, Role};
 use crate::protocol::srt::snapshot::{RestoreError, SNAPSHOT_HEADER_LEN, SnapshotKind, seal};
 use crate::protocol::srt::transmission_mode::TransmissionMode;
 
@@ -566,8 +566,18 @@ fn a_group_that_was_put_down_as_bytes_goes_on_with_all_its_legs() {
 #[test]
 fn a_leg_in_a_mode_for_files_is_none() {
     for mode in [TransmissionMode::Buffer, TransmissionMode::Message] {
-        let parameters = ConnectionParameters { mode, ..parameters(0, 0) };
-        let group = Group::new(at(0), 0x4000_0077, PEER_GROUP, parameters, LIMITS);
+        // As any other connection may be.
+        let features = Features {
+            receive_by_timestamp: false,
+            send_by_timestamp: false,
+            peer_drops_too_late: false,
+            ..Features::default()
+        };
+        let parameters = || ConnectionParameters { mode, features, receive_latency_ms: 0, ..parameters(0, 0) };
+        let mut alone = Vec::new();
+        Connection::new(at(0), parameters(), LIMITS).snapshot(&mut alone);
+        assert!(Connection::restore(&alone, 64, |_| None).is_ok());
+        let group = Group::new(at(0), 0x4000_0077, PEER_GROUP, parameters(), LIMITS);
         let mut bytes = Vec::new();
         group.snapshot(&mut bytes);
         assert_eq!(Group::restore(&bytes, 64, |_| None).map(drop).expect_err("no leg"), RestoreError::Invalid);
