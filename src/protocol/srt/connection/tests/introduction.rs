@@ -207,3 +207,22 @@ fn a_refusal_of_the_key_counts_only_from_the_peers_address_and_for_our_socket() 
     bench.put(at(3), &refusal(7));
     assert_eq!(events(&mut bench), [Event::KeyRefused(KeyMaterialState::BadSecret)]);
 }
+
+#[test]
+fn where_both_send_the_version_in_the_answer_counts_for_what_is_asked_again_and_after_an_upgrade_too() {
+    let parameters = ConnectionParameters { role: Role::Both, ..sender(None).connection.parameters };
+    let limits = Limits { send_buffer_packets: 64, receive_buffer_packets: 256, ..Limits::default() };
+    let mut bench = bench_of(limits, parameters);
+    bench.out(at(0));
+    respond(&mut bench, at(1), &[0x0001_0504, HSRSP[1], HSRSP[2]]);
+    let mut restored = bench.restored();
+    let mut reports = [0, 0];
+    for (bench, reports) in [&mut bench, &mut restored].into_iter().zip(&mut reports) {
+        bench.put_data(at(2), &data(0, 2), &[]);
+        bench.put_data(at(2), &data(2, 2), &[]);
+        for ms in 2..250 {
+            *reports += bench.timeout(at(ms)).iter().filter(|out| matches!(out, Out::Nak(_))).count();
+        }
+    }
+    assert_eq!(reports, [3; 2]);
+}
