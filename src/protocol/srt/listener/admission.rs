@@ -76,7 +76,8 @@ pub struct AdmissionRequest {
     pub mtu: u32,
     /// How many packets may be in flight to it.
     pub flow_window: u32,
-    /// Its keys, wrapped. Salt and length for [`derive_key_encrypting_key`](crate::protocol::srt::encryption::derive_key_encrypting_key) are in there; derive off the shard.
+    /// Its keys, wrapped. Salt and length for
+    /// [`derive_key_encrypting_key`](crate::protocol::srt::encryption::derive_key_encrypting_key) are in there; derive off the shard.
     pub key_material: Option<KeyMaterial>,
     /// The group of the caller's that this is to be a leg of.
     pub group: Option<Membership>,
