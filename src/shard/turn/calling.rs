@@ -200,7 +200,7 @@ impl Shard {
             let stream = call.stream;
             match outcome {
                 None => return,
-                Some(Outcome::KeyWanted(material)) => self.want_key(now, place, stream, material),
+                Some(Outcome::KeyWanted(material)) => self.want_key(now, place, stream, *material),
                 Some(Outcome::Connected(parameters)) => self.call_connected(now, place, *parameters),
                 Some(Outcome::Failed(error)) => {
                     self.call_failed(now, place, error.to_string(), calls::kind_of(error));
@@ -209,8 +209,8 @@ impl Shard {
         }
     }
 
-    fn want_key(&mut self, now: Instant, place: usize, stream: usize, material: Box<KeyMaterial>) {
-        if !self.derive_for_call(stream, *material) {
+    fn want_key(&mut self, now: Instant, place: usize, stream: usize, material: KeyMaterial) {
+        if !self.derive_for_call(stream, material) {
             self.call_failed(now, place, "housekeeping is overrun".to_owned(), Failure::Passing);
         }
     }
