@@ -137,6 +137,36 @@ fn an_encrypted_file_needs_the_same_passphrase_at_both_ends() {
 }
 
 #[test]
+fn who_has_not_shown_the_passphrase_changes_nothing_and_does_not_learn_what_there_is() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = from.path().join("a");
+    fs::write(&file, bytes(3_000)).unwrap();
+    fs::write(to.path().join("a.part"), "of a run before").unwrap();
+    fs::write(to.path().join("there"), "old").unwrap();
+    let receiver = Listening::receive(to.path(), "&passphrase=correct%20horse", "--max-size 2k");
+    for name in ["a", "there", "other", "x/a", "%23!::r=a,m=request", "%23!::r=a,m=publish,t=file,size=3000"] {
+        for (query, reason) in [("", "UNSECURE"), ("&passphrase=another%20horse", "BADSECRET")] {
+            let refused = send(&file, receiver.port, &format!("?streamid={name}{query}"));
+            assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+            let error = reports(&refused)[0]["error"].as_str().unwrap().to_owned();
+            assert!(error.contains(reason), "{name}: {error}");
+            assert_eq!(names(to.path()), ["a.part", "there"]);
+        }
+    }
+    assert_eq!(fs::read(to.path().join("a.part")).unwrap(), b"of a run before");
+    receiver.interrupt();
+    let (code, received, _) = receiver.finish();
+    assert_eq!((code, received.len()), (0, 0), "{received:?}");
+    let sender = Listening::start(&["send", file.to_str().unwrap()], "&passphrase=correct%20horse", "");
+    for name in ["a", "b"] {
+        let url = format!("srt://127.0.0.1:{}?streamid={name}&passphrase=another%20horse", sender.port);
+        let refused = headworks_file(&["receive", from.path().to_str().unwrap(), &url, "--name", "fetched"]);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("BADSECRET"), "{name}: {refused:?}");
+    }
+    assert_eq!(names(from.path()), ["a"]);
+}
+
+#[test]
 fn what_may_not_be_kept_is_refused_with_a_code_and_leaves_nothing() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = from.path().join("a");

@@ -3,6 +3,7 @@
 mod endpoint;
 mod location;
 mod name;
+mod passphrase;
 mod reading;
 mod receiving;
 mod report;
@@ -20,10 +21,14 @@ use self::location::LocationError;
 use super::arguments::Exit;
 use super::values::{rate, size, time};
 use crate::protocol::srt::caller::CallError;
+use crate::protocol::srt::handshake::RejectReason;
 use crate::shard::appliance::{Signals, StartError};
 
 /// How soon a disk that is behind is asked again.
 const DISK_EVERY: Duration = Duration::from_millis(1);
+
+/// Why a caller is refused: what it is told, and what that means here.
+type Denial = (RejectReason, String);
 
 const HELP: &str = "\
 Examples:
@@ -68,7 +73,8 @@ many have come. Otherwise it is taken for whole when its sender ends the connect
 sender does that is stopped half-way; one that falls silent leaves no file.
 
 Refused with a code that the caller is told: 1002 FILEPATH no plain name, 1409 CONFLICT there is such a file, 1423 LOCKED it is just coming in,
-1406 UNACCEPTABLE more than --max-size, 1507 NOROOM no room for it, 1402 OVERLOAD more than --transfers, 1405 BAD_MODE it wants to receive.
+1406 UNACCEPTABLE more than --max-size, 1507 NOROOM no room for it, 1402 OVERLOAD more than --transfers, or passphrases tried too often,
+1405 BAD_MODE it wants to receive. Whoever has not shown the passphrase is told that alone (10 BADSECRET, 11 UNSECURE), and nothing is made.
 
 Examples:
   headworks file receive /srv/in srt://:9000 --max-size 50G --transfers 8

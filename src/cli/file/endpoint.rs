@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::Denial;
 use super::location::Location;
+use super::passphrase::{Passphrases, Proof};
 use crate::base::{Datagram, Instant, Rate, Transmit};
 use crate::protocol::srt::caller::{self, CallError, Caller, CallerEncryption, CallerSettings};
 use crate::protocol::srt::connection::{Connection, Limits};
@@ -36,6 +38,8 @@ const FAREWELLS: u32 = 5;
 const FAREWELL_INTERVAL: Duration = Duration::from_millis(40);
 /// Handshakes of one source, of each kind: enough for a machine that sends one small file after the other.
 const HANDSHAKES_PER_SECOND: u32 = 100;
+/// Why somebody is refused for whom everything else is right.
+pub const UNSETTLED: &str = "it asks for what a file does not have";
 
 /// Why there is no endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +59,8 @@ pub enum EndpointEvent {
     Connected(u32),
     /// A call of ours has failed.
     Failed(CallError),
-    /// Somebody wants to connect: to be answered with [`Endpoint::accept`] or [`Endpoint::refuse`].
+    /// Somebody wants to connect: to be [judged](Endpoint::judge_passphrase), and answered with [`Endpoint::accept`] or
+    /// [`Endpoint::refuse`].
     Asked(Box<AdmissionRequest>),
     /// Somebody was refused because of the handshake.
     Refused(Refusal),
@@ -91,6 +96,7 @@ pub struct Endpoint {
     location: Location,
     options: EndpointOptions,
     listener: Option<Listener>,
+    passphrases: Passphrases,
     caller: Option<Caller>,
     connections: BTreeMap<u32, Connection>,
     farewells: Vec<Farewell>,
@@ -140,6 +146,8 @@ impl Endpoint {
             opened => opened?,
         };
         let clock = Clock::new();
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(EndpointError::Randomness)?;
         Ok(Self {
             busy_at: clock.turn(),
             net,
@@ -149,6 +157,7 @@ impl Endpoint {
             location,
             options,
             listener,
+            passphrases: Passphrases::new(secret),
             caller: None,
             connections: BTreeMap::new(),
             farewells: Vec::new(),
@@ -220,24 +229,32 @@ impl Endpoint {
         number
     }
 
+    /// Whether somebody has shown the passphrase. To be asked before anything is done or said that depends on what there is here.
+    ///
+    /// # Errors
+    /// [`Denial`]: not so, or passphrases are tried too often.
+    pub fn judge_passphrase(&mut self, request: &AdmissionRequest) -> Result<Proof, Denial> {
+        let passphrase = self.location.passphrase.as_deref();
+        self.passphrases.judge(self.clock.turn(), request.key.peer, passphrase, request.key_material.as_ref())
+    }
+
     /// Lets somebody in; gives the number of the connection.
     ///
     /// # Errors
-    /// The passphrases do not go together: the caller has been refused for this reason.
-    pub fn accept(&mut self, request: &AdmissionRequest) -> Result<Result<u32, RejectReason>, EndpointError> {
+    /// It asks for what a file does not have, such as a packet filter: it has been refused for this reason.
+    pub fn accept(
+        &mut self,
+        request: &AdmissionRequest,
+        proof: Proof,
+    ) -> Result<Result<u32, RejectReason>, EndpointError> {
         let now = self.clock.turn();
         let mut key_seed = [0; 32];
         getrandom::fill(&mut key_seed).map_err(EndpointError::Randomness)?;
-        let passphrase = self.location.passphrase.as_ref();
-        let key_encrypting_key = passphrase.zip(request.key_material.as_ref()).map(|(passphrase, material)| {
-            derive_key_encrypting_key(passphrase.as_bytes(), material.salt(), material.key_length())
-        });
         let acceptance = Acceptance {
             socket_id: self.new_socket_id()?,
             role: self.options.role,
             flow_window: self.options.window as u32,
-            has_passphrase: passphrase.is_some(),
-            key_encrypting_key,
+            key_encrypting_key: proof.0,
             key_seed,
             ..Acceptance::default()
         };

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use super::super::send::target::{cipher, percent_decode};
+use super::super::send::target::{cipher, percent_decode, shown_pair};
 use crate::config::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
 use crate::protocol::srt::encryption::{Cipher, KeyLength};
 use crate::protocol::srt::stream_id::{StreamId, StreamIdError};
@@ -59,6 +59,10 @@ pub enum LocationError {
     Passphrase(usize),
 }
 
+/// Keys whose values may be seen.
+const SHOWN: &[&str] =
+    &["streamid", "pbkeylen", "cryptomode", "messageapi", "transtype", "mode", "latency", "rcvlatency", "peerlatency"];
+
 impl Location {
     /// Reads a location; asks the resolver for a name.
     ///
@@ -66,7 +70,7 @@ impl Location {
     /// [`LocationError`].
     pub fn parse(text: &str) -> Result<Self, LocationError> {
         // What follows may hold a passphrase.
-        let shown = text.split('?').next().unwrap_or(text);
+        let shown = text.split(['?', '&']).next().unwrap_or(text);
         let rest = text.strip_prefix("srt://").ok_or_else(|| LocationError::Scheme(shown.to_owned()))?;
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         let authority = authority.trim_end_matches('/');
@@ -99,13 +103,7 @@ impl Location {
     }
 
     fn option(&mut self, pair: &str) -> Result<(), LocationError> {
-        // A passphrase is not shown, also under a key that is misspelt.
-        let unknown = || {
-            LocationError::Query(match pair.split_once('=') {
-                Some((key, _)) if key.starts_with("pass") => format!("{key}=…"),
-                _ => pair.to_owned(),
-            })
-        };
+        let unknown = || LocationError::Query(shown_pair(pair, SHOWN));
         let (key, value) = pair.split_once('=').ok_or_else(unknown)?;
         let value = percent_decode(value).ok_or_else(unknown)?;
         match (key, value.as_str()) {
@@ -158,7 +156,17 @@ mod tests {
         assert_eq!(refused("rtp://a:1?passphrase=secret"), LocationError::Scheme("rtp://a:1".to_owned()));
         assert_eq!(refused("srt://127.0.0.1"), LocationError::Port("srt://127.0.0.1".to_owned()));
         assert_eq!(refused("srt://:1?mode=caller"), LocationError::Nobody);
-        assert_eq!(refused("srt://:1?passprase=secret"), LocationError::Query("passprase=…".to_owned()));
+        assert_eq!(refused("srt://:1&passphrase=secret"), LocationError::Port("srt://:1".to_owned()));
+        for (wrong, shown) in [
+            ("passprase=secret", "passprase=…"),
+            ("pasphrase=secret", "pasphrase=…"),
+            ("phrase=secret", "phrase=…"),
+            ("passphrase=secret%2", "passphrase=…"),
+            ("passphrase=correct%20horse&secret", "a part without ="),
+            ("mode", "mode"),
+        ] {
+            assert_eq!(refused(&format!("srt://:1?{wrong}")), LocationError::Query(shown.to_owned()));
+        }
         assert_eq!(refused("srt://:1?mode=rendezvous"), LocationError::Query("mode=rendezvous".to_owned()));
         assert_eq!(refused("srt://:1?pbkeylen=17"), LocationError::Query("pbkeylen=17".to_owned()));
         assert_eq!(refused("srt://:1?latency=200"), LocationError::Latency("latency=200".to_owned()));

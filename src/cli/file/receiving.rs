@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions};
+use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions, UNSETTLED};
 use super::location::Location;
 use super::name;
-use super::report::{Progress, TransferReport};
+use super::report::{Progress, Refusals, TransferReport};
 use super::storing::{Store, StoreError, free_bytes};
-use super::{DISK_EVERY, FileError, ReceiveArguments};
+use super::{DISK_EVERY, Denial, FileError, ReceiveArguments};
 use crate::base::Instant;
 use crate::protocol::srt::connection::{CloseReason, Event, PEER_ERROR_FILE_SYSTEM};
 use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::AdmissionRequest;
 use crate::protocol::srt::parameters::Role;
 use crate::protocol::srt::stream_id::{Mode, ResourceType, StreamId};
+use crate::shard::clock::Clock;
 
 /// A file on its way.
 struct Receiving {
@@ -45,9 +46,6 @@ struct Wanted {
     size: Option<u64>,
     store: Store,
 }
-
-/// Why a file is not taken.
-type Denial = (RejectReason, String);
 
 /// Receives files until there were as many as were asked for, or it is interrupted.
 ///
@@ -83,6 +81,7 @@ pub fn run(arguments: &ReceiveArguments, interrupted: &mut dyn FnMut() -> bool) 
     let mut transfers: Vec<Receiving> = Vec::with_capacity(connections);
     let (mut failed, mut first) = (0_u64, None);
     let mut is_interrupted = false;
+    let mut refusals = Refusals::new(Clock::now());
     while left.is_none_or(|left| left > 0) || endpoint.is_saying_farewell() {
         is_interrupted |= interrupted();
         let now = endpoint.receive()?;
@@ -104,23 +103,26 @@ pub fn run(arguments: &ReceiveArguments, interrupted: &mut dyn FnMut() -> bool) 
                     let judged = if is_interrupted {
                         Err((RejectReason::Close, "nothing more is taken here".to_owned()))
                     } else if has_room {
-                        judge(directory, &request, arguments)
+                        // Who has not shown the passphrase changes nothing in the directory, and does not learn what is in it.
+                        endpoint
+                            .judge_passphrase(&request)
+                            .and_then(|proof| Ok((judge(directory, &request, arguments)?, proof)))
                     } else {
                         Err((RejectReason::Overload, format!("{} files are coming in already", transfers.len())))
                     };
                     match judged {
-                        Ok(wanted) => match endpoint.accept(&request)? {
+                        Ok((wanted, proof)) => match endpoint.accept(&request, proof)? {
                             Ok(connection) => transfers.push(Receiving::new(now, connection, wanted)),
-                            Err(reason) => eprintln!("{} refused: {reason}", request.key.peer),
+                            Err(reason) => refusals.tell(now, request.key.peer, &(reason, UNSETTLED.to_owned())),
                         },
-                        Err((reason, why)) => {
-                            eprintln!("{} refused: {reason}: {why}", request.key.peer);
-                            endpoint.refuse(&request, reason);
+                        Err(denial) => {
+                            refusals.tell(now, request.key.peer, &denial);
+                            endpoint.refuse(&request, denial.0);
                         }
                     }
                 }
                 EndpointEvent::Refused(refusal) => {
-                    eprintln!("{} refused: {}: {}", refusal.peer, refusal.reason, refusal.why);
+                    refusals.tell(now, refusal.peer, &(refusal.reason, refusal.why));
                 }
             }
         }
@@ -295,10 +297,15 @@ impl Receiving {
         if self.stage == Stage::Keeping && !self.store.keep() {
             return None;
         }
+        // What has come of it is removed by then, and whoever sends it again finds it free.
+        if matches!(self.stage, Stage::Failed(_)) && !self.store.abandon() {
+            return None;
+        }
         let outcome = match (&self.stage, self.store.finished()) {
+            // Also when it was interrupted too late.
+            (_, Some(Ok(stored))) => Ok(stored),
             (Stage::Failed(error), _) => Err(error.clone()),
             (_, None) => return None,
-            (_, Some(Ok(stored))) => Ok(stored),
             (_, Some(Err(error))) => {
                 self.fail(now, endpoint, error.to_string());
                 Err(error.to_string())

@@ -1,12 +1,40 @@
 //! What became of a transfer, and how it goes meanwhile.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::base::Instant;
+use super::Denial;
+use crate::base::{Allowance, Instant};
 use crate::protocol::srt::connection::Connection;
+
+/// Callers that are refused, on standard error unless there are too many: who is refused can come again at once, and as anybody.
+pub struct Refusals {
+    allowance: Allowance,
+}
+
+impl Refusals {
+    /// None so far.
+    pub const fn new(now: Instant) -> Self {
+        Self { allowance: Allowance::new(now) }
+    }
+
+    /// Tells of one.
+    pub fn tell(&mut self, now: Instant, peer: SocketAddr, denial: &Denial) {
+        if let Some(line) = self.line(now, peer, denial) {
+            eprintln!("{line}");
+        }
+    }
+
+    fn line(&mut self, now: Instant, peer: SocketAddr, (reason, why): &Denial) -> Option<String> {
+        Some(match self.allowance.take(now)? {
+            0 => format!("{peer} refused: {reason}: {why}"),
+            withheld => format!("{peer} refused: {reason}: {why} ({withheld} refusals before this one are not told)"),
+        })
+    }
+}
 
 /// One transfer, over.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -157,6 +185,21 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::srt::handshake::RejectReason;
+
+    #[test]
+    fn refusals_are_told_so_often_and_those_that_were_not_are_counted() {
+        let start = Instant::from_millis(5_000);
+        let mut refusals = Refusals::new(start);
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4_000));
+        let denial = (RejectReason::Conflict, "so".to_owned());
+        let told: Vec<_> = (0..1_000).filter_map(|_| refusals.line(start, peer, &denial)).collect();
+        assert!(told.len() < 100, "{} lines", told.len());
+        assert!(told.iter().all(|line| line == &format!("192.0.2.1:4000 refused: {}: so", RejectReason::Conflict)));
+        let later = refusals.line(start + Duration::from_secs(1), peer, &denial).unwrap();
+        let withheld = 1_000 - told.len();
+        assert!(later.ends_with(&format!(": so ({withheld} refusals before this one are not told)")), "{later}");
+    }
 
     #[test]
     fn a_report_is_one_line_that_says_what_became_of_it() {

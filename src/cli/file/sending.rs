@@ -4,17 +4,17 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions};
+use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions, UNSETTLED};
 use super::location::Location;
 use super::reading::{self, Next, Reader};
-use super::report::{Progress, TransferReport};
-use super::{DISK_EVERY, FileError, SendArguments};
+use super::report::{Progress, Refusals, TransferReport};
+use super::{DISK_EVERY, Denial, FileError, SendArguments};
 use crate::base::Instant;
 use crate::protocol::srt::connection::{CloseReason, Event, PEER_ERROR_FILE_SYSTEM};
 use crate::protocol::srt::handshake::RejectReason;
-use crate::protocol::srt::listener::AdmissionRequest;
 use crate::protocol::srt::parameters::Role;
 use crate::protocol::srt::stream_id::{Mode, ResourceType, StreamId};
+use crate::shard::clock::Clock;
 
 /// A file that is to be sent.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> 
     let mut failed = Vec::new();
     let mut sending: Option<Sending> = None;
     let mut calling: Option<Item> = None;
+    let mut refusals = Refusals::new(Clock::now());
     while !waiting.is_empty() || sending.is_some() || calling.is_some() || endpoint.is_saying_farewell() {
         if interrupted() {
             let left = waiting.len() + usize::from(calling.is_some()) + usize::from(sending.is_some());
@@ -104,21 +105,31 @@ pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> 
                     report.print(arguments.common.json)?;
                     failed.push((file, error.to_string()));
                 }
-                EndpointEvent::Asked(request) => match choose(&request, &waiting, sending.is_some()) {
-                    Ok(at) => match endpoint.accept(&request)? {
-                        Ok(connection) => {
-                            let item = waiting.remove(at);
-                            sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
+                EndpointEvent::Asked(request) => {
+                    let judged = if sending.is_some() || waiting.is_empty() {
+                        Err((RejectReason::Backlog, "another file is being sent".to_owned()))
+                    } else {
+                        // Who has not shown the passphrase does not learn which files there are.
+                        endpoint
+                            .judge_passphrase(&request)
+                            .and_then(|proof| Ok((choose(&request.stream_id, &waiting)?, proof)))
+                    };
+                    match judged {
+                        Ok((at, proof)) => match endpoint.accept(&request, proof)? {
+                            Ok(connection) => {
+                                let item = waiting.remove(at);
+                                sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
+                            }
+                            Err(reason) => refusals.tell(now, request.key.peer, &(reason, UNSETTLED.to_owned())),
+                        },
+                        Err(denial) => {
+                            refusals.tell(now, request.key.peer, &denial);
+                            endpoint.refuse(&request, denial.0);
                         }
-                        Err(reason) => eprintln!("{} refused: {reason}", request.key.peer),
-                    },
-                    Err((reason, why)) => {
-                        eprintln!("{} refused: {reason}: {why}", request.key.peer);
-                        endpoint.refuse(&request, reason);
                     }
-                },
+                }
                 EndpointEvent::Refused(refusal) => {
-                    eprintln!("{} refused: {}: {}", refusal.peer, refusal.reason, refusal.why);
+                    refusals.tell(now, refusal.peer, &(refusal.reason, refusal.why));
                 }
             }
         }
@@ -176,11 +187,7 @@ fn begin(
 }
 
 /// Which of the files that wait, the next at the end, this caller gets.
-fn choose(request: &AdmissionRequest, waiting: &[Item], is_busy: bool) -> Result<usize, (RejectReason, String)> {
-    if is_busy || waiting.is_empty() {
-        return Err((RejectReason::Backlog, "another file is being sent".to_owned()));
-    }
-    let stream_id = &request.stream_id;
+fn choose(stream_id: &StreamId, waiting: &[Item]) -> Result<usize, Denial> {
     if stream_id.mode() == Some(Mode::Publish) {
         return Err((RejectReason::BadMode, "files are sent from here, and none is taken".to_owned()));
     }

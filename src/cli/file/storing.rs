@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
@@ -55,7 +55,8 @@ enum Order {
     Keep,
 }
 
-/// The way to the thread. Dropped without [`keep`](Self::keep), it leaves no file behind.
+/// The way to the thread. Dropped without [`keep`](Self::keep), it leaves no file behind, and waits until that is so: whoever has no time
+/// to wait for a disk [abandons](Self::abandon) it first.
 pub struct Store {
     orders: Option<SyncSender<Order>>,
     empty: Receiver<Vec<u8>>,
@@ -85,18 +86,9 @@ impl Store {
             return Err(StoreError::Exists(path));
         }
         let failed = |error| StoreError::System { what: "creating", path: part.clone(), error };
-        // What somebody else has put there, or a run before this one has left, is no way out of the directory either.
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(&part)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy(path)),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        let file = open(&part).map_err(failed)?;
+        if !claim(&file, &part).map_err(failed)? {
+            return Err(StoreError::Busy(path));
         }
         file.set_len(0).map_err(failed)?;
         let writer = Writer { file, part: part.clone(), path, directory: directory.to_owned(), overwrite };
@@ -165,6 +157,13 @@ impl Store {
                 true
             }
         }
+    }
+
+    /// Nothing more comes, and unless it was [kept](Self::keep) already there is to be no file. `false` while the thread is at it; then
+    /// ask again.
+    pub fn abandon(&mut self) -> bool {
+        self.orders = None;
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// What has come of it, once, when the thread has ended.
@@ -237,6 +236,28 @@ impl Writer {
             }
             renamed => Ok(renamed?),
         }
+    }
+}
+
+/// Opens what is to be written. What somebody else has put there, or a run before this one has left, is no way out of the directory either.
+fn open(part: &Path) -> io::Result<File> {
+    let no_follow = OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new().write(true).create(true).truncate(false).custom_flags(no_follow).open(part)
+}
+
+/// Takes the file for this process alone; whether nobody else has it, and it is still the one of this name: whoever had it until now may have
+/// given it its own since it was opened, and then it is whole and not to be touched.
+fn claim(file: &File, part: &Path) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let held = file.metadata()?;
+    match part.symlink_metadata() {
+        Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -333,6 +354,29 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_given_its_name_or_removed_since_it_was_opened_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let part = directory.path().join("a.part");
+        let mut first = Store::create(directory.path(), "a", false).unwrap();
+        write(&mut first, b"whole");
+        let late = open(&part).unwrap();
+        assert!(!claim(&late, &part).unwrap(), "the first has it");
+        let stored = finish(first).unwrap();
+        assert!(!claim(&late, &part).unwrap(), "it is `a` now");
+        // Nor is it the one that another has begun under the same name.
+        let next = Store::create(directory.path(), "a", true).unwrap();
+        assert!(!claim(&late, &part).unwrap());
+        assert!(matches!(Store::create(directory.path(), "a", true), Err(StoreError::Busy(_))));
+        let late = open(&part).unwrap();
+        drop(next);
+        assert!(!claim(&late, &part).unwrap(), "it was removed");
+        assert_eq!(fs::read(&stored.path).unwrap(), b"whole");
+        assert_eq!(names(directory.path()), ["a"]);
+        let fresh = open(&part).unwrap();
+        assert!(claim(&fresh, &part).unwrap());
+    }
+
+    #[test]
     fn a_link_in_the_way_leads_nowhere() {
         let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let victim = elsewhere.path().join("victim");
@@ -360,6 +404,28 @@ mod tests {
         let error = writer.run(&receiver, drop).unwrap_err();
         assert!(error.to_string().contains("No space left on device"), "{error}");
         assert_eq!(names(directory.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_writer_that_hangs_is_not_waited_for() {
+        // A pipe that nobody reads takes 64 KiB.
+        let (reader, pipe) = io::pipe().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (part, path) = (directory.path().join("a.part"), directory.path().join("a"));
+        fs::write(&part, "").unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(pipe));
+        let writer = Writer { file, part, path, directory: directory.path().to_owned(), overwrite: false };
+        let mut store = Store::start(writer).unwrap();
+        write(&mut store, &vec![7; PIECE_LEN + 10_000]);
+        assert!(store.hand_on());
+        assert!(!store.abandon() && store.finished().is_none());
+        assert_eq!(names(directory.path()), ["a.part"]);
+        drop(reader);
+        while !store.abandon() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(names(directory.path()), Vec::<String>::new());
+        assert!(matches!(store.finished(), Some(Err(StoreError::System { .. }))));
     }
 
     #[test]

@@ -70,6 +70,10 @@ pub enum TargetError {
     NotSrt(String),
 }
 
+/// Keys whose values may be seen.
+const SHOWN: &[&str] =
+    &["streamid", "pbkeylen", "cryptomode", "latency", "packetfilter", "iptos", "ipttl", "bindtodevice", "mode"];
+
 impl Target {
     /// Reads a target; asks the resolver for a name.
     ///
@@ -77,7 +81,7 @@ impl Target {
     /// [`TargetError`].
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         // What follows may hold a passphrase.
-        let shown = text.split('?').next().unwrap_or(text);
+        let shown = text.split(['?', '&']).next().unwrap_or(text);
         let (scheme, rest) = text.split_once("://").ok_or_else(|| TargetError::Scheme(shown.to_owned()))?;
         let carrier = match scheme {
             "srt" => Carrier::Srt,
@@ -94,7 +98,8 @@ impl Target {
         let has_port =
             authority.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !has_port {
-            return Err(TargetError::Authority(authority.to_owned()));
+            let shown = authority.split('&').next().unwrap_or(authority);
+            return Err(TargetError::Authority(shown.to_owned()));
         }
         let address = authority
             .to_socket_addrs()
@@ -116,12 +121,7 @@ impl Target {
             interface: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            // A passphrase is not shown, also under a key that is misspelt.
-            let shown = || match pair.split_once('=') {
-                Some((key, _)) if key.starts_with("pass") => format!("{key}=…"),
-                _ => pair.to_owned(),
-            };
-            target.option(pair).ok_or_else(|| TargetError::Query(shown()))?;
+            target.option(pair).ok_or_else(|| TargetError::Query(shown_pair(pair, SHOWN)))?;
         }
         Ok(target)
     }
@@ -155,6 +155,16 @@ pub fn cipher(number: &str) -> Option<Cipher> {
         "0" | "1" => Some(Cipher::AesCtr),
         "2" => Some(Cipher::AesGcm),
         _ => None,
+    }
+}
+
+/// A pair of a query, for a message. What stands under a key that is none of these may be a passphrase, also where the key is misspelt or is
+/// missing, and is not shown.
+pub fn shown_pair(pair: &str, keys: &[&str]) -> String {
+    match pair.split_once('=') {
+        Some((key, _)) if !keys.contains(&key) => format!("{key}=…"),
+        None if !keys.contains(&pair) => "a part without =".to_owned(),
+        _ => pair.to_owned(),
     }
 }
 
@@ -238,7 +248,17 @@ mod tests {
         assert_eq!(refused("srt://127.0.0.1:1?mode=listener"), TargetError::Query("mode=listener".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?cryptomode=3"), TargetError::Query("cryptomode=3".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?streamid=%2"), TargetError::Query("streamid=%2".to_owned()));
-        assert_eq!(refused("srt://127.0.0.1:1?passprase=secret"), TargetError::Query("passprase=…".to_owned()));
+        assert_eq!(refused("rtp://127.0.0.1&passphrase=secret"), TargetError::Authority("127.0.0.1".to_owned()));
+        for (wrong, shown) in [
+            ("passprase=secret", "passprase=…"),
+            ("pasphrase=secret", "pasphrase=…"),
+            ("phrase=secret", "phrase=…"),
+            ("passphrase=secret%2", "passphrase=…"),
+            ("passphrase=correct&secret", "a part without ="),
+            ("mode", "mode"),
+        ] {
+            assert_eq!(refused(&format!("srt://127.0.0.1:1?{wrong}")), TargetError::Query(shown.to_owned()));
+        }
         assert!(matches!(refused("rtp://127.0.0.1:1?a=b"), TargetError::NotSrt(_)));
     }
 
