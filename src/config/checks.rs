@@ -201,7 +201,7 @@ impl Config {
         let of_streams = self.streams.iter().filter_map(|(name, stream)| Some((name, stream.srt.as_ref()?)));
         let srt = &self.ingestion.srt;
         let all = of_streams
-            .map(|(name, call)| (format!("streams.{name}.srt"), call.ttl, call.interface.as_deref()))
+            .map(|(name, call)| (stream_key(name, "srt"), call.ttl, call.interface.as_deref()))
             .chain([("ingestion.srt".to_owned(), srt.ttl, srt.interface.as_deref())]);
         for (section, ttl, interface) in all {
             if ttl == Some(0) {

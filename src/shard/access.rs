@@ -201,10 +201,6 @@ pub fn why_at_the_door(config: &Config, reason: RejectReason) -> Option<String> 
             "it is a leg of a bonding group, and ingestion.srt.bonding is false".to_owned()
         }
         RejectReason::Group => "its bonding group is of a kind that is not known here".to_owned(),
-        RejectReason::MessageApi => {
-            "it sends by the stream API (libsrt: SRTO_MESSAGEAPI false), and a live stream is wanted".to_owned()
-        }
-        RejectReason::Congestion => "its congestion control is not live (libsrt: SRTO_CONGESTION)".to_owned(),
         RejectReason::Filter => "the packet filter that it asks for is not known here".to_owned(),
         _ => return None,
     })

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::config::{Config, Stream, StreamRtp};
+use crate::config::{Config, Stream, StreamRtp, stream_key};
 use crate::protocol::rtp::Encoding;
 use crate::protocol::rtp::sdp::{SdpMedia, SdpSession, SourceFilter, Transport};
 
@@ -23,7 +23,7 @@ pub struct Described {
 
 /// An SDP file that cannot be read, or says nothing of use.
 #[derive(Debug, thiserror::Error)]
-#[error("streams.{stream}.rtp.sdp: {path}: {reason}")]
+#[error("{}: {path}: {reason}", stream_key(.stream, "rtp.sdp"))]
 pub struct DescriptionError {
     /// The stream.
     pub stream: String,
@@ -79,8 +79,10 @@ impl Described {
         }
         if let (Some(port), [first, second, ..]) = (rtp.port, received.as_slice()) {
             return Err(format!(
-                "media {} and {} cannot both be received on streams.{name}.rtp.port = {port}: take that key out, or set the port of the section that is not wanted to 0",
-                first.index, second.index
+                "media {} and {} cannot both be received on {} = {port}: take that key out, or set the port of the section that is not wanted to 0",
+                first.index,
+                second.index,
+                stream_key(name, "rtp.port")
             ));
         }
         for (place, media) in received.into_iter().enumerate() {
@@ -99,7 +101,7 @@ impl Described {
             self.config.streams.insert(its_name.clone(), Stream { rtp: Some(its_rtp), ..stream.clone() });
             self.media.insert(its_name, media);
         }
-        self.left_out.extend(left_out.into_iter().map(|what| format!("streams.{name}.rtp.sdp: {what}")));
+        self.left_out.extend(left_out.into_iter().map(|what| format!("{}: {what}", stream_key(name, "rtp.sdp"))));
         Ok(())
     }
 

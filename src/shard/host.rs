@@ -21,7 +21,7 @@ use super::net::sockets::first_call_from_a_port_of_ours;
 use super::net::xdp::interfaces_for;
 use super::packet_filters::PacketFilters;
 use super::plan::{MemoryPlan, Taken};
-use crate::config::{Config, PacketIo};
+use crate::config::{Config, PacketIo, stream_key};
 use crate::media::TrackKind;
 use crate::media::timestamp::CLOCK_RATE_90_KHZ;
 use crate::output::OutputOptions;
@@ -175,10 +175,10 @@ pub fn judge_ports(config: &Config) -> Vec<Finding> {
         let address = srt.bind();
         if address.port() != 0 {
             // Probes leave nothing behind that the next would find.
-            let is_ours = clash.as_ref().is_some_and(|(what, _)| *what == format!("streams.{name}.srt"));
+            let is_ours = clash.as_ref().is_some_and(|(what, _)| *what == stream_key(name, "srt"));
             let ours = || is_ours.then(|| "the configuration has it for something else too".to_owned());
             let fault = probe_exclusive(address).err().map(|it| it.to_string()).or_else(ours);
-            let key = format!("streams.{name}.srt.local_port");
+            let key = stream_key(name, "srt.local_port");
             findings.push(judge_port("SRT call port", &key, format!("{address} (UDP)"), fault));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::config::{Config, stream_key};
 use crate::protocol::srt::fec::configuration::{FilterConfiguration, FilterError};
 
 /// A configured packet filter is none.
@@ -37,7 +37,7 @@ impl PacketFilters {
         let mut of_stream = BTreeMap::new();
         for (name, stream) in &config.streams {
             if let Some(text) = &stream.packet_filter {
-                of_stream.insert(name.clone(), read(&format!("streams.{name}.packet_filter"), text)?);
+                of_stream.insert(name.clone(), read(&stream_key(name, "packet_filter"), text)?);
             }
         }
         Ok(Self { of_all, of_stream })

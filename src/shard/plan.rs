@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::output::directory::OutputOptions;
 use crate::protocol::srt::connection::Limits;
 use crate::protocol::srt::fec::decoder::Decoder;
+use crate::protocol::srt::loss::ReceiverLosses;
 
 /// Round trip that buffers are sized for beside the latency: around the world by fibre, and some.
 const ROUND_TRIP: Duration = Duration::from_millis(300);
@@ -128,7 +129,8 @@ impl MemoryPlan {
         let aggregate_slots_per_shard = if config.shards.gro { AGGREGATE_SLOTS } else { 0 };
         let output = OutputOptions::from_config(config);
         let (video, audio) = (output.video_memory(), output.audio_memory());
-        let metadata = SessionPlan::new(config, config.shards.planned_latency).limits.receive_buffer_packets * 64;
+        let metadata = SessionPlan::new(config, config.shards.planned_latency).limits.receive_buffer_packets * 64
+            + ReceiverLosses::memory_of_repeats();
         let sums = Decoder::memory_max();
         let mut items = vec![
             PlanItem {
@@ -277,6 +279,8 @@ mod tests {
             plan.to_string()
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
         );
+        let buffers = plan.items.iter().find(|item| item.what == "receive buffers").expect("an item");
+        assert_eq!(buffers.bytes, 25 * (8_192 * 64 + 256 * 32), "slots, and reports that are to be repeated");
         let filters = plan.items.iter().find(|item| item.what == "packet filters").expect("an item");
         assert_eq!((filters.bytes, filters.taken), (25 * Decoder::memory_max() as u64, Taken::WithStream));
         let mut with_aggregates = config.clone();

@@ -145,7 +145,7 @@ fn refusal(shard: usize) -> Refusal {
         address: [192, 0, 2, 7 + shard as u8].into(),
         stream_id: "#!::r=cam1,u=north".to_owned(),
         reason: RejectReason::Forbidden,
-        why: "its user may not send this stream".to_owned(),
+        why: "ingestion.srt.access.users.north.streams does not name it".to_owned(),
         count: 40 + shard as u64,
         first: base::Instant::from_millis(90_000),
         last: base::Instant::from_millis(99_000 + shard as u64),
@@ -361,7 +361,7 @@ fn who_was_refused_is_told_with_the_reason_the_newest_first() {
         ("stream_id", json!("#!::r=cam1,u=north")),
         ("code", json!(1403)),
         ("reason", json!("FORBIDDEN")),
-        ("why", json!("its user may not send this stream")),
+        ("why", json!("ingestion.srt.access.users.north.streams does not name it")),
         ("count", json!(41)),
         ("shard", json!(1)),
     ] {

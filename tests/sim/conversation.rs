@@ -156,8 +156,9 @@ struct World {
     script: Script,
     /// Virtual time at which the first payload is handed in.
     begin: u64,
-    /// How long the handshake that the time base comes from was on its way.
-    base_delay: u64,
+    /// How long the handshake that the time base comes from was on its way, by two clocks that have come apart since they began: less than
+    /// nothing, if the sender's is fast and the way is short.
+    base_delay: i64,
     sender: Machine,
     receiver: Machine,
     /// Not kept where a packet filter decides what is asked for, and brings what was not.
@@ -280,12 +281,12 @@ impl World {
         let mut there = Link::new(script.there.clone(), Random::new(random.next()));
         let mut back = Link::new(script.back.clone(), Random::new(random.next()));
         let mut begin = 0;
-        let mut base_delay = script.there.delay;
+        let mut base_delay = script.there.delay as i64;
         let (sending, receiving) = if script.handshake {
             let clocks = (|now| sender_clock(&script, now), receiver_clock);
             let call = call(&script, &mut there, &mut back, (address(1), address(2)), clocks);
             begin = call.at;
-            base_delay = call.conclusion_delay;
+            base_delay = call.conclusion_delay as i64;
             (call.caller, call.listener)
         } else {
             let start = Instant::from_nanos(SENDER_EPOCH - u64::from(script.initial_timestamp_us) * 1_000);
@@ -369,7 +370,7 @@ impl World {
             self.begin += MS;
         }
         let PeerTimeBase { timestamp_us, arrival } = self.receiver.parameters().peer_time_base;
-        self.base_delay = arrival.as_nanos() - RECEIVER_EPOCH - u64::from(timestamp_us) * 1_000;
+        self.base_delay = (arrival.as_nanos() - RECEIVER_EPOCH) as i64 - i64::from(timestamp_us) * 1_000;
     }
 
     fn run(mut self) -> Outcome {
@@ -612,7 +613,7 @@ impl World {
             let may_be_early = early && (payload.lost_before == 0 || is_behind_jump);
             assert!(may_be_early || payload.due <= clock, "payload {index} came before its time");
             let submitted = self.submitted[index as usize];
-            let ideal = submitted + self.base_delay + u64::from(self.script.latency_ms) * MS;
+            let ideal = (submitted + u64::from(self.script.latency_ms) * MS).saturating_add_signed(self.base_delay);
             let error = payload.due.signed_nanos_since(receiver_clock(ideal));
             outcome.due_error = (outcome.due_error.0.min(error), outcome.due_error.1.max(error));
             // It waited for nothing but its time, its arrival and the one before it.

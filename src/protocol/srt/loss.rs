@@ -125,6 +125,11 @@ impl ReceiverLosses {
         Self { is_repeated: false, repeats: self.repeats.unused(), ..self }
     }
 
+    /// Bytes of what is to be reported again between two periodic reports, beside what grows with the receive buffer.
+    pub const fn memory_of_repeats() -> usize {
+        Repeats::memory_max()
+    }
+
     /// Whether what is missing is reported again and again: libsrt does not behind a filter that is to be given time.
     #[inline]
     pub fn is_repeated(&self) -> bool {
@@ -175,7 +180,11 @@ impl ReceiverLosses {
     /// `sequence` has come; whether it was missing.
     #[inline]
     pub fn arrived(&mut self, sequence: u64) -> bool {
-        !self.missing.is_empty() && self.missing.remove(sequence)
+        let was_missing = !self.missing.is_empty() && self.missing.remove(sequence);
+        if was_missing && self.missing.is_empty() {
+            self.repeats.clear();
+        }
+        was_missing
     }
 
     /// A packet has come: gaps that wait have waited for one more.
@@ -200,6 +209,16 @@ impl ReceiverLosses {
     /// Nobody wants these any more: the buffer has moved on, or the sender has dropped them.
     pub fn forget(&mut self, first: u64, end: u64) {
         self.missing.remove_range(first, end);
+        if self.missing.is_empty() {
+            self.repeats.clear();
+        }
+    }
+
+    /// The sender says its version after the handshake, as one with version 4 of it does.
+    pub fn peer_is(&mut self, peer_version: u32) {
+        if self.is_repeated {
+            self.repeats.peer_is(peer_version);
+        }
     }
 
     /// Whether a gap is due for its first report.
@@ -387,6 +406,27 @@ mod tests {
         assert_eq!(pass(&mut losses, 2 * REORDER_SPAN), 0);
         losses.gap(1, 2);
         assert!(losses.has_fresh(), "on a path that keeps the order a gap is a loss");
+    }
+
+    #[test]
+    fn after_a_burst_of_losses_that_has_come_or_is_forgotten_the_next_one_is_repeated() {
+        let ends: [fn(&mut ReceiverLosses); 2] =
+            [|losses| (0..600).for_each(|n| assert!(losses.arrived(2 * n))), |losses| losses.forget(0, 1_200)];
+        for end in ends {
+            let mut losses = ReceiverLosses::new(1 << 12, 0, VERSION);
+            let (now, round_trip) = (Instant::from_millis(1_000), RoundTrip::default());
+            for n in 0..600 {
+                losses.gap(2 * n, 2 * n + 1);
+                losses.reported(now, (2 * n, 2 * n + 1), &round_trip);
+            }
+            end(&mut losses);
+            assert_eq!(losses.repeat_at(), Instant::FAR_FUTURE);
+            let later = Instant::from_millis(9_000);
+            losses.gap(2_000, 2_001);
+            losses.reported(later, (2_000, 2_001), &round_trip);
+            assert!(losses.repeat_at() > later, "not one of the burst");
+            assert_eq!(losses.next_repeat(losses.repeat_at(), 1_300, &round_trip), Some((2_000, 2_001)));
+        }
     }
 
     #[test]

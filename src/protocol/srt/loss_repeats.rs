@@ -51,12 +51,34 @@ pub struct Repeats {
 impl Repeats {
     /// For a sender of this version.
     pub fn new(peer_version: u32) -> Self {
-        Self { is_used: peer_version >= PASSES_OVER_SINCE, waiting: VecDeque::with_capacity(WAITING_MAX) }
+        let mut repeats = Self { is_used: false, waiting: VecDeque::new() };
+        repeats.peer_is(peer_version);
+        repeats
+    }
+
+    /// The sender has this version; one with version 4 of the handshake says so after it.
+    pub fn peer_is(&mut self, peer_version: u32) {
+        self.is_used = peer_version >= PASSES_OVER_SINCE;
+        if self.is_used {
+            self.waiting.reserve_exact(WAITING_MAX - self.waiting.len());
+        } else {
+            self.waiting = VecDeque::new();
+        }
     }
 
     /// For a packet filter that is to be given time, and for files.
     pub fn unused(self) -> Self {
-        Self { is_used: false, ..self }
+        Self { is_used: false, waiting: VecDeque::new() }
+    }
+
+    /// Bytes of a list that is used.
+    pub const fn memory_max() -> usize {
+        WAITING_MAX * size_of::<Repeat>()
+    }
+
+    /// Nothing is missing any more, so that none of these is due: they would keep the next loss out.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
     }
 
     /// `first..end` has been asked for now.
@@ -114,7 +136,8 @@ impl Repeats {
         let mut restored = Self::new(peer_version);
         for _ in 0..from.size()? {
             let repeat = Repeat::restore(from)?;
-            valid(restored.waiting.len() < WAITING_MAX && repeat.first <= repeat.end && repeat.end <= expected)?;
+            valid(restored.is_used && restored.waiting.len() < WAITING_MAX)?;
+            valid(repeat.first <= repeat.end && repeat.end <= expected)?;
             valid(restored.waiting.back().is_none_or(|last| last.at <= repeat.at))?;
             restored.waiting.push_back(repeat);
         }
@@ -173,6 +196,18 @@ mod tests {
             repeats.reported(at(0), (5, 6), &round_trip(80_000, 100));
             assert_eq!(dates(&mut repeats), []);
         }
+    }
+
+    #[test]
+    fn a_sender_that_says_its_version_later_gets_them_from_then_on_and_only_then_is_there_room_taken() {
+        let mut repeats = Repeats::new(0);
+        assert_eq!(repeats.waiting.capacity(), 0);
+        repeats.peer_is(LIBSRT_1_5_1);
+        assert_eq!(repeats.waiting.capacity() * size_of::<Repeat>(), Repeats::memory_max());
+        repeats.reported(at(0), (5, 6), &round_trip(2_000, 100));
+        assert_eq!(repeats.next_at(), at(5));
+        let unused = repeats.unused();
+        assert_eq!((unused.waiting.capacity(), unused.next_at()), (0, Instant::FAR_FUTURE));
     }
 
     #[test]

@@ -173,10 +173,16 @@ impl Receiver {
             || self.time.unwrap(timestamp_us, arrival).is_some_and(|at_us| at_us.abs_diff(expected_us) <= within_us)
     }
 
+    /// A peer of version 4 of the handshake has said which version of SRT it has.
+    pub fn peer_is(&mut self, peer_version: u32) {
+        self.losses.peer_is(peer_version);
+    }
+
     /// A peer of version 4 of the handshake has said how it sends. What is held had no time of its own until now.
     pub fn introduced(&mut self, parameters: &ConnectionParameters, latency: Duration) {
         self.by_timestamp = parameters.features.receive_by_timestamp;
         self.retransmission_flag = parameters.features.retransmission_flag;
+        self.peer_is(parameters.peer_version);
         let base = parameters.peer_time_base;
         self.time = DeliveryTime::new(base.timestamp_us, base.arrival, latency);
         let time = &self.time;
@@ -203,7 +209,7 @@ impl Receiver {
         self.is_untimed = false;
         if key == KeyFlag::Both {
             // A key was just being changed, and nothing says which of the two a packet is under.
-            self.clear();
+            self.clear_sealed(statistics);
         }
         self.buffer.for_each(|sequence, packet| {
             let header = DataHeader { sequence: SequenceNumber::new(sequence), key, ..DataHeader::default() };
@@ -213,6 +219,12 @@ impl Receiver {
             }
         });
         self.schedule();
+    }
+
+    /// Lets go of what has waited for a first key that will not come.
+    pub fn clear_sealed(&mut self, statistics: &mut Statistics) {
+        self.buffer.for_each(|_, packet| count_undecrypted(packet, statistics));
+        self.clear();
     }
 
     /// The peer has moved and may not know what it was told: it is told again at once.

@@ -298,6 +298,10 @@ impl Rendezvous {
             // Who knows our socket id has heard from us.
             Request::Rejection(reason) if is_ours && self.is_trying() => self.fail(CallError::Rejected(reason)),
             Request::WaveAHand | Request::Conclusion | Request::Agreement => {
+                // Who agrees or concludes has heard our socket id; who has not can say at most that he is there.
+                if !is_ours && handshake.fields.request != Request::WaveAHand {
+                    return None;
+                }
                 let outcome = self.switch(now, header.timestamp_us, &handshake)?;
                 if let Err(reason) = outcome {
                     // A peer of version 4 would take it for a conclusion.
@@ -343,6 +347,10 @@ impl Rendezvous {
         }
         if self.stage == Stage::Connected {
             return self.agree_again(now, &fields).map(Ok);
+        }
+        if fields.version != VERSION_5 && self.peer.is_some_and(|peer| peer.fields.version == VERSION_5) {
+            // None goes back to version 4 within one attempt: this is somebody else, or long over.
+            return None;
         }
         let side = match fields.version {
             VERSION_5 => contest(self.settings.cookie, fields.cookie),

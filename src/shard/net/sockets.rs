@@ -11,6 +11,7 @@ use headworks_host::{
 use siphasher::sip::SipHasher13;
 
 use super::stored::StoredSockets;
+use crate::config::stream_key;
 use crate::protocol::rtp::sdp::{SdpMedia, SourceFilter, Transport};
 use crate::shard::described::Described;
 
@@ -66,7 +67,7 @@ pub enum SocketsError {
         source: SteeringError,
     },
     /// A multicast group cannot be joined.
-    #[error("streams.{stream}.rtp: {source}")]
+    #[error("{}: {source}", stream_key(.stream, "rtp"))]
     Multicast {
         /// The stream.
         stream: String,
@@ -359,7 +360,7 @@ fn wanted_ports(described: &Described, shards: usize) -> Result<Vec<Port<'_>>, S
             bind_device: srt.interface.clone(),
             ..options(role, bind, buffer)
         };
-        ports.push(Port { what: format!("streams.{name}.srt"), role, options, kind });
+        ports.push(Port { what: stream_key(name, "srt"), role, options, kind });
     }
     Ok(ports)
 }

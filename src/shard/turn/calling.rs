@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::arrivals::VERSION4_LATENCY;
 use super::{Shard, send};
 use crate::base::{Datagram, Instant};
+use crate::config::stream_key;
 use crate::output::Job;
 use crate::pipeline::breaker::Failure;
 use crate::pipeline::ingest::Protocol;
@@ -267,10 +268,10 @@ impl Shard {
     fn tell_of_lost_stream_id(&mut self, place: usize) {
         let call = &mut self.calls[place];
         if call.takes_stream_id_for_lost() {
-            let stream = &call.name;
+            let (stream, key) = (&call.name, stream_key(&call.name, "srt.stream_id"));
             tracing::warn!(
                 stream,
-                "the peer speaks version 4 of the handshake (SRT before 1.3), which carries no Stream ID: streams.{stream}.srt.stream_id was not sent"
+                "the peer speaks version 4 of the handshake (SRT before 1.3), which carries no Stream ID: {key} was not sent"
             );
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Shard;
 use crate::base::{Allowance, Instant};
+use crate::config::stream_key;
 use crate::pipeline::ingest::{IngestEvent, Protocol};
 use crate::protocol::rtp::raw_ts::RawEvent;
 use crate::protocol::rtp::{RestartReason, SourceEvent};
@@ -224,7 +225,7 @@ pub(super) fn handle_event(session: &mut Session, now: Instant, event: &IngestEv
         IngestEvent::Raw(RawEvent::Started { .. }) => {}
         IngestEvent::UnknownPayloadType(payload_type) => {
             let key = match session.source {
-                Some(SourceKey::Configured(_)) => format!("streams.{}.rtp", session.name),
+                Some(SourceKey::Configured(_)) => stream_key(&session.name, "rtp"),
                 _ => "ingestion.rtp".to_owned(),
             };
             session.tell_of_peer(

@@ -137,6 +137,10 @@ impl CallerSettings {
             timeout: from.duration()?,
         };
         valid((1..1 << 30).contains(&restored.socket_id) && (MTU_MIN..=MTU_MAX).contains(&restored.mtu))?;
+        let Self { group, packet_filter, receive_latency_ms, send_latency_ms, .. } = &restored;
+        let is_for_files =
+            group.is_none() && packet_filter.is_none() && (*receive_latency_ms, *send_latency_ms) == (0, 0);
+        valid(!restored.mode.is_reliable() || is_for_files)?;
         Ok(restored)
     }
 }

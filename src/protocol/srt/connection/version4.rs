@@ -140,12 +140,13 @@ impl Connection {
         }
     }
 
-    /// The first that comes in plain where that is taken: no key is waited for any more. What has waited for one stays unread.
+    /// The first that comes in plain where that is taken: no key is waited for any more. What has waited for one stays unread,
+    /// and is counted.
     #[cold]
     pub(super) fn open_to_plain(&mut self, header: &DataHeader) {
         if header.key == KeyFlag::Plain && self.version4.as_ref().is_some_and(|version4| !version4.enforced_encryption)
         {
-            self.receiver.clear();
+            self.receiver.clear_sealed(&mut self.statistics);
             self.receiver.open();
             self.parameters.key_state = KeyMaterialState::Unsecured;
         }
@@ -191,6 +192,7 @@ impl Connection {
         let parameters = &mut self.parameters;
         parameters.peer_version = answer.version;
         parameters.peer_flags = answer.flags;
+        self.receiver.peer_is(answer.version);
         // It does not receive from us by its own time stamps, which say nothing of how it sends.
         parameters.features = Features {
             receive_by_timestamp: parameters.features.receive_by_timestamp,
@@ -319,7 +321,10 @@ impl Connection {
             None => {
                 let is_enforced = version4.enforced_encryption;
                 version4.refused = Some(material);
-                self.receiver.clear();
+                // What is held where plain is taken already was not under this key.
+                if self.receiver.is_sealed() {
+                    self.receiver.clear_sealed(&mut self.statistics);
+                }
                 if !is_enforced {
                     self.receiver.open();
                 }

@@ -383,7 +383,6 @@ impl Decoder {
     }
 }
 
-/// Rows that are kept up to the newest packet, and beyond it.
 /// The most sums that any filter has.
 fn sums_max() -> usize {
     let filters = (1..=ROWS_MAX).flat_map(|rows| (2..=COLS_MAX).map(move |cols| (rows, cols)));
@@ -393,6 +392,7 @@ fn sums_max() -> usize {
     sums.max().expect("there are filters")
 }
 
+/// Rows that are kept up to the newest packet, and beyond it.
 fn window(geometry: &Geometry) -> (u64, u64) {
     let kept = (geometry.rows * MATRICES_KEPT).max(PACKETS_KEPT_MIN.div_ceil(geometry.cols));
     (kept.next_multiple_of(geometry.rows), geometry.rows)

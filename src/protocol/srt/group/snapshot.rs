@@ -119,8 +119,9 @@ impl Leg {
             statistics: LegStatistics::restore(from)?,
         };
         valid(usize::from(restored.path) < LEGS_MAX)?;
-        // A leg is never given either.
+        // A leg is never given any of these.
         let parameters = restored.connection.parameters();
+        valid(!parameters.mode.is_reliable())?;
         valid(parameters.packet_filter.is_none() && parameters.version4.is_none())?;
         Ok(restored)
     }

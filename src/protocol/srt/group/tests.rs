@@ -2,8 +2,9 @@ use super::*;
 use crate::base::{PacketPool, PoolOptions};
 use crate::protocol::srt::control::{Control, ControlWriter, DropRequest, SequenceRange};
 use crate::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
-use crate::protocol::srt::parameters::{PeerTimeBase, Role};
+use crate::protocol::srt::parameters::{Features, PeerTimeBase, Role};
 use crate::protocol::srt::snapshot::{RestoreError, SNAPSHOT_HEADER_LEN, SnapshotKind, seal};
+use crate::protocol::srt::transmission_mode::TransmissionMode;
 
 const FIRST: u64 = 0x7fff_fff0;
 const LATENCY_MS: u64 = 120;
@@ -560,4 +561,25 @@ fn a_group_that_was_put_down_as_bytes_goes_on_with_all_its_legs() {
     body[..8].copy_from_slice(&(FIRST + 4).to_le_bytes());
     let refused = restore(&seal(SnapshotKind::Group, &body), 64);
     assert_eq!(refused, Err(RestoreError::Invalid), "a leg holds what was handed up");
+}
+
+#[test]
+fn a_leg_in_a_mode_for_files_is_none() {
+    for mode in [TransmissionMode::Buffer, TransmissionMode::Message] {
+        // As any other connection may be.
+        let features = Features {
+            receive_by_timestamp: false,
+            send_by_timestamp: false,
+            peer_drops_too_late: false,
+            ..Features::default()
+        };
+        let parameters = || ConnectionParameters { mode, features, receive_latency_ms: 0, ..parameters(0, 0) };
+        let mut alone = Vec::new();
+        Connection::new(at(0), parameters(), LIMITS).snapshot(&mut alone);
+        assert!(Connection::restore(&alone, 64, |_| None).is_ok());
+        let group = Group::new(at(0), 0x4000_0077, PEER_GROUP, parameters(), LIMITS);
+        let mut bytes = Vec::new();
+        group.snapshot(&mut bytes);
+        assert_eq!(Group::restore(&bytes, 64, |_| None).map(drop).expect_err("no leg"), RestoreError::Invalid);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::super::super::fec::configuration::FilterConfiguration;
 use super::super::super::handshake::Extensions;
+use super::super::super::snapshot::RestoreError;
 use super::*;
 
 fn calling(ours: TransmissionMode, theirs: TransmissionMode) -> Conversation {
@@ -80,4 +81,26 @@ fn a_file_may_be_encrypted() {
     });
     let (caller, listener) = conversation.run().connected();
     assert!(caller.encryption.is_some() && listener.encryption.is_some());
+}
+
+#[test]
+fn what_no_call_for_a_file_has_is_refused_in_a_snapshot_of_one() {
+    let restore = |change: fn(&mut CallerSettings)| {
+        let mode = TransmissionMode::Buffer;
+        let mut caller = Caller::new(Instant::ZERO, CallerSettings { mode, ..settings() });
+        change(&mut caller.settings);
+        let mut bytes = Vec::new();
+        caller.snapshot(&mut bytes);
+        Caller::restore(&bytes).map(drop)
+    };
+    assert_eq!(restore(|_| ()), Ok(()));
+    let group: fn(&mut CallerSettings) = |settings| {
+        settings.group = Some(Membership { group_id: 0x4000_0001, group_type: GroupType::Backup, weight: 1 });
+    };
+    let filter: fn(&mut CallerSettings) = |settings| settings.packet_filter = "fec,cols:10,rows:5".parse().ok();
+    let latencies: [fn(&mut CallerSettings); 2] =
+        [|settings| settings.receive_latency_ms = 120, |settings| settings.send_latency_ms = 120];
+    for change in [group, filter].into_iter().chain(latencies) {
+        assert_eq!(restore(change), Err(RestoreError::Invalid));
+    }
 }

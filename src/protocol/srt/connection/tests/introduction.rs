@@ -150,3 +150,79 @@ fn a_snapshot_goes_on_with_it() {
     assert_eq!(events(&mut bench), [Event::Introduced, Event::Secured]);
     assert!(bench.connection.is_introduced());
 }
+
+#[test]
+fn a_hostile_listener_gets_nothing_in_plain_and_has_no_more_held_for_it_than_there_is_room_for() {
+    let (sending, message, _) = peer_keys(b"a good passphrase");
+    let mut bench = sender(Some((sending, message.clone())));
+    bench.out(at(0));
+    // KMREQ of every length, which would bring a key of its own, or another state.
+    let (_, foreign, _) = peer_keys(b"another passphrase");
+    for length in 0..=foreign.as_bytes().len() {
+        bench.put(at(1), &raw_control(0x7fff, 3, 0, &foreign.as_bytes()[..length]));
+        bench.out(at(1));
+    }
+    // HSREQ, which a sender is not asked; HSRSP of every length, and one that asks for as much latency as can be said.
+    bench.put(at(2), &raw_control(0x7fff, 1, 0, &words(&[u32::MAX, u32::MAX, 0xffff])));
+    bench.out(at(2));
+    for length in 0..8 {
+        bench.put(at(3), &raw_control(0x7fff, 2, 0, &vec![0xff; length]));
+    }
+    assert!(!bench.connection.is_introduced());
+    respond(&mut bench, at(4), &[u32::MAX, u32::MAX, u32::MAX]);
+    assert_eq!(bench.connection.parameters().send_latency_ms, u16::MAX);
+    assert_eq!(bench.connection.parameters().key_state, KeyMaterialState::Securing, "none of it was an answer to ours");
+    for n in 0..1_000 {
+        let _ = bench.connection.send(at(5 + n), b"media");
+        assert!(bench.connection.parameters().encryption.is_some());
+        bench.buffer.clear();
+        while bench.connection.poll_transmit(at(5 + n), &mut bench.buffer).is_some() {
+            if let Ok(Header::Data(header)) = packet::parse(&bench.buffer) {
+                assert_ne!(header.key, KeyFlag::Plain);
+            }
+            bench.buffer.clear();
+        }
+    }
+    assert!(bench.connection.statistics().pkt_sent_unique <= 64, "as much as there is room for");
+}
+
+#[test]
+fn a_refusal_of_the_key_counts_only_from_the_peers_address_and_for_our_socket() {
+    let (sending, message, _) = peer_keys(b"a good passphrase");
+    let mut bench = sender(Some((sending, message)));
+    bench.out(at(0));
+    let refusal = |socket_id: u32| {
+        let mut bytes = Vec::new();
+        let to = ControlWriter { timestamp_us: 0, socket_id };
+        to.key_material_response(&mut bytes, &KeyMaterialState::BadSecret.to_wire());
+        bytes
+    };
+    let mut elsewhere = bench.datagram(at(1), &refusal(7));
+    elsewhere.peer.set_port(elsewhere.peer.port() ^ 1);
+    bench.connection.receive(at(1), elsewhere);
+    bench.put(at(2), &refusal(8));
+    bench.put(at(2), &refusal(0));
+    assert_eq!((events(&mut bench), bench.connection.parameters().key_state), (vec![], KeyMaterialState::Securing));
+    // Whoever has both is the peer, as far as anybody can tell.
+    bench.put(at(3), &refusal(7));
+    assert_eq!(events(&mut bench), [Event::KeyRefused(KeyMaterialState::BadSecret)]);
+}
+
+#[test]
+fn where_both_send_the_version_in_the_answer_counts_for_what_is_asked_again_and_after_an_upgrade_too() {
+    let parameters = ConnectionParameters { role: Role::Both, ..sender(None).connection.parameters };
+    let limits = Limits { send_buffer_packets: 64, receive_buffer_packets: 256, ..Limits::default() };
+    let mut bench = bench_of(limits, parameters);
+    bench.out(at(0));
+    respond(&mut bench, at(1), &[0x0001_0504, HSRSP[1], HSRSP[2]]);
+    let mut restored = bench.restored();
+    let mut reports = [0, 0];
+    for (bench, reports) in [&mut bench, &mut restored].into_iter().zip(&mut reports) {
+        bench.put_data(at(2), &data(0, 2), &[]);
+        bench.put_data(at(2), &data(2, 2), &[]);
+        for ms in 2..250 {
+            *reports += bench.timeout(at(ms)).iter().filter(|out| matches!(out, Out::Nak(_))).count();
+        }
+    }
+    assert_eq!(reports, [3; 2]);
+}

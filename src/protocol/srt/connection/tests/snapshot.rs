@@ -9,7 +9,7 @@ fn bytes_of(connection: &Connection) -> Vec<u8> {
 
 impl Bench {
     /// The same bench with what a snapshot of its connection becomes, in memory of its own.
-    fn restored(&self) -> Bench {
+    pub(super) fn restored(&self) -> Bench {
         let pool = PacketPool::new(PoolOptions { slots: 1_024, ..PoolOptions::default() }).expect("memory");
         let connection = Connection::restore(&bytes_of(&self.connection), 256, |bytes| pool.copy_from(bytes));
         Bench { connection: connection.expect("what was just written"), pool, buffer: Vec::new() }

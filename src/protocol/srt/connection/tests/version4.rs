@@ -169,7 +169,7 @@ fn no_more_waits_for_a_key_than_there_is_room_for_and_nothing_once_it_is_the_wro
     assert_eq!(bench.indices(at(60_000)), [0_u64; 0]);
     bench.control(at(2), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
     bench.connection.provide_key(derive(b"another passphrase"));
-    assert_eq!(bench.connection.held_packets(), 0);
+    assert_eq!((bench.connection.held_packets(), bench.count().pkt_rcv_undecrypt), (0, 1_100), "dropped and counted");
 }
 
 #[test]
@@ -293,9 +293,50 @@ fn where_encryption_is_not_enforced_what_cannot_be_read_is_dropped_and_counted()
     bench.connection.provide_key(derive(b"a good passphrase"));
     let (header, payload) = sealed(&mut sending, data(3, 2), b"secret");
     bench.put_data(at(5), &header, &payload);
-    assert_eq!((bench.connection.held_packets(), bench.count().pkt_rcv_undecrypt), (0, 1));
+    let counted = (bench.count().pkt_rcv_undecrypt, bench.count().byte_rcv_undecrypt);
+    assert_eq!((bench.connection.held_packets(), counted), (0, (4, 4 * 6)));
     assert_eq!(bench.connection.parameters().key_state, KeyMaterialState::BadSecret);
     bench.control(at(4_900), |to, buffer| to.keep_alive(buffer));
     bench.connection.handle_timeout(at(5_100));
     assert!(!bench.connection.is_closed());
+}
+
+#[test]
+fn what_has_waited_for_a_key_is_counted_when_the_first_comes_in_plain_and_a_wrong_key_then_takes_nothing_away() {
+    let terms = Version4Terms { latency_max_ms: 2_000, has_passphrase: true, enforced_encryption: false };
+    let mut bench = bench_on(terms);
+    let (mut sending, message, derive) = peer_keys(b"another passphrase");
+    for index in 0..3 {
+        let (header, payload) = sealed(&mut sending, data(index, 2), b"secret");
+        bench.put_data(at(3), &header, &payload);
+    }
+    bench.put_data(at(4), &data(3, 3), b"in plain");
+    let counted = (bench.count().pkt_rcv_undecrypt, bench.count().byte_rcv_undecrypt);
+    assert_eq!((bench.connection.held_packets(), counted), (1, (3, 3 * 6)));
+    bench.control(at(5), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
+    bench.connection.provide_key(derive(b"a good passphrase"));
+    assert_eq!(bench.connection.parameters().key_state, KeyMaterialState::BadSecret);
+    assert_eq!(bench.payloads(at(400)), [(3, 3, b"in plain".to_vec())]);
+    assert_eq!(bench.count().pkt_rcv_undecrypt, 3);
+}
+
+#[test]
+fn one_that_passes_over_what_is_under_way_is_asked_again_as_soon_as_with_version_5_and_after_an_upgrade_too() {
+    // The second is an older one, which answers every report.
+    for (version, is_repeated) in [(0x0001_0504, true), (0x0001_0403, false)] {
+        let mut bench = bench_of_version4(false);
+        bench.handshake_request(at(1), &[version, HSREQ[1], HSREQ[2]]);
+        bench.out(at(1));
+        let mut restored = bench.restored();
+        let mut reports = [0, 0];
+        for (bench, reports) in [&mut bench, &mut restored].into_iter().zip(&mut reports) {
+            bench.put_data(at(2), &data(0, 2), &[]);
+            bench.put_data(at(2), &data(2, 2), &[]);
+            for ms in 2..250 {
+                *reports += bench.timeout(at(ms)).iter().filter(|out| matches!(out, Out::Nak(_))).count();
+            }
+        }
+        let periodic_only = if is_repeated { 3 } else { 2 };
+        assert_eq!(reports, [periodic_only; 2], "{version:x}");
+    }
 }

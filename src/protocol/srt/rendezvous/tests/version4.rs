@@ -249,3 +249,72 @@ fn who_sends_brings_the_key_who_receives_waits_for_it_and_gcm_is_not_gone_withou
     // It would take a rejection for a conclusion.
     assert!(refused.said.iter().all(|said| said.1 == Request::WaveAHand), "{:?}", refused.said);
 }
+
+/// A handshake as it is written for `socket_id`.
+fn written(socket_id: u32, fields: HandshakeFields) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ControlWriter { timestamp_us: 0, socket_id }.handshake(&mut bytes, &[]);
+    fields.encode(&mut bytes);
+    bytes
+}
+
+fn said_by_version4(request: Request) -> HandshakeFields {
+    let theirs = Rendezvous::new(Instant::ZERO, settings(1, 5)).fields(request);
+    HandshakeFields { version: VERSION_4, extension: SOCKET_TYPE_DATAGRAM, socket_id: 666, cookie: 0, ..theirs }
+}
+
+#[test]
+fn who_does_not_know_our_socket_id_connects_nobody_at_any_stage() {
+    let now = Instant::from_millis(1_000);
+    let theirs = Rendezvous::new(now, settings(1, 5));
+    let mut conclusion = theirs.fields(Request::Conclusion);
+    conclusion.socket_id = 666;
+    // A conclusion of version 5 from a responder, with all that would connect us as the initiator.
+    let mut of_version5 = Vec::new();
+    ControlWriter { timestamp_us: 0, socket_id: 0 }.handshake(&mut of_version5, &[]);
+    let offer = Offer {
+        is_response: true,
+        handshake: HandshakeExtension { version: VERSION, flags: 0xbf, receive_latency_ms: 1, send_latency_ms: 1 },
+        key_material: None,
+        stream_id: None,
+        group: None,
+        packet_filter: None,
+        mode: TransmissionMode::Live,
+    };
+    conclusion.encode_conclusion(&offer, &mut of_version5);
+    for wave in [None, Some(said_by_version4(Request::WaveAHand)), Some(theirs.fields(Request::WaveAHand))] {
+        let mut machine = Rendezvous::new(now, settings(0, 9));
+        if let Some(wave) = wave {
+            machine.receive(now, address(1), &written(0, wave));
+        }
+        let stage = machine.stage();
+        machine.receive(now, address(1), &written(0, said_by_version4(Request::Conclusion)));
+        machine.receive(now, address(1), &written(0, said_by_version4(Request::Agreement)));
+        machine.receive(now, address(1), &of_version5);
+        assert_eq!((machine.stage(), machine.dropped()), (stage, 3));
+        assert!(machine.poll_event().is_none());
+    }
+    // With our socket id each of the two conclusions is good.
+    let mut machine = Rendezvous::new(now, settings(0, 9));
+    machine.receive(now, address(1), &written(11, said_by_version4(Request::Conclusion)));
+    assert_eq!(machine.stage(), Stage::Connected);
+    let mut machine = Rendezvous::new(now, settings(0, 9));
+    of_version5[12..16].copy_from_slice(&11_u32.to_be_bytes());
+    machine.receive(now, address(1), &of_version5);
+    assert_eq!(machine.stage(), Stage::Connected);
+}
+
+#[test]
+fn a_meeting_of_version_5_that_is_under_way_is_not_taken_over_by_version_4() {
+    let mut meeting = Meeting::cookies(5, 9);
+    while meeting.sides[0].as_ref().is_none_or(|side| side.stage() == Stage::Waving) {
+        meeting.step();
+    }
+    let now = meeting.now;
+    let side = meeting.sides[0].as_mut().expect("it has begun");
+    let (stage, dropped) = (side.stage(), side.dropped());
+    side.receive(now, address(1), &written(0, said_by_version4(Request::WaveAHand)));
+    side.receive(now, address(1), &written(11, said_by_version4(Request::Conclusion)));
+    assert_eq!((side.stage(), side.dropped()), (stage, dropped + 2));
+    agree(&meeting.connected());
+}
