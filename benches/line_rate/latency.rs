@@ -14,7 +14,7 @@ use headworks_frame_ring::stream_reader::{StreamEvent, StreamNext, StreamReader}
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-use crate::support::load::{GENERATOR_CORE, Load, SETTLE};
+use crate::support::load::{Load, SETTLE};
 use crate::support::samples;
 use crate::support::spread::Spread;
 
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// So that a reader sees that it is to end.
 const WAIT_MAX: Duration = Duration::from_millis(200);
 
-/// Readers of some of the streams, each a thread that sleeps until there is a frame; on the generator's core, since both are loads.
+/// Readers of some of the streams, each a thread that sleeps until there is a frame.
 pub struct Readers {
     /// Pairs with the loads in `read`.
     stop: Arc<AtomicBool>,
@@ -32,8 +32,8 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Reads `readers` of the streams as soon as all are there, and counts what comes in the time that is measured.
-    pub fn start(root: &'static str, readers: u32, load: &Load) -> Self {
+    /// Reads `readers` of the streams on a core as soon as all are there, and counts what comes in the time that is measured.
+    pub fn start(root: &'static str, readers: u32, core: usize, load: &Load) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let from_ns = now_ns() + SETTLE.as_nanos() as u64;
         let (window_ns, feeds) = (from_ns..from_ns + load.seconds * 1_000_000_000, load.feeds);
@@ -42,7 +42,7 @@ impl Readers {
             .map(|reader| {
                 let (stop, window_ns) = (Arc::clone(&stop), window_ns.clone());
                 thread::spawn(move || {
-                    core_affinity::set_for_current(core_affinity::CoreId { id: GENERATOR_CORE });
+                    core_affinity::set_for_current(core_affinity::CoreId { id: core });
                     let place = (reader * feeds / readers) as usize;
                     wait_for_stream(root.as_ref(), place, feeds as usize, &stop)
                         .map_or_else(Delays::new, |stream| read(&stream, &window_ns, &stop))

@@ -12,8 +12,8 @@
 //!
 //! The appliance says how long after its last packet was due each frame was published. Readers of `--readers` streams, in this process
 //! and on the generator's core, measure until a sleeping reader is awake; their waking is part of what the appliance costs, and their
-//! own delay includes waiting for the generator to give them the core, but in the rows that judge it: there the generator has the core
-//! only while nobody else wants it.
+//! own delay includes waiting for the generator, whose system calls carry each packet through the kernel and give the core to nobody
+//! meanwhile. So in the rows that judge it they are on the receiver's core, and wait for its turns: two cores are all there are here.
 //!
 //! It ends with 1 when a row has fewer counted pairs than were asked for or its median misses its target, and with 2 for options that make
 //! no sense.
@@ -177,10 +177,9 @@ impl Side {
             Feed::Rtp => (format!("rtp://{address}:{RTP_PORT}"), RTP_PORT),
         };
         let generator = Generator::start_by(command(Host::Far), load, &to, &options)?;
-        if matches!(figure, Figure::AwakeP99 | Figure::AwakeP99Ms) {
-            generator.give_way()?;
-        }
-        let readers = Readers::start(ROOT, readers, load);
+        let judges_waking = matches!(figure, Figure::AwakeP99 | Figure::AwakeP99Ms);
+        let core = if judges_waking { RECEIVER_CORE } else { GENERATOR_CORE };
+        let readers = Readers::start(ROOT, readers, core, load);
         let window = Window::measure(&[receiver.id()], port..=port, load);
         let sent = generator.end()?;
         let window = window.ok_or_else(|| io::Error::other("the appliance has ended"))?;

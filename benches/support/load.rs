@@ -5,7 +5,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-use rustix::process::{Pid, getpriority_process, setpriority_process};
 use serde_json::{Value, json};
 
 use super::{HEADWORKS, Process, bare_receiver, headworks, last_object, threads};
@@ -18,8 +17,6 @@ pub const GENERATOR_CORE: usize = 1;
 pub const SETTLE: Duration = Duration::from_millis(3_000);
 /// Sent on after the window, so that its end is no different.
 const AFTER: Duration = Duration::from_millis(500);
-/// By how much a generator that gives way is nicer than who wakes on its core.
-const NICER: i32 = 15;
 /// A datagram's share of a transport stream.
 const PAYLOAD_BYTES: f64 = 1_316.0;
 /// Where the generator's limit is measured.
@@ -80,13 +77,6 @@ impl Generator {
             .stderr(Stdio::null())
             .spawn()
             .map(Self)
-    }
-
-    /// From now on gives its core to who wakes there: for delays of readers on that core, which would otherwise include the time until
-    /// the scheduler takes it from the generator. How late that makes it shows in its report.
-    pub fn give_way(&self) -> io::Result<()> {
-        let own = getpriority_process(None)?;
-        Ok(setpriority_process(Some(Pid::from_child(&self.0)), own + NICER)?)
     }
 
     /// Waits until everything is sent.

@@ -235,7 +235,7 @@ impl Encryption {
             if self.sent_under_active <= after_packets + grace {
                 return;
             }
-            if !is_answered && !self.active_is_known {
+            if !is_answered && (self.keys_made > 2 || !self.active_is_known) {
                 // What it has under the successor's flag is the key before this one, and would make rubbish of what comes under the next.
                 return self.announce_again_after(announce_packets);
             }

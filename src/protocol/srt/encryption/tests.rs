@@ -422,6 +422,15 @@ fn a_key_that_the_peer_may_lack_is_not_followed_by_one_under_the_flag_of_a_key_t
 }
 
 #[test]
+fn a_third_key_waits_until_the_peer_has_it_though_it_has_the_second() {
+    let (mut sender, mut receiver) = pair(Cipher::AesCtr, KeyLength::Aes128);
+    let flags = send(&mut sender, &mut receiver, 0, 150, false);
+    assert_eq!((flags[99], flags[149]), (KeyFlag::Even, KeyFlag::Odd));
+    let flags = send(&mut sender, &mut receiver, 150, 1_000, true);
+    assert!(flags.iter().all(|flag| *flag == KeyFlag::Odd), "the peer has the first key under the third one's flag");
+}
+
+#[test]
 fn a_bad_request_is_answered_with_a_state_and_changes_no_key() {
     let (mut sender, mut receiver) = pair(Cipher::AesCtr, KeyLength::Aes128);
     let other = derive_key_encrypting_key(b"battery staple", &SALT, KeyLength::Aes128);
