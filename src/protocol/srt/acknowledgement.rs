@@ -118,6 +118,11 @@ impl AcknowledgementWindow {
         self.last_number
     }
 
+    /// What was said with `next` so far holds no more: a receipt of that confirms what is before the last packet alone.
+    pub fn outdate(&mut self, next: u64) {
+        self.sent.iter_mut().for_each(|sent| sent.next = sent.next.min(next.saturating_sub(1)));
+    }
+
     /// The peer has answered acknowledgement `number` (ACKACK): its round trip in microseconds and what it acknowledged.
     pub fn answered(&mut self, now: Instant, number: u32) -> Option<(u32, u64)> {
         let sent = &mut self.sent[number as usize % UNDER_WAY_MAX];

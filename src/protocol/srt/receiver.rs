@@ -630,6 +630,7 @@ impl Receiver {
         if self.was_full {
             // That there is room again must reach the sender, or it waits for ever: repeated until confirmed.
             self.confirmed = self.confirmed.min(next.saturating_sub(1));
+            self.window.outdate(next);
         }
         self.acknowledged = next;
         self.acknowledged_at = now;

@@ -425,6 +425,20 @@ fn that_a_full_buffer_has_room_again_is_told_until_confirmed() {
 }
 
 #[test]
+fn a_late_receipt_of_a_full_buffer_does_not_confirm_that_there_is_room_again() {
+    let mut bench = bench();
+    for index in 0..256 {
+        bench.put_data(at(0), &data(index, 0), &[]);
+        bench.out(at(0));
+    }
+    assert_eq!(bench.timeout(at(10)), [Out::Ack(2, 256)]);
+    assert_eq!(bench.indices(at(LATENCY_MS)).len(), 256);
+    assert_eq!(bench.out(at(LATENCY_MS)), [Out::Ack(3, 256)]);
+    bench.control(at(LATENCY_MS + 10), |to, buffer| to.acknowledgement_receipt(buffer, 2));
+    assert_eq!(bench.out(at(LATENCY_MS + 900)), [Out::Ack(4, 256)], "the third is lost, and said again");
+}
+
+#[test]
 fn duplicates_and_strangers_are_counted_and_change_nothing() {
     let mut bench = bench();
     bench.put_data(at(0), &data(0, 0), b"first");
