@@ -172,6 +172,7 @@ fn what_makes_no_sense_is_one_line_and_exit_code_two() {
         (&["--to", "udp://127.0.0.1:1", "--file", "/nowhere.ts"], "/nowhere.ts"),
         (&["--to", "udp://127.0.0.1:1", "--file", "/proc/self/exe"], "transport stream"),
         (&["--to", "udp://127.0.0.1:1", "--rate", "10k"], "500k"),
+        (&["--to", "udp://127.0.0.1:1", "--duration", "1s", "--settle", "1s"], "--settle"),
     ] {
         let output = send(arguments, &files.sent);
         let message = String::from_utf8(output.stderr).unwrap();

@@ -76,13 +76,12 @@ fn run(options: &Options) -> io::Result<bool> {
 fn measure(options: &Options, way: &str, gro: bool) -> io::Result<(Value, bool)> {
     let load = &options.load;
     let set = [
-        format!("shards.cores=[{RECEIVER_CORE}]"),
         format!("shards.packet_io={way}"),
         format!("shards.gro={gro}"),
         format!("ingestion.max_connections={}", load.feeds),
         format!("ingestion.rtp.max_sessions={}", load.feeds),
     ];
-    let receiver = Appliance::start(ROOT, load.feeds, &set)?;
+    let receiver = Appliance::start_on_core(ROOT, load.feeds, &set)?;
     let gso = options.gso.to_string();
     let generator = Generator::start(load, &format!("rtp://127.0.0.1:{RTP_PORT}"), &["--gso", &gso])?;
     let window = Window::measure(&[receiver.id()], RTP_PORT..=RTP_PORT, load);

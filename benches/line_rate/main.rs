@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,…] [--readers 4] [--json FILE]`
 //!
-//! Each row (`rows.rs`) interleaves A B A B: A is the appliance (one shard, pinned to the first core), B what it is compared with on the
+//! Each row (`rows.rs`) interleaves A B A B: A is the appliance (one shard, and all of its threads on the first core), B what it is compared with on the
 //! same core, where it is compared with anything; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
 //! (`schedstat`, nanoseconds) in a window that starts when all feeds run. A pair gives a ratio; the median of the ratios is
 //! the figure. Beside it stand what arrived of what was sent, softirq and steal time of the machine, run-queue wait of the receiver,
@@ -162,7 +162,7 @@ impl Side {
                     .ok_or_else(|| io::Error::other("there can be no cable"))?,
             ),
         };
-        let command = |host| headworks(cable.as_ref().map(|cable| cable.name(host)));
+        let namespace = |host| cable.as_ref().map(|cable| cable.name(host));
         let mut set = vec![format!("shards.cores=[{RECEIVER_CORE}]")];
         set.extend(self.settings.iter().map(|setting| (*setting).to_owned()));
         let mut options = Vec::new();
@@ -170,13 +170,13 @@ impl Side {
             set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
             options = vec!["--passphrase", PASSPHRASE, "--key-length", key_length];
         }
-        let receiver = Appliance::start_by(command(Host::Near), ROOT, load.feeds, &set)?;
+        let receiver = Appliance::start_by(headworks(Some(RECEIVER_CORE), namespace(Host::Near)), ROOT, load.feeds, &set)?;
         let address = if self.wire { NEAR } else { "127.0.0.1" };
         let (to, port) = match feed {
             Feed::Srt | Feed::SrtEncrypted { .. } => (format!("srt://{address}:{SRT_PORT}?streamid=feed"), SRT_PORT),
             Feed::Rtp => (format!("rtp://{address}:{RTP_PORT}"), RTP_PORT),
         };
-        let generator = Generator::start_by(command(Host::Far), load, &to, &options)?;
+        let generator = Generator::start_by(headworks(None, namespace(Host::Far)), load, &to, &options)?;
         let judges_waking = matches!(figure, Figure::AwakeP99 | Figure::AwakeP99Ms);
         let core = if judges_waking { RECEIVER_CORE } else { GENERATOR_CORE };
         let readers = Readers::start(ROOT, readers, core, load);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::load::{Load, RECEIVER_CORE, Sent};
+use crate::support::load::{Load, Sent};
 use crate::support::programs::{compile, is_there, on_receiver_core};
 use crate::support::{Appliance, Process, SRT_PORT, libsrt, losses, total};
 
@@ -120,8 +120,7 @@ impl Receiver {
         let mut running = Running { receiver: self, processes: Vec::new(), appliance: None, ports };
         match self {
             Self::Headworks => {
-                let set = [format!("shards.cores=[{RECEIVER_CORE}]")];
-                running.appliance = Some(Appliance::start(&format!("{ROOT}/rings"), load.feeds, &set)?);
+                running.appliance = Some(Appliance::start_on_core(&format!("{ROOT}/rings"), load.feeds, &[])?);
                 running.ports = SRT_PORT..=SRT_PORT;
             }
             Self::Libsrt => {

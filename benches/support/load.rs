@@ -15,6 +15,9 @@ pub const RECEIVER_CORE: usize = 0;
 pub const GENERATOR_CORE: usize = 1;
 /// From the start of the generator until every feed runs.
 pub const SETTLE: Duration = Duration::from_millis(3_000);
+/// Of that, until the first packet is sent: what leaves before the window is not judged for its lateness, since the appliance then opens
+/// its streams, and its rings' memory is cold.
+const CONNECTING_MAX: Duration = Duration::from_millis(500);
 /// Sent on after the window, so that its end is no different.
 const AFTER: Duration = Duration::from_millis(500);
 /// A datagram's share of a transport stream.
@@ -63,7 +66,7 @@ pub struct Generator(Child);
 impl Generator {
     /// Begins to send `load` to `to`, with further options of `headworks send`.
     pub fn start(load: &Load, to: &str, options: &[&str]) -> io::Result<Self> {
-        Self::start_by(headworks(None), load, to, options)
+        Self::start_by(headworks(None, None), load, to, options)
     }
 
     /// The same by a command of [`headworks`].
@@ -72,6 +75,7 @@ impl Generator {
             .args(["send", "--json", "--to", to, "--feeds", &load.feeds.to_string(), "--rate", &load.rate])
             .args(["--cores", &GENERATOR_CORE.to_string()])
             .args(["--duration", &format!("{}ms", load.duration().as_millis())])
+            .args(["--settle", &format!("{}ms", (SETTLE - CONNECTING_MAX).as_millis())])
             .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

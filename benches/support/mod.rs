@@ -38,11 +38,15 @@ pub fn set<T: FromStr>(option: &mut T, value: &str) -> bool {
     value.parse().map(|value| *option = value).is_ok()
 }
 
-/// A command of the program that is measured, in a network namespace if one is named.
-pub fn headworks(namespace: Option<&str>) -> Command {
-    let Some(namespace) = namespace else { return Command::new(HEADWORKS) };
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, HEADWORKS]);
+/// A command of the program that is measured: on one core if one is named, all its threads, and in a network namespace if one is named.
+pub fn headworks(core: Option<usize>, namespace: Option<&str>) -> Command {
+    let core = core.map(|core| core.to_string());
+    let mut words = Vec::new();
+    words.extend(namespace.iter().flat_map(|namespace| ["ip", "netns", "exec", *namespace]));
+    words.extend(core.iter().flat_map(|core| ["taskset", "-c", core]));
+    words.push(HEADWORKS);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     command
 }
 
@@ -54,7 +58,13 @@ pub struct Appliance {
 impl Appliance {
     /// Starts it with `set` beside its ports, its rings under `root`, and waits until it is at rest.
     pub fn start(root: &str, feeds: u32, set: &[String]) -> io::Result<Self> {
-        Self::start_by(headworks(None), root, feeds, set)
+        Self::start_by(headworks(None, None), root, feeds, set)
+    }
+
+    /// The same with one shard, and on the receiver's core with all its threads: none is where the generator is.
+    pub fn start_on_core(root: &str, feeds: u32, set: &[String]) -> io::Result<Self> {
+        let own = [format!("shards.cores=[{}]", load::RECEIVER_CORE)];
+        Self::start_by(headworks(Some(load::RECEIVER_CORE), None), root, feeds, &[&own, set].concat())
     }
 
     /// The same by a command of [`headworks`].

@@ -126,6 +126,9 @@ pub struct SendArguments {
     /// The schedule counts as kept when 99 % of packets left at most so late, and the rate was kept to 0.5 %
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10ms")]
     pub max_lateness: Duration,
+    /// Of a run that lasts longer, judge the lateness of what left after such a time: a receiver on the same machine makes room for its feeds at first
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0s")]
+    pub settle: Duration,
     /// Write the very bytes that the first feed sends to a file
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,

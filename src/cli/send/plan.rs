@@ -57,6 +57,9 @@ pub enum PlanError {
     /// Several feeds to one port, and nothing to tell them apart by.
     #[error("several feeds of bare UDP need --ports-step, or nobody can tell them apart")]
     Indistinguishable,
+    /// Nothing would be judged.
+    #[error("--settle has to be shorter than --duration")]
+    Settle,
     /// The system has no randomness.
     #[error("no randomness: {0}")]
     Randomness(getrandom::Error),
@@ -100,6 +103,7 @@ pub fn plan(arguments: &SendArguments) -> Result<Vec<WorkerPlan>, PlanError> {
             material: Arc::clone(&material),
             extent: extent(arguments),
             window: arguments.window,
+            settle: arguments.settle,
             aggregate: arguments.gso as usize,
             conditions: arguments.impairment.conditions(),
             seed: arguments.impairment.seed.wrapping_add((number << 32) as u64),
@@ -128,6 +132,9 @@ fn check(arguments: &SendArguments, target: &Target) -> Result<(), PlanError> {
     }
     if target.carrier == Carrier::Udp && arguments.feeds > 1 && arguments.ports_step == 0 {
         return Err(PlanError::Indistinguishable);
+    }
+    if arguments.duration.is_some_and(|duration| arguments.settle >= duration) {
+        return Err(PlanError::Settle);
     }
     Ok(())
 }

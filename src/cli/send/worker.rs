@@ -63,6 +63,8 @@ pub struct WorkerPlan {
     pub extent: Extent,
     /// The least time between two turns that send media: what is due within it leaves together.
     pub window: Duration,
+    /// What leaves earlier after the first packet is not judged for its lateness.
+    pub settle: Duration,
     /// Datagrams that leave as one.
     pub aggregate: usize,
     /// The network in between.
@@ -232,12 +234,17 @@ impl Worker {
         let mut running = true;
         let mut tell_at = begin;
         let mut send_at = begin;
+        let mut judge_at = begin + plan.settle;
         while running || self.outlet.is_busy() {
             let now = Clock::now();
             // A long window is slept through in parts, for peers who want an answer.
             let sends = now >= send_at;
             if sends {
                 send_at = now + plan.window;
+            }
+            if now >= judge_at {
+                judge_at = Instant::FAR_FUTURE;
+                self.lateness_us.reset();
             }
             self.turn(now, sends, plan)?;
             if now >= tell_at {

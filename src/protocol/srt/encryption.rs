@@ -30,6 +30,8 @@ pub use key_material::{
 
 /// How often an unanswered request is repeated, as libsrt does it.
 const REQUEST_TRIES: u8 = 10;
+/// A request that carries the first key is then repeated once in such a time: without it nothing that is sent can be read.
+const FIRST_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When a sender changes its key (§6.1.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,21 +283,26 @@ impl Encryption {
     }
 
     /// The KMREQ message to send now, if one is due: at once when a new key is announced, then every 1½ round trips until it
-    /// is answered, ten times at most.
+    /// is answered, ten times at most; the first key's, if nothing at all is answered, then once a second.
     pub fn poll_request(&mut self, now: Instant, rtt: Duration) -> Option<&[u8]> {
         if self.next_timeout(rtt)? > now {
             return None;
         }
         let announcement = self.announcement.as_mut()?;
-        announcement.tries_left -= 1;
+        announcement.tries_left = announcement.tries_left.saturating_sub(1);
         announcement.sent = Some(now);
         Some(announcement.message.as_bytes())
     }
 
     /// When [`Encryption::poll_request`] has something again; `None` while no request is under way.
     pub fn next_timeout(&self, rtt: Duration) -> Option<Instant> {
-        let announcement = self.announcement.as_ref().filter(|announcement| announcement.tries_left > 0)?;
-        Some(announcement.sent.map_or(Instant::ZERO, |sent| sent + rtt * 3 / 2))
+        let announcement = self.announcement.as_ref()?;
+        let interval = match announcement.tries_left {
+            0 if self.state == KeyMaterialState::Securing => FIRST_REQUEST_INTERVAL,
+            0 => return None,
+            _ => rtt * 3 / 2,
+        };
+        Some(announcement.sent.map_or(Instant::ZERO, |sent| sent + interval))
     }
 
     /// Takes a KMREQ of the peer after connecting and appends the KMRSP message to answer with: the same bytes, or a state.

@@ -37,6 +37,8 @@ const DROPS_UNSENT: u32 = 0x0001_0007;
 /// An HSREQ that is not answered is sent again after 1½ round trips, as libsrt does, then after as much more each time, up to this. libsrt
 /// gives up after ten; but what is lost is not always lost at random, and without it the peer knows no time.
 const INTRODUCTION_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Versions of SRT that there are, `0x00MMmmpp`: what says another is none of a peer's, as nothing else protects it.
+const VERSIONS: std::ops::RangeInclusive<u32> = 0x0001_0000..=0x0001_ffff;
 /// Whatever the peer says the round trip is.
 const INTRODUCTION_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
@@ -128,6 +130,10 @@ impl Version4 {
     }
 }
 
+fn parse(body: &[u8]) -> Option<HandshakeExtension> {
+    HandshakeExtension::parse(body).filter(|extension| VERSIONS.contains(&extension.version))
+}
+
 impl Connection {
     /// Until when a peer that is to encrypt must have shown its key: whoever has none is not to keep a place.
     #[inline]
@@ -185,7 +191,7 @@ impl Connection {
         let Some(version4) = self.version4.as_mut().filter(|version4| version4.introduction.is_some()) else {
             return self.statistics.control_ignored += 1;
         };
-        let Some(answer) = HandshakeExtension::parse(body) else {
+        let Some(answer) = parse(body) else {
             return self.statistics.control_malformed += 1;
         };
         version4.introduction = None;
@@ -233,7 +239,7 @@ impl Connection {
         let Some(version4) = &mut self.version4 else {
             return self.statistics.control_ignored += 1;
         };
-        let Some(asked) = HandshakeExtension::parse(body) else {
+        let Some(asked) = parse(body) else {
             return self.statistics.control_malformed += 1;
         };
         version4.is_response_due = true;

@@ -407,6 +407,30 @@ fn an_unanswered_announcement_is_repeated_and_holds_the_change_back_for_a_while(
 }
 
 #[test]
+fn the_first_key_is_announced_until_something_is_answered_and_ten_times_to_a_peer_that_has_no_passphrase() {
+    let derive = || derive_key_encrypting_key(b"correct horse", &SALT, KeyLength::Aes128);
+    let (mut sender, message) = Encryption::initiate(derive(), Cipher::AesCtr, SALT, [7; 32], QUICK);
+    sender.announce_first(message);
+    let mut now = Instant::from_millis(1_000);
+    let mut requests = |sender: &mut Encryption, count: usize| {
+        let mut sent = Vec::new();
+        while sent.len() < count
+            && let Some(due) = sender.next_timeout(RTT)
+        {
+            now = now.max(due);
+            assert!(sender.poll_request(now, RTT).is_some());
+            sent.push(now);
+        }
+        sent
+    };
+    let sent = requests(&mut sender, 30);
+    assert_eq!(sent[9] - sent[0], RTT * 3 / 2 * 9);
+    assert_eq!(sent[29] - sent[9], Duration::from_secs(20));
+    assert_eq!(sender.receive_response(&KeyMaterialState::NoSecret.to_wire()), Some(KeyMaterialState::NoSecret));
+    assert_eq!(requests(&mut sender, 30).len(), 0, "it has said what there is to be said");
+}
+
+#[test]
 fn a_key_that_the_peer_may_lack_is_not_followed_by_one_under_the_flag_of_a_key_that_it_has() {
     let (mut sender, mut receiver) = pair(Cipher::AesCtr, KeyLength::Aes128);
     let flags = send(&mut sender, &mut receiver, 0, 1_000, true);

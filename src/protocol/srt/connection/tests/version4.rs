@@ -100,6 +100,17 @@ fn it_gets_no_more_latency_than_it_may_have_and_no_less_than_the_stream() {
 }
 
 #[test]
+fn what_says_a_version_of_srt_that_there_is_not_is_none_of_its() {
+    let mut bench = bench_of_version4(false);
+    for version in [0, 0x0000_ffff, 0x0002_0000, 0x8001_0203] {
+        bench.handshake_request(at(1), &[version, HSREQ[1], 900]);
+    }
+    assert_eq!((bench.responses(at(1)), bench.count().control_malformed), (vec![], 4));
+    bench.handshake_request(at(2), &HSREQ);
+    assert_eq!(bench.responses(at(2)), [words(&HSRSP)]);
+}
+
+#[test]
 fn an_old_one_is_not_given_leave_to_drop() {
     let mut bench = bench_of_version4(false);
     bench.handshake_request(at(1), &[0x0001_0007, 0b00_0101, 120]);
