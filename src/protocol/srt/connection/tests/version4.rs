@@ -246,17 +246,22 @@ fn a_wrong_passphrase_is_told_and_derived_for_once_and_others_a_few_times_at_mos
 }
 
 #[test]
-fn a_key_for_a_stream_without_a_passphrase_and_messages_that_are_none_are_refused() {
+fn a_key_for_a_stream_without_a_passphrase_and_one_of_another_cipher_are_refused_and_what_is_no_message_is_not_answered() {
     let mut bench = bench_of_version4(false);
     let (_, message, _) = peer_keys(b"a good passphrase");
     bench.control(at(1), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
     assert_eq!(bench.out(at(1)), [Out::KeyMaterialResponse(4)]);
     assert_eq!(bench.connection.poll_event(), Some(Event::KeyRefreshFailed(KeyMaterialState::NoSecret)));
     let mut bench = bench_of_version4(true);
-    for broken in [&message.as_bytes()[..40], &[0xff; 1_400], &[]] {
+    for broken in [&message.as_bytes()[..40], &[0xff; 1_400], &[0xff; 72], &[]] {
         bench.put(at(2), &raw_control(0x7fff, 3, 0, broken));
-        assert_eq!((bench.out(at(2)), bench.connection.wanted_key()), (vec![Out::KeyMaterialResponse(4)], None));
+        assert_eq!((bench.out(at(2)), bench.connection.wanted_key()), (vec![], None));
     }
+    assert_eq!(bench.count().control_malformed, 4);
+    let mut other_cipher = message.as_bytes().to_vec();
+    other_cipher[8] = 3;
+    bench.put(at(2), &raw_control(0x7fff, 3, 0, &other_cipher));
+    assert_eq!((bench.out(at(2)), bench.connection.wanted_key()), (vec![Out::KeyMaterialResponse(4)], None));
 }
 
 #[test]
