@@ -170,7 +170,8 @@ impl Side {
             set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
             options = vec!["--passphrase", PASSPHRASE, "--key-length", key_length];
         }
-        let receiver = Appliance::start_by(headworks(Some(RECEIVER_CORE), namespace(Host::Near)), ROOT, load.feeds, &set)?;
+        let receiver =
+            Appliance::start_by(headworks(Some(RECEIVER_CORE), namespace(Host::Near)), ROOT, load.feeds, &set)?;
         let address = if self.wire { NEAR } else { "127.0.0.1" };
         let (to, port) = match feed {
             Feed::Srt | Feed::SrtEncrypted { .. } => (format!("srt://{address}:{SRT_PORT}?streamid=feed"), SRT_PORT),

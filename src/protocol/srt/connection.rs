@@ -27,7 +27,7 @@ use super::address_proof::AddressProof;
 use super::control::{
     Acknowledgement, Control, ControlWriter, DropRequest, ReceiverReport, ReceivingRates, SequenceRange,
 };
-use super::encryption::{KEY_MATERIAL_LEN_MAX, KeyMaterialState};
+use super::encryption::{KEY_MATERIAL_LEN_MAX, KeyMaterial, KeyMaterialState};
 use super::fec::encoder::Encoder;
 use super::packet::{self, ControlHeader, DataHeader, HEADER_LEN, Header, SequenceNumber};
 use super::parameters::ConnectionParameters;
@@ -325,6 +325,10 @@ impl Connection {
                 self.handshake_request(datagram.arrival, header.timestamp_us, body);
             }
             Control::HandshakeResponse(body) => self.handshake_response(body),
+            // A peer that was told of it would take its own for refused.
+            Control::KeyMaterialRequest(message) if !KeyMaterial::is_meant(message) => {
+                self.statistics.control_malformed += 1;
+            }
             Control::KeyMaterialRequest(message) if self.first_key_material(message) => {}
             Control::KeyMaterialRequest(message) => self.key_material_request(message),
             Control::KeyMaterialResponse(message) => {
@@ -453,7 +457,7 @@ impl Connection {
             self.receiver.clear_filter();
             if self.receiver.is_sealed() {
                 // There will be no key for it any more.
-                self.receiver.clear();
+                self.receiver.clear_sealed(&mut self.statistics);
             }
             self.finish_draining();
         }

@@ -33,6 +33,9 @@ const REQUEST_TRIES: u8 = 10;
 /// A request that carries the first key is then repeated once in such a time: without it nothing that is sent can be read.
 const FIRST_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Beyond so many packets a key is not waited with for a peer that does not answer: packet numbers begin anew after 2^31, and with them nonces.
+const KEY_PACKETS_MAX: u64 = 1 << 30;
+
 /// When a sender changes its key (§6.1.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRefresh {
@@ -89,8 +92,6 @@ pub struct Encryption {
     announcement: Option<Announcement>,
     /// Whether the key that follows has been made.
     successor_ready: bool,
-    /// Whether the peer has said that it has the active key.
-    active_is_known: bool,
     state: KeyMaterialState,
 }
 
@@ -156,7 +157,6 @@ impl Encryption {
             keys_made: 1,
             announcement: None,
             successor_ready: false,
-            active_is_known: true,
             state: KeyMaterialState::Secured,
         }
     }
@@ -231,18 +231,14 @@ impl Encryption {
         let KeyRefresh { after_packets, announce_packets } = self.refresh;
         let other = if self.active == KeyFlag::Even { KeyFlag::Odd } else { KeyFlag::Even };
         if self.successor_ready {
-            // A peer that has not answered yet gets as many packets again before the key changes all the same.
-            let is_answered = self.announcement.is_none();
-            let grace = if is_answered { 0 } else { announce_packets };
-            if self.sent_under_active <= after_packets + grace {
+            if self.sent_under_active <= after_packets {
                 return;
             }
-            if !is_answered && (self.keys_made > 2 || !self.active_is_known) {
-                // What it has under the successor's flag is the key before this one, and would make rubbish of what comes under the next.
+            if self.announcement.is_some() && self.sent_under_active < KEY_PACKETS_MAX {
+                // It has no key under the successor's flag, or that before this one, and would make rubbish of what comes under the next.
                 return self.announce_again_after(announce_packets);
             }
             self.active = other;
-            self.active_is_known = is_answered;
             self.sent_under_active = 1;
             self.successor_ready = false;
         } else if self.sent_under_active > after_packets - announce_packets {
@@ -278,7 +274,6 @@ impl Encryption {
     /// it. With version 4 of the handshake nothing else carries it.
     pub fn announce_first(&mut self, message: KeyMaterial) {
         self.announcement = Some(Announcement { message, tries_left: REQUEST_TRIES, sent: None });
-        self.active_is_known = false;
         self.state = KeyMaterialState::Securing;
     }
 
@@ -334,7 +329,6 @@ impl Encryption {
         let announcement = self.announcement.as_ref()?;
         if message == announcement.message.as_bytes() {
             self.announcement = None;
-            self.active_is_known = true;
             self.state = KeyMaterialState::Secured;
         } else {
             // It may be the answer to what somebody has sent in our name, so the request is repeated all the same.

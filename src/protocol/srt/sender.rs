@@ -20,6 +20,8 @@ use crate::base::Instant;
 const TOO_LATE_MIN: Duration = Duration::from_millis(1_000);
 /// What the two sides take to react (libsrt: twice the ACK interval).
 const REACTION: Duration = Duration::from_millis(20);
+/// How long a peer that had no room, and since then nothing to acknowledge, is taken at its word.
+const SHUT_OUT_MAX: Duration = Duration::from_secs(1);
 
 /// Why a payload was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -231,10 +233,25 @@ impl Sender {
                 control.timed_out(round_trip.smoothed_us());
                 self.narrow();
             }
+        } else if self.is_shut_out() && now >= self.shut_out_until() {
+            self.window = 1;
         }
     }
 
+    /// Whether all has arrived and the peer has said that it has no room for what waits.
+    fn is_shut_out(&self) -> bool {
+        self.window == 0 && self.buffer.in_flight() == 0 && self.buffer.has_unsent()
+    }
+
+    /// Its word that there is room again may have been overtaken by the one before: a packet then asks (as RFC 9293 §3.8.6.1).
+    fn shut_out_until(&self) -> Instant {
+        self.progress_at + SHUT_OUT_MAX
+    }
+
     fn probe_at(&self, round_trip: &RoundTrip) -> Instant {
+        if self.is_shut_out() {
+            return self.shut_out_until();
+        }
         if self.buffer.in_flight() == 0 || self.buffer.has_lost() {
             return Instant::FAR_FUTURE;
         }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::{Connection, Event};
 use crate::base::Instant;
 use crate::protocol::srt::encryption::{
-    Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialError, KeyMaterialState, KeyRefresh,
+    Encryption, KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh,
 };
 use crate::protocol::srt::handshake::{HandshakeExtension, flags};
 use crate::protocol::srt::packet::{DataHeader, KeyFlag};
@@ -296,8 +296,6 @@ impl Connection {
             }
             // The answer to this is on its way, if there will be one.
             Ok(material) if version4.wanted.as_ref() == Some(&material) => {}
-            // Not even the form of such a message: a peer that was told of it would take its own for refused.
-            Err(KeyMaterialError::Length(_) | KeyMaterialError::Header) => self.statistics.control_malformed += 1,
             Ok(_) | Err(_) => self.key_material_refused(KeyMaterialState::BadSecret),
         }
         true

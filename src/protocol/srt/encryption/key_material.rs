@@ -180,6 +180,11 @@ impl KeyMaterial {
         Ok(Self { message: message.iter().copied().collect(), keys, key_length, cipher })
     }
 
+    /// Whether `message` means to be one, whatever is wrong with it: it is signed, and no shorter or longer than it says.
+    pub fn is_meant(message: &[u8]) -> bool {
+        !matches!(Self::parse(message), Err(KeyMaterialError::Length(_) | KeyMaterialError::Header))
+    }
+
     /// Wraps one key, or both with the even one first.
     pub(super) fn build(
         kek: &KeyEncryptingKey,

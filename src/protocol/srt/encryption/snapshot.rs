@@ -22,7 +22,6 @@ impl Encryption {
             keys_made,
             announcement,
             successor_ready,
-            active_is_known,
             state,
         } = self;
         kek.snapshot(to);
@@ -42,7 +41,6 @@ impl Encryption {
             to.option(*sent, SnapshotWriter::instant);
         });
         to.bool(*successor_ready);
-        to.bool(*active_is_known);
         to.array(&state.to_wire());
     }
 
@@ -73,7 +71,6 @@ impl Encryption {
                 })
             })?,
             successor_ready: from.bool()?,
-            active_is_known: from.bool()?,
             state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
         };
         let other = if restored.active == KeyFlag::Even { KeyFlag::Odd } else { KeyFlag::Even };

@@ -98,6 +98,29 @@ fn one_who_does_not_read_stops_the_sender_and_tells_it_when_there_is_room_again(
 }
 
 #[test]
+fn a_receiver_whose_word_of_room_was_overtaken_by_the_one_before_is_asked_after_a_second() {
+    let mut bench = file();
+    bench.connection.send(at(0), b"0").unwrap();
+    assert_eq!(bench.out(at(0)), [Out::Data(0, false)]);
+    bench.acknowledge_with(at(30), 2, 1, 64);
+    bench.acknowledge_with(at(31), 1, 1, 0);
+    for payload in [b"1", b"2", b"3"] {
+        bench.connection.send(at(100), payload).unwrap();
+    }
+    bench.out(at(100));
+    let is_data = |out: &Out| matches!(out, Out::Data(..));
+    let mut sent = Vec::new();
+    for ms in 101..1_500 {
+        sent.extend(bench.timeout(at(ms)).into_iter().filter(is_data).map(|out| (ms, out)));
+        assert!(bench.connection.next_timeout().expect("it is connected") > at(ms));
+    }
+    assert_eq!(sent.first(), Some(&(1_030, Out::Data(1, false))), "{sent:?}");
+    bench.acknowledge_with(at(1_500), 3, 2, 64);
+    let sent: Vec<_> = bench.out(at(1_700)).into_iter().filter(is_data).collect();
+    assert_eq!(sent, [Out::Data(2, false)], "as its pace has it");
+}
+
+#[test]
 fn nobody_jumps_over_bytes_of_a_file() {
     let mut bench = bench_in(TransmissionMode::Buffer, Limits { receive_buffer_packets: 64, ..Limits::default() });
     for index in 500..510 {

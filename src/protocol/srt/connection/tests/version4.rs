@@ -246,7 +246,7 @@ fn a_wrong_passphrase_is_told_and_derived_for_once_and_others_a_few_times_at_mos
 }
 
 #[test]
-fn a_key_for_a_stream_without_a_passphrase_and_one_of_another_cipher_are_refused_and_what_is_no_message_is_not_answered() {
+fn a_key_that_cannot_be_used_is_refused_and_what_is_no_message_is_not_answered() {
     let mut bench = bench_of_version4(false);
     let (_, message, _) = peer_keys(b"a good passphrase");
     bench.control(at(1), |to, buffer| to.key_material_request(buffer, message.as_bytes()));
