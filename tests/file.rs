@@ -1,18 +1,48 @@
 //! `headworks file`: files between two of them, and what is refused. With libsrt's tool at the other end: `interop/file.rs`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
+use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 const HEADWORKS: &str = env!("CARGO_BIN_EXE_headworks");
 
+/// Ends its process with itself.
+struct Process(Child);
+
+impl Process {
+    /// Waits for its end: its exit code, its reports, and what it said on standard error, where that is read.
+    fn finish(mut self) -> (i32, Vec<Value>, String) {
+        let (mut out, mut said) = (String::new(), String::new());
+        if let Some(mut stdout) = self.0.stdout.take() {
+            stdout.read_to_string(&mut out).unwrap();
+        }
+        if let Some(mut stderr) = self.0.stderr.take() {
+            stderr.read_to_string(&mut said).unwrap();
+        }
+        let code = self.0.wait().unwrap().code().unwrap();
+        (code, out.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), said)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn interrupt(child: &Child) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::INT).unwrap();
+}
+
 /// A side that listens.
 struct Listening {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
+    process: Process,
     port: u16,
 }
 
@@ -30,37 +60,29 @@ impl Listening {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
+        // A byte at a time: what follows is left for the end.
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            child.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
+            line.extend(byte);
+        }
+        let line = String::from_utf8(line).unwrap();
         let address = line.split_whitespace().find(|word| word.starts_with("127.0.0.1:"));
         let port = address.and_then(|address| address.trim_end_matches(',').rsplit(':').next()?.parse().ok());
-        Self { port: port.unwrap_or_else(|| panic!("it says {line:?}")), child, stderr }
+        Self { port: port.unwrap_or_else(|| panic!("it says {line:?}")), process: Process(child) }
     }
 
     fn receive(directory: &Path, query: &str, options: &str) -> Self {
         Self::start(&["receive", directory.to_str().unwrap()], query, options)
     }
 
-    /// Waits for its end: its exit code, its reports, and what it said on standard error.
-    fn finish(mut self) -> (i32, Vec<Value>, String) {
-        let (mut out, mut said) = (String::new(), String::new());
-        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-        self.stderr.read_to_string(&mut said).unwrap();
-        let code = self.child.wait().unwrap().code().unwrap();
-        (code, out.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), said)
+    fn finish(self) -> (i32, Vec<Value>, String) {
+        self.process.finish()
     }
 
     fn interrupt(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        interrupt(&self.process.0);
     }
 }
 
@@ -166,6 +188,151 @@ fn who_has_not_shown_the_passphrase_changes_nothing_and_does_not_learn_what_ther
     assert_eq!(names(from.path()), ["a"]);
 }
 
+/// Starts to send a file slowly, and waits until it comes in.
+fn send_slowly(files: &[&Path], url: &str, to: &Path) -> Process {
+    let mut command = Command::new(HEADWORKS);
+    command.args(["file", "send"]).args(files).args([url, "--rate", "10M", "--json"]);
+    let sender = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let sender = Process(sender);
+    let part = to.join(format!("{}.part", files[0].file_name().unwrap().to_str().unwrap()));
+    while !part.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    sender
+}
+
+#[test]
+fn who_has_not_shown_the_passphrase_does_not_learn_that_files_are_coming_in_or_going_out() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (large, small) = (from.path().join("large"), from.path().join("small"));
+    fs::write(&large, bytes(30_000_000)).unwrap();
+    fs::write(&small, bytes(3_000)).unwrap();
+    let receiver = Listening::receive(to.path(), "&passphrase=correct%20horse", "--transfers 1");
+    let url = format!("srt://127.0.0.1:{}?passphrase=correct%20horse", receiver.port);
+    let _sender = send_slowly(&[&large], &url, to.path());
+    let sender = Listening::start(&["send", large.to_str().unwrap()], "&passphrase=correct%20horse", "--rate 10M");
+    let to_fetch = tempfile::tempdir().unwrap();
+    let url = format!("srt://127.0.0.1:{}?passphrase=correct%20horse&streamid=large", sender.port);
+    let mut fetching = Command::new(HEADWORKS);
+    fetching.args(["file", "receive", to_fetch.path().to_str().unwrap(), &url]).stdin(Stdio::null());
+    let _fetching = Process(fetching.stdout(Stdio::null()).spawn().unwrap());
+    while fs::metadata(to_fetch.path().join("large.part")).map_or(0, |facts| facts.len()) == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for (query, refused_in, refused_out) in [
+        ("&passphrase=correct%20horse", "OVERLOAD", "BACKLOG"),
+        ("&passphrase=another%20horse", "BADSECRET", "BADSECRET"),
+        ("", "UNSECURE", "UNSECURE"),
+    ] {
+        let refused = send(&small, receiver.port, &format!("?streamid=small{query}"));
+        let error = reports(&refused)[0]["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(refused_in), "{query}: {error}");
+        let url = format!("srt://127.0.0.1:{}?streamid=large{query}", sender.port);
+        let refused = headworks_file(&["receive", from.path().to_str().unwrap(), &url, "--name", "fetched"]);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(refused_out), "{query}: {refused:?}");
+    }
+}
+
+#[test]
+fn who_is_interrupted_before_all_has_come_says_so() {
+    let to = tempfile::tempdir().unwrap();
+    let interrupted = |receiver: Listening| {
+        receiver.interrupt();
+        let (code, received, said) = receiver.finish();
+        assert_eq!(received.len(), 0);
+        (code, said)
+    };
+    let (code, said) = interrupted(Listening::receive(to.path(), "", "--count 2"));
+    assert_eq!(code, 1);
+    assert!(said.contains("interrupted, 2 files were not received"), "{said}");
+    assert_eq!(interrupted(Listening::receive(to.path(), "", "")), (0, String::new()));
+    // Nobody answers there.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("srt://{}?streamid=a", silent.local_addr().unwrap());
+    let mut calling = Command::new(HEADWORKS);
+    calling.args(["file", "receive", to.path().to_str().unwrap(), &url, "--connect-timeout", "60s"]);
+    let calling = Process(calling.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    silent.recv(&mut [0; 1_500]).unwrap();
+    interrupt(&calling.0);
+    let (code, _, said) = calling.finish();
+    assert_eq!(code, 1);
+    assert!(said.contains("interrupted, 1 file was not received"), "{said}");
+    assert_eq!(names(to.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_has_vanished_keeps_the_others_from_nothing() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [large, gone, last] = ["large", "gone", "last"].map(|name| from.path().join(name));
+    fs::write(&large, bytes(2_000_000)).unwrap();
+    fs::write(&gone, bytes(3_000)).unwrap();
+    fs::write(&last, bytes(4_000)).unwrap();
+    let failed = |reports: &[Value]| -> Vec<(String, bool)> {
+        let name = |report: &Value| report["file"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        reports.iter().map(|report| (name(report), report["error"].is_string())).collect()
+    };
+    // It calls.
+    let receiver = Listening::receive(to.path(), "", "--count 2");
+    let url = format!("srt://127.0.0.1:{}", receiver.port);
+    let sender = send_slowly(&[&large, &gone, &last], &url, to.path());
+    fs::remove_file(&gone).unwrap();
+    let (code, sent, _) = sender.finish();
+    let expected = [("large", false), ("gone", true), ("last", false)].map(|(name, failed)| (name.to_owned(), failed));
+    assert_eq!((code, failed(&sent)), (1, expected.to_vec()));
+    assert!(sent[1]["error"].as_str().unwrap().contains("No such file"), "{sent:?}");
+    assert_eq!((receiver.finish().0, names(to.path())), (0, vec!["large".to_owned(), "last".to_owned()]));
+    // It is called.
+    fs::write(&gone, bytes(3_000)).unwrap();
+    let files: Vec<_> = [&gone, &last].iter().map(|file| file.to_str().unwrap().to_owned()).collect();
+    let sender = Listening::start(&["send", &files[0], &files[1]], "", "");
+    fs::remove_file(&gone).unwrap();
+    let fetch = |name: &str| {
+        let url = format!("srt://127.0.0.1:{}?streamid={name}", sender.port);
+        // Its peer is told of the end, and does not wait for so long.
+        headworks_file(&["receive", to.path().to_str().unwrap(), &url, "--overwrite", "--timeout", "1h", "--json"])
+    };
+    let fetched = fetch("gone");
+    assert_eq!(fetched.status.code(), Some(1), "{fetched:?}");
+    let error = reports(&fetched)[0]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("without a byte"), "{error}");
+    assert_eq!(fetch("last").status.code(), Some(0));
+    let (code, sent, _) = sender.finish();
+    let expected = [("gone", true), ("last", false)].map(|(name, failed)| (name.to_owned(), failed));
+    assert_eq!((code, failed(&sent)), (1, expected.to_vec()));
+}
+
+#[test]
+fn a_passphrase_is_read_from_a_file_and_stands_in_no_command_line() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [file, right, wrong, short] = ["a", "right", "wrong", "short"].map(|name| from.path().join(name));
+    fs::write(&file, bytes(3_000)).unwrap();
+    fs::write(&right, "correct horse\nand what else is noted there\n").unwrap();
+    fs::write(&wrong, "another horse").unwrap();
+    fs::write(&short, "secret\r\n").unwrap();
+    let options = format!("--count 1 --passphrase-file {}", right.display());
+    let receiver = Listening::receive(to.path(), "", &options);
+    let url = format!("srt://127.0.0.1:{}", receiver.port);
+    let send = |passphrase: &Path, url: &str| {
+        let (file, passphrase) = (file.to_str().unwrap(), passphrase.to_str().unwrap());
+        headworks_file(&["send", file, url, "--json", "--passphrase-file", passphrase])
+    };
+    let refused = send(&wrong, &url);
+    assert!(reports(&refused)[0]["error"].as_str().unwrap().contains("BADSECRET"), "{refused:?}");
+    for (passphrase, url, said) in [
+        (&short, url.clone(), "the passphrase has 6 bytes"),
+        (&from.path().join("nowhere"), url.clone(), "nowhere: No such file"),
+        (&right, format!("{url}?passphrase=correct%20horse"), "given twice"),
+    ] {
+        let output = send(passphrase, &url);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && text.contains(said), "{output:?}");
+        assert!(!text.contains("secret") && !text.contains("horse"), "{text}");
+    }
+    let sent = send(&right, &url);
+    assert_eq!((sent.status.code(), reports(&sent)[0]["encryption"].as_str()), (Some(0), Some("AES-128-CTR")));
+    assert_eq!((receiver.finish().0, names(to.path())), (0, vec!["a".to_owned()]));
+}
+
 #[test]
 fn what_may_not_be_kept_is_refused_with_a_code_and_leaves_nothing() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -258,9 +425,9 @@ fn a_sender_that_is_stopped_half_way_leaves_no_file_and_is_told_of() {
             .unwrap();
         // Half a second of its 24.
         while !to.path().join("a.part").exists() {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(500));
         // Without a size the receiver knows of its end from its silence alone.
         sender.kill().unwrap();
         sender.wait().unwrap();
@@ -283,6 +450,8 @@ fn what_makes_no_sense_is_a_matter_of_usage() {
         (vec!["receive", here, "srt://:1?latency=120"], "no latency"),
         (vec!["receive", here, "srt://:1?passphrase=short"], "10 to 79"),
         (vec!["send", "srt://127.0.0.1:1"], "FILE"),
+        (vec!["receive", here, "srt://127.0.0.1:1/passphrase=short"], "?KEY=VALUE"),
+        (vec!["receive", here, "srt://:1?mode=listener;passphrase=short"], "known are"),
     ] {
         let output = headworks_file(&arguments);
         assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -110,7 +110,13 @@ fn libsrt_decrypts_every_key_length() {
         let (files, port) = (files(), free_port());
         let mut listener = listener(port, &format!("&passphrase=correct_horse&pbkeylen={bytes}"), &files.received);
         let to = format!("srt://127.0.0.1:{port}");
-        let secret = ["--passphrase", "correct_horse", "--key-length", bits];
+        let passphrase = files.sent.with_extension("secret");
+        fs::write(&passphrase, "correct_horse\n").unwrap();
+        let given = match bits {
+            "192" => ["--passphrase-file", passphrase.to_str().unwrap()],
+            _ => ["--passphrase", "correct_horse"],
+        };
+        let secret = [&given[..], &["--key-length", bits]].concat();
         let shape = ["--to", &to, "--rate", "2M", "--duration", "1s", "--latency", "300ms"];
         let output = send(&[&shape[..], &secret].concat(), &files.sent);
         assert!(output.status.success(), "{output:?}");
@@ -167,6 +173,9 @@ fn what_makes_no_sense_is_one_line_and_exit_code_two() {
         (&["--to", "tcp://127.0.0.1:1"][..], "srt://host:port"),
         (&["--to", "srt://127.0.0.1:1", "--passphrase", "short"], "SRT wants 10 to 79"),
         (&["--to", "srt://127.0.0.1:1", "--passphrase", &"x".repeat(80)], "has 80 bytes"),
+        (&["--to", "srt://127.0.0.1:1", "--passphrase-file", "/nowhere"], "/nowhere: No such file"),
+        (&["--to", "rtp://127.0.0.1:1", "--passphrase-file", "/nowhere"], "--passphrase-file is for srt://"),
+        (&["--to", "srt://127.0.0.1:1/passphrase=secret"], "srt://127.0.0.1:1: what follows is no query"),
         (&["--to", "udp://127.0.0.1:1", "--feeds", "2"], "--ports-step"),
         (&["--to", "rtp://127.0.0.1:1", "--latency", "1s"], "--latency"),
         (&["--to", "udp://127.0.0.1:1", "--file", "/nowhere.ts"], "/nowhere.ts"),
@@ -178,6 +187,7 @@ fn what_makes_no_sense_is_one_line_and_exit_code_two() {
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{message}");
         assert!(message.contains(word) && message.lines().count() == 1, "{message}");
+        assert!(!message.contains("secret"), "{message}");
     }
 }
 

@@ -19,6 +19,7 @@ use clap::{Args, Subcommand};
 use self::endpoint::EndpointError;
 use self::location::LocationError;
 use super::arguments::Exit;
+use super::passphrase_file::PassphraseFile;
 use super::values::{rate, size, time};
 use crate::protocol::srt::caller::CallError;
 use crate::protocol::srt::handshake::RejectReason;
@@ -26,6 +27,8 @@ use crate::shard::appliance::{Signals, StartError};
 
 /// How soon a disk that is behind is asked again.
 const DISK_EVERY: Duration = Duration::from_millis(1);
+/// How long a disk is waited for when all is to end.
+const DISK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a caller is refused: what it is told, and what that means here.
 type Denial = (RejectReason, String);
@@ -36,9 +39,10 @@ Examples:
     headworks file receive /srv/in srt://:9000
   Send two files there, one after the other:
     headworks file send a.mxf b.mxf srt://receiver:9000
-  Encrypted, AES-256:
-    headworks file receive /srv/in 'srt://:9000?passphrase=correct%20horse'
-    headworks file send a.mxf 'srt://receiver:9000?passphrase=correct%20horse&pbkeylen=32'
+  Encrypted, AES-256; the passphrase is the first line of a file, or stands in the URL, which whoever lists processes can read:
+    headworks file receive /srv/in srt://:9000 --passphrase-file secret
+    headworks file send a.mxf 'srt://receiver:9000?pbkeylen=32' --passphrase-file secret
+    headworks file send a.mxf 'srt://receiver:9000?pbkeylen=32&passphrase=correct%20horse'
   With libsrt's srt-file-transmit at the other end, which takes the whole Stream ID for the name:
     srt-file-transmit 'srt://:9000?mode=listener' file:///srv/in/x    headworks file send a.mxf 'srt://receiver:9000?streamid=a.mxf'
     srt-file-transmit file://./a.mxf srt://receiver:9000              headworks file receive /srv/in srt://:9000
@@ -46,7 +50,7 @@ Examples:
     headworks file send a.mxf srt://:9000
     headworks file receive /srv/in 'srt://sender:9000?streamid=a.mxf'
 
-srt://HOST:PORT calls, srt://:PORT listens (mode=listener with an address of this host). Keys: streamid, passphrase, pbkeylen (16, 24, 32),
+srt://HOST:PORT calls, srt://:PORT listens (mode=listener with an address of this host); there is no rendezvous for files. Keys: streamid, passphrase, pbkeylen (16, 24, 32),
 cryptomode (0 to 2; libsrt has AES-GCM, 2, in live mode only), messageapi=1 (messages instead of bytes, if the other end wants that), mode.
 
 Exit codes: 0 every file went through, 1 not so, 2 usage";
@@ -54,6 +58,7 @@ Exit codes: 0 every file went through, 1 not so, 2 usage";
 const SEND_HELP: &str = "\
 A call says with its Stream ID what it brings: #!::r=NAME,m=publish,t=file,size=BYTES, where NAME is the last part of the path. Say
 streamid=… for a receiver that wants another one, such as srt-file-transmit (streamid=NAME).
+A file that cannot be opened when its turn comes has failed, and the next one is sent.
 A file has gone through when everything of it has been acknowledged. That the receiver could also keep it is not said in SRT unless it
 fails before the end: compare the SHA-256 sums that both ends report.
 
@@ -69,19 +74,21 @@ A file is named by the Stream ID of the caller (r=NAME, or all of a plain one). 
 characters. While it comes in it is called NAME.part; it is on the disk before it gets its name, and is never seen half. What does not
 end well is removed: there is nothing to go on from, and the sender has to begin anew.
 When a file ends is not said in SRT. If the Stream ID announces its size (size=BYTES, as headworks file send does), it is whole when that
-many have come. Otherwise it is taken for whole when its sender ends the connection and nothing is missing, and that is also what a
-sender does that is stopped half-way; one that falls silent leaves no file.
+many have come, also where its sender stays connected until --timeout. Otherwise it is taken for whole when its sender ends the connection and
+nothing is missing, and that is also what a sender does that is stopped half-way; one that falls silent leaves no file.
+Ctrl-C ends what is coming in, and waits 30 s for a disk that does not answer, or until a second Ctrl-C; NAME.part may then be left.
 
 Refused with a code that the caller is told: 1002 FILEPATH no plain name, 1409 CONFLICT there is such a file, 1423 LOCKED it is just coming in,
 1406 UNACCEPTABLE more than --max-size, 1507 NOROOM no room for it, 1402 OVERLOAD more than --transfers, or passphrases tried too often,
-1405 BAD_MODE it wants to receive. Whoever has not shown the passphrase is told that alone (10 BADSECRET, 11 UNSECURE), and nothing is made.
+1405 BAD_MODE it wants to receive. Whoever has not shown the passphrase is told that alone (10 BADSECRET, 11 UNSECURE, 1402 too often), and
+nothing is made.
 
 Examples:
   headworks file receive /srv/in srt://:9000 --max-size 50G --transfers 8
   headworks file receive /srv/in srt://:9000 --count 1 --overwrite
   headworks file receive /srv/in 'srt://sender:9000?streamid=a.mxf'
 
-Exit codes: 0 every file was kept, 1 one was not, 2 usage";
+Exit codes: 0 every file was kept, 1 one was not, or it was interrupted before all of --count had come, 2 usage";
 
 /// Send and receive files over SRT
 ///
@@ -102,6 +109,8 @@ enum FileCommand {
 /// What both have.
 #[derive(Args, Debug)]
 struct Common {
+    #[command(flatten)]
+    passphrase: PassphraseFile,
     /// Packets that may be under way, and wait for the disk, of one file: the faster and the longer the path, the more
     #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = clap::value_parser!(u32).range(32..=131_072))]
     window: u32,
@@ -216,10 +225,12 @@ pub enum FileError {
         first: String,
     },
     /// Ctrl-C.
-    #[error("interrupted, {left} files were not sent")]
+    #[error("interrupted, {left} file{} not {done}", if *left == 1 { " was" } else { "s were" })]
     Interrupted {
-        /// How many.
-        left: usize,
+        /// How many did not go through.
+        left: u64,
+        /// Sent or received.
+        done: &'static str,
     },
     /// The report could not be printed.
     #[error("cannot print the report: {0}")]

@@ -8,6 +8,7 @@ mod container_output;
 pub mod file;
 pub mod impairment;
 pub mod limits;
+pub mod passphrase_file;
 pub mod relay;
 pub mod ring;
 pub mod send;

@@ -22,6 +22,7 @@ use clap::Args;
 use self::report::{Progress, SendReport};
 use self::worker::{Shared, WorkerError, WorkerReport};
 use super::impairment::ImpairmentArguments;
+use super::passphrase_file::PassphraseFile;
 use super::values::{octet, rate, time};
 use crate::protocol::srt::fec::configuration::FilterConfiguration;
 use crate::shard::appliance::{Signals, StartError};
@@ -36,8 +37,8 @@ Examples:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --file clip.ts --duration 60s
   25 cameras of 50 Mbit/s for a minute, cam0 to cam24, from core 1:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam' --feeds 25 --rate 50M --duration 60s --cores 1
-  Encrypted, AES-256:
-    headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase 'correct horse' --key-length 256
+  Encrypted, AES-256, with the first line of a file for the passphrase:
+    headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase-file cam1.secret --key-length 256
   Encrypted and authenticated, AES-128-GCM:
     headworks send --to 'srt://127.0.0.1:30000?streamid=cam1' --passphrase 'correct horse' --crypto-mode gcm
   With a sum of each row of ten packets and each column of five, to rebuild lost ones from; nothing is sent again:
@@ -99,9 +100,12 @@ pub struct SendArguments {
     /// SRT: how long the peer is asked to hold packets, so that lost ones can be sent again; without it 120ms
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub latency: Option<Duration>,
-    /// SRT: encrypt with this, 10 to 79 bytes
-    #[arg(long, value_name = "TEXT")]
+    /// SRT: encrypt with this, 10 to 79 bytes; whoever lists processes can read it here
+    #[arg(long, value_name = "TEXT", conflicts_with = "passphrase_file")]
     pub passphrase: Option<String>,
+    /// Where else it may stand
+    #[command(flatten)]
+    pub passphrase_file: PassphraseFile,
     /// SRT: bits of the AES key; without it 128
     #[arg(long, value_name = "128|192|256", value_parser = ["128", "192", "256"])]
     pub key_length: Option<String>,

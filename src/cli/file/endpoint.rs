@@ -227,29 +227,27 @@ impl Endpoint {
         number
     }
 
-    /// Answers somebody who wants to connect: lets it in if there is `room`, if it shows the passphrase, and if `choose` finds something for
-    /// it, which is not asked before: who has not shown the passphrase changes nothing, and does not learn what there is here. Gives the
-    /// number of the connection and what was chosen; or why it was refused.
+    /// Answers somebody who wants to connect: lets it in if it shows the passphrase, and if `choose` finds something for it, which is asked
+    /// last: who has not shown the passphrase changes nothing, and does not learn what there is here, or whether there is room. Gives
+    /// the number of the connection and what was chosen; or why it was refused.
     ///
     /// # Errors
     /// The system has no randomness.
     pub fn answer<T>(
         &mut self,
         request: &AdmissionRequest,
-        room: Result<(), Denial>,
         choose: impl FnOnce() -> Result<T, Denial>,
     ) -> Result<Result<(u32, T), Denial>, EndpointError> {
-        let judged = room.and_then(|()| self.judge_passphrase(request)).and_then(|proof| Ok((choose()?, proof)));
         let now = self.clock.turn();
-        let settled = match judged {
-            Ok((chosen, proof)) => match request.accept(now, self.acceptance(proof)?) {
-                Ok((parameters, answer)) => Ok((parameters, answer, chosen)),
-                Err(reason) => Err((reason, UNSETTLED.to_owned())),
-            },
+        let settled = match self.judge_passphrase(request) {
+            Ok(proof) => {
+                let accepted = request.accept(now, self.acceptance(proof)?);
+                accepted.map_err(|reason| (reason, UNSETTLED.to_owned()))
+            }
             Err(denial) => Err(denial),
         };
-        let (answer, outcome) = match settled {
-            Ok((parameters, answer, chosen)) => (answer, Ok((self.connect(now, parameters), chosen))),
+        let (answer, outcome) = match settled.and_then(|accepted| Ok((accepted, choose()?))) {
+            Ok(((parameters, answer), chosen)) => (answer, Ok((self.connect(now, parameters), chosen))),
             Err(denial) => (request.reject(now, denial.0), Err(denial)),
         };
         if let Some(listener) = &mut self.listener {

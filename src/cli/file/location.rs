@@ -2,8 +2,8 @@
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use super::super::send::target::{cipher, percent_decode, shown_pair};
-use crate::config::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
+use super::super::passphrase_file::{self, PassphraseError};
+use super::super::send::target::{cipher, is_address, percent_decode, shown_address, shown_pair};
 use crate::protocol::srt::encryption::{Cipher, KeyLength};
 use crate::protocol::srt::stream_id::{StreamId, StreamIdError};
 use crate::protocol::srt::transmission_mode::TransmissionMode;
@@ -36,6 +36,9 @@ pub enum LocationError {
     /// No port.
     #[error("{0}: no port")]
     Port(String),
+    /// Something stands behind the port that is no query.
+    #[error("{0}: what follows is no query; write ?KEY=VALUE&KEY=VALUE behind the port")]
+    Tail(String),
     /// The name is not known.
     #[error("{0}: there is no such host")]
     Host(String),
@@ -54,9 +57,9 @@ pub enum LocationError {
     /// No Stream ID.
     #[error("streamid: {0}")]
     StreamId(#[from] StreamIdError),
-    /// SRT has its limits.
-    #[error("the passphrase has {0} bytes; SRT wants {PASSPHRASE_LEN_MIN} to {PASSPHRASE_LEN_MAX}")]
-    Passphrase(usize),
+    /// No passphrase.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
 }
 
 /// Keys whose values may be seen.
@@ -69,11 +72,13 @@ impl Location {
     /// # Errors
     /// [`LocationError`].
     pub fn parse(text: &str) -> Result<Self, LocationError> {
-        // What follows may hold a passphrase.
-        let shown = text.split(['?', '&']).next().unwrap_or(text);
+        let shown = shown_address(text);
         let rest = text.strip_prefix("srt://").ok_or_else(|| LocationError::Scheme(shown.to_owned()))?;
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         let authority = authority.trim_end_matches('/');
+        if !is_address(authority) {
+            return Err(LocationError::Tail(shown.to_owned()));
+        }
         let (host, port) = authority
             .rsplit_once(':')
             .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)))
@@ -82,7 +87,7 @@ impl Location {
             SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
         } else {
             let found = authority.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-            found.ok_or_else(|| LocationError::Host(host.to_owned()))?
+            found.ok_or_else(|| LocationError::Host(shown.to_owned()))?
         };
         let mut location = Self {
             address,
@@ -102,6 +107,18 @@ impl Location {
         Ok(location)
     }
 
+    /// Takes the passphrase of a file, where there is one.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn with_passphrase(mut self, passphrase: Option<String>) -> Result<Self, LocationError> {
+        if passphrase.is_some() && self.passphrase.is_some() {
+            return Err(PassphraseError::Twice.into());
+        }
+        self.passphrase = self.passphrase.or(passphrase);
+        Ok(self)
+    }
+
     fn option(&mut self, pair: &str) -> Result<(), LocationError> {
         let unknown = || LocationError::Query(shown_pair(pair, SHOWN));
         let (key, value) = pair.split_once('=').ok_or_else(unknown)?;
@@ -109,9 +126,7 @@ impl Location {
         match (key, value.as_str()) {
             ("streamid", text) => self.stream_id = Some(StreamId::new(text)?),
             ("passphrase", text) => {
-                if !(PASSPHRASE_LEN_MIN..=PASSPHRASE_LEN_MAX).contains(&text.len()) {
-                    return Err(LocationError::Passphrase(text.len()));
-                }
+                passphrase_file::judge(text)?;
                 self.passphrase = Some(value);
             }
             ("pbkeylen", text) => {
@@ -124,7 +139,9 @@ impl Location {
             ("transtype", "file") => {}
             ("mode", "caller") => self.listens = false,
             ("mode", "listener") => self.listens = true,
-            ("latency" | "rcvlatency" | "peerlatency", _) => return Err(LocationError::Latency(pair.to_owned())),
+            ("latency" | "rcvlatency" | "peerlatency", _) => {
+                return Err(LocationError::Latency(shown_pair(pair, SHOWN)));
+            }
             _ => return Err(unknown()),
         }
         Ok(())
@@ -156,7 +173,7 @@ mod tests {
         assert_eq!(refused("rtp://a:1?passphrase=secret"), LocationError::Scheme("rtp://a:1".to_owned()));
         assert_eq!(refused("srt://127.0.0.1"), LocationError::Port("srt://127.0.0.1".to_owned()));
         assert_eq!(refused("srt://:1?mode=caller"), LocationError::Nobody);
-        assert_eq!(refused("srt://:1&passphrase=secret"), LocationError::Port("srt://:1".to_owned()));
+        assert_eq!(refused("srt://:1&passphrase=secret"), LocationError::Tail("srt://:1".to_owned()));
         for (wrong, shown) in [
             ("passprase=secret", "passprase=…"),
             ("pasphrase=secret", "pasphrase=…"),
@@ -170,7 +187,18 @@ mod tests {
         assert_eq!(refused("srt://:1?mode=rendezvous"), LocationError::Query("mode=rendezvous".to_owned()));
         assert_eq!(refused("srt://:1?pbkeylen=17"), LocationError::Query("pbkeylen=17".to_owned()));
         assert_eq!(refused("srt://:1?latency=200"), LocationError::Latency("latency=200".to_owned()));
-        assert_eq!(refused("srt://:1?passphrase=short"), LocationError::Passphrase(5));
+        assert_eq!(refused("srt://:1?latency=2;secret"), LocationError::Latency("latency=2…".to_owned()));
+        assert!(matches!(refused("srt://:1?passphrase=short"), LocationError::Passphrase(PassphraseError::Length(5))));
+        for wrong in [
+            "127.0.0.1:9000/passphrase=secret",
+            "127.0.0.1:9000;secret",
+            "127.0.0.1:9000 secret",
+            "127.0.0.1:9000#secret",
+        ] {
+            assert_eq!(refused(&format!("srt://{wrong}")), LocationError::Tail("srt://127.0.0.1:9000".to_owned()));
+        }
+        let nobody = LocationError::Host("srt://nobody.invalid:1".to_owned());
+        assert_eq!(refused("srt://nobody.invalid:1?passphrase=secret"), nobody);
         assert!(matches!(refused("srt://:1?streamid=..%2fx"), LocationError::StreamId(_)));
     }
 }

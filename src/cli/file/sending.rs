@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions};
-use super::location::Location;
+use super::location::{Location, LocationError};
 use super::reading::{self, Next, Reader};
 use super::report::{Progress, Refusals, TransferReport};
 use super::{DISK_EVERY, Denial, FileError, SendArguments};
@@ -24,6 +24,14 @@ struct Item {
     size: u64,
     /// What a call asks for.
     stream_id: StreamId,
+}
+
+impl Item {
+    /// The report of a file of which nothing was sent.
+    fn unsent(&self, error: String) -> TransferReport {
+        let file = self.path.display().to_string();
+        TransferReport { file, size: Some(self.size), error: Some(error), ..TransferReport::default() }
+    }
 }
 
 /// A file on its way.
@@ -48,7 +56,8 @@ struct Sending {
 /// [`FileError`] when nothing could be sent; what became of each file stands in its report.
 pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> Result<(), FileError> {
     let (files, location) = arguments.files_and_location()?;
-    let location = Location::parse(location)?;
+    let passphrase = arguments.common.passphrase.read().map_err(LocationError::from)?;
+    let location = Location::parse(location)?.with_passphrase(passphrase)?;
     let mut waiting = items(files, &location)?;
     waiting.reverse();
     let total = waiting.len();
@@ -76,45 +85,51 @@ pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> 
             let now = endpoint.receive()?;
             endpoint.transmit(now);
             endpoint.wait(now, now)?;
-            return Err(FileError::Interrupted { left });
+            return Err(FileError::Interrupted { left: left as u64, done: "sent" });
         }
         if !listens
             && sending.is_none()
             && calling.is_none()
             && let Some(item) = waiting.pop()
         {
-            endpoint.call(item.stream_id.clone())?;
-            calling = Some(item);
+            // Nobody is called for a file that is gone.
+            match reading::open(&item.path) {
+                Ok(_) => {
+                    endpoint.call(item.stream_id.clone())?;
+                    calling = Some(item);
+                }
+                Err(error) => end(item.unsent(error.to_string()), arguments, &mut failed)?,
+            }
         }
         let now = endpoint.receive()?;
         while let Some(event) = endpoint.poll_event() {
             match event {
                 EndpointEvent::Connected(connection) => {
                     let Some(item) = calling.take() else { continue };
-                    sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
+                    match begin(&mut endpoint, now, item, connection, arguments) {
+                        Ok(begun) => sending = Some(begun),
+                        Err(report) => end(*report, arguments, &mut failed)?,
+                    }
                 }
                 EndpointEvent::Failed(error) => {
-                    let item = calling.take();
-                    let file = item.as_ref().map_or_else(String::new, |item| item.path.display().to_string());
-                    let report = TransferReport {
-                        file: file.clone(),
-                        size: item.map(|item| item.size),
-                        error: Some(error.to_string()),
-                        ..TransferReport::default()
-                    };
-                    report.print(arguments.common.json)?;
-                    failed.push((file, error.to_string()));
+                    let Some(item) = calling.take() else { continue };
+                    end(item.unsent(error.to_string()), arguments, &mut failed)?;
                 }
                 EndpointEvent::Asked(request) => {
-                    let room = if sending.is_some() || waiting.is_empty() {
-                        Err((RejectReason::Backlog, "another file is being sent".to_owned()))
-                    } else {
-                        Ok(())
+                    let choose = || {
+                        if sending.is_some() || waiting.is_empty() {
+                            Err((RejectReason::Backlog, "another file is being sent".to_owned()))
+                        } else {
+                            choose(&request.stream_id, &waiting)
+                        }
                     };
-                    match endpoint.answer(&request, room, || choose(&request.stream_id, &waiting))? {
+                    match endpoint.answer(&request, choose)? {
                         Ok((connection, at)) => {
                             let item = waiting.remove(at);
-                            sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
+                            match begin(&mut endpoint, now, item, connection, arguments) {
+                                Ok(begun) => sending = Some(begun),
+                                Err(report) => end(*report, arguments, &mut failed)?,
+                            }
                         }
                         Err(denial) => refusals.tell(now, request.key.peer, &denial),
                     }
@@ -134,8 +149,7 @@ pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> 
                     endpoint.transmit(now);
                     let report = it.report(now, &mut endpoint, outcome);
                     endpoint.forget(it.connection);
-                    report.print(arguments.common.json)?;
-                    failed.extend(report.error.map(|error| (report.file, error)));
+                    end(report, arguments, &mut failed)?;
                 }
             }
         }
@@ -148,20 +162,36 @@ pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> 
     }
 }
 
+/// Reports a file, and notes the reason if it has failed.
+fn end(report: TransferReport, arguments: &SendArguments, failed: &mut Vec<(String, String)>) -> Result<(), FileError> {
+    report.print(arguments.common.json)?;
+    failed.extend(report.error.map(|error| (report.file, error)));
+    Ok(())
+}
+
+/// Begins to send a file to a peer that is connected; if it cannot be read any more the peer is told of the end, and the report is there at once.
 fn begin(
     endpoint: &mut Endpoint,
     now: Instant,
     item: Item,
     number: u32,
     arguments: &SendArguments,
-) -> Result<Sending, FileError> {
-    let failed = |error| FileError::Read { path: item.path.clone(), error };
-    let (file, _) = reading::open(&item.path).map_err(failed)?;
+) -> Result<Sending, Box<TransferReport>> {
     let connection = endpoint.connection(number).expect("it has just been made");
     if let Some(rate) = arguments.rate {
         connection.limit_rate(rate);
     }
-    let reader = Reader::new(file, connection.parameters().payload_size_max()).map_err(failed)?;
+    let payload_len = connection.parameters().payload_size_max();
+    let reader = match reading::open(&item.path).and_then(|(file, _)| Reader::new(file, payload_len)) {
+        Ok(reader) => reader,
+        Err(error) => {
+            connection.fail(now, PEER_ERROR_FILE_SYSTEM);
+            let peer = connection.parameters().peer.to_string();
+            endpoint.transmit(now);
+            endpoint.forget(number);
+            return Err(Box::new(TransferReport { peer, ..item.unsent(error.to_string()) }));
+        }
+    };
     Ok(Sending {
         item,
         connection: number,

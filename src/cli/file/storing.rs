@@ -6,11 +6,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use super::name::PART;
+use super::{DISK_EVERY, DISK_PATIENCE};
 
 /// Bytes that are written at once.
 pub const PIECE_LEN: usize = 1 << 20;
@@ -50,13 +52,15 @@ pub struct Stored {
 }
 
 enum Order {
+    /// Something is left of a run before this one: take it away.
+    Empty,
     Piece(Vec<u8>),
     /// All has come: keep it.
     Keep,
 }
 
-/// The way to the thread. Dropped without [`keep`](Self::keep), it leaves no file behind, and waits until that is so: whoever has no time
-/// to wait for a disk [abandons](Self::abandon) it first.
+/// The way to the thread. Dropped without [`keep`](Self::keep), it leaves no file behind, and waits until that is so, for
+/// [`DISK_PATIENCE`] at most: whoever has no time to wait for a disk [abandons](Self::abandon) it first, or [leaves](Self::leave) it.
 pub struct Store {
     orders: Option<SyncSender<Order>>,
     empty: Receiver<Vec<u8>>,
@@ -75,7 +79,8 @@ struct Writer {
 }
 
 impl Store {
-    /// Begins a file of this name, which must have been judged.
+    /// Begins a file of this name, which must have been judged. What has to be known before its sender is let in is asked for here: whether
+    /// there is such a file, and whether another has it. What there is to be done is done by the thread.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has been changed then.
@@ -90,9 +95,13 @@ impl Store {
         if !claim(&file, &part).map_err(failed)? {
             return Err(StoreError::Busy(path));
         }
-        file.set_len(0).map_err(failed)?;
+        let is_empty = file.metadata().map_err(failed)?.len() == 0;
         let writer = Writer { file, part: part.clone(), path, directory: directory.to_owned(), overwrite };
-        Self::start(writer).map_err(failed)
+        let store = Self::start(writer).map_err(failed)?;
+        if !is_empty && let Some(orders) = &store.orders {
+            orders.send(Order::Empty).expect("the thread waits for its first order");
+        }
+        Ok(store)
     }
 
     fn start(writer: Writer) -> io::Result<Self> {
@@ -144,8 +153,18 @@ impl Store {
         }
     }
 
+    /// Whether the thread has ended, of itself or because it was told to.
+    fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// All has come: the file is to be kept. `false` while the thread is behind; then ask again.
     pub fn keep(&mut self) -> bool {
+        if self.is_over() {
+            // It has failed, and takes nothing any more.
+            self.orders = None;
+            return true;
+        }
         if !self.hand_on() {
             return false;
         }
@@ -163,7 +182,21 @@ impl Store {
     /// ask again.
     pub fn abandon(&mut self) -> bool {
         self.orders = None;
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.is_over()
+    }
+
+    /// Does not wait for the thread any more, whatever it is at: the disk does not answer.
+    pub fn leave(&mut self) {
+        self.orders = None;
+        self.thread = None;
+    }
+
+    /// Waits until the thread has ended, for so long at most.
+    fn wait(&self, limit: Duration) {
+        let begun = Instant::now();
+        while !self.is_over() && begun.elapsed() < limit {
+            std::thread::sleep(DISK_EVERY);
+        }
     }
 
     /// What has come of it, once, when the thread has ended.
@@ -177,9 +210,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.wait(DISK_PATIENCE);
     }
 }
 
@@ -188,6 +219,11 @@ impl Writer {
         let mut sum = digest::Context::new(&digest::SHA256);
         let outcome = loop {
             match orders.recv() {
+                Ok(Order::Empty) => {
+                    if let Err(error) = self.file.set_len(0) {
+                        break Err(self.failed("emptying", error));
+                    }
+                }
                 Ok(Order::Piece(piece)) => {
                     if let Err(error) = self.file.write_all(&piece) {
                         break Err(self.failed("writing", error));
@@ -239,10 +275,16 @@ impl Writer {
     }
 }
 
-/// Opens what is to be written. What somebody else has put there, or a run before this one has left, is no way out of the directory either.
+/// Opens what is to be written. What somebody else has put there, or a run before this one has left, is no way out of the directory either,
+/// and no pipe that waits for a reader.
 fn open(part: &Path) -> io::Result<File> {
-    let no_follow = OFlags::NOFOLLOW.bits() as i32;
-    OpenOptions::new().write(true).create(true).truncate(false).custom_flags(no_follow).open(part)
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags.bits() as i32).open(part)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "what is there is no file"));
+    }
+    Ok(file)
 }
 
 /// Takes the file for this process alone; whether nobody else has it, and it is still the one of this name: whoever had it until now may have
@@ -271,10 +313,19 @@ pub fn free_bytes(directory: &Path) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::fs;
-    use std::time::Duration;
+
+    /// A file `a` on a disk that hangs as soon as it has taken 64 KiB: a pipe, which goes on when it is read, or closed.
+    pub fn hanging(directory: &Path) -> (io::PipeReader, Store) {
+        let (reader, pipe) = io::pipe().unwrap();
+        let (part, path) = (directory.join("a.part"), directory.join("a"));
+        fs::write(&part, "").unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(pipe));
+        let writer = Writer { file, part, path, directory: directory.to_owned(), overwrite: false };
+        (reader, Store::start(writer).unwrap())
+    }
 
     fn finish(mut store: Store) -> Result<Stored, StoreError> {
         while !store.keep() {
@@ -354,6 +405,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_dead_one_left_is_taken_away_by_the_thread_which_tells_if_it_cannot() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_reader, mut store) = hanging(directory.path());
+        store.orders.as_ref().unwrap().send(Order::Empty).unwrap();
+        store.write(b"x");
+        let told = finish(store);
+        assert!(matches!(&told, Err(error) if error.to_string().contains("emptying")), "{told:?}");
+        assert_eq!(names(directory.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_written_to_nor_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("a.part");
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for reader in [None, Some(OFlags::RDONLY | OFlags::NONBLOCK)] {
+            let _reader = reader.map(|flags| rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()).unwrap());
+            assert!(matches!(Store::create(directory.path(), "a", true), Err(StoreError::System { .. })));
+        }
+    }
+
+    #[test]
     fn a_file_that_was_given_its_name_or_removed_since_it_was_opened_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
         let part = directory.path().join("a.part");
@@ -407,20 +480,34 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_hangs_is_not_waited_for() {
-        // A pipe that nobody reads takes 64 KiB.
-        let (reader, pipe) = io::pipe().unwrap();
+    fn a_disk_that_fails_when_all_has_come_is_told_however_much_waits_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let (part, path) = (directory.path().join("a.part"), directory.path().join("a"));
-        fs::write(&part, "").unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(pipe));
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let writer = Writer { file, part, path, directory: directory.path().to_owned(), overwrite: false };
         let mut store = Store::start(writer).unwrap();
+        write(&mut store, &[7; PIECE_LEN + 10_000]);
+        store.hand_on();
+        while !store.thread.as_ref().unwrap().is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // What has come since.
+        store.write(&[7; 10_000]);
+        assert!(store.keep(), "there is nobody to wait for");
+        let told = store.finished();
+        assert!(matches!(&told, Some(Err(error)) if error.to_string().contains("No space left on device")), "{told:?}");
+    }
+
+    #[test]
+    fn a_writer_that_hangs_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (reader, mut store) = hanging(directory.path());
         // Gone before the store is, also when this fails: that waits for its thread.
         let reader = reader;
         write(&mut store, &vec![7; PIECE_LEN + 10_000]);
         assert!(store.hand_on());
         assert!(!store.abandon() && store.finished().is_none());
+        store.wait(Duration::from_millis(20));
         assert_eq!(names(directory.path()), ["a.part"]);
         drop(reader);
         while !store.abandon() {
@@ -432,13 +519,8 @@ mod tests {
 
     #[test]
     fn a_writer_that_is_behind_takes_no_more_and_loses_nothing() {
-        // A pipe that nobody reads takes 64 KiB.
-        let (mut reader, pipe) = io::pipe().unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let (part, path) = (directory.path().join("a.part"), directory.path().join("a"));
-        let file = File::from(std::os::fd::OwnedFd::from(pipe));
-        let writer = Writer { file, part, path, directory: directory.path().to_owned(), overwrite: false };
-        let mut store = Store::start(writer).unwrap();
+        let (mut reader, mut store) = hanging(directory.path());
         let mut written = 0;
         let mut behind_since = None;
         // The thread takes a piece out of the line when it gets to run.

@@ -11,7 +11,7 @@ use super::recorder::Recorder;
 use super::synthetic::{self, SyntheticError};
 use super::target::{Carrier, Target, TargetError, numbered};
 use super::worker::{FeedPlan, Plan, WorkerPlan};
-use crate::config::{PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN};
+use crate::cli::passphrase_file::{self, PassphraseError};
 use crate::protocol::srt::caller::{CallerEncryption, CallerSettings};
 use crate::protocol::srt::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use crate::protocol::srt::packet::SequenceNumber;
@@ -36,9 +36,9 @@ pub enum PlanError {
     /// A stream id that no listener would take.
     #[error("streamid: {0}")]
     StreamId(#[from] StreamIdError),
-    /// SRT has its limits.
-    #[error("the passphrase has {0} bytes; SRT wants {PASSPHRASE_LEN_MIN} to {PASSPHRASE_LEN_MAX}")]
-    Passphrase(usize),
+    /// No passphrase.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
     /// Neither 16, 24 nor 32 bytes.
     #[error("pbkeylen is {0}, not 16, 24 or 32")]
     KeyLength(usize),
@@ -78,8 +78,14 @@ pub enum PlanError {
 /// # Errors
 /// [`PlanError`].
 pub fn plan(arguments: &SendArguments) -> Result<Vec<WorkerPlan>, PlanError> {
-    let target = Target::parse(&arguments.to)?;
+    let mut target = Target::parse(&arguments.to)?;
     check(arguments, &target)?;
+    if let Some(passphrase) = arguments.passphrase_file.read()? {
+        if target.passphrase.is_some() {
+            return Err(PassphraseError::Twice.into());
+        }
+        target.passphrase = Some(passphrase);
+    }
     let material = Arc::new(material(arguments)?);
     let feeds = arguments.feeds as usize;
     let recorder = arguments
@@ -118,6 +124,7 @@ fn check(arguments: &SendArguments, target: &Target) -> Result<(), PlanError> {
     if target.carrier != Carrier::Srt {
         let given = [
             (arguments.passphrase.is_some(), "--passphrase"),
+            (arguments.passphrase_file.passphrase_file.is_some(), "--passphrase-file"),
             (arguments.key_length.is_some(), "--key-length"),
             (arguments.crypto_mode.is_some(), "--crypto-mode"),
             (arguments.latency.is_some(), "--latency"),
@@ -204,9 +211,7 @@ fn srt(arguments: &SendArguments, target: &Target, peer: SocketAddr, feed: usize
 
 fn encryption(arguments: &SendArguments, target: &Target) -> Result<Option<CallerEncryption>, PlanError> {
     let Some(passphrase) = arguments.passphrase.as_ref().or(target.passphrase.as_ref()) else { return Ok(None) };
-    if !(PASSPHRASE_LEN_MIN..=PASSPHRASE_LEN_MAX).contains(&passphrase.len()) {
-        return Err(PlanError::Passphrase(passphrase.len()));
-    }
+    passphrase_file::judge(passphrase)?;
     let bits = arguments.key_length.as_ref().and_then(|bits| bits.parse::<usize>().ok());
     let bytes = bits.map(|bits| bits / 8).or(target.key_length).unwrap_or(16);
     let length = KeyLength::from_bytes(bytes).ok_or(PlanError::KeyLength(bytes))?;

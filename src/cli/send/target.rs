@@ -57,6 +57,9 @@ pub enum TargetError {
     /// Not a host and a port.
     #[error("{0}: no host and port")]
     Authority(String),
+    /// Something stands behind the port that is no query.
+    #[error("{0}: what follows is no query; write ?KEY=VALUE&KEY=VALUE behind the port")]
+    Tail(String),
     /// The name is not known.
     #[error("{0}: there is no such host")]
     Host(String),
@@ -80,8 +83,7 @@ impl Target {
     /// # Errors
     /// [`TargetError`].
     pub fn parse(text: &str) -> Result<Self, TargetError> {
-        // What follows may hold a passphrase.
-        let shown = text.split(['?', '&']).next().unwrap_or(text);
+        let shown = shown_address(text);
         let (scheme, rest) = text.split_once("://").ok_or_else(|| TargetError::Scheme(shown.to_owned()))?;
         let carrier = match scheme {
             "srt" => Carrier::Srt,
@@ -95,17 +97,19 @@ impl Target {
         if !query.is_empty() && carrier != Carrier::Srt {
             return Err(TargetError::NotSrt(shown.to_owned()));
         }
+        if !is_address(authority) {
+            return Err(TargetError::Tail(shown.to_owned()));
+        }
         let has_port =
             authority.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !has_port {
-            let shown = authority.split('&').next().unwrap_or(authority);
-            return Err(TargetError::Authority(shown.to_owned()));
+            return Err(TargetError::Authority(authority.to_owned()));
         }
         let address = authority
             .to_socket_addrs()
             .ok()
             .and_then(|mut addresses| addresses.next())
-            .ok_or_else(|| TargetError::Host(authority.to_owned()))?;
+            .ok_or_else(|| TargetError::Host(shown.to_owned()))?;
         let mut target = Self {
             carrier,
             authority: authority.to_owned(),
@@ -158,14 +162,43 @@ pub fn cipher(number: &str) -> Option<Cipher> {
     }
 }
 
+/// Whether this may stand for a host and a port: nothing else is looked up, so that no resolver is told a passphrase either.
+pub fn is_address(text: &str) -> bool {
+    text.chars().all(is_of_address)
+}
+
+fn is_of_address(character: char) -> bool {
+    character.is_alphanumeric() || ".:-_[]".contains(character)
+}
+
+/// The part of a URL that may be seen: its scheme, and what can be a host and a port. Behind that there may be a passphrase, as before
+/// an @ in the middle.
+pub fn shown_address(text: &str) -> &str {
+    let scheme = text.find("://").filter(|&at| is_address(&text[..at])).map_or(0, |at| at + "://".len());
+    let rest = text[scheme..].trim_start_matches('@');
+    let address = rest.trim_start_matches(is_of_address);
+    if address.starts_with('@') { &text[..scheme] } else { &text[..text.len() - address.len()] }
+}
+
 /// A pair of a query, for a message. What stands under a key that is none of these may be a passphrase, also where the key is misspelt or is
-/// missing, and is not shown.
+/// missing, and is not shown; nor is what no value of these has, and what follows it.
 pub fn shown_pair(pair: &str, keys: &[&str]) -> String {
     match pair.split_once('=') {
-        Some((key, _)) if !keys.contains(&key) => format!("{key}=…"),
-        None if !keys.contains(&pair) => "a part without =".to_owned(),
-        _ => pair.to_owned(),
+        Some((key, value)) if keys.contains(&key) => {
+            let rest = value.trim_start_matches(|character| is_of_address(character) || "%,+".contains(character));
+            let cut = if rest.is_empty() { "" } else { "…" };
+            format!("{key}={}{cut}", &value[..value.len() - rest.len()])
+        }
+        Some((key, _)) => format!("{}=…", shown_key(key)),
+        None if keys.contains(&pair) => pair.to_owned(),
+        None => "a part without =".to_owned(),
     }
+}
+
+/// A key that is not known: a passphrase may stand before it if somebody has separated the two with something else than &.
+fn shown_key(key: &str) -> &str {
+    let rest = key.trim_start_matches(is_of_address);
+    if rest.is_empty() { key } else { "" }
 }
 
 /// `%23` is `#`; everything else stands for itself.
@@ -248,7 +281,7 @@ mod tests {
         assert_eq!(refused("srt://127.0.0.1:1?mode=listener"), TargetError::Query("mode=listener".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?cryptomode=3"), TargetError::Query("cryptomode=3".to_owned()));
         assert_eq!(refused("srt://127.0.0.1:1?streamid=%2"), TargetError::Query("streamid=%2".to_owned()));
-        assert_eq!(refused("rtp://127.0.0.1&passphrase=secret"), TargetError::Authority("127.0.0.1".to_owned()));
+        assert_eq!(refused("rtp://127.0.0.1&passphrase=secret"), TargetError::Tail("rtp://127.0.0.1".to_owned()));
         for (wrong, shown) in [
             ("passprase=secret", "passprase=…"),
             ("pasphrase=secret", "pasphrase=…"),
@@ -259,7 +292,37 @@ mod tests {
         ] {
             assert_eq!(refused(&format!("srt://127.0.0.1:1?{wrong}")), TargetError::Query(shown.to_owned()));
         }
+        assert_eq!(refused("srt://127.0.0.1:1?mode=x secret"), TargetError::Query("mode=x…".to_owned()));
+        assert_eq!(
+            refused("srt://127.0.0.1:1?latency=120ms;passphrase=secret"),
+            TargetError::Query("latency=120ms…".to_owned())
+        );
+        assert_eq!(refused("srt://127.0.0.1:1?correct secret=1"), TargetError::Query("=…".to_owned()));
         assert!(matches!(refused("rtp://127.0.0.1:1?a=b"), TargetError::NotSrt(_)));
+    }
+
+    #[test]
+    fn of_an_address_that_is_not_understood_scheme_host_and_port_are_shown() {
+        let said = |text: &str| Target::parse(text).unwrap_err().to_string();
+        for (text, shown) in [
+            ("srt://127.0.0.1:9000/passphrase=secret", "srt://127.0.0.1:9000: what follows is no query"),
+            ("srt://127.0.0.1:9000;passphrase=secret", "srt://127.0.0.1:9000: what follows"),
+            ("srt://127.0.0.1:9000#secret", "srt://127.0.0.1:9000: what follows"),
+            ("srt://127.0.0.1:9000 secret", "srt://127.0.0.1:9000: what follows"),
+            ("srt://127.0.0.1/secret:9000", "srt://127.0.0.1: what follows"),
+            ("srt://[::1]:9000/secret?latency=20", "srt://[::1]:9000: what follows"),
+            ("srt://secret@127.0.0.1:9000", "srt://: what follows"),
+            ("srt://me:secret@127.0.0.1:9000", "srt://: what follows"),
+            ("udp://@239.1.1.1:5000/secret", "udp://@239.1.1.1:5000: what follows"),
+            ("srt:/127.0.0.1:9000?passphrase=secret", "srt:: not a target"),
+            ("passphrase=secret", "passphrase: not a target"),
+            ("127.0.0.1?passphrase=secret://x", "127.0.0.1: not a target"),
+            ("nobody.invalid:1", "nobody.invalid:1: not a target"),
+            ("srt://nobody.invalid:1?passphrase=secret", "srt://nobody.invalid:1: there is no such host"),
+        ] {
+            let said = said(text);
+            assert!(said.starts_with(shown) && !said.contains("secret"), "{said}");
+        }
     }
 
     #[test]
