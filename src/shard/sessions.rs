@@ -18,6 +18,7 @@ use crate::output::StreamRings;
 use crate::pipeline::assembler::Assembler;
 use crate::pipeline::frame::{SinkIndex, StreamSink, TrackDescription};
 use crate::pipeline::ingest::{Content, Ingest, Protocol};
+use crate::protocol::srt::connection::Connection;
 use crate::protocol::srt::encryption::Encryption;
 use crate::protocol::srt::group::{Group, Leg};
 use crate::protocol::srt::parameters::ConnectionParameters;
@@ -246,6 +247,19 @@ impl Session {
     #[inline]
     pub fn is_leg_peer(&self, socket_id: u32, peer: SocketAddr) -> bool {
         self.group().is_some_and(|group| group.is_peer(socket_id, peer))
+    }
+
+    /// Whether the session is with this socket of a peer's.
+    pub fn is_with(&self, peer: SocketAddr, peer_socket_id: u32) -> bool {
+        let is_its = |connection: &Connection| {
+            let parameters = connection.parameters();
+            (parameters.peer, parameters.peer_socket_id) == (peer, peer_socket_id)
+        };
+        match self.ingest.protocol() {
+            Some(Protocol::Srt(connection)) => is_its(connection),
+            Some(Protocol::SrtGroup(group)) => group.legs().iter().any(|leg| is_its(leg.connection())),
+            Some(Protocol::Rtp(_) | Protocol::RawTransport(_)) | None => false,
+        }
     }
 
     /// The session is over: what is open is published, at the latest when the rings are there that it waits for, and the

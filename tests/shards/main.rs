@@ -10,7 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use headworks::cli::send::material::PesPackets;
-use headworks::config::{Config, PacketIo, Stream};
+use headworks::config::{Config, PacketIo, Stream, StreamRtp};
 use headworks::protocol::srt::caller::{Caller, CallerSettings};
 use headworks::protocol::srt::handshake::HANDSHAKE_LEN;
 use headworks::protocol::srt::packet::{HEADER_LEN, SequenceNumber};
@@ -18,7 +18,7 @@ use headworks::protocol::srt::stream_id::StreamId;
 use headworks::shard::clock::Clock;
 use headworks::shard::mailbox::Message;
 use headworks::shard::net::shard_of_socket_id;
-use headworks::shard::report::{ShardReport, StreamReport, StreamStatus};
+use headworks::shard::report::{ShardReport, StreamKind, StreamReport, StreamStatus};
 use headworks_host::shard_of_handshake;
 use headworks_stalled_threads::stall;
 
@@ -201,13 +201,16 @@ struct Repeating {
 
 impl Repeating {
     fn new(peer: SocketAddr, stream: &str, socket_id: u32) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::on(UdpSocket::bind("127.0.0.1:0").unwrap(), peer, stream, socket_id, 77)
+    }
+
+    fn on(socket: UdpSocket, peer: SocketAddr, stream: &str, socket_id: u32, first: u64) -> Self {
         socket.connect(peer).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         let settings = CallerSettings {
             stream_id: StreamId::new(stream).unwrap(),
             timeout: PATIENCE,
-            ..CallerSettings::new(peer, socket_id, SequenceNumber::new(77))
+            ..CallerSettings::new(peer, socket_id, SequenceNumber::new(first))
         };
         let mut caller = Caller::new(Clock::now(), settings);
         let (mut packet, mut answer) = (Vec::new(), [0; 1_500]);
@@ -229,6 +232,27 @@ impl Repeating {
 
     fn conclude(&self) {
         self.socket.send(&self.conclusion).unwrap();
+    }
+
+    /// Concludes until it is the latest of so many sessions of the only stream.
+    fn become_session(&self, served: &Served, number: u32) {
+        let began = Instant::now();
+        while served.streams().iter().all(|stream| stream.sessions < number) {
+            assert!(began.elapsed() < PATIENCE, "{:?}", served.streams());
+            self.conclude();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether there is a SHUTDOWN among all that has come.
+    fn was_sent_away(&self) -> bool {
+        let mut packet = [0; 1_500];
+        while self.socket.recv(&mut packet).is_ok() {
+            if packet[..4] == [0x80, 5, 0, 0] {
+                return true;
+            }
+        }
+        false
     }
 
     /// The next answer, without its time stamp, which is that of its sending; `None` when there is none for a while.
@@ -296,6 +320,45 @@ fn a_conclusion_is_admitted_wherever_it_lands_and_repeated_it_gets_the_same_answ
         assert_eq!(total(|report| report.counters.admissions), 2 * shards as u64, "each once");
         assert_eq!(total(|report| report.counters.dropped_malformed), 2 * shards as u64, "the wrong cookies");
         assert_eq!(total(|report| report.counters.rejections), 0);
+    }
+}
+
+#[test]
+fn a_caller_whose_name_another_takes_over_is_told_at_once_and_one_that_is_back_with_its_socket_id_is_not() {
+    for shards in [1, 2] {
+        let served = Served::start(shards);
+        let first = Repeating::new(served.peer, "a", id_for(0, shards, 0));
+        first.become_session(&served, 1);
+        let id = id_for(shards - 1, shards, 1);
+        let second = Repeating::new(served.peer, "a", id);
+        second.become_session(&served, 2);
+        assert!(first.was_sent_away());
+        let restarted = Repeating::on(second.socket.try_clone().unwrap(), served.peer, "a", id, 78);
+        restarted.become_session(&served, 3);
+        assert!(!restarted.was_sent_away());
+    }
+}
+
+#[test]
+fn a_caller_whose_name_a_transport_stream_takes_over_is_told_so_whichever_shard_that_comes_to() {
+    let mut nothing = [0; 188 * 7];
+    nothing.chunks_mut(188).for_each(|packet| packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]));
+    for (shards, origin) in [(1, 0), (2, 0), (2, 1)] {
+        let source = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let served = Served::start_changed(shards, |config| {
+            let rtp = StreamRtp { port: Some(port), address: Some([127, 0, 0, 1].into()), ..StreamRtp::default() };
+            config.streams.insert("a".to_owned(), Stream { rtp: Some(rtp), ..Stream::default() });
+        });
+        let caller = Repeating::new(served.peer, "a", id_for(origin, shards, 0));
+        caller.become_session(&served, 1);
+        let began = Instant::now();
+        while served.streams().iter().any(|stream| stream.kind == StreamKind::Srt) {
+            assert!(began.elapsed() < PATIENCE, "{:?}", served.streams());
+            source.send_to(&nothing, ("127.0.0.1", port)).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(caller.was_sent_away(), "{origin} of {shards}");
     }
 }
 

@@ -11,7 +11,6 @@ use crate::base::{Datagram, Instant, Rate, Transmit};
 use crate::protocol::srt::caller::{self, CallError, Caller, CallerEncryption, CallerSettings};
 use crate::protocol::srt::connection::{Connection, Limits};
 use crate::protocol::srt::encryption::{KeyRefresh, SALT_LEN, derive_key_encrypting_key};
-use crate::protocol::srt::handshake::RejectReason;
 use crate::protocol::srt::listener::{
     Acceptance, AdmissionRequest, Event as ListenerEvent, Listener, ListenerSettings, Refusal,
 };
@@ -39,7 +38,7 @@ const FAREWELL_INTERVAL: Duration = Duration::from_millis(40);
 /// Handshakes of one source, of each kind: enough for a machine that sends one small file after the other.
 const HANDSHAKES_PER_SECOND: u32 = 100;
 /// Why somebody is refused for whom everything else is right.
-pub const UNSETTLED: &str = "it asks for what a file does not have";
+const UNSETTLED: &str = "it asks for what a file does not have";
 
 /// Why there is no endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +58,7 @@ pub enum EndpointEvent {
     Connected(u32),
     /// A call of ours has failed.
     Failed(CallError),
-    /// Somebody wants to connect: to be [judged](Endpoint::judge_passphrase), and answered with [`Endpoint::accept`] or
-    /// [`Endpoint::refuse`].
+    /// Somebody wants to connect: to be [answered](Endpoint::answer).
     Asked(Box<AdmissionRequest>),
     /// Somebody was refused because of the handshake.
     Refused(Refusal),
@@ -229,55 +227,53 @@ impl Endpoint {
         number
     }
 
-    /// Whether somebody has shown the passphrase. To be asked before anything is done or said that depends on what there is here.
+    /// Answers somebody who wants to connect: lets it in if there is `room`, if it shows the passphrase, and if `choose` finds something for
+    /// it, which is not asked before: who has not shown the passphrase changes nothing, and does not learn what there is here. Gives the
+    /// number of the connection and what was chosen; or why it was refused.
     ///
     /// # Errors
-    /// [`Denial`]: not so, or passphrases are tried too often.
-    pub fn judge_passphrase(&mut self, request: &AdmissionRequest) -> Result<Proof, Denial> {
+    /// The system has no randomness.
+    pub fn answer<T>(
+        &mut self,
+        request: &AdmissionRequest,
+        room: Result<(), Denial>,
+        choose: impl FnOnce() -> Result<T, Denial>,
+    ) -> Result<Result<(u32, T), Denial>, EndpointError> {
+        let judged = room.and_then(|()| self.judge_passphrase(request)).and_then(|proof| Ok((choose()?, proof)));
+        let now = self.clock.turn();
+        let settled = match judged {
+            Ok((chosen, proof)) => match request.accept(now, self.acceptance(proof)?) {
+                Ok((parameters, answer)) => Ok((parameters, answer, chosen)),
+                Err(reason) => Err((reason, UNSETTLED.to_owned())),
+            },
+            Err(denial) => Err(denial),
+        };
+        let (answer, outcome) = match settled {
+            Ok((parameters, answer, chosen)) => (answer, Ok((self.connect(now, parameters), chosen))),
+            Err(denial) => (request.reject(now, denial.0), Err(denial)),
+        };
+        if let Some(listener) = &mut self.listener {
+            listener.answer(now, answer);
+        }
+        Ok(outcome)
+    }
+
+    fn judge_passphrase(&mut self, request: &AdmissionRequest) -> Result<Proof, Denial> {
         let passphrase = self.location.passphrase.as_deref();
         self.passphrases.judge(self.clock.turn(), request.key.peer, passphrase, request.key_material.as_ref())
     }
 
-    /// Lets somebody in; gives the number of the connection.
-    ///
-    /// # Errors
-    /// It asks for what a file does not have, such as a packet filter: it has been refused for this reason.
-    pub fn accept(
-        &mut self,
-        request: &AdmissionRequest,
-        proof: Proof,
-    ) -> Result<Result<u32, RejectReason>, EndpointError> {
-        let now = self.clock.turn();
+    fn acceptance(&self, proof: Proof) -> Result<Acceptance, EndpointError> {
         let mut key_seed = [0; 32];
         getrandom::fill(&mut key_seed).map_err(EndpointError::Randomness)?;
-        let acceptance = Acceptance {
+        Ok(Acceptance {
             socket_id: self.new_socket_id()?,
             role: self.options.role,
             flow_window: self.options.window as u32,
             key_encrypting_key: proof.0,
             key_seed,
             ..Acceptance::default()
-        };
-        match request.accept(now, acceptance) {
-            Ok((parameters, answer)) => {
-                if let Some(listener) = &mut self.listener {
-                    listener.answer(now, answer);
-                }
-                Ok(Ok(self.connect(now, parameters)))
-            }
-            Err(reason) => {
-                self.refuse(request, reason);
-                Ok(Err(reason))
-            }
-        }
-    }
-
-    /// Refuses somebody.
-    pub fn refuse(&mut self, request: &AdmissionRequest, reason: RejectReason) {
-        let now = self.clock.turn();
-        if let Some(listener) = &mut self.listener {
-            listener.answer(now, request.reject(now, reason));
-        }
+        })
     }
 
     /// The connection with this number.

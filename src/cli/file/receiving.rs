@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions, UNSETTLED};
+use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions};
 use super::location::Location;
 use super::name;
 use super::report::{Progress, Refusals, TransferReport};
@@ -100,25 +100,16 @@ pub fn run(arguments: &ReceiveArguments, interrupted: &mut dyn FnMut() -> bool) 
                 EndpointEvent::Asked(request) => {
                     let has_room =
                         transfers.len() < connections && left.is_none_or(|left| (transfers.len() as u64) < left);
-                    let judged = if is_interrupted {
+                    let room = if is_interrupted {
                         Err((RejectReason::Close, "nothing more is taken here".to_owned()))
                     } else if has_room {
-                        // Who has not shown the passphrase changes nothing in the directory, and does not learn what is in it.
-                        endpoint
-                            .judge_passphrase(&request)
-                            .and_then(|proof| Ok((judge(directory, &request, arguments)?, proof)))
+                        Ok(())
                     } else {
                         Err((RejectReason::Overload, format!("{} files are coming in already", transfers.len())))
                     };
-                    match judged {
-                        Ok((wanted, proof)) => match endpoint.accept(&request, proof)? {
-                            Ok(connection) => transfers.push(Receiving::new(now, connection, wanted)),
-                            Err(reason) => refusals.tell(now, request.key.peer, &(reason, UNSETTLED.to_owned())),
-                        },
-                        Err(denial) => {
-                            refusals.tell(now, request.key.peer, &denial);
-                            endpoint.refuse(&request, denial.0);
-                        }
+                    match endpoint.answer(&request, room, || judge(directory, &request, arguments))? {
+                        Ok((connection, wanted)) => transfers.push(Receiving::new(now, connection, wanted)),
+                        Err(denial) => refusals.tell(now, request.key.peer, &denial),
                     }
                 }
                 EndpointEvent::Refused(refusal) => {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions, UNSETTLED};
+use super::endpoint::{Endpoint, EndpointEvent, EndpointOptions};
 use super::location::Location;
 use super::reading::{self, Next, Reader};
 use super::report::{Progress, Refusals, TransferReport};
@@ -106,26 +106,17 @@ pub fn run(arguments: &SendArguments, interrupted: &mut dyn FnMut() -> bool) -> 
                     failed.push((file, error.to_string()));
                 }
                 EndpointEvent::Asked(request) => {
-                    let judged = if sending.is_some() || waiting.is_empty() {
+                    let room = if sending.is_some() || waiting.is_empty() {
                         Err((RejectReason::Backlog, "another file is being sent".to_owned()))
                     } else {
-                        // Who has not shown the passphrase does not learn which files there are.
-                        endpoint
-                            .judge_passphrase(&request)
-                            .and_then(|proof| Ok((choose(&request.stream_id, &waiting)?, proof)))
+                        Ok(())
                     };
-                    match judged {
-                        Ok((at, proof)) => match endpoint.accept(&request, proof)? {
-                            Ok(connection) => {
-                                let item = waiting.remove(at);
-                                sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
-                            }
-                            Err(reason) => refusals.tell(now, request.key.peer, &(reason, UNSETTLED.to_owned())),
-                        },
-                        Err(denial) => {
-                            refusals.tell(now, request.key.peer, &denial);
-                            endpoint.refuse(&request, denial.0);
+                    match endpoint.answer(&request, room, || choose(&request.stream_id, &waiting))? {
+                        Ok((connection, at)) => {
+                            let item = waiting.remove(at);
+                            sending = Some(begin(&mut endpoint, now, item, connection, arguments)?);
                         }
+                        Err(denial) => refusals.tell(now, request.key.peer, &denial),
                     }
                 }
                 EndpointEvent::Refused(refusal) => {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Door, Shard, UNADMITTED_MAX};
+use super::{Door, Shard, UNADMITTED_MAX, send, transmit_role};
 use crate::base::{Datagram, Instant, Rate, SourcePrefix};
 use crate::config::Config;
 use crate::output::StreamRings;
@@ -20,7 +20,7 @@ use crate::protocol::srt::membership::{GROUP_ID_BIT, Membership};
 use crate::shard::access::{self, Denial, SILENT};
 use crate::shard::admission::{Admitted, AdmittedSource, Newcomer, OVERRUN, Secrecy};
 use crate::shard::mailbox::Message;
-use crate::shard::net::{SocketRole, compose_socket_id};
+use crate::shard::net::{Net, SocketRole, compose_socket_id};
 use crate::shard::plan::SessionPlan;
 use crate::shard::refusals::Refusals;
 use crate::shard::report::StreamKind;
@@ -272,6 +272,7 @@ impl Shard {
         }
         let had_session = session.detached.is_none();
         if had_session {
+            say_goodbye(&mut self.net, &mut self.transmit_buffer, now, session);
             session.detach(now);
         }
         (session.role, session.kind, session.quota) = (arrived.role, arrived.kind, arrived.quota);
@@ -310,6 +311,7 @@ impl Shard {
             self.shards.mailbox(shard).post(Message::SourceRefused(key, SILENT, why));
             return;
         }
+        say_goodbye(&mut self.net, &mut self.transmit_buffer, now, session);
         session.conclude(now);
         session.tell(now, format!("goes to shard {shard}, where {key} sends to"));
         let session = self.sessions.remove(index);
@@ -451,6 +453,10 @@ impl Shard {
         if self.sessions.get_mut(index).detached.is_none() {
             self.sessions.clear_socket_id(index);
             let session = self.sessions.get_mut(index);
+            // To a caller that is back with the socket id it had this would be the end of what it is just beginning.
+            if !session.is_with(request.key.peer, request.key.peer_socket_id) {
+                say_goodbye(&mut self.net, &mut self.transmit_buffer, now, session);
+            }
             session.detach(now);
             session.tell(now, format!("taken over by {}", request.key.peer));
         }
@@ -527,6 +533,18 @@ impl Shard {
                 return id;
             }
         }
+    }
+}
+
+/// Ends a session from this side: a peer that speaks SRT is told, and what it has sent can still be delivered.
+pub(super) fn say_goodbye(net: &mut Net, buffer: &mut Vec<u8>, now: Instant, session: &mut Session) {
+    if session.kind != StreamKind::Srt {
+        return;
+    }
+    session.ingest.close();
+    buffer.clear();
+    while let Some(transmit) = session.ingest.poll_transmit(now, buffer) {
+        send(net, transmit_role(session.role), &transmit, buffer);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::arrivals::VERSION4_LATENCY;
+use super::arrivals::{VERSION4_LATENCY, say_goodbye};
 use super::{Shard, send};
 use crate::base::{Datagram, Instant};
 use crate::config::stream_key;
@@ -299,14 +299,7 @@ impl Shard {
 
     /// A session is not wanted: a peer that has been called is told.
     pub(super) fn dismiss(&mut self, now: Instant, mut session: Session) {
-        if session.kind != StreamKind::Srt {
-            return;
-        }
-        session.ingest.close();
-        self.transmit_buffer.clear();
-        while let Some(transmit) = session.ingest.poll_transmit(now, &mut self.transmit_buffer) {
-            send(&mut self.net, super::transmit_role(session.role), &transmit, &mut self.transmit_buffer);
-        }
+        say_goodbye(&mut self.net, &mut self.transmit_buffer, now, &mut session);
     }
 
     /// Adds to the streams of a report how their calls stand, and the streams that have never been reached.

@@ -1,7 +1,8 @@
 //! The receiving half in a snapshot, with the packets that it holds.
 
+use super::Receiver;
 use super::filter::{self, Filter};
-use super::{LIGHT_ACK_PACKETS, Receiver};
+use super::reports::LIGHT_ACK_PACKETS;
 use crate::base::{Instant, Packet};
 use crate::protocol::srt::acknowledgement::{AcknowledgementWindow, Rates};
 use crate::protocol::srt::delivery_time::DeliveryTime;

@@ -1,6 +1,6 @@
 //! The sender's side of version 4 of the handshake: HSREQ and KMREQ after it.
 
-use super::version4::{bench_of_version4, peer_keys};
+use super::version4::{bench_of_version4, parameters_of_version4, peer_keys, reports_of_a_loss};
 use super::*;
 use crate::protocol::srt::encryption::KeyMaterial;
 use crate::protocol::srt::parameters::Version4Terms;
@@ -12,21 +12,13 @@ const HSRSP: [u32; 3] = [0x0001_0203, 0b11_1110, 300];
 
 /// A sender, with keys of ours if it has a message for them.
 fn sender(keys: Option<(Encryption, KeyMaterial)>) -> Bench {
-    let features = Features::of_peer(0);
     let key_state = if keys.is_some() { KeyMaterialState::Securing } else { KeyMaterialState::Unsecured };
     let encryption = keys.map(|(mut encryption, message)| {
         encryption.announce_first(message);
         encryption
     });
     let terms = Version4Terms { latency_max_ms: u16::MAX, has_passphrase: false, enforced_encryption: true };
-    let parameters = ConnectionParameters {
-        role: Role::Sender,
-        peer_version: 0,
-        peer_flags: 0,
-        key_state,
-        version4: Some(terms),
-        ..parameters(features, encryption)
-    };
+    let parameters = ConnectionParameters { key_state, ..parameters_of_version4(Role::Sender, terms, encryption) };
     bench_of(Limits { send_buffer_packets: 64, ..Limits::default() }, parameters)
 }
 
@@ -220,14 +212,5 @@ fn where_both_send_the_version_in_the_answer_counts_for_what_is_asked_again_and_
     let mut bench = bench_of(limits, parameters);
     bench.out(at(0));
     respond(&mut bench, at(1), &[0x0001_0504, HSRSP[1], HSRSP[2]]);
-    let mut restored = bench.restored();
-    let mut reports = [0, 0];
-    for (bench, reports) in [&mut bench, &mut restored].into_iter().zip(&mut reports) {
-        bench.put_data(at(2), &data(0, 2), &[]);
-        bench.put_data(at(2), &data(2, 2), &[]);
-        for ms in 2..250 {
-            *reports += bench.timeout(at(ms)).iter().filter(|out| matches!(out, Out::Nak(_))).count();
-        }
-    }
-    assert_eq!(reports, [3; 2]);
+    assert_eq!(reports_of_a_loss(&mut bench), [3; 2]);
 }
