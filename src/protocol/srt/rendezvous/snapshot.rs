@@ -1,6 +1,7 @@
 //! A rendezvous in a snapshot: it goes on where it was, as initiator or responder, and still agrees again once it is connected.
 
-use super::{Event, OfferTaken, Peer, Rendezvous, RendezvousSettings, Stage, contest};
+use super::offer::OfferTaken;
+use super::{Event, Peer, Rendezvous, RendezvousSettings, Stage, contest};
 use crate::protocol::srt::caller::{CallError, CallerEncryption};
 use crate::protocol::srt::encryption::{Encryption, KeyMaterial, KeyMaterialState};
 use crate::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, RejectReason, VERSION_5};

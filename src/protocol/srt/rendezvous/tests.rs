@@ -1,6 +1,6 @@
 //! Two machines call each other over a link in virtual time.
 
-use super::super::encryption::{Cipher, KeyLength, SALT_LEN, derive_key_encrypting_key};
+use super::super::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use super::*;
 use crate::protocol::srt::handshake::HANDSHAKE_LEN;
 
