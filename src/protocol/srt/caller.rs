@@ -434,6 +434,7 @@ impl Caller {
             }
             Stage::Conclusion { cookie, is_version4: false } => {
                 ControlWriter { timestamp_us, socket_id: 0 }.handshake(buffer, &[]);
+                let packet_filter = self.settings.packet_filter.map(|filter| filter.to_wire());
                 let offer = Offer {
                     is_response: false,
                     handshake: HandshakeExtension {
@@ -445,7 +446,7 @@ impl Caller {
                     key_material: self.encryption.as_ref().map(|(_, message)| message.as_bytes()),
                     stream_id: Some(&self.settings.stream_id),
                     group: self.settings.group,
-                    packet_filter: self.settings.packet_filter,
+                    packet_filter: packet_filter.as_deref(),
                     mode: self.settings.mode,
                 };
                 self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);

@@ -26,6 +26,7 @@ use self::offer::OfferTaken;
 use super::caller::{CallError, CallerEncryption, RETRY_INTERVAL};
 use super::control::{Control, ControlWriter};
 use super::encryption::{Encryption, KeyMaterial, KeyMaterialState};
+use super::fec::configuration::FilterConfiguration;
 use super::handshake::{
     self, Handshake, HandshakeFields, RejectReason, Request, SOCKET_TYPE_DATAGRAM, VERSION_4, VERSION_5,
 };
@@ -78,6 +79,8 @@ pub struct RendezvousSettings {
     pub enforced_encryption: bool,
     /// Take the initiator's cipher, whatever it is, and not only that of `encryption`.
     pub takes_any_cipher: bool,
+    /// The packet filter to have; without one the peer's is taken.
+    pub packet_filter: Option<FilterConfiguration>,
     /// How long to try.
     pub timeout: Duration,
 }
@@ -101,6 +104,7 @@ impl RendezvousSettings {
             encryption: None,
             enforced_encryption: true,
             takes_any_cipher: false,
+            packet_filter: None,
             timeout: Duration::from_secs(30),
         }
     }
@@ -184,6 +188,8 @@ pub struct Rendezvous {
     /// What the initiator has asked for, and whether it can be answered: not while a key is wanted.
     request: Option<OfferTaken>,
     is_answerable: bool,
+    /// The responder has answered that it has no packet filter, and we have one.
+    asks_for_filter: bool,
     /// What the responder answers of the key.
     key_state: KeyMaterialState,
     peer: Option<Peer>,
@@ -219,6 +225,7 @@ impl Rendezvous {
             unlocked: None,
             request: None,
             is_answerable: false,
+            asks_for_filter: false,
             key_state: KeyMaterialState::Unsecured,
             peer: None,
             stage: Stage::Waving,
@@ -352,6 +359,7 @@ impl Rendezvous {
             // It has begun anew, as a peer does that was restarted; a late packet of its last attempt does the same, and is mended by
             // the next wave.
             (self.stage, self.request, self.unlocked, self.is_answerable) = (Stage::Waving, None, None, false);
+            self.asks_for_filter = false;
         }
         self.peer = Some(Peer { socket_id: fields.socket_id, side, fields });
         let before = self.stage;
@@ -366,12 +374,14 @@ impl Rendezvous {
             }
             (Request::WaveAHand, Stage::Attention, _) => Ok(()),
             (Request::Conclusion, stage, Side::Responder) => {
-                if has_extension && self.request.is_none() {
-                    self.stage = if stage == Stage::Waving { Stage::Fine } else { Stage::Initiated };
-                    self.take_request(now, timestamp_us, handshake)
-                } else {
+                match &self.request {
+                    None if has_extension => {
+                        self.stage = if stage == Stage::Waving { Stage::Fine } else { Stage::Initiated };
+                        self.take_request(now, timestamp_us, handshake)
+                    }
+                    Some(OfferTaken { packet_filter: None, .. }) if has_extension => self.take_filter(handshake),
                     // Without an offer, or with the one that we have: answered with what there is.
-                    Ok(())
+                    _ => Ok(()),
                 }
             }
             (Request::Conclusion, stage, Side::Initiator) => {

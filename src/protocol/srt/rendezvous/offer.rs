@@ -1,5 +1,9 @@
 //! The initiator's offer (HSREQ, KMREQ), the responder's answer (HSRSP, KMRSP), and the connection that comes of the two: versions,
-//! latencies, keys.
+//! latencies, keys, the packet filter.
+//!
+//! The initiator lets the responder speak first of a packet filter, and asks for its own when it has been answered without one: a libsrt that
+//! has a filter refuses every other text, even what it has made of its own. So its answer is judged by what it means, and what it asks for as
+//! the initiator goes back to it byte by byte.
 
 use super::{Event, Rendezvous, RendezvousSettings, Side};
 use crate::base::Instant;
@@ -7,6 +11,7 @@ use crate::protocol::srt::caller::CallError;
 use crate::protocol::srt::encryption::{
     Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, check_handshake_response,
 };
+use crate::protocol::srt::fec::configuration::{self as filter, Fec, FilterConfiguration, FilterWire};
 use crate::protocol::srt::handshake::{
     Handshake, HandshakeExtension, Offer, RejectReason, Request, VERSION_MIN, flags,
 };
@@ -19,6 +24,8 @@ pub(super) struct OfferTaken {
     pub(super) extension: HandshakeExtension,
     pub(super) time_base: PeerTimeBase,
     pub(super) key_material: Option<KeyMaterial>,
+    /// What it is answered with, whoever has asked for it.
+    pub(super) packet_filter: Option<FilterWire>,
 }
 
 /// What the two have come to.
@@ -27,6 +34,12 @@ struct Settled {
     send_latency_ms: u16,
     encryption: Option<Encryption>,
     key_state: KeyMaterialState,
+    packet_filter: Option<Fec>,
+}
+
+/// The packet filter that the peer says it has.
+fn filter_of<'a>(handshake: &Handshake<'a>) -> Option<&'a [u8]> {
+    handshake.extensions.filter.filter(|wire| !wire.is_empty())
 }
 
 impl Rendezvous {
@@ -42,14 +55,37 @@ impl Rendezvous {
         if !handshake.extensions.is_live() {
             return Err(RejectReason::Congestion);
         }
-        if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
-            return Err(RejectReason::Filter);
-        }
         if handshake.extensions.group.is_some() {
             // There is no bonding in rendezvous (libsrt #2158).
             return Err(RejectReason::Group);
         }
         Ok(extension)
+    }
+
+    /// The packet filter that comes of ours and of what the peer says.
+    fn settle_filter(&self, handshake: &Handshake<'_>) -> Result<Option<Fec>, RejectReason> {
+        let knows = handshake.extensions.handshake.is_some_and(|it| it.flags & flags::PACKET_FILTER != 0);
+        let theirs = filter_of(handshake).map(FilterConfiguration::from_wire).transpose();
+        theirs
+            .and_then(|theirs| {
+                filter::settle_in_rendezvous(self.settings.packet_filter.as_ref(), theirs.as_ref(), knows)
+            })
+            .map_err(|_| RejectReason::Filter)
+    }
+
+    fn filter_to_answer(&self, handshake: &Handshake<'_>) -> Result<Option<FilterWire>, RejectReason> {
+        let settled = self.settle_filter(handshake)?;
+        let theirs = filter_of(handshake).map(|wire| wire.iter().copied().collect());
+        Ok(theirs.or_else(|| settled.map(|fec| FilterConfiguration::from(fec).to_wire())))
+    }
+
+    /// An offer that comes again, and now asks for the packet filter that it was answered to have none of.
+    pub(super) fn take_filter(&mut self, handshake: &Handshake<'_>) -> Result<(), RejectReason> {
+        let packet_filter = self.filter_to_answer(handshake)?;
+        if let Some(request) = &mut self.request {
+            request.packet_filter = packet_filter;
+        }
+        Ok(())
     }
 
     /// The responder takes the offer, and asks for the key if there is one.
@@ -62,6 +98,7 @@ impl Rendezvous {
         let extension = Self::judge(handshake)?;
         let material = handshake.extensions.key_material.map(KeyMaterial::parse).transpose();
         let key_material = material.map_err(|_| RejectReason::Rogue)?;
+        let packet_filter = self.filter_to_answer(handshake)?;
         match (&self.settings.encryption, &key_material) {
             (None, None) => (self.is_answerable, self.key_state) = (true, KeyMaterialState::Unsecured),
             (None, Some(_)) | (Some(_), None) if self.settings.enforced_encryption => {
@@ -79,7 +116,7 @@ impl Rendezvous {
             }
         }
         let time_base = PeerTimeBase { timestamp_us, arrival: now };
-        self.request = Some(OfferTaken { extension, time_base, key_material });
+        self.request = Some(OfferTaken { extension, time_base, key_material, packet_filter });
         Ok(())
     }
 
@@ -123,7 +160,8 @@ impl Rendezvous {
         let request = self.request.clone().expect("an answer was made from it");
         let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
         let (encryption, key_state) = (self.unlocked.take(), self.key_state);
-        let settled = Settled { receive_latency_ms, send_latency_ms, encryption, key_state };
+        let packet_filter = request.packet_filter.map(|wire| Fec::from_wire(&wire).expect("it was judged"));
+        let settled = Settled { receive_latency_ms, send_latency_ms, encryption, key_state, packet_filter };
         self.connect_version5(&request.extension, request.time_base, settled);
     }
 
@@ -148,6 +186,13 @@ impl Rendezvous {
             KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
             _ => return Err(RejectReason::Unsecure),
         }
+        let packet_filter = self.settle_filter(handshake)?;
+        if packet_filter.is_some() && filter_of(handshake).is_none() {
+            if !self.asks_for_filter {
+                (self.asks_for_filter, self.next_send) = (true, now);
+            }
+            return Ok(());
+        }
         // Who only receives, and from a peer that has no key, takes what comes in plain.
         let is_used = self.settings.role.sends() || key_state == KeyMaterialState::Secured;
         let encryption = self.offered.take().filter(|_| is_used).map(|(encryption, _)| encryption);
@@ -159,6 +204,7 @@ impl Rendezvous {
             send_latency_ms: by_timestamp(flags::TSBPD_RECEIVER, extension.receive_latency_ms, send),
             encryption,
             key_state,
+            packet_filter,
         };
         self.connect_version5(&extension, PeerTimeBase { timestamp_us, arrival: now }, settled);
         self.agreement_due = true;
@@ -166,7 +212,7 @@ impl Rendezvous {
     }
 
     fn connect_version5(&mut self, extension: &HandshakeExtension, time_base: PeerTimeBase, settled: Settled) {
-        let Settled { receive_latency_ms, send_latency_ms, mut encryption, key_state } = settled;
+        let Settled { receive_latency_ms, send_latency_ms, mut encryption, key_state, packet_filter } = settled;
         if let Some(encryption) = &mut encryption {
             encryption.set_peer_version(extension.version);
         }
@@ -178,6 +224,7 @@ impl Rendezvous {
             features: Features::of_peer(extension.flags),
             encryption,
             key_state,
+            packet_filter,
             ..self.parameters(time_base)
         });
     }
@@ -189,31 +236,37 @@ impl Rendezvous {
         }
         let is_initiator = self.peer.is_some_and(|peer| peer.side == Some(Side::Initiator));
         let refusal = self.key_state.to_wire();
-        let (receive_latency_ms, send_latency_ms, material) = match &self.request {
+        let (receive_latency_ms, send_latency_ms, material, packet_filter) = match &self.request {
             _ if is_initiator => {
                 let RendezvousSettings { receive_latency_ms, send_latency_ms, .. } = self.settings;
                 let message = self.offered.as_ref().map(|(_, message)| message.as_bytes());
-                (receive_latency_ms, send_latency_ms, message)
+                let filter = self.settings.packet_filter.filter(|_| self.asks_for_filter);
+                // All of it, as libsrt prints it, or it would refuse the same a second time.
+                let filter = filter.and_then(|filter| filter.complete().ok()).map(FilterConfiguration::from);
+                (receive_latency_ms, send_latency_ms, message, filter.map(|filter| filter.to_wire()))
             }
             Some(request) if self.is_answerable => {
                 let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
                 let is_secured = self.key_state == KeyMaterialState::Secured;
                 let material = request.key_material.as_ref();
                 let answer = material.map(|message| if is_secured { message.as_bytes() } else { &refusal[..] });
-                (receive_latency_ms, send_latency_ms, answer)
+                (receive_latency_ms, send_latency_ms, answer, request.packet_filter.clone())
             }
             // A responder that has nothing to answer yet.
             _ => return fields.encode(buffer),
         };
-        // A peer that hears of packet filters may answer with one, and there are none here.
-        let flags = TransmissionMode::Live.flags() & !flags::PACKET_FILTER;
         let offer = Offer {
             is_response: !is_initiator,
-            handshake: HandshakeExtension { version: VERSION, flags, receive_latency_ms, send_latency_ms },
+            handshake: HandshakeExtension {
+                version: VERSION,
+                flags: TransmissionMode::Live.flags(),
+                receive_latency_ms,
+                send_latency_ms,
+            },
             key_material: material,
             stream_id: None,
             group: None,
-            packet_filter: None,
+            packet_filter: packet_filter.as_deref(),
             mode: TransmissionMode::Live,
         };
         fields.encode_conclusion(&offer, buffer);

@@ -4,6 +4,7 @@ use super::super::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_k
 use super::*;
 use crate::protocol::srt::handshake::HANDSHAKE_LEN;
 
+mod filter;
 mod version4;
 
 const ADDRESSES: [&str; 2] = ["192.0.2.1:9000", "198.51.100.7:9000"];

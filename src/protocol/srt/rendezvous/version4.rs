@@ -12,6 +12,7 @@ impl Rendezvous {
         let is_gcm = self.settings.encryption.as_ref().is_some_and(|ours| ours.cipher != Cipher::AesCtr);
         let must_be_gcm = is_gcm && (!self.settings.takes_any_cipher || self.settings.role.sends());
         match (request, self.stage) {
+            _ if self.settings.packet_filter.is_some() => return Some(Err(RejectReason::Filter)),
             _ if must_be_gcm => return Some(Err(RejectReason::Crypto)),
             (Request::WaveAHand, Stage::Waving) => (self.stage, self.next_send) = (Stage::Attention, now),
             (Request::WaveAHand, Stage::Attention) => {
