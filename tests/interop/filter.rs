@@ -139,6 +139,19 @@ fn srt_live_transmit_in_rendezvous(appliance: &Appliance, stream: &str, places: 
     assert_eq!(tally.sent(Kind::Again).packets, 0, "{tally:?}");
 }
 
+/// What the API says once it has counted that many lost packets: what it says may be some hundred milliseconds old, and what is missing is
+/// lost when it is due.
+fn told_of_losses(appliance: &Appliance, stream: &str, lost: u64) -> serde_json::Value {
+    let began = Instant::now();
+    loop {
+        let told = statistics(appliance, stream);
+        if number(&told, "/stats/packets_lost") >= lost || began.elapsed() > Duration::from_secs(3) {
+            return told;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// The clip is sent once connected, with nothing sent again; every frame that can be rebuilt must be there.
 fn everything_is_rebuilt_that_can_be(appliance: &Appliance, stream: &str, mut sender: SrtSender, note: Note) {
     let clip = long_clip();
@@ -146,8 +159,8 @@ fn everything_is_rebuilt_that_can_be(appliance: &Appliance, stream: &str, mut se
     sender.wait_for_connection();
     sender.send(&clip.bytes);
     sender.finish();
-    let told = statistics(appliance, stream);
     let (rebuilt, lost) = judge(&note.finish());
+    let told = told_of_losses(appliance, stream, lost as u64);
     println!("{stream}: {rebuilt} rebuilt, {lost} lost for good");
     assert!(rebuilt > 30, "{stream}: {rebuilt}");
     assert!(number(&told, "/stats/packets_recovered") >= rebuilt as u64, "{told}");
