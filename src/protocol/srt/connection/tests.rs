@@ -13,6 +13,7 @@ mod attacks;
 mod buffer_mode;
 mod elsewhere;
 mod introduction;
+mod keys;
 mod messages;
 mod snapshot;
 mod version4;
