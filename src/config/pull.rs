@@ -185,7 +185,7 @@ impl Config {
             };
             let is_kernels = !matches!(self.shards.packet_io, PacketIo::Xdp | PacketIo::Dpdk);
             let timeout = srt.timeout();
-            let checks: [(bool, &str, &str); 14] = [
+            let checks: [(bool, &str, &str); 13] = [
                 (
                     is_kernels,
                     "",
@@ -206,11 +206,6 @@ impl Config {
                     srt.mode == PullMode::Caller || srt.stream_id.is_none(),
                     ".stream_id",
                     "says nothing in rendezvous, where nobody is asked for anything: leave it out",
-                ),
-                (
-                    srt.mode == PullMode::Caller || stream.packet_filter.is_none(),
-                    ".mode",
-                    "is rendezvous, where there are no packet filters: leave streams.NAME.packet_filter out",
                 ),
                 (
                     srt.latency.is_none_or(|it| it <= self.ingestion.srt.latency_max),

@@ -177,11 +177,6 @@ fn what_is_said_of_a_stream_that_is_fetched_is_checked_key_by_key() {
         ),
         (&[address, "streams.a.srt.connect_timeout=0s"], "streams.a.srt.connect_timeout", "above 0"),
         (
-            &[address, "streams.a.srt.mode=rendezvous", "streams.a.packet_filter=fec"],
-            "streams.a.srt.mode",
-            "no packet filters",
-        ),
-        (
             &[address, "streams.a.srt.mode=rendezvous", "streams.a.srt.stream_id=x"],
             "streams.a.srt.stream_id",
             "in rendezvous",

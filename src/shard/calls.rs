@@ -140,6 +140,7 @@ impl Call {
                     encryption: terms.encryption,
                     enforced_encryption: terms.enforced_encryption,
                     takes_any_cipher: terms.takes_any_cipher,
+                    packet_filter: terms.packet_filter,
                     timeout,
                     ..RendezvousSettings::new(terms.peer, share.socket_id, terms.cookie, sequence)
                 },
@@ -202,6 +203,7 @@ impl Call {
             RejectReason::RendezvousCookie => {
                 format!("it has drawn our cookie: does {} lead back to this host?", key("srt.address"))
             }
+            RejectReason::Filter => format!("its packet filter and {} do not go together", key("packet_filter")),
             RejectReason::MessageApi | RejectReason::Congestion => "it is not in live mode".to_owned(),
             RejectReason::KeyNotSupported
             | RejectReason::BadRequest

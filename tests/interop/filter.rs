@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use headworks::protocol::srt::fec::configuration::FilterConfiguration;
 use headworks::protocol::srt::packet::{self, Header};
 
-use crate::appliance::{Appliance, signal};
+use crate::appliance::{Appliance, free_ports, signal};
 use crate::clips;
 use crate::loss::{long_clip, number, statistics};
+use crate::matrix::wire::{Kind, Road, Wire};
 use crate::operation::Process;
 use crate::relay::Relay;
 use crate::senders::{DATAGRAM, SrtSender};
@@ -35,9 +36,14 @@ struct Note {
 
 impl Note {
     fn start(to: u16) -> Self {
-        let outer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let inner = UdpSocket::bind("127.0.0.1:0").unwrap();
-        inner.connect(("127.0.0.1", to)).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::between(any, any, SocketAddr::from(([127, 0, 0, 1], to)))
+    }
+
+    /// From one address to another, which knows us by the one between them.
+    fn between(outer: SocketAddr, inner: SocketAddr, to: SocketAddr) -> Self {
+        let [outer, inner] = [outer, inner].map(|address| UdpSocket::bind(address).unwrap());
+        inner.connect(to).unwrap();
         for socket in [&outer, &inner] {
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, 8 << 20);
@@ -104,19 +110,57 @@ fn judge(arrivals: &[(u64, Option<u8>)]) -> (usize, usize) {
     (known.len() - came.len(), *known.last().expect("something") as usize + 1 - known.len())
 }
 
-/// libsrt's tool sends the clip with nothing sent again; every frame that can be rebuilt must be there.
+/// libsrt's tool calls, and sends the clip with nothing sent again.
 fn srt_live_transmit_with_arq_never(appliance: &Appliance, stream: &str, asked: &str, more: &str, seed: u32) {
-    let clip = long_clip();
     let note = Note::start(appliance.ports.srt);
     let relay = Relay::start(note.port, &format!("--delay 5ms --loss 1% --seed {seed}"));
+    let sender = SrtSender::with_latency(relay.port, LATENCY_MS, &format!("streamid={stream}{asked}{more}"));
+    everything_is_rebuilt_that_can_be(appliance, stream, sender, note);
+    assert!(number(&relay.finish(), "/forward/lost_random") > 30);
+}
+
+/// Where the appliance, both sides of the note, both of the network and the peer meet.
+fn places_in_rendezvous() -> [SocketAddr; 6] {
+    let [port] = free_ports();
+    [1, 2, 3, 4, 5, 6].map(|host| SocketAddr::from(([127, 0, 0, host], port)))
+}
+
+/// It meets the appliance in rendezvous, where the two are told these filters, and does the same.
+fn srt_live_transmit_in_rendezvous(appliance: &Appliance, stream: &str, places: [SocketAddr; 6], query: &str) {
+    let [own, inner, outer, near, far, peer] = places;
+    let bind = |address: SocketAddr| UdpSocket::bind(address).unwrap();
+    let road = Road { delay: Duration::from_millis(5), loss: 0.01, seed: 3 };
+    let note = Note::between(outer, inner, own);
+    let wire = Wire::start((bind(near), Some(outer)), (bind(far), Some(peer)), road);
+    let sender = SrtSender::meet_at(peer, far, LATENCY_MS, query);
+    everything_is_rebuilt_that_can_be(appliance, stream, sender, note);
+    let tally = wire.tally();
+    assert!(tally.lost(Kind::First).packets > 30, "{tally:?}");
+    assert_eq!(tally.sent(Kind::Again).packets, 0, "{tally:?}");
+}
+
+/// What the API says once it has counted that many lost packets: what it says may be some hundred milliseconds old, and what is missing is
+/// lost when it is due.
+fn told_of_losses(appliance: &Appliance, stream: &str, lost: u64) -> serde_json::Value {
+    let began = Instant::now();
+    loop {
+        let told = statistics(appliance, stream);
+        if number(&told, "/stats/packets_lost") >= lost || began.elapsed() > Duration::from_secs(3) {
+            return told;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The clip is sent once connected, with nothing sent again; every frame that can be rebuilt must be there.
+fn everything_is_rebuilt_that_can_be(appliance: &Appliance, stream: &str, mut sender: SrtSender, note: Note) {
+    let clip = long_clip();
     let tap = appliance.tap(stream);
-    let mut sender = SrtSender::with_latency(relay.port, LATENCY_MS, &format!("streamid={stream}{asked}{more}"));
     sender.wait_for_connection();
     sender.send(&clip.bytes);
     sender.finish();
-    let told = statistics(appliance, stream);
     let (rebuilt, lost) = judge(&note.finish());
-    assert!(number(&relay.finish(), "/forward/lost_random") > 30);
+    let told = told_of_losses(appliance, stream, lost as u64);
     println!("{stream}: {rebuilt} rebuilt, {lost} lost for good");
     assert!(rebuilt > 30, "{stream}: {rebuilt}");
     assert!(number(&told, "/stats/packets_recovered") >= rebuilt as u64, "{told}");
@@ -193,6 +237,52 @@ fn libsrts_filter_rebuilds_every_frame_of_libsrts_tool_that_can_be_rebuilt() {
         let is_told = |line: &str| line.contains(agreed) && line.contains(&format!("\"{stream}\""));
         assert!(log.lines().any(is_told), "{stream}: {log}");
     }
+}
+
+#[test]
+fn in_rendezvous_it_does_the_same_whoever_has_the_filter_and_in_whatever_words() {
+    long_clip();
+    let asked = format!("packetfilter={FILTER},arq:never");
+    let encrypted = format!("{asked}&passphrase={PASSPHRASE}&pbkeylen=16");
+    let meetings = [
+        ("asked", asked.as_str(), ""),
+        ("encrypted", &encrypted, ""),
+        ("insisted", "", "fec,cols:10,rows:5,arq:never"),
+        // libsrt does not take these for the same.
+        ("both", &asked, "fec,arq:never,rows:5,cols:10,layout:staircase"),
+    ];
+    let meetings = meetings.map(|meeting| (meeting, places_in_rendezvous()));
+    let mut settings = vec![format!("streams.encrypted.srt.passphrase={PASSPHRASE}")];
+    for ((stream, _, insisted), [own, inner, ..]) in &meetings {
+        let mut set = |key: &str, value: String| settings.push(format!("streams.{stream}.{key}={value}"));
+        set("srt.mode", "rendezvous".to_owned());
+        set("srt.address", inner.to_string());
+        set("srt.local_address", own.ip().to_string());
+        if !insisted.is_empty() {
+            set("packet_filter", (*insisted).to_owned());
+        }
+    }
+    let appliance = Appliance::start(&settings.iter().map(String::as_str).collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        for ((stream, query, _), places) in &meetings {
+            scope.spawn(|| srt_live_transmit_in_rendezvous(&appliance, stream, *places, query));
+        }
+    });
+}
+
+#[test]
+fn in_rendezvous_filters_that_do_not_go_together_are_refused_and_the_log_says_by_which_key() {
+    let [port] = free_ports();
+    let appliance = Appliance::start(&[
+        "streams.cam1.srt.mode=rendezvous",
+        &format!("streams.cam1.srt.address=127.0.0.1:{port}"),
+        "streams.cam1.srt.local_address=127.0.0.2",
+        &format!("streams.cam1.packet_filter={FILTER}"),
+    ]);
+    let sender = SrtSender::meet(port, "packetfilter=fec,cols:8");
+    appliance.wait_for_log("streams.cam1.packet_filter do not go together", Duration::from_secs(5));
+    assert!(appliance.log().contains("FILTER (14)"), "{}", appliance.log());
+    drop(sender);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! and with what, is written down in `../INTEROP.md`.
 
 mod peer;
-mod wire;
+pub mod wire;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -315,7 +315,7 @@ fn agree(what: &str, theirs: f64, ours: f64, share: f64) {
 
 /// Where the appliance, both sides of the wire and the peer meet: on IPv4 at one port of four addresses, as libsrt has it unless it is told
 /// otherwise; of IPv6 this host has one address.
-fn meeting_places(ip: IpAddr) -> [SocketAddr; 4] {
+pub fn meeting_places(ip: IpAddr) -> [SocketAddr; 4] {
     if ip.is_ipv6() {
         return free_ports().map(|port| SocketAddr::new(ip, port));
     }

@@ -104,7 +104,13 @@ impl SrtSender {
 
     /// Calls `127.0.0.2:port` from `127.0.0.1:port`, and waits to be called by it.
     pub fn meet(port: u16, query: &str) -> Self {
-        let url = format!("srt://127.0.0.2:{port}?mode=rendezvous&adapter=127.0.0.1&latency={SRT_LATENCY_MS}&{query}");
+        let [own, peer] = [1, 2].map(|host| SocketAddr::from(([127, 0, 0, host], port)));
+        Self::meet_at(own, peer, SRT_LATENCY_MS, query)
+    }
+
+    /// The same at any two addresses, whose port is one.
+    pub fn meet_at(own: SocketAddr, peer: SocketAddr, latency_ms: u32, query: &str) -> Self {
+        let url = format!("srt://{peer}?mode=rendezvous&adapter={}&latency={latency_ms}&{query}", own.ip());
         Self::at(&[], &url, "SRT target connected")
     }
 

@@ -19,7 +19,7 @@ use super::handshake::{
 };
 use super::membership::Membership;
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
-use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION};
 use super::stream_id::StreamId;
 use super::transmission_mode::TransmissionMode;
 use crate::base::{Instant, Transmit};
@@ -281,21 +281,25 @@ impl Caller {
         {
             return Err(RejectReason::Rogue);
         }
-        let is_encrypted = self.encryption.is_some();
-        let sending = self.encryption.take().filter(|_| settings.role.sends());
-        Ok(ConnectionParameters {
+        let plain = self.parameters(fields, PeerTimeBase { timestamp_us, arrival: now });
+        Ok(plain.with_version4(self.encryption.take(), u16::MAX, self.settings.enforced_encryption))
+    }
+
+    /// What every call settles, with a listener of either version: who is where, and how much fits. In plain, as we wish it.
+    fn parameters(&self, fields: &HandshakeFields, peer_time_base: PeerTimeBase) -> ConnectionParameters {
+        let settings = &self.settings;
+        ConnectionParameters {
             peer: settings.peer,
             local: settings.local,
             interface: settings.interface,
             role: settings.role,
-            mode: TransmissionMode::Live,
+            mode: settings.mode,
             socket_id: settings.socket_id,
             peer_socket_id: fields.socket_id,
             initial_sequence: settings.initial_sequence,
             peer_initial_sequence: None,
             start: self.start,
-            // Until it says what it has: by arrival.
-            peer_time_base: PeerTimeBase { timestamp_us, arrival: now },
+            peer_time_base,
             receive_latency_ms: settings.receive_latency_ms,
             send_latency_ms: settings.send_latency_ms,
             mtu: settings.mtu.min(fields.mtu),
@@ -304,20 +308,14 @@ impl Caller {
             peer_version: 0,
             peer_flags: 0,
             features: Features::of_peer(0),
-            version4: Some(Version4Terms {
-                latency_max_ms: u16::MAX,
-                has_passphrase: is_encrypted && sending.is_none(),
-                enforced_encryption: settings.enforced_encryption,
-            }),
-            encryption: sending.map(|(mut encryption, message)| {
-                encryption.announce_first(message);
-                encryption
-            }),
-            key_state: if is_encrypted { KeyMaterialState::Securing } else { KeyMaterialState::Unsecured },
+            encryption: None,
+            key_state: KeyMaterialState::Unsecured,
             packet_filter: None,
             stream_id: StreamId::default(),
+            // A listener stays where it was called.
             address_secret: None,
-        })
+            version4: None,
+        }
     }
 
     fn conclude(
@@ -369,51 +367,27 @@ impl Caller {
         }
         self.peer_group = peer_group;
         let features = Features::in_mode(mode, extension.flags);
-        let settings = &self.settings;
+        let parameters = self.parameters(fields, PeerTimeBase { timestamp_us, arrival: now });
+        // Who only receives, and from a listener that has no key, takes what comes in plain.
+        let is_used = self.settings.role.sends() || key_state == KeyMaterialState::Secured;
+        let encryption = self.encryption.take().filter(|_| is_used).map(|(mut encryption, _)| {
+            encryption.set_peer_version(extension.version);
+            encryption
+        });
+        // The listener's word is final: it has seen both wishes.
+        let agreed = |is_said: bool, theirs: u16, ours: u16| if is_said { theirs } else { ours };
+        let ConnectionParameters { receive_latency_ms, send_latency_ms, .. } = parameters;
         Ok(ConnectionParameters {
-            peer: settings.peer,
-            local: settings.local,
-            interface: settings.interface,
-            role: settings.role,
-            mode,
-            socket_id: settings.socket_id,
-            peer_socket_id: fields.socket_id,
-            initial_sequence: settings.initial_sequence,
-            peer_initial_sequence: None,
-            start: self.start,
-            peer_time_base: PeerTimeBase { timestamp_us, arrival: now },
-            // The listener's word is final: it has seen both wishes.
-            receive_latency_ms: if features.receive_by_timestamp {
-                extension.send_latency_ms
-            } else {
-                settings.receive_latency_ms
-            },
-            send_latency_ms: if features.send_by_timestamp {
-                extension.receive_latency_ms
-            } else {
-                settings.send_latency_ms
-            },
-            mtu: settings.mtu.min(fields.mtu),
-            flow_window: settings.flow_window,
-            peer_flow_window: fields.flow_window,
+            receive_latency_ms: agreed(features.receive_by_timestamp, extension.send_latency_ms, receive_latency_ms),
+            send_latency_ms: agreed(features.send_by_timestamp, extension.receive_latency_ms, send_latency_ms),
             peer_version: extension.version,
             peer_flags: extension.flags,
             features,
-            // Who only receives, and from a listener that has no key, takes what comes in plain.
-            encryption: self
-                .encryption
-                .take()
-                .filter(|_| settings.role.sends() || key_state == KeyMaterialState::Secured)
-                .map(|(mut encryption, _)| {
-                    encryption.set_peer_version(extension.version);
-                    encryption
-                }),
+            encryption,
             key_state,
             packet_filter,
-            stream_id: settings.stream_id.clone(),
-            // A listener stays where it was called.
-            address_secret: None,
-            version4: None,
+            stream_id: self.settings.stream_id.clone(),
+            ..parameters
         })
     }
 
@@ -460,6 +434,7 @@ impl Caller {
             }
             Stage::Conclusion { cookie, is_version4: false } => {
                 ControlWriter { timestamp_us, socket_id: 0 }.handshake(buffer, &[]);
+                let packet_filter = self.settings.packet_filter.map(|filter| filter.to_wire());
                 let offer = Offer {
                     is_response: false,
                     handshake: HandshakeExtension {
@@ -471,7 +446,7 @@ impl Caller {
                     key_material: self.encryption.as_ref().map(|(_, message)| message.as_bytes()),
                     stream_id: Some(&self.settings.stream_id),
                     group: self.settings.group,
-                    packet_filter: self.settings.packet_filter,
+                    packet_filter: packet_filter.as_deref(),
                     mode: self.settings.mode,
                 };
                 self.fields(Request::Conclusion, cookie).encode_conclusion(&offer, buffer);

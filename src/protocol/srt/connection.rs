@@ -280,7 +280,11 @@ impl Connection {
             self.event(Event::SequenceJump { skipped });
         }
         self.pending.light_acknowledgement |= self.receiver.wants_light_ack();
-        received != Received::Dropped
+        let is_taken = received != Received::Dropped;
+        if is_taken && let Some(encryption) = &mut self.parameters.encryption {
+            encryption.taken(header.key, self.receiver.span());
+        }
+        is_taken
     }
 
     fn receive_control(&mut self, now: Instant, header: &ControlHeader, datagram: &Datagram) {

@@ -17,6 +17,7 @@ use crate::base::Instant;
 
 mod cipher;
 mod key_material;
+mod old_key;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use key_material::{
     KEY_MATERIAL_LEN_MAX, KeyEncryptingKey, KeyLength, KeyMaterial, KeyMaterialError, KeyMaterialState, SALT_LEN,
     derive_key_encrypting_key,
 };
+use old_key::OldKey;
 
 /// How often an unanswered request is repeated, as libsrt does it.
 const REQUEST_TRIES: u8 = 10;
@@ -82,6 +84,7 @@ pub struct Encryption {
     form: GcmForm,
     salt: [u8; SALT_LEN],
     receiving: KeySet,
+    old_key: OldKey,
     sending: KeySet,
     active: KeyFlag,
     sent_under_active: u64,
@@ -149,6 +152,7 @@ impl Encryption {
             form: GcmForm::default(),
             salt: *message.salt(),
             receiving,
+            old_key: OldKey::new(),
             sending,
             active: if message.keys() == KeyFlag::Odd { KeyFlag::Odd } else { KeyFlag::Even },
             sent_under_active: 0,
@@ -209,6 +213,17 @@ impl Encryption {
             Some(key) => key.open(self.form, header, bytes),
             None if header.key == KeyFlag::Plain => Err(Undecryptable::Plain),
             None => Err(Undecryptable::NoKey(header.key)),
+        }
+    }
+
+    /// A packet that was decrypted has been taken into a receive buffer that spans as many. The peer's old key is forgotten once none
+    /// that is under it can be taken any more.
+    #[inline]
+    pub fn taken(&mut self, flag: KeyFlag, span: u64) {
+        if let Some(old) = self.old_key.taken(flag, span)
+            && self.receiving.get(old).is_some()
+        {
+            self.receiving.put(old, None);
         }
     }
 
@@ -310,7 +325,9 @@ impl Encryption {
             Ok(material) if *material.salt() != self.salt => KeyMaterialState::BadSecret,
             Ok(material) => match material.unwrap(&self.kek) {
                 Some(keys) => {
-                    self.receiving.merge(keys);
+                    for flag in self.receiving.merge(keys) {
+                        self.old_key.replaced(flag);
+                    }
                     response.extend_from_slice(message);
                     return KeyMaterialState::Secured;
                 }

@@ -7,7 +7,6 @@ use thiserror::Error;
 
 use super::control::extension;
 use super::encryption::KeyLength;
-use super::fec::configuration::FilterConfiguration;
 use super::membership::Membership;
 use super::packet::SequenceNumber;
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields};
@@ -532,8 +531,8 @@ pub struct Offer<'a> {
     pub stream_id: Option<&'a StreamId>,
     /// The group at this side that the connection is a leg of.
     pub group: Option<Membership>,
-    /// Packet filter.
-    pub packet_filter: Option<FilterConfiguration>,
+    /// Packet filter, as it is on the wire.
+    pub packet_filter: Option<&'a [u8]>,
     /// The mode, whose congestion control is named unless it is live.
     pub mode: TransmissionMode,
 }
@@ -581,8 +580,8 @@ impl HandshakeFields {
         if let Some(group) = offer.group {
             block(buffer, extension::GROUP, |buffer| buffer.extend_from_slice(&group.encode()));
         }
-        if let Some(filter) = offer.packet_filter {
-            block(buffer, extension::FILTER, |buffer| filter.to_wire(buffer));
+        if let Some(wire) = offer.packet_filter {
+            block(buffer, extension::FILTER, |buffer| buffer.extend_from_slice(wire));
         }
     }
 }

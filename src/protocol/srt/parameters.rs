@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::encryption::{Encryption, KeyMaterialState};
+use super::encryption::{Encryption, KeyMaterial, KeyMaterialState};
 use super::fec::FEC_HEADER_LEN;
 use super::fec::configuration::{Fec, FilterConfiguration};
 use super::handshake::flags;
@@ -212,6 +212,32 @@ impl ConnectionParameters {
             stream_id: StreamId::default(),
             address_secret: None,
             version4: None,
+        }
+    }
+
+    /// With a peer of version 4 of the handshake that was called or met. It has said nothing of SRT yet: packets are delivered by
+    /// their arrival until it says what it has. `offered` is our key with the message for it, if there is a passphrase: who sends begins with
+    /// it, and who receives waits for the peer's.
+    pub fn with_version4(
+        self,
+        offered: Option<(Encryption, KeyMaterial)>,
+        latency_max_ms: u16,
+        enforced_encryption: bool,
+    ) -> Self {
+        let is_encrypted = offered.is_some();
+        let encryption = offered.filter(|_| self.role.sends()).map(|(mut encryption, message)| {
+            encryption.announce_first(message);
+            encryption
+        });
+        let has_passphrase = is_encrypted && encryption.is_none();
+        Self {
+            peer_version: 0,
+            peer_flags: 0,
+            features: Features::of_peer(0),
+            key_state: if is_encrypted { KeyMaterialState::Securing } else { KeyMaterialState::Unsecured },
+            encryption,
+            version4: Some(Version4Terms { latency_max_ms, has_passphrase, enforced_encryption }),
+            ..self
         }
     }
 

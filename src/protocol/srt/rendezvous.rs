@@ -22,24 +22,25 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use self::offer::OfferTaken;
 use super::caller::{CallError, CallerEncryption, RETRY_INTERVAL};
 use super::control::{Control, ControlWriter};
-use super::encryption::{
-    Cipher, Encryption, KeyEncryptingKey, KeyMaterial, KeyMaterialState, KeyRefresh, check_handshake_response,
-};
+use super::encryption::{Encryption, KeyMaterial, KeyMaterialState};
+use super::fec::configuration::FilterConfiguration;
 use super::handshake::{
-    self, Handshake, HandshakeExtension, HandshakeFields, Offer, RejectReason, Request, SOCKET_TYPE_DATAGRAM,
-    VERSION_4, VERSION_5, VERSION_MIN, flags,
+    self, Handshake, HandshakeFields, RejectReason, Request, SOCKET_TYPE_DATAGRAM, VERSION_4, VERSION_5,
 };
 use super::packet::{self, HEADER_LEN, Header, SequenceNumber};
-use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role, VERSION, Version4Terms};
+use super::parameters::{ConnectionParameters, Features, MTU_MAX, MTU_MIN, PeerTimeBase, Role};
 use super::stream_id::StreamId;
 use super::transmission_mode::TransmissionMode;
 use crate::base::{Instant, Transmit};
 
+mod offer;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod version4;
 
 /// The least time between two packets of ours that answer the same: peers that answer each other at once would do nothing else.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(10);
@@ -78,6 +79,8 @@ pub struct RendezvousSettings {
     pub enforced_encryption: bool,
     /// Take the initiator's cipher, whatever it is, and not only that of `encryption`.
     pub takes_any_cipher: bool,
+    /// The packet filter to have; without one the peer's is taken.
+    pub packet_filter: Option<FilterConfiguration>,
     /// How long to try.
     pub timeout: Duration,
 }
@@ -101,6 +104,7 @@ impl RendezvousSettings {
             encryption: None,
             enforced_encryption: true,
             takes_any_cipher: false,
+            packet_filter: None,
             timeout: Duration::from_secs(30),
         }
     }
@@ -174,20 +178,6 @@ impl Peer {
     }
 }
 
-/// The initiator's offer, as the responder has it.
-#[derive(Clone, Debug)]
-struct OfferTaken {
-    extension: HandshakeExtension,
-    time_base: PeerTimeBase,
-    key_material: Option<KeyMaterial>,
-}
-
-/// What a connection begins with.
-struct Keys {
-    encryption: Option<Encryption>,
-    key_state: KeyMaterialState,
-}
-
 /// The machine of one rendezvous.
 pub struct Rendezvous {
     settings: RendezvousSettings,
@@ -198,6 +188,8 @@ pub struct Rendezvous {
     /// What the initiator has asked for, and whether it can be answered: not while a key is wanted.
     request: Option<OfferTaken>,
     is_answerable: bool,
+    /// The responder has answered that it has no packet filter, and we have one.
+    asks_for_filter: bool,
     /// What the responder answers of the key.
     key_state: KeyMaterialState,
     peer: Option<Peer>,
@@ -233,6 +225,7 @@ impl Rendezvous {
             unlocked: None,
             request: None,
             is_answerable: false,
+            asks_for_filter: false,
             key_state: KeyMaterialState::Unsecured,
             peer: None,
             stage: Stage::Waving,
@@ -366,6 +359,7 @@ impl Rendezvous {
             // It has begun anew, as a peer does that was restarted; a late packet of its last attempt does the same, and is mended by
             // the next wave.
             (self.stage, self.request, self.unlocked, self.is_answerable) = (Stage::Waving, None, None, false);
+            self.asks_for_filter = false;
         }
         self.peer = Some(Peer { socket_id: fields.socket_id, side, fields });
         let before = self.stage;
@@ -380,12 +374,14 @@ impl Rendezvous {
             }
             (Request::WaveAHand, Stage::Attention, _) => Ok(()),
             (Request::Conclusion, stage, Side::Responder) => {
-                if has_extension && self.request.is_none() {
-                    self.stage = if stage == Stage::Waving { Stage::Fine } else { Stage::Initiated };
-                    self.take_request(now, timestamp_us, handshake)
-                } else {
+                match &self.request {
+                    None if has_extension => {
+                        self.stage = if stage == Stage::Waving { Stage::Fine } else { Stage::Initiated };
+                        self.take_request(now, timestamp_us, handshake)
+                    }
+                    Some(OfferTaken { packet_filter: None, .. }) if has_extension => self.take_filter(handshake),
                     // Without an offer, or with the one that we have: answered with what there is.
-                    Ok(())
+                    _ => Ok(()),
                 }
             }
             (Request::Conclusion, stage, Side::Initiator) => {
@@ -422,187 +418,11 @@ impl Rendezvous {
         Some(())
     }
 
-    /// What a peer of version 4 says.
-    fn switch_version4(&mut self, now: Instant, request: Request) -> Option<Result<(), RejectReason>> {
-        let RendezvousSettings { takes_any_cipher, role, .. } = self.settings;
-        let is_gcm = self.settings.encryption.as_ref().is_some_and(|ours| ours.cipher != Cipher::AesCtr);
-        match (request, self.stage) {
-            _ if is_gcm && (!takes_any_cipher || role.sends()) => return Some(Err(RejectReason::Crypto)),
-            (Request::WaveAHand, Stage::Waving) => (self.stage, self.next_send) = (Stage::Attention, now),
-            (Request::WaveAHand, Stage::Attention) => {
-                self.next_send = self.next_send.min(now.max(self.last_send + ANSWER_INTERVAL));
-            }
-            // Who concludes has heard us.
-            (Request::Conclusion, _) | (Request::Agreement, Stage::Attention) => self.connect_version4(now),
-            _ => return None,
-        }
-        Some(Ok(()))
-    }
-
-    /// Nothing of SRT has been said yet: packets are delivered by their arrival until the peer says what it has.
-    fn connect_version4(&mut self, now: Instant) {
-        let RendezvousSettings { role, receive_latency_ms, send_latency_ms, latency_max_ms, .. } = self.settings;
-        let is_encrypted = self.offered.is_some();
-        let sending = self.offered.take().filter(|_| role.sends()).map(|(mut encryption, message)| {
-            encryption.announce_first(message);
-            encryption
-        });
-        let terms = Version4Terms {
-            latency_max_ms,
-            has_passphrase: is_encrypted && sending.is_none(),
-            enforced_encryption: self.settings.enforced_encryption,
-        };
-        let unsaid = HandshakeExtension { version: 0, flags: 0, receive_latency_ms, send_latency_ms };
-        let time_base = PeerTimeBase { timestamp_us: 0, arrival: now };
-        let key_state = if is_encrypted { KeyMaterialState::Securing } else { KeyMaterialState::Unsecured };
-        let latencies = [receive_latency_ms, send_latency_ms];
-        self.connect(&unsaid, time_base, latencies, Keys { encryption: sending, key_state }, Some(terms));
-        // For a peer that has heard nothing of us but a wave.
-        self.agreement_due = true;
-    }
-
-    /// What both sides check of the other's extensions.
-    fn judge(handshake: &Handshake<'_>) -> Result<HandshakeExtension, RejectReason> {
-        let extension = handshake.extensions.handshake.ok_or(RejectReason::Rogue)?;
-        if extension.version < VERSION_MIN {
-            return Err(RejectReason::Version);
-        }
-        if extension.flags & flags::STREAM != 0 {
-            return Err(RejectReason::MessageApi);
-        }
-        if !handshake.extensions.is_live() {
-            return Err(RejectReason::Congestion);
-        }
-        if handshake.extensions.filter.is_some_and(|filter| !filter.is_empty()) {
-            return Err(RejectReason::Filter);
-        }
-        if handshake.extensions.group.is_some() {
-            // There is no bonding in rendezvous (libsrt #2158).
-            return Err(RejectReason::Group);
-        }
-        Ok(extension)
-    }
-
-    /// The responder takes the offer, and asks for the key if there is one.
-    fn take_request(&mut self, now: Instant, timestamp_us: u32, handshake: &Handshake<'_>) -> Result<(), RejectReason> {
-        let extension = Self::judge(handshake)?;
-        let material = handshake.extensions.key_material.map(KeyMaterial::parse).transpose();
-        let key_material = material.map_err(|_| RejectReason::Rogue)?;
-        match (&self.settings.encryption, &key_material) {
-            (None, None) => (self.is_answerable, self.key_state) = (true, KeyMaterialState::Unsecured),
-            (None, Some(_)) | (Some(_), None) if self.settings.enforced_encryption => {
-                return Err(RejectReason::Unsecure);
-            }
-            (None, Some(_)) | (Some(_), None) => {
-                (self.is_answerable, self.key_state) = (true, KeyMaterialState::NoSecret);
-            }
-            (Some(ours), Some(material)) => {
-                if !self.settings.takes_any_cipher && ours.cipher != material.cipher() {
-                    return Err(RejectReason::Crypto);
-                }
-                self.is_answerable = false;
-                self.events.push_back(Event::KeyWanted(Box::new(material.clone())));
-            }
-        }
-        let time_base = PeerTimeBase { timestamp_us, arrival: now };
-        self.request = Some(OfferTaken { extension, time_base, key_material });
-        Ok(())
-    }
-
-    /// Gives the responder the key that was wanted for this key material: what the passphrase makes with its salt and length. One that
-    /// is not wanted any more is left alone.
-    pub fn unlock(&mut self, now: Instant, material: &KeyMaterial, key: KeyEncryptingKey) {
-        let wanted = self.request.as_ref().and_then(|request| request.key_material.as_ref());
-        if !self.is_trying()
-            || self.is_answerable
-            || wanted.is_none_or(|wanted| wanted.as_bytes() != material.as_bytes())
-        {
-            return;
-        }
-        let ours = self.settings.encryption.as_ref();
-        let seed = ours.map_or([0; 32], |ours| ours.key_seed);
-        let refresh = ours.map_or_else(KeyRefresh::default, |ours| ours.key_refresh);
-        match Encryption::accept(key, material, seed, refresh) {
-            Some(encryption) => {
-                (self.unlocked, self.is_answerable) = (Some(encryption), true);
-                (self.key_state, self.next_send) = (KeyMaterialState::Secured, now);
-            }
-            None if !self.settings.enforced_encryption => {
-                self.is_answerable = true;
-                (self.key_state, self.next_send) = (KeyMaterialState::BadSecret, now);
-            }
-            None => {
-                self.rejection = Some(RejectReason::BadSecret);
-                self.fail(CallError::Unacceptable(RejectReason::BadSecret));
-            }
-        }
-    }
-
-    /// The answer to an offer: what the responder says, and what both then use.
-    fn latencies(&self, offer: &HandshakeExtension) -> (u16, u16) {
-        let RendezvousSettings { receive_latency_ms, send_latency_ms, latency_max_ms, .. } = self.settings;
-        let of = |ours: u16, theirs: u16| ours.max(theirs).min(latency_max_ms.max(ours));
-        (of(receive_latency_ms, offer.send_latency_ms), of(send_latency_ms, offer.receive_latency_ms))
-    }
-
-    fn connect_as_responder(&mut self) {
-        let request = self.request.clone().expect("an answer was made from it");
-        let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
-        let keys = Keys { encryption: self.unlocked.take(), key_state: self.key_state };
-        self.connect(&request.extension, request.time_base, [receive_latency_ms, send_latency_ms], keys, None);
-    }
-
-    fn connect_as_initiator(
-        &mut self,
-        now: Instant,
-        timestamp_us: u32,
-        handshake: &Handshake<'_>,
-    ) -> Result<(), RejectReason> {
-        let extension = Self::judge(handshake)?;
-        let key_state = match (&self.offered, handshake.extensions.key_material) {
-            (None, None) => KeyMaterialState::Unsecured,
-            (None, Some(_)) | (Some(_), None) => KeyMaterialState::NoSecret,
-            (Some((_, request)), Some(response)) => check_handshake_response(request, response),
-        };
-        let is_agreed = key_state == KeyMaterialState::Secured
-            || self.offered.is_none() && handshake.extensions.key_material.is_none();
-        match key_state {
-            // As in libsrt, even where nothing is enforced.
-            KeyMaterialState::BadCryptoMode => return Err(RejectReason::Crypto),
-            _ if is_agreed || !self.settings.enforced_encryption => {}
-            KeyMaterialState::Securing | KeyMaterialState::BadSecret => return Err(RejectReason::BadSecret),
-            _ => return Err(RejectReason::Unsecure),
-        }
-        // Who only receives, and from a peer that has no key, takes what comes in plain.
-        let is_used = self.settings.role.sends() || key_state == KeyMaterialState::Secured;
-        let encryption = self.offered.take().filter(|_| is_used).map(|(encryption, _)| encryption);
-        let keys = Keys { encryption, key_state };
-        let time_base = PeerTimeBase { timestamp_us, arrival: now };
-        // The responder's word is final: it has seen both wishes.
-        let by_timestamp = |flag: u32, agreed: u16, ours: u16| if extension.flags & flag != 0 { agreed } else { ours };
-        let latencies = [
-            by_timestamp(flags::TSBPD_SENDER, extension.send_latency_ms, self.settings.receive_latency_ms),
-            by_timestamp(flags::TSBPD_RECEIVER, extension.receive_latency_ms, self.settings.send_latency_ms),
-        ];
-        self.connect(&extension, time_base, latencies, keys, None);
-        self.agreement_due = true;
-        Ok(())
-    }
-
-    fn connect(
-        &mut self,
-        extension: &HandshakeExtension,
-        peer_time_base: PeerTimeBase,
-        [receive_latency_ms, send_latency_ms]: [u16; 2],
-        Keys { mut encryption, key_state }: Keys,
-        version4: Option<Version4Terms>,
-    ) {
+    /// What every meeting settles, with a peer of either version: who is where, and how much fits. In plain, as we wish it.
+    fn parameters(&self, peer_time_base: PeerTimeBase) -> ConnectionParameters {
         let Peer { fields, .. } = self.peer.expect("it has been heard");
-        if let Some(encryption) = &mut encryption {
-            encryption.set_peer_version(extension.version);
-        }
         let settings = &self.settings;
-        let parameters = ConnectionParameters {
+        ConnectionParameters {
             peer: settings.peer,
             local: settings.local,
             interface: settings.interface,
@@ -614,22 +434,25 @@ impl Rendezvous {
             peer_initial_sequence: Some(fields.initial_sequence),
             start: self.start,
             peer_time_base,
-            receive_latency_ms,
-            send_latency_ms,
+            receive_latency_ms: settings.receive_latency_ms,
+            send_latency_ms: settings.send_latency_ms,
             mtu: settings.mtu.min(fields.mtu),
             flow_window: settings.flow_window,
             peer_flow_window: fields.flow_window,
-            peer_version: extension.version,
-            peer_flags: extension.flags,
-            features: Features::of_peer(extension.flags),
-            key_state,
-            encryption,
+            peer_version: 0,
+            peer_flags: 0,
+            features: Features::of_peer(0),
+            encryption: None,
+            key_state: KeyMaterialState::Unsecured,
             packet_filter: None,
             stream_id: StreamId::default(),
             // The two know each other by their addresses.
             address_secret: None,
-            version4,
-        };
+            version4: None,
+        }
+    }
+
+    fn connect(&mut self, parameters: ConnectionParameters) {
         self.stage = Stage::Connected;
         self.events.push_back(Event::Connected(Box::new(parameters)));
     }
@@ -682,47 +505,6 @@ impl Rendezvous {
         }
         let RendezvousSettings { peer, local, interface, .. } = self.settings;
         Some(Transmit { peer, local, interface, path: 0, len: buffer.len() - start })
-    }
-
-    fn write_conclusion(&self, buffer: &mut Vec<u8>) {
-        let ours = flags::TSBPD_SENDER
-            | flags::TSBPD_RECEIVER
-            | flags::CRYPT
-            | flags::TOO_LATE_PACKET_DROP
-            | flags::PERIODIC_LOSS_REPORT
-            | flags::RETRANSMISSION;
-        let fields = self.fields(Request::Conclusion);
-        if self.peer.is_some_and(|peer| peer.is_version4()) {
-            return fields.encode(buffer);
-        }
-        let is_initiator = self.peer.is_some_and(|peer| peer.side == Some(Side::Initiator));
-        let refusal = self.key_state.to_wire();
-        let (receive_latency_ms, send_latency_ms, material) = match &self.request {
-            _ if is_initiator => {
-                let RendezvousSettings { receive_latency_ms, send_latency_ms, .. } = self.settings;
-                let message = self.offered.as_ref().map(|(_, message)| message.as_bytes());
-                (receive_latency_ms, send_latency_ms, message)
-            }
-            Some(request) if self.is_answerable => {
-                let (receive_latency_ms, send_latency_ms) = self.latencies(&request.extension);
-                let is_secured = self.key_state == KeyMaterialState::Secured;
-                let material = request.key_material.as_ref();
-                let answer = material.map(|message| if is_secured { message.as_bytes() } else { &refusal[..] });
-                (receive_latency_ms, send_latency_ms, answer)
-            }
-            // A responder that has nothing to answer yet.
-            _ => return fields.encode(buffer),
-        };
-        let offer = Offer {
-            is_response: !is_initiator,
-            handshake: HandshakeExtension { version: VERSION, flags: ours, receive_latency_ms, send_latency_ms },
-            key_material: material,
-            stream_id: None,
-            group: None,
-            packet_filter: None,
-            mode: TransmissionMode::Live,
-        };
-        fields.encode_conclusion(&offer, buffer);
     }
 
     /// What came of it.

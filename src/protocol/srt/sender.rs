@@ -20,8 +20,11 @@ use crate::base::Instant;
 const TOO_LATE_MIN: Duration = Duration::from_millis(1_000);
 /// What the two sides take to react (libsrt: twice the ACK interval).
 const REACTION: Duration = Duration::from_millis(20);
-/// How long a peer that had no room, and since then nothing to acknowledge, is taken at its word.
-const SHUT_OUT_MAX: Duration = Duration::from_secs(1);
+/// An acknowledgement whose number is less than the last one's, by so many at most, was overtaken by it. Challenges to a peer that moves have
+/// any number.
+const OVERTAKEN_MAX: u32 = 64;
+/// Numbers of acknowledgements have 31 bits.
+const NUMBER_MASK: u32 = 0x7fff_ffff;
 
 /// Why a payload was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -57,6 +60,8 @@ pub struct Sender {
     /// The oldest number that the peer asked for though it is given up.
     drop_request: Option<u64>,
     receipt: Option<u32>,
+    /// Of the acknowledgement that told the flow window.
+    newest_number: Option<u32>,
     /// Where all bytes are to arrive: in live mode pacing is up to the application.
     congestion: Option<Box<CongestionControl>>,
 }
@@ -80,6 +85,7 @@ impl Sender {
             probes: 0,
             drop_request: None,
             receipt: None,
+            newest_number: None,
             congestion,
         }
     }
@@ -161,7 +167,9 @@ impl Sender {
         }
         if let Some(report) = &ack.report
             && offset >= 0
+            && !self.is_overtaken(ack.number)
         {
+            self.newest_number = Some(ack.number);
             self.flow_window = report.available_buffer_packets as usize;
             round_trip.adopt(report.rtt_us, report.rtt_variance_us);
             if let Some(control) = &mut self.congestion {
@@ -176,6 +184,12 @@ impl Sender {
             self.receipt = Some(ack.number);
         }
         true
+    }
+
+    /// Whether a later word of the peer's room has come already: one that there is none, behind that there is some again, is never mended.
+    fn is_overtaken(&self, number: u32) -> bool {
+        self.newest_number
+            .is_some_and(|newest| (1..=OVERTAKEN_MAX).contains(&(newest.wrapping_sub(number) & NUMBER_MASK)))
     }
 
     /// The window after what holds it has changed.
@@ -233,25 +247,10 @@ impl Sender {
                 control.timed_out(round_trip.smoothed_us());
                 self.narrow();
             }
-        } else if self.is_shut_out() && now >= self.shut_out_until() {
-            self.window = 1;
         }
-    }
-
-    /// Whether all has arrived and the peer has said that it has no room for what waits.
-    fn is_shut_out(&self) -> bool {
-        self.window == 0 && self.buffer.in_flight() == 0 && self.buffer.has_unsent()
-    }
-
-    /// Its word that there is room again may have been overtaken by the one before: a packet then asks (as RFC 9293 §3.8.6.1).
-    fn shut_out_until(&self) -> Instant {
-        self.progress_at + SHUT_OUT_MAX
     }
 
     fn probe_at(&self, round_trip: &RoundTrip) -> Instant {
-        if self.is_shut_out() {
-            return self.shut_out_until();
-        }
         if self.buffer.in_flight() == 0 || self.buffer.has_lost() {
             return Instant::FAR_FUTURE;
         }
@@ -348,6 +347,7 @@ impl Sender {
             probes,
             drop_request,
             receipt,
+            newest_number,
             congestion,
         } = self;
         buffer.snapshot(to);
@@ -358,6 +358,7 @@ impl Sender {
         to.u32(*probes);
         to.optional_count(*drop_request);
         to.option(*receipt, SnapshotWriter::u32);
+        to.option(*newest_number, SnapshotWriter::u32);
         // Whether there is one is said by the mode.
         if let Some(control) = congestion {
             control.snapshot(to);
@@ -384,6 +385,7 @@ impl Sender {
             probes: from.u32()?,
             drop_request: from.optional_count()?,
             receipt: from.option(SnapshotReader::u32)?,
+            newest_number: from.option(SnapshotReader::u32)?,
             congestion: match parameters.mode.is_reliable() {
                 true => Some(Box::new(CongestionControl::restore(from)?)),
                 false => None,

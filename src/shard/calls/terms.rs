@@ -20,7 +20,7 @@ pub struct CallTerms {
     pub peer: SocketAddr,
     /// What to ask for.
     pub stream_id: StreamId,
-    /// The packet filter to ask for.
+    /// The packet filter to ask for, or to have in rendezvous.
     pub packet_filter: Option<FilterConfiguration>,
     /// The first key, if there is a passphrase.
     pub encryption: Option<CallerEncryption>,

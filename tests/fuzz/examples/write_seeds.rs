@@ -47,8 +47,7 @@ fn save(root: &Path, target: &str, name: &str, bytes: &[u8]) {
 /// Texts of packet filters, and for each kind of geometry 120 packets of which some are lost.
 fn filters(root: &Path) {
     for text in ["fec", "fec,cols:10,rows:5,layout:staircase,arq:onreq", "fec,cols:20,rows:-5,layout:even,arq:never"] {
-        let mut wire = Vec::new();
-        text.parse::<FilterConfiguration>().unwrap().to_wire(&mut wire);
+        let wire = text.parse::<FilterConfiguration>().unwrap().to_wire();
         save(root, "srt_fec", &format!("text-{}", text.len()), &wire);
     }
     for (name, cols, rows, flags) in

@@ -191,13 +191,16 @@ impl KeySet {
         }
     }
 
-    /// Takes over what `newer` holds and keeps the rest.
-    pub(super) fn merge(&mut self, newer: Self) {
-        if newer.even.is_some() {
-            self.even = newer.even;
+    /// Takes over what `newer` holds and keeps the rest. Returns which keys are others than before.
+    pub(super) fn merge(&mut self, newer: Self) -> ArrayVec<KeyFlag, 2> {
+        let mut replaced = ArrayVec::new();
+        for (flag, key) in [(KeyFlag::Even, newer.even), (KeyFlag::Odd, newer.odd)] {
+            let Some(key) = key else { continue };
+            if self.get(flag).is_none_or(|held| held.bytes != key.bytes) {
+                self.put(flag, Some(key));
+                replaced.push(flag);
+            }
         }
-        if newer.odd.is_some() {
-            self.odd = newer.odd;
-        }
+        replaced
     }
 }

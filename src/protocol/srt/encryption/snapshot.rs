@@ -2,6 +2,7 @@
 
 use super::cipher::{Cipher, GcmForm, KeySet, StreamKey};
 use super::key_material::{KeyEncryptingKey, KeyMaterial, KeyMaterialState};
+use super::old_key::OldKey;
 use super::{Announcement, Encryption, KeyRefresh};
 use crate::protocol::srt::packet::KeyFlag;
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
@@ -14,6 +15,7 @@ impl Encryption {
             form,
             salt,
             receiving,
+            old_key,
             sending,
             active,
             sent_under_active,
@@ -29,6 +31,7 @@ impl Encryption {
         to.bool(*form == GcmForm::Srt153);
         to.array(salt);
         receiving.snapshot(to);
+        old_key.snapshot(to);
         sending.snapshot(to);
         to.bool(*active == KeyFlag::Odd);
         to.count(*sent_under_active);
@@ -53,6 +56,7 @@ impl Encryption {
         let keys = |bytes: &[u8]| (bytes.len() == length).then(|| StreamKey::new(cipher, bytes, &salt));
         let restored = Self {
             receiving: KeySet::restore(from, keys)?,
+            old_key: OldKey::restore(from)?,
             sending: KeySet::restore(from, keys)?,
             kek,
             cipher,
@@ -77,6 +81,20 @@ impl Encryption {
         valid(restored.sending.get(restored.active).is_some())?;
         valid(!restored.successor_ready || restored.sending.get(other).is_some())?;
         Ok(restored)
+    }
+}
+
+impl OldKey {
+    fn snapshot(self, to: &mut SnapshotWriter<'_>) {
+        let Self { flag, in_a_row, in_use } = self;
+        to.key_flag(flag);
+        to.count(in_a_row);
+        to.option(in_use, |to, flag| to.bool(flag == KeyFlag::Odd));
+    }
+
+    fn restore(from: &mut SnapshotReader<'_>) -> Result<Self, RestoreError> {
+        let of = |is_odd| if is_odd { KeyFlag::Odd } else { KeyFlag::Even };
+        Ok(Self { flag: from.key_flag()?, in_a_row: from.count()?, in_use: from.option(SnapshotReader::bool)?.map(of) })
     }
 }
 

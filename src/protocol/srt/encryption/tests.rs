@@ -12,6 +12,9 @@ const SALT: [u8; SALT_LEN] =
 const RTT: Duration = Duration::from_millis(30);
 const QUICK: KeyRefresh = KeyRefresh { after_packets: 100, announce_packets: 20 };
 
+/// How many packets there is room for where they are received.
+const SPAN: u64 = 64;
+
 fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
 }
@@ -364,6 +367,7 @@ fn send(sender: &mut Encryption, receiver: &mut Encryption, from: u64, count: u6
         }
         if !deaf {
             assert_eq!(decrypt(receiver, &header, &bytes), Ok(b"payload".to_vec()), "packet {number}");
+            receiver.taken(header.key, SPAN);
         }
     }
     flags
@@ -427,8 +431,8 @@ fn the_first_key_is_announced_until_something_is_answered_and_ten_times_to_a_pee
         sent
     };
     let sent = requests(&mut sender, 30);
-    assert_eq!(sent[9] - sent[0], RTT * 3 / 2 * 9);
-    assert_eq!(sent[29] - sent[9], Duration::from_secs(20));
+    assert_eq!(sent[9].saturating_since(sent[0]), RTT * 3 / 2 * 9);
+    assert_eq!(sent[29].saturating_since(sent[9]), Duration::from_secs(20));
     assert_eq!(sender.receive_response(&KeyMaterialState::NoSecret.to_wire()), Some(KeyMaterialState::NoSecret));
     assert_eq!(requests(&mut sender, 30).len(), 0, "it has said what there is to be said");
 }
@@ -457,6 +461,54 @@ fn a_key_is_not_waited_with_until_nonces_begin_anew() {
     sender.sent_under_active = KEY_PACKETS_MAX - 2;
     assert_eq!(encrypt(&mut sender, 125, b"payload").0.key, KeyFlag::Even);
     assert_eq!(encrypt(&mut sender, 126, b"payload").0.key, KeyFlag::Odd);
+}
+
+#[test]
+fn a_key_is_forgotten_once_no_packet_under_it_has_room_any_more_so_that_it_does_not_pass_for_the_next_of_its_flag() {
+    let (mut sender, mut receiver) = pair(Cipher::AesCtr, KeyLength::Aes128);
+    send(&mut sender, &mut receiver, 0, 99, false);
+    let (late, bytes) = encrypt(&mut sender, 99, b"payload");
+    send(&mut sender, &mut receiver, 100, SPAN - 1, false);
+    assert_eq!(decrypt(&receiver, &late, &bytes), Ok(b"payload".to_vec()));
+    let next = 100 + SPAN - 1;
+    send(&mut sender, &mut receiver, next, 1, false);
+    assert_eq!(decrypt(&receiver, &late, &bytes), Err(Undecryptable::NoKey(KeyFlag::Even)));
+
+    // The third key goes to somebody else, who answers, and the sender goes on with it.
+    let mut announced = Vec::new();
+    let (header, bytes) = (next + 1..)
+        .map(|number| {
+            let packet = encrypt(&mut sender, number, b"payload");
+            if let Some(request) = sender.poll_request(Instant::from_millis(number), RTT) {
+                announced = request.to_vec();
+                sender.receive_response(&announced);
+            }
+            packet
+        })
+        .take(100)
+        .find(|(header, _)| header.key == KeyFlag::Even)
+        .expect("a third key");
+    assert_eq!(decrypt(&receiver, &header, &bytes), Err(Undecryptable::NoKey(KeyFlag::Even)));
+    assert_eq!(receiver.receive_request(&announced, &mut Vec::new()), KeyMaterialState::Secured);
+    assert_eq!(decrypt(&receiver, &header, &bytes), Ok(b"payload".to_vec()));
+}
+
+#[test]
+fn a_packet_that_somebody_makes_up_under_the_other_key_has_none_forgotten() {
+    use KeyFlag::{Even, Odd};
+    let mut old_key = old_key::OldKey::new();
+    let mut taken = |flag, count: u64| (0..count).find_map(|_| old_key.taken(flag, SPAN));
+    assert_eq!(taken(Even, 500), None);
+    // The second key was announced, and is not yet in use.
+    assert_eq!([taken(Odd, 1), taken(Even, 500), taken(Odd, SPAN - 1), taken(Even, 500)], [None; 4]);
+    // Packets that come late begin the count anew.
+    assert_eq!([taken(Odd, SPAN - 1), taken(Even, 1), taken(Odd, SPAN - 1)], [None; 3]);
+    assert_eq!(taken(Odd, 1), Some(Even));
+    assert_eq!([taken(Odd, 500), taken(Even, SPAN - 1)], [None; 2]);
+    assert_eq!(taken(Even, 1), Some(Odd));
+    // A key that has come since was not in use before.
+    old_key.replaced(Even);
+    assert_eq!((0..500).find_map(|_| old_key.taken(Odd, SPAN)), None);
 }
 
 #[test]

@@ -6,12 +6,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use arrayvec::ArrayVec;
 use thiserror::Error;
 
 use crate::protocol::srt::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 
 /// Longest text, in bytes (libsrt: `MAX_PFILTER_LENGTH`).
 pub const TEXT_LEN_MAX: usize = 64;
+
+/// A text as a FILTER extension has it: in words of four bytes, each reversed, zeros at the end.
+pub type FilterWire = ArrayVec<u8, TEXT_LEN_MAX>;
 
 /// Most columns; their index has to fit the seven bits that libsrt has for it.
 pub const COLS_MAX: u16 = 128;
@@ -200,7 +204,7 @@ impl fmt::Display for FilterConfiguration {
 }
 
 impl FilterConfiguration {
-    /// Reads it from a FILTER extension: text in words of four bytes, each reversed, zeros at the end.
+    /// Reads it from a FILTER extension ([`FilterWire`]).
     ///
     /// # Errors
     /// [`FilterError`].
@@ -215,12 +219,13 @@ impl FilterConfiguration {
         std::str::from_utf8(&bytes[..end]).map_err(|_| FilterError::Text)?.parse()
     }
 
-    /// Appends it as a FILTER extension has it.
-    pub fn to_wire(&self, buffer: &mut Vec<u8>) {
-        let start = buffer.len();
-        buffer.extend_from_slice(self.to_string().as_bytes());
-        buffer.resize(start + (buffer.len() - start).next_multiple_of(4), 0);
-        buffer[start..].chunks_exact_mut(4).for_each(<[u8]>::reverse);
+    /// What a FILTER extension has of it.
+    pub fn to_wire(&self) -> FilterWire {
+        let text = self.to_string();
+        let zeros = text.len().next_multiple_of(4) - text.len();
+        let mut wire: FilterWire = text.bytes().chain(std::iter::repeat_n(0, zeros)).collect();
+        wire.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+        wire
     }
 
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
@@ -274,6 +279,16 @@ impl FilterConfiguration {
     }
 }
 
+impl Fec {
+    /// Reads what one side says that leaves nothing to the other.
+    ///
+    /// # Errors
+    /// [`FilterError`].
+    pub fn from_wire(wire: &[u8]) -> Result<Self, FilterError> {
+        FilterConfiguration::from_wire(wire)?.complete()
+    }
+}
+
 impl From<Fec> for FilterConfiguration {
     fn from(fec: Fec) -> Self {
         let rows = fec.rows as i16;
@@ -306,4 +321,21 @@ pub fn settle(
         (Some(ours), None) if peer_knows => ours.complete().map(Some),
         (Some(_), None) => Err(FilterError::Kind),
     }
+}
+
+/// The same in rendezvous, where both sides are equals: what the peer says is what it will have, with the defaults for what it leaves out,
+/// and ours must not say otherwise.
+///
+/// libsrt takes there no other text than its own, if it has one, not even one that says the same or more (`checkApplyFilterConfig`).
+/// So it cannot be told anything that it has left out.
+///
+/// # Errors
+/// [`FilterError`], when it comes to none that both can have.
+pub fn settle_in_rendezvous(
+    ours: Option<&FilterConfiguration>,
+    peers: Option<&FilterConfiguration>,
+    peer_knows: bool,
+) -> Result<Option<Fec>, FilterError> {
+    let peers = peers.map(FilterConfiguration::complete).transpose()?.map(FilterConfiguration::from);
+    settle(ours, peers.as_ref(), peer_knows)
 }

@@ -16,9 +16,7 @@ const PAYLOAD_MAX: usize = 64;
 /// A text: what is read is printed, and read again the same, here and on the wire.
 fn fuzz_text(bytes: &[u8]) {
     if let Ok(read) = FilterConfiguration::from_wire(bytes) {
-        let mut wire = Vec::new();
-        read.to_wire(&mut wire);
-        assert_eq!(FilterConfiguration::from_wire(&wire), Ok(read));
+        assert_eq!(FilterConfiguration::from_wire(&read.to_wire()), Ok(read));
         assert_eq!(read.to_string().parse(), Ok(read));
         if let Ok(fec) = read.complete() {
             assert_eq!(FilterConfiguration::from(fec).complete(), Ok(fec));

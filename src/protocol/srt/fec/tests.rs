@@ -78,9 +78,8 @@ fn what_is_no_configuration_is_refused_with_the_reason() {
 #[test]
 fn on_the_wire_each_word_is_reversed() {
     let filter: FilterConfiguration = "fec,cols:10".parse().unwrap();
-    let mut wire = Vec::new();
-    filter.to_wire(&mut wire);
-    assert_eq!(wire, *b",cefsloc\x0001:");
+    let wire = filter.to_wire();
+    assert_eq!(wire[..], *b",cefsloc\x0001:");
     assert_eq!(FilterConfiguration::from_wire(&wire), Ok(filter));
     assert_eq!(FilterConfiguration::from_wire(b"\xff\xff\xff\xff"), Err(FilterError::Text));
     assert_eq!(FilterConfiguration::from_wire(&[b'f'; 68]), Err(FilterError::Length));

@@ -254,6 +254,7 @@ impl AdmissionRequest {
         if !settled.features.retransmission_flag {
             our_flags &= !flags::RETRANSMISSION;
         }
+        let filter_answer = packet_filter.map(|fec| FilterConfiguration::from(fec).to_wire());
         let fields = HandshakeFields {
             encryption: handshake::encryption_field(encryption.as_ref().map(Encryption::key_length)),
             ..self.fields_accepted(&settled)
@@ -269,7 +270,7 @@ impl AdmissionRequest {
             key_material: key_answer,
             stream_id: None,
             group: acceptance.group_id.and_then(|group_id| Some(Membership { group_id, ..self.group? })),
-            packet_filter: packet_filter.map(FilterConfiguration::from),
+            packet_filter: filter_answer.as_deref(),
             mode: self.mode,
         };
         let answer = self.answer(now, |body| fields.encode_conclusion(&offer, body));

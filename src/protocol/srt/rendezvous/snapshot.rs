@@ -1,8 +1,10 @@
 //! A rendezvous in a snapshot: it goes on where it was, as initiator or responder, and still agrees again once it is connected.
 
-use super::{Event, OfferTaken, Peer, Rendezvous, RendezvousSettings, Stage, contest};
+use super::offer::OfferTaken;
+use super::{Event, Peer, Rendezvous, RendezvousSettings, Stage, contest};
 use crate::protocol::srt::caller::{CallError, CallerEncryption};
 use crate::protocol::srt::encryption::{Encryption, KeyMaterial, KeyMaterialState};
+use crate::protocol::srt::fec::configuration::{Fec, FilterConfiguration, FilterWire};
 use crate::protocol::srt::handshake::{HandshakeExtension, HandshakeFields, RejectReason, VERSION_5};
 use crate::protocol::srt::packet::SequenceNumber;
 use crate::protocol::srt::parameters::{ConnectionParameters, MTU_MAX, MTU_MIN, PeerTimeBase, Role};
@@ -18,6 +20,7 @@ impl Rendezvous {
             unlocked,
             request,
             is_answerable,
+            asks_for_filter,
             key_state,
             peer,
             stage,
@@ -38,12 +41,14 @@ impl Rendezvous {
             message.snapshot(to);
         });
         to.option(unlocked.as_ref(), |to, encryption| encryption.snapshot(to));
-        to.option(request.as_ref(), |to, OfferTaken { extension, time_base, key_material }| {
+        to.option(request.as_ref(), |to, OfferTaken { extension, time_base, key_material, packet_filter }| {
             extension.snapshot(to);
             time_base.snapshot(to);
             to.option(key_material.as_ref(), |to, material| material.snapshot(to));
+            to.option(packet_filter.as_deref(), SnapshotWriter::bytes);
         });
         to.bool(*is_answerable);
+        to.bool(*asks_for_filter);
         to.array(&key_state.to_wire());
         // Which side it is follows from the cookies, and its socket id stands among its fields.
         to.option(peer.as_ref(), |to, peer| peer.fields.snapshot(to));
@@ -86,9 +91,11 @@ impl Rendezvous {
                     extension: HandshakeExtension::restore(from)?,
                     time_base: PeerTimeBase::restore(from)?,
                     key_material: from.option(KeyMaterial::restore)?,
+                    packet_filter: from.option(restore_filter)?,
                 })
             })?,
             is_answerable: from.bool()?,
+            asks_for_filter: from.bool()?,
             key_state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
             peer: from.option(|from| Peer::restore(from, cookie))?,
             stage: match from.u8()? {
@@ -116,6 +123,13 @@ impl Rendezvous {
     }
 }
 
+/// It says all that there is to settle.
+fn restore_filter(from: &mut SnapshotReader<'_>) -> Result<FilterWire, RestoreError> {
+    let wire = from.bytes()?;
+    valid(wire.len().is_multiple_of(4) && Fec::from_wire(wire).is_ok())?;
+    Ok(wire.iter().copied().collect())
+}
+
 impl RendezvousSettings {
     fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
         let Self {
@@ -134,6 +148,7 @@ impl RendezvousSettings {
             encryption,
             enforced_encryption,
             takes_any_cipher,
+            packet_filter,
             timeout,
         } = self;
         to.address(*peer);
@@ -151,6 +166,7 @@ impl RendezvousSettings {
         to.option(encryption.as_ref(), |to, encryption| encryption.snapshot(to));
         to.bool(*enforced_encryption);
         to.bool(*takes_any_cipher);
+        to.option(packet_filter.as_ref(), |to, filter| filter.snapshot(to));
         to.duration(*timeout);
     }
 
@@ -171,6 +187,7 @@ impl RendezvousSettings {
             encryption: from.option(CallerEncryption::restore)?,
             enforced_encryption: from.bool()?,
             takes_any_cipher: from.bool()?,
+            packet_filter: from.option(FilterConfiguration::restore)?,
             timeout: from.duration()?,
         };
         valid((1..1 << 30).contains(&restored.socket_id) && restored.cookie != 0)?;

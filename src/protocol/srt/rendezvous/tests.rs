@@ -1,9 +1,10 @@
 //! Two machines call each other over a link in virtual time.
 
-use super::super::encryption::{Cipher, KeyLength, SALT_LEN, derive_key_encrypting_key};
+use super::super::encryption::{Cipher, KeyLength, KeyRefresh, SALT_LEN, derive_key_encrypting_key};
 use super::*;
 use crate::protocol::srt::handshake::HANDSHAKE_LEN;
 
+mod filter;
 mod version4;
 
 const ADDRESSES: [&str; 2] = ["192.0.2.1:9000", "198.51.100.7:9000"];

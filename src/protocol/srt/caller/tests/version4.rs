@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::protocol::srt::connection::{self, Connection, Limits};
+use crate::protocol::srt::parameters::Version4Terms;
 
 /// What such a listener says to a handshake: of an induction all of it, with its cookie; of a conclusion what is its own.
 fn answer(asked: &[u8], change: impl Fn(&mut HandshakeFields)) -> Vec<u8> {

@@ -1,7 +1,8 @@
 //! Peers of version 4 of the handshake, as libsrt before 1.3 is one (`CUDT::processConnectResponse` of 1.2.3).
 
 use super::*;
-use crate::protocol::srt::parameters::Version4Terms;
+use crate::protocol::srt::handshake::{HandshakeExtension, Offer};
+use crate::protocol::srt::parameters::{VERSION, Version4Terms};
 
 /// Their socket id, and the number of their first packet.
 const THEIRS: (u32, u64) = (21, 7_000);
