@@ -122,6 +122,9 @@ pub struct Srt {
     pub bonding: bool,
     /// The packet filter that every peer must agree to, such as `fec,cols:10,rows:5`; without it a peer gets the one that it asks for.
     pub packet_filter: Option<String>,
+    /// Packets that may come after a missing one before it is asked for, at most (libsrt: `SRTO_LOSSMAXTTL`): as many as packets lately came
+    /// behind their place. With 0 it is asked for at once.
+    pub reorder_tolerance: u16,
     /// The octet of DSCP and ECN in front of what is sent to peers: IPv4's ToS, IPv6's traffic class (libsrt: `SRTO_IPTOS`).
     pub traffic_class: Option<u8>,
     /// Time to live of it, IPv6's hop limit (libsrt: `SRTO_IPTTL`).
@@ -401,6 +404,8 @@ pub struct Stream {
     pub crypto_mode: Option<CryptoMode>,
     /// The packet filter that its peers must agree to, in place of `ingestion.srt.packet_filter`.
     pub packet_filter: Option<String>,
+    /// Packets that may come after a missing one before it is asked for, in place of `ingestion.srt.reorder_tolerance`.
+    pub reorder_tolerance: Option<u16>,
     /// The least SRT latency of this stream.
     #[serde(with = "duration::option")]
     pub latency: Option<Duration>,
@@ -503,6 +508,7 @@ impl Default for Srt {
             version_min: None,
             bonding: true,
             packet_filter: None,
+            reorder_tolerance: 0,
             traffic_class: None,
             ttl: None,
             interface: None,

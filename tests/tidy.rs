@@ -215,7 +215,7 @@ fn the_tests_that_tables_name_exist() {
         .flat_map(|root| rust_files(root))
         .map(|file| fs::read_to_string(file).unwrap())
         .collect();
-    for table in ["ATTACKS.md", "LIBSRT-TESTS.md", "SRT-FEATURES.md"] {
+    for (table, least) in [("ATTACKS.md", 30), ("LIBSRT-TESTS.md", 30), ("SIMULATION.md", 4), ("SRT-FEATURES.md", 30)] {
         let text = fs::read_to_string(Path::new("tests").join(table)).unwrap();
         let named: BTreeSet<&str> = text
             .lines()
@@ -225,7 +225,7 @@ fn the_tests_that_tables_name_exist() {
             .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
             .filter(|name| name.matches('_').count() > 1)
             .collect();
-        assert!(named.len() > 30, "{table} is read: {} names", named.len());
+        assert!(named.len() >= least, "{table} is read: {} names", named.len());
         let missing: Vec<_> = named.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
         assert!(missing.is_empty(), "{table} names what is no test: {missing:#?}");
     }

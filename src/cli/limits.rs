@@ -26,11 +26,12 @@ impl Limits {
             lines.push((
                 "SRT",
                 format!(
-                    "{} sessions{fetched}, {legs}; {} bit/s each; latency {} to {}; silent for {} at most",
+                    "{} sessions{fetched}, {legs}; {} bit/s each; latency {} to {}; a loss is asked for after {} packets at most; silent for {} at most",
                     ingestion.max_connections,
                     srt.max_bandwidth,
                     duration::format(srt.latency),
                     duration::format(srt.latency_max),
+                    srt.reorder_tolerance,
                     duration::format(srt.peer_idle_timeout)
                 ),
             ));
@@ -119,7 +120,8 @@ mod tests {
         assert_eq!(
             limits(&[]),
             "limits\n  \
-             SRT      25 sessions, 8 legs each; 60000000 bit/s each; latency 120ms to 8s; silent for 30s at most\n  \
+             SRT      25 sessions, 8 legs each; 60000000 bit/s each; latency 120ms to 8s; a loss is asked for after 0 packets at most; \
+             silent for 30s at most\n  \
              callers  of one address any number of sessions, and in a second 100 inductions, 50 conclusions, 50 passphrases; \
              of all strangers 400 passphrases; 256 waiting, on each shard\n  \
              RTP      30 sources; 100 packets out of order; silent for 30s at most\n  \

@@ -132,6 +132,8 @@ pub struct RelayReport {
     pub not_taken: u64,
     /// Datagrams that were lost here before anything was done to them, because the socket's buffer was full.
     pub overflowed: u64,
+    /// The longest that it was late itself, in microseconds: the bad network was worse than asked for by so much.
+    pub late_max_us: u64,
 }
 
 /// Relays until it is told to end, and prints what it did.
@@ -195,14 +197,11 @@ impl fmt::Display for RelayReport {
                 no_room,
             )?;
         }
-        if self.not_taken + self.overflowed > 0 {
-            writeln!(
-                f,
-                "itself    {} not taken by sockets, {} overflowed before they came in",
-                self.not_taken, self.overflowed
-            )?;
-        }
-        Ok(())
+        writeln!(
+            f,
+            "itself    late by {} us at most, {} not taken by sockets, {} overflowed before they came in",
+            self.late_max_us, self.not_taken, self.overflowed
+        )
     }
 }
 

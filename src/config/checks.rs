@@ -14,6 +14,9 @@ pub const PASSPHRASE_LEN_MIN: usize = 10;
 pub const PASSPHRASE_LEN_MAX: usize = 79;
 /// The first version of SRT with handshake version 5.
 const VERSION_OF_ALL: SrtVersion = SrtVersion(0x0001_0300);
+/// The largest tolerance of reordering, in packets: over as many the largest distance is remembered.
+const REORDER_TOLERANCE_MAX: u16 = 1_024;
+const REORDER_TOLERANCE_REASON: &str = "is above 1024 packets: what is so far behind counts as lost";
 /// Half of what an `int` holds, for the kernel doubles it (`socket(7)`, `SO_RCVBUF`).
 const SOCKET_BUFFER_MAX: usize = i32::MAX as usize / 2;
 
@@ -77,7 +80,7 @@ impl Config {
         }
         let dpdk = &self.shards.dpdk;
         let is_dpdk = self.shards.packet_io == PacketIo::Dpdk;
-        let checks: [(bool, &str, &str); 25] = [
+        let checks: [(bool, &str, &str); 26] = [
             (ingestion.srt.latency <= ingestion.srt.latency_max, "ingestion.srt.latency", "is above srt.latency_max"),
             (ingestion.srt.latency_max <= Duration::from_secs(60), "ingestion.srt.latency_max", "is above 60 s"),
             (
@@ -89,6 +92,11 @@ impl Config {
                 (32..=1 << 20).contains(&ingestion.srt.flow_window),
                 "ingestion.srt.flow_window",
                 "must be 32 to 1048576 packets",
+            ),
+            (
+                ingestion.srt.reorder_tolerance <= REORDER_TOLERANCE_MAX,
+                "ingestion.srt.reorder_tolerance",
+                REORDER_TOLERANCE_REASON,
             ),
             (
                 (100_000..=10_000_000_000).contains(&ingestion.srt.max_bandwidth),
@@ -189,6 +197,8 @@ impl Config {
             let latency_max = self.ingestion.srt.latency_max;
             let (key, reason) = if stream.latency.is_some_and(|latency| latency > latency_max) {
                 ("latency", "is above ingestion.srt.latency_max")
+            } else if stream.reorder_tolerance.is_some_and(|packets| packets > REORDER_TOLERANCE_MAX) {
+                ("reorder_tolerance", REORDER_TOLERANCE_REASON)
             } else {
                 stream.rtp.as_ref().and_then(StreamRtp::first_fault)?
             };

@@ -135,6 +135,7 @@ fn template() -> Value {
         passphrase: Some(String::new()),
         crypto_mode: Some(CryptoMode::Auto),
         packet_filter: Some(String::new()),
+        reorder_tolerance: Some(0),
         latency: Some(Duration::ZERO),
         enforced_encryption: Some(true),
         source: address,

@@ -526,6 +526,14 @@ fn what_nothing_would_come_of_is_refused_by_name() {
     for (assignment, error) in [
         ("streams.a.latency=9s", "streams.a.latency: is above ingestion.srt.latency_max"),
         (
+            "ingestion.srt.reorder_tolerance=1025",
+            "ingestion.srt.reorder_tolerance: is above 1024 packets: what is so far behind counts as lost",
+        ),
+        (
+            "streams.a.reorder_tolerance=1025",
+            "streams.a.reorder_tolerance: is above 1024 packets: what is so far behind counts as lost",
+        ),
+        (
             "ingestion.srt.version_min=1.3.0",
             "ingestion.srt.version_min: must be later than 1.3.0, which all have that can say theirs",
         ),

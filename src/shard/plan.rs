@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::net::aggregates::{AGGREGATE_CREDIT, AGGREGATE_DRAIN_LIMIT, AGGREGATE_SLOT_SIZE};
 use super::net::backend::SLOT_SIZE;
-use crate::config::Config;
+use crate::config::{Config, Stream};
 use crate::output::directory::OutputOptions;
-use crate::protocol::srt::connection::Limits;
+use crate::protocol::srt::acknowledgement::AcknowledgementWindow;
+use crate::protocol::srt::connection::{Connection, Limits};
 use crate::protocol::srt::fec::decoder::Decoder;
+use crate::protocol::srt::group::LEGS_MAX;
 use crate::protocol::srt::loss::ReceiverLosses;
 
 /// Round trip that buffers are sized for beside the latency: around the world by fibre, and some.
@@ -45,11 +47,23 @@ impl SessionPlan {
                 receive_buffer_packets,
                 send_buffer_packets: 0,
                 peer_idle_timeout: srt.peer_idle_timeout,
-                reorder_tolerance: 0,
+                reorder_tolerance: srt.reorder_tolerance,
             },
             flow_window: srt.flow_window.max(receive_buffer_packets as u32),
             quota: receive_buffer_packets + 4_096,
         }
+    }
+
+    /// With what is said of this stream alone.
+    pub fn for_stream(mut self, stream: Option<&Stream>) -> Self {
+        let limits = &mut self.limits;
+        if let Some(packets) = stream.and_then(|stream| stream.reorder_tolerance) {
+            limits.reorder_tolerance = packets;
+        }
+        if let Some(idle) = stream.and_then(|stream| stream.srt.as_ref()?.peer_idle_timeout) {
+            limits.peer_idle_timeout = idle;
+        }
+        self
     }
 
     /// The most latency that another session gets with so many slots free, never less than what was planned for.
@@ -65,6 +79,15 @@ fn packets(config: &Config, span: Duration) -> usize {
     let srt = &config.ingestion.srt;
     let per_second = srt.max_bandwidth as f64 / 8.0 / f64::from(srt.payload_size);
     (per_second * span.as_secs_f64()).ceil() as usize
+}
+
+/// Bytes that a connection within these limits takes at most beside packet memory: its ring grows as packets come further apart, the rest
+/// is there from the first packet on. (The two arrays of a slot and two bits of lists are less than 64 bytes.)
+const fn connection_memory(limits: Limits) -> usize {
+    limits.receive_buffer_packets * 64
+        + ReceiverLosses::memory_of_repeats()
+        + AcknowledgementWindow::memory()
+        + size_of::<Connection>()
 }
 
 /// All memory of a host, itemised.
@@ -106,6 +129,8 @@ pub enum Taken {
     Ahead,
     /// When a stream comes.
     WithStream,
+    /// When a leg of its bonding group comes.
+    WithLeg,
 }
 
 impl fmt::Display for Taken {
@@ -114,6 +139,7 @@ impl fmt::Display for Taken {
             Self::AtStart => "at start",
             Self::Ahead => "ahead of streams, while half of the file system stays free",
             Self::WithStream => "as streams come",
+            Self::WithLeg => "as legs come",
         })
     }
 }
@@ -129,8 +155,7 @@ impl MemoryPlan {
         let aggregate_slots_per_shard = if config.shards.gro { AGGREGATE_SLOTS } else { 0 };
         let output = OutputOptions::from_config(config);
         let (video, audio) = (output.video_memory(), output.audio_memory());
-        let metadata = SessionPlan::new(config, config.shards.planned_latency).limits.receive_buffer_packets * 64
-            + ReceiverLosses::memory_of_repeats();
+        let connection = connection_memory(SessionPlan::new(config, config.shards.planned_latency).limits);
         let sums = Decoder::memory_max();
         let mut items = vec![
             PlanItem {
@@ -152,8 +177,8 @@ impl MemoryPlan {
             },
             PlanItem {
                 what: "receive buffers",
-                reckoning: format!("{streams} streams × {metadata} bytes of metadata"),
-                bytes: (streams * metadata) as u64,
+                reckoning: format!("{streams} streams × {connection} bytes of a connection"),
+                bytes: (streams * connection) as u64,
                 taken: Taken::WithStream,
                 is_ring: false,
             },
@@ -179,6 +204,16 @@ impl MemoryPlan {
                 is_ring: true,
             },
         ];
+        if config.ingestion.srt.enabled && config.ingestion.srt.bonding {
+            let more = LEGS_MAX - 1;
+            items.push(PlanItem {
+                what: "legs of groups",
+                reckoning: format!("{streams} streams × {more} more legs × {connection} bytes of a connection"),
+                bytes: (streams * more * connection) as u64,
+                taken: Taken::WithLeg,
+                is_ring: false,
+            });
+        }
         if config.shards.gro {
             let aggregates = PlanItem {
                 what: "aggregates",
@@ -221,8 +256,10 @@ impl MemoryPlan {
         }
         let limit = config.ingestion.memory.global_limit;
         (self.total() > limit).then(|| {
+            let has_legs = self.items.iter().any(|item| item.taken == Taken::WithLeg);
+            let bonding = if has_legs { ", or switch ingestion.srt.bonding off" } else { "" };
             format!(
-                "the memory plan needs {} bytes, ingestion.memory.global_limit allows {limit}: raise it, or lower ingestion.max_connections, srt.max_bandwidth or shards.planned_latency",
+                "the memory plan needs {} bytes, ingestion.memory.global_limit allows {limit}: raise it, or lower ingestion.max_connections, srt.max_bandwidth or shards.planned_latency{bonding}",
                 self.total()
             )
         })
@@ -245,6 +282,7 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::StreamSrt;
 
     #[test]
     fn a_session_has_room_for_its_rate_over_latency_and_round_trip() {
@@ -255,6 +293,22 @@ mod tests {
         let plan = SessionPlan::new(&config, Duration::from_secs(8));
         assert_eq!(plan.limits.receive_buffer_packets, 65_536);
         assert_eq!(plan.flow_window, 65_536);
+    }
+
+    #[test]
+    fn a_stream_goes_before_what_counts_for_all() {
+        let mut config = Config::default();
+        let of = |config: &Config, stream: Option<&Stream>| {
+            let limits = SessionPlan::new(config, Duration::from_millis(120)).for_stream(stream).limits;
+            (limits.reorder_tolerance, limits.peer_idle_timeout)
+        };
+        let silent = Stream::default();
+        assert_eq!(of(&config, None), (0, Duration::from_secs(30)));
+        config.ingestion.srt.reorder_tolerance = 16;
+        assert_eq!(of(&config, Some(&silent)), (16, Duration::from_secs(30)));
+        let srt = StreamSrt { peer_idle_timeout: Some(Duration::from_secs(7)), ..StreamSrt::default() };
+        let stream = Stream { reorder_tolerance: Some(0), srt: Some(srt), ..Stream::default() };
+        assert_eq!(of(&config, Some(&stream)), (0, Duration::from_secs(7)));
     }
 
     #[test]
@@ -280,7 +334,27 @@ mod tests {
                 .contains("video rings (ahead of streams, while half of the file system stays free): 25 streams")
         );
         let buffers = plan.items.iter().find(|item| item.what == "receive buffers").expect("an item");
-        assert_eq!(buffers.bytes, 25 * (8_192 * 64 + 256 * 32), "slots, and reports that are to be repeated");
+        let connection = 8_192 * 64 + 256 * 32 + 512 * 24 + size_of::<Connection>() as u64;
+        assert_eq!(
+            buffers.bytes,
+            25 * connection,
+            "slots, reports to be repeated, acknowledgements under way, and what is left"
+        );
+        let legs = plan.items.iter().find(|item| item.what == "legs of groups").expect("an item");
+        assert_eq!(
+            (legs.bytes, legs.taken),
+            (25 * 7 * connection, Taken::WithLeg),
+            "of up to eight, one is the stream's"
+        );
+        let mut without_groups = config.clone();
+        without_groups.ingestion.srt.bonding = false;
+        let smaller = MemoryPlan::new(&without_groups, 2);
+        assert_eq!(plan.total() - smaller.total(), legs.bytes);
+        assert_eq!(smaller.left_for_rings(&config) - plan.left_for_rings(&config), legs.bytes, "no ring is made of it");
+        without_groups.ingestion.memory.global_limit = smaller.total();
+        assert_eq!(smaller.fault(&without_groups), None);
+        let fault = plan.fault(&without_groups).expect("legs have no room");
+        assert!(fault.ends_with(", or switch ingestion.srt.bonding off"), "{fault}");
         let filters = plan.items.iter().find(|item| item.what == "packet filters").expect("an item");
         assert_eq!((filters.bytes, filters.taken), (25 * Decoder::memory_max() as u64, Taken::WithStream));
         let mut with_aggregates = config.clone();

@@ -32,15 +32,20 @@ impl Relay {
     }
 
     /// Ends it; gives its report, which must not speak of losses of its own making.
-    pub fn finish(mut self) -> Value {
-        signal(&self.child, "TERM");
-        let mut report = String::new();
-        self.child.stdout.take().expect("piped").read_to_string(&mut report).expect("text");
-        let report: Value = serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {report:?}"));
+    pub fn finish(self) -> Value {
+        let report = self.end();
         for own in ["/forward/no_room", "/back/no_room", "/not_taken", "/overflowed", "/ignored"] {
             assert_eq!(report.pointer(own), Some(&Value::from(0)), "{own}: {report}");
         }
         report
+    }
+
+    /// Ends it; gives its report.
+    pub fn end(mut self) -> Value {
+        signal(&self.child, "TERM");
+        let mut report = String::new();
+        self.child.stdout.take().expect("piped").read_to_string(&mut report).expect("text");
+        serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {report:?}"))
     }
 }
 

@@ -20,6 +20,10 @@ use headworks::shard::net::outbound::{Outbound, OutboundOptions, OutboundSocket}
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a full packet on the wire.
 const PACKET_LEN: usize = HEADER_LEN + DATAGRAM_LEN;
+/// Of a caller's full packets every so many is overtaken …
+const OVERTAKEN_EVERY: u64 = 16;
+/// … by so many.
+const OVERTAKEN_BY: usize = 3;
 
 enum Stage {
     Calling(Box<Caller>),
@@ -35,6 +39,9 @@ struct Feed {
     started: Instant,
     bytes: u64,
     is_complete: bool,
+    full_packets: u64,
+    /// A packet on a longer way, and how many have overtaken it.
+    overtaken: Option<(Vec<u8>, usize)>,
 }
 
 /// All callers.
@@ -48,6 +55,7 @@ pub struct Callers {
     burst: usize,
     burst_bytes: Vec<u8>,
     burst_socket: usize,
+    is_reordered: bool,
     buffer: Vec<u8>,
 }
 
@@ -64,6 +72,7 @@ impl Callers {
             burst: 1,
             burst_bytes: Vec::new(),
             burst_socket: 0,
+            is_reordered: false,
             buffer: Vec::new(),
         }
     }
@@ -71,6 +80,11 @@ impl Callers {
     /// Sends so many packets at a time from now on, of all callers of a socket by turns.
     pub fn send_in_bursts_of(&mut self, packets: usize) {
         self.burst = packets;
+    }
+
+    /// From now on packets come out of order, and none is lost.
+    pub fn reorder(&mut self) {
+        self.is_reordered = true;
     }
 
     /// A socket of its own.
@@ -108,6 +122,8 @@ impl Callers {
             started: now,
             bytes: 0,
             is_complete: false,
+            full_packets: 0,
+            overtaken: None,
         });
         self.feeds.len() - 1
     }
@@ -268,7 +284,30 @@ impl Callers {
             if connection.poll_transmit(now, &mut self.buffer).is_none() {
                 return has_sent;
             }
-            self.transmit(socket);
+            if self.is_reordered {
+                self.transmit_out_of_order(index, ends_at.is_some());
+            } else {
+                self.transmit(socket);
+            }
+        }
+    }
+
+    fn transmit_out_of_order(&mut self, index: usize, ends: bool) {
+        let feed = &mut self.feeds[index];
+        if self.buffer.len() == PACKET_LEN && !ends {
+            feed.full_packets += 1;
+            if feed.full_packets.is_multiple_of(OVERTAKEN_EVERY) {
+                feed.overtaken = Some((std::mem::take(&mut self.buffer), 0));
+                return;
+            }
+        }
+        self.net.send(feed.socket, &self.buffer);
+        if let Some((packet, by)) = &mut feed.overtaken {
+            *by += usize::from(self.buffer.len() == PACKET_LEN);
+            if *by == OVERTAKEN_BY || ends {
+                self.net.send(feed.socket, packet);
+                feed.overtaken = None;
+            }
         }
     }
 

@@ -129,6 +129,32 @@ fn callers_that_move_keep_their_sessions_and_every_frame_over_one_two_and_four_s
 }
 
 #[test]
+fn packets_out_of_order_are_asked_for_at_once_unless_some_may_come_before_them() {
+    let served = Served::start_changed(1, |config| {
+        config.ingestion.srt.reorder_tolerance = 16;
+        let strict = Stream { reorder_tolerance: Some(0), ..Stream::default() };
+        config.streams.insert("strict".to_owned(), strict);
+    });
+    let mut callers = Callers::new(served.peer, Duration::from_millis(1_500), RATE_BPS);
+    for (number, name) in [(1, "tolerant"), (2, "strict")] {
+        let socket = callers.open();
+        callers.call(name, id_for(0, 1, number), None, socket);
+    }
+    callers.reorder();
+    callers.run(Duration::from_secs(2));
+    let streams = served.streams();
+    let srt = |name: &str| streams.iter().find(|it| it.name == name).and_then(|it| it.srt).expect("a session");
+    let (tolerant, strict) = (srt("tolerant"), srt("strict"));
+    assert!(strict.pkt_sent_nak > 20 && strict.pkt_rcv_recovered > 20, "each shows as a loss: {strict:?}");
+    assert!(tolerant.pkt_rcv_reordered > 20 && tolerant.pkt_reorder_distance >= 3, "{tolerant:?}");
+    // One that is held up for longer than two periodic reports are apart is asked for all the same.
+    assert!(tolerant.pkt_sent_nak <= tolerant.pkt_rcv_reordered / 5, "none is lost: {tolerant:?}");
+    assert_eq!((strict.pkt_reorder_tolerance, tolerant.pkt_reorder_tolerance > 3), (0, true));
+    let sent = callers.finish();
+    served.expect_every_frame(&["tolerant".to_owned(), "strict".to_owned()].into_iter().zip(sent).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_caller_of_a_stream_with_a_source_may_get_another_port_but_no_other_address() {
     let served = Served::start(1);
     let mut callers = Callers::new(served.peer, Duration::from_secs(4), RATE_BPS);

@@ -118,8 +118,11 @@ impl Engine {
         let mut busy_at = Clock::now();
         let mut look_at = busy_at;
         let mut tidy_at = busy_at + FORGOTTEN;
+        let mut wake = busy_at;
         loop {
             let now = Clock::now();
+            let late_us = now.saturating_since(wake).as_micros() as u64;
+            self.report.late_max_us = self.report.late_max_us.max(late_us);
             if self.turn(now)? {
                 busy_at = now;
             }
@@ -135,7 +138,7 @@ impl Engine {
             }
             let next = self.line.next_at().unwrap_or(Instant::FAR_FUTURE).min(look_at);
             let is_idle = now >= busy_at + IDLE;
-            let wake = if is_idle { next } else { (now + WINDOW).min(next) };
+            wake = if is_idle { next } else { (now + WINDOW).min(next) };
             self.net.wait(now, wake, is_idle)?;
         }
     }

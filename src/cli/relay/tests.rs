@@ -113,3 +113,20 @@ fn more_under_way_than_there_is_room_for_is_lost_and_counted() {
     let report = stage.end();
     assert_eq!((report.forward.counts.datagrams, report.forward.no_room, report.forward.delivered), (100, 36, 0));
 }
+
+#[test]
+fn how_late_it_was_itself_is_told() {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let (forward, back) = (Conditions::default(), Conditions::default());
+    let mut engine =
+        Engine::new(EngineOptions { listen, to: listen, forward, back, seed: 1, clients: 1, queue: 64 }).unwrap();
+    let mut looks = 0;
+    let report = engine.run(Duration::from_millis(1), &mut || {
+        std::thread::sleep(Duration::from_millis(50));
+        looks += 1;
+        looks == 2
+    });
+    let report = report.unwrap();
+    assert!(report.late_max_us >= 49_000, "{report}");
+    assert!(report.to_string().contains(&format!("late by {} us at most", report.late_max_us)), "{report}");
+}

@@ -179,12 +179,16 @@ const STREAM_GAUGES: &[Gauge<StreamReport>] = &[
 const SRT_GAUGES: &[Gauge<SrtStatistics>] = &[
     ("stream_rtt_seconds", "Smoothed round trip time", |it| Some(it.ms_rtt / 1_000.0)),
     ("stream_buffer_seconds", "Time until the newest packet is due", |it| Some(it.ms_rcv_buf as f64 / 1_000.0)),
+    ("stream_buffer_bytes", "Payloads in an SRT session's receive buffer", |it| Some(it.byte_rcv_buf as f64)),
     ("stream_drift_seconds", "Drift of an SRT peer's clock against ours", |it| Some(it.us_drift as f64 / 1e6)),
     ("stream_belated_seconds", "Mean time that SRT packets came after they were due", |it| {
         Some(it.pkt_rcv_avg_belated_time / 1_000.0)
     }),
     ("stream_link_capacity_bits_per_second", "Estimated capacity of the path from an SRT peer", |it| {
         Some(it.mbps_bandwidth * 1e6)
+    }),
+    ("stream_reorder_tolerance_packets", "Packets that may come after a missing one before it is asked for", |it| {
+        Some(it.pkt_reorder_tolerance as f64)
     }),
     ("stream_buffer_free_packets", "Room in an SRT session's receive buffer", |it| Some(it.pkt_avail_rcv_buf as f64)),
 ];

@@ -111,6 +111,11 @@ impl Default for AcknowledgementWindow {
 }
 
 impl AcknowledgementWindow {
+    /// Bytes that it takes.
+    pub const fn memory() -> usize {
+        UNDER_WAY_MAX * size_of::<Sent>()
+    }
+
     /// Notes that all before `next` are acknowledged now; returns the number of that acknowledgement, never 0.
     pub fn send(&mut self, now: Instant, next: u64) -> u32 {
         self.last_number = if self.last_number >= 0x7fff_ffff { 1 } else { self.last_number + 1 };

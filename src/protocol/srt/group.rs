@@ -288,7 +288,7 @@ impl Group {
     }
 
     /// What has been counted of the group as a whole: what came is the sum of all legs, past ones included; handed up and given up is
-    /// what the stream was given and has lost; a gauge is that of the leg which fares best.
+    /// what the stream was given and has lost; a gauge is that of the leg which fares best, and the tolerance of reordering the largest.
     pub fn statistics(&self) -> Statistics {
         let mut total = self.departed;
         for leg in &self.legs {
@@ -302,6 +302,8 @@ impl Group {
         total.ms_rcv_buf = all().map(|it| it.ms_rcv_buf).max().unwrap_or(0);
         total.mbps_recv_rate = all().map(|it| it.mbps_recv_rate).fold(0.0, f64::max);
         total.pkt_rcv_buf = self.held_packets() as u64;
+        total.byte_rcv_buf = self.legs.iter().map(|leg| leg.connection.receiver().held_bytes()).sum();
+        total.pkt_reorder_tolerance = all().map(|it| it.pkt_reorder_tolerance).max().unwrap_or(0);
         total.ms_rcv_tsb_pd_delay = u64::from(self.latency_ms);
         total.us_drift =
             self.legs.iter().find(|leg| leg.path == self.leader).map_or(0, |leg| leg.connection.statistics().us_drift);

@@ -31,10 +31,12 @@ pub struct Meta {
     pub path: u8,
     /// Where it stands in its message.
     pub position: PacketPosition,
+    /// Bytes of its payload.
+    pub len: u16,
 }
 
 impl Meta {
-    snapshot_fields! { timestamp timestamp_us, instant arrival, bool recovered, u8 path, position position }
+    snapshot_fields! { timestamp timestamp_us, instant arrival, bool recovered, u8 path, position position, u16 len }
 }
 
 /// Where a sequence number falls.
@@ -76,6 +78,8 @@ pub struct ReceiveBuffer<T> {
     first_missing: u64,
     end: u64,
     first_held: u64,
+    /// Payloads of what is held.
+    bytes: u64,
 }
 
 impl<T> ReceiveBuffer<T> {
@@ -92,6 +96,7 @@ impl<T> ReceiveBuffer<T> {
             first_missing: first,
             end: first,
             first_held: first,
+            bytes: 0,
         }
     }
 
@@ -105,6 +110,12 @@ impl<T> ReceiveBuffer<T> {
     #[inline]
     pub fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// Bytes of the payloads in it.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether there is no packet in it.
@@ -177,6 +188,7 @@ impl<T> ReceiveBuffer<T> {
         }
         let slot = self.slot(sequence);
         assert!(self.held.insert(sequence), "the slot is taken");
+        self.bytes += u64::from(meta.len);
         self.meta[slot] = meta;
         self.items[slot] = Some(item);
         if self.held.len() == 1 || sequence < self.first_held {
@@ -273,6 +285,7 @@ impl<T> ReceiveBuffer<T> {
         let slot = self.slot(sequence);
         let item = self.items[slot].take()?;
         self.held.remove(sequence);
+        self.bytes -= u64::from(self.meta[slot].len);
         let skipped = sequence - self.head;
         self.head = sequence + 1;
         if self.first_missing < self.head {
@@ -309,7 +322,7 @@ impl<T> ReceiveBuffer<T> {
     /// Writes down what is held; `write` does it for a payload.
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, write: impl Fn(&mut SnapshotWriter<'_>, &T)) {
         // All the others follow from what is held.
-        let Self { items, meta, held, head, first_missing: _, end, first_held: _ } = self;
+        let Self { items, meta, held, head, first_missing: _, end, first_held: _, bytes: _ } = self;
         to.count(*head);
         to.size(held.len());
         let mut next = held.next(*head, *end);
@@ -346,7 +359,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn meta(n: u64) -> Meta {
-        Meta { timestamp_us: n as i64, ..Meta::default() }
+        Meta { timestamp_us: n as i64, len: n as u16, ..Meta::default() }
     }
 
     fn put(buffer: &mut ReceiveBuffer<u64>, n: u64) {
@@ -361,9 +374,10 @@ mod tests {
             put(&mut buffer, n);
         }
         assert_eq!((buffer.first_missing(), buffer.end(), buffer.free()), (104, 104, 60));
+        assert_eq!(buffer.bytes(), 100 + 101 + 102 + 103);
         let out: Vec<_> = std::iter::from_fn(|| buffer.take_first()).map(|t| (t.sequence, t.skipped, t.item)).collect();
         assert_eq!(out, [(100, 0, 100), (101, 0, 101), (102, 0, 102), (103, 0, 103)]);
-        assert_eq!((buffer.head(), buffer.free()), (104, 64));
+        assert_eq!((buffer.head(), buffer.free(), buffer.bytes()), (104, 64, 0));
     }
 
     #[test]

@@ -134,6 +134,11 @@ impl Receiver {
         }
     }
 
+    /// Bytes of payloads held to be delivered.
+    pub fn held_bytes(&self) -> u64 {
+        self.buffer.bytes()
+    }
+
     /// Packets held to be delivered.
     #[inline]
     pub fn held(&self) -> usize {
@@ -304,7 +309,8 @@ impl Receiver {
         let timestamp_us = self.timestamp(header, arrival, statistics);
         let position = header.position;
         self.has_parts |= position != PacketPosition::Only;
-        self.insert(sequence, Meta { timestamp_us, arrival, recovered, path, position }, packet, statistics);
+        let len = packet.len() as u16;
+        self.insert(sequence, Meta { timestamp_us, arrival, recovered, path, position, len }, packet, statistics);
         if jumped > 0 { Received::Jumped { skipped: jumped } } else { Received::Taken }
     }
 
@@ -566,9 +572,11 @@ impl Receiver {
         let held_due = self.buffer.last().map_or(Instant::ZERO, |meta| self.time.due(meta.timestamp_us));
         let newest_due = held_due.max(self.handed_up_due);
         statistics.pkt_rcv_buf = self.buffer.len() as u64;
+        statistics.byte_rcv_buf = self.buffer.bytes();
         statistics.ms_rcv_buf = newest_due.saturating_since(now).as_millis() as u64;
         statistics.pkt_avail_rcv_buf = self.buffer.free() as u64;
         statistics.pkt_rcv_missing = self.losses.len() as u64;
+        statistics.pkt_reorder_tolerance = u64::from(self.losses.reorder_tolerance());
         statistics.us_drift = self.time.drift_us();
     }
 }

@@ -170,6 +170,8 @@ struct Peer {
     /// Ours against it; a peer of version 4 knows no sides.
     side: Option<Side>,
     fields: HandshakeFields,
+    /// It has said more than a wave, and to our socket id: it has heard us, and is nobody who forges waves.
+    has_heard_us: bool,
 }
 
 impl Peer {
@@ -341,8 +343,12 @@ impl Rendezvous {
         if self.stage == Stage::Connected {
             return self.agree_again(now, &fields).map(Ok);
         }
-        if fields.version != VERSION_5 && self.peer.is_some_and(|peer| peer.fields.version == VERSION_5) {
-            // None goes back to version 4 within one attempt: this is somebody else, or long over.
+        if fields.version != VERSION_5
+            && self.peer.is_some_and(|peer| !peer.is_version4())
+            && (self.peer.is_some_and(|peer| peer.has_heard_us) || self.refusal_of_version4().is_some())
+        {
+            // None goes back to version 4 within one attempt: this is somebody else, or long over. A wave alone can be anybody's, and keeps no
+            // peer of version 4 out that may be met.
             return None;
         }
         let side = match fields.version {
@@ -355,13 +361,16 @@ impl Rendezvous {
         if fields.mtu < MTU_MIN || fields.flow_window < 2 {
             return Some(Err(RejectReason::Rogue));
         }
-        if self.peer.is_some_and(|peer| peer.socket_id != fields.socket_id || peer.fields.cookie != fields.cookie) {
+        let same = |peer: &Peer| peer.socket_id == fields.socket_id && peer.fields.cookie == fields.cookie;
+        let known = self.peer.filter(same);
+        if self.peer.is_some() && known.is_none() {
             // It has begun anew, as a peer does that was restarted; a late packet of its last attempt does the same, and is mended by
             // the next wave.
             (self.stage, self.request, self.unlocked, self.is_answerable) = (Stage::Waving, None, None, false);
             self.asks_for_filter = false;
         }
-        self.peer = Some(Peer { socket_id: fields.socket_id, side, fields });
+        let has_heard_us = fields.request != Request::WaveAHand || known.is_some_and(|peer| peer.has_heard_us);
+        self.peer = Some(Peer { socket_id: fields.socket_id, side, fields, has_heard_us });
         let before = self.stage;
         let Some(side) = side else {
             return self.switch_version4(now, fields.request);

@@ -25,7 +25,7 @@ use crate::base::Instant;
 /// What a snapshot begins with.
 const MAGIC: [u8; 4] = *b"HWSC";
 /// Of the order and meaning of the fields.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Bytes in front of the body.
 pub const SNAPSHOT_HEADER_LEN: usize = 12;
 const CHECKSUM_LEN: usize = 4;

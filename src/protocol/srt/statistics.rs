@@ -141,12 +141,16 @@ pub struct Statistics {
     pub ms_rtt: f64,
     /// Packets in the receive buffer; those that were handed up before their time are not.
     pub pkt_rcv_buf: u64,
+    /// Bytes of their payloads.
+    pub byte_rcv_buf: u64,
     /// Until the newest packet is due that was received, in milliseconds: how long a silence would not be noticed.
     pub ms_rcv_buf: u64,
     /// Free slots of the receive buffer.
     pub pkt_avail_rcv_buf: u64,
     /// Packets missing now.
     pub pkt_rcv_missing: u64,
+    /// Packets that may come after a missing one before it is reported.
+    pub pkt_reorder_tolerance: u64,
     /// Negotiated latency as a receiver, in milliseconds.
     pub ms_rcv_tsb_pd_delay: u64,
     /// Negotiated latency of the peer as a receiver, in milliseconds.
@@ -232,9 +236,11 @@ impl Statistics {
         count events_lost,
         float ms_rtt,
         count pkt_rcv_buf,
+        count byte_rcv_buf,
         count ms_rcv_buf,
         count pkt_avail_rcv_buf,
         count pkt_rcv_missing,
+        count pkt_reorder_tolerance,
         count ms_rcv_tsb_pd_delay,
         count ms_snd_tsb_pd_delay,
         signed us_drift,

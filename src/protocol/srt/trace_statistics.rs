@@ -5,10 +5,10 @@
 //! `pktRecvTotal`) is not, since several ask, and each has its own last question. Where libsrt has no total of its own (`pktRcvRetrans`,
 //! `pktRcvBelated`), the total goes by the name that there is. Left out is what only a sender has: `pktSent…`, `byteSent…`, `pktSndLoss…`,
 //! `pktSndDrop…`, `pktRetrans…`, `usSndDuration…`, `usPktSndPeriod`, `mbpsSendRate`, `mbpsMaxBW`, `pktCongestionWindow`, `pktFlightSize`,
-//! `byteAvailSndBuf`, `pktSndBuf`, `byteSndBuf`, `msSndBuf`, `pktSndFilterExtra…`.
+//! `byteAvailSndBuf`, `pktSndBuf`, `byteSndBuf`, `msSndBuf`, `msSndTsbPdDelay`, `pktSndFilterExtra…`.
 //!
-//! Bytes are counted as libsrt counts them: with the headers of SRT, UDP and IPv4, but for those that could not be decrypted; and of
-//! acknowledgements the full ones alone.
+//! Bytes are counted as libsrt counts them: with the headers of SRT, UDP and IPv4, but for those that could not be decrypted and those in the
+//! receive buffer; and of acknowledgements the full ones alone.
 
 use super::packet::HEADER_LEN;
 use super::parameters::IPV4_UDP_LEN;
@@ -18,7 +18,7 @@ use super::statistics::Statistics;
 const HEADERS_LEN: u64 = (HEADER_LEN + IPV4_UDP_LEN) as u64;
 
 /// Number of fields.
-pub const FIELDS: usize = 31;
+pub const FIELDS: usize = 33;
 
 /// What is counted is whole, what is measured may not be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,11 +60,13 @@ pub fn fields(it: &Statistics) -> [(&'static str, Value); FIELDS] {
         ("byteAvailRcvBuf", Count(it.pkt_avail_rcv_buf * it.byte_mss)),
         ("byteMSS", Count(it.byte_mss)),
         ("pktRcvBuf", Count(it.pkt_rcv_buf)),
+        ("byteRcvBuf", Count(it.byte_rcv_buf)),
         ("msRcvBuf", Count(it.ms_rcv_buf)),
         ("msRcvTsbPdDelay", Count(it.ms_rcv_tsb_pd_delay)),
         ("pktRcvFilterExtraTotal", Count(it.pkt_rcv_filter_extra)),
         ("pktRcvFilterSupplyTotal", Count(it.pkt_rcv_filter_supply)),
         ("pktRcvFilterLossTotal", Count(it.pkt_rcv_filter_loss)),
+        ("pktReorderTolerance", Count(it.pkt_reorder_tolerance)),
         ("pktRecvUniqueTotal", Count(it.pkt_recv_unique)),
         ("byteRecvUniqueTotal", with_headers(it.byte_recv_unique, it.pkt_recv_unique)),
     ]
@@ -101,6 +103,15 @@ mod tests {
     fn nothing_received_divides_nothing() {
         let statistics = Statistics { pkt_rcv_loss: 2, ..Statistics::default() };
         assert_eq!(value(&statistics, "byteRcvLossTotal"), Value::Count(88));
+    }
+
+    #[test]
+    fn what_is_in_the_buffer_is_told_without_headers() {
+        let statistics =
+            Statistics { pkt_rcv_buf: 2, byte_rcv_buf: 2_632, pkt_reorder_tolerance: 5, ..Statistics::default() };
+        assert_eq!(value(&statistics, "pktRcvBuf"), Value::Count(2));
+        assert_eq!(value(&statistics, "byteRcvBuf"), Value::Count(2_632));
+        assert_eq!(value(&statistics, "pktReorderTolerance"), Value::Count(5));
     }
 
     #[test]

@@ -422,7 +422,8 @@ impl Shard {
         };
         let wanted = asked.max(terms.latency).min(latency_max);
         let latency_max = if request.is_version4 { wanted } else { latency_max };
-        let plan = SessionPlan::new(&self.config, wanted);
+        let settings = self.config.streams.get(&self.sessions.get_mut(index).name);
+        let plan = SessionPlan::new(&self.config, wanted).for_stream(settings);
         let milliseconds = |duration: Duration| u16::try_from(duration.as_millis()).unwrap_or(u16::MAX);
         let acceptance = Acceptance {
             socket_id,
@@ -495,13 +496,14 @@ impl Shard {
         let socket_id = self.draw_socket_id();
         let address_secret = Some(self.address_secret);
         let session = self.sessions.get_mut(index);
+        let settings = self.config.streams.get(&session.name);
         let no_room = || Denial::new(RejectReason::Resource, format!("its group has {LEGS_MAX} legs already"));
         let group = session.group_mut().ok_or_else(no_room)?;
         if !group.has_room(now) {
             return Err(no_room());
         }
         let latency_ms = group.latency_ms();
-        let plan = SessionPlan::new(&self.config, Duration::from_millis(u64::from(latency_ms)));
+        let plan = SessionPlan::new(&self.config, Duration::from_millis(u64::from(latency_ms))).for_stream(settings);
         let acceptance = Acceptance {
             socket_id,
             receive_latency_ms: latency_ms,

@@ -245,11 +245,7 @@ impl Shard {
             terms.latency_max_ms = milliseconds(planned);
             self.tell_of_lost_stream_id(place);
         }
-        let mut plan = SessionPlan::new(&self.config, planned);
-        let srt = self.config.streams.values().nth(stream).and_then(|settings| settings.srt.as_ref());
-        if let Some(idle) = srt.and_then(|srt| srt.peer_idle_timeout) {
-            plan.limits.peer_idle_timeout = idle;
-        }
+        let plan = SessionPlan::new(&self.config, planned).for_stream(self.config.streams.values().nth(stream));
         let about = About::of_srt(&parameters);
         let (socket_id, peer) = (parameters.socket_id, parameters.peer);
         let protocol = Protocol::Srt(Box::new(Connection::new(now, parameters, plan.limits)));

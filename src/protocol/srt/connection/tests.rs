@@ -350,6 +350,21 @@ fn a_packet_that_was_overtaken_is_not_called_recovered() {
 }
 
 #[test]
+fn what_waits_behind_a_gap_and_how_long_a_gap_may_wait_are_gauged() {
+    let mut bench = bench_with(Limits { reorder_tolerance: 9, ..Limits::default() }, None);
+    let gauges = |bench: &mut Bench| {
+        bench.connection.gauge();
+        (bench.count().pkt_rcv_buf, bench.count().byte_rcv_buf, bench.count().pkt_reorder_tolerance)
+    };
+    assert_eq!(gauges(&mut bench), (0, 0, 9), "nothing is known of the path yet");
+    bench.put_data(at(0), &data(0, 0), b"one");
+    bench.put_data(at(1), &data(3, 0), b"three");
+    assert_eq!(gauges(&mut bench), (2, 8, 9));
+    assert_eq!(bench.indices(at(LATENCY_MS)), [0, 3]);
+    assert_eq!(gauges(&mut bench), (0, 0, 9));
+}
+
+#[test]
 fn acknowledgements_come_each_ten_ms_or_twenty_where_few_packets_do() {
     let mut bench = bench();
     bench.put_data(at(5), &data(0, 0), &[]);

@@ -187,7 +187,8 @@ impl Receiver {
             self.losses.arrived(sequence);
         }
         let timestamp_us = self.timestamp(&header, arrival, statistics);
-        let meta = Meta { timestamp_us, arrival, recovered: true, path, position: PacketPosition::Only };
+        let (len, position) = (payload.len() as u16, PacketPosition::Only);
+        let meta = Meta { timestamp_us, arrival, recovered: true, path, position, len };
         self.insert(sequence, meta, payload, statistics);
     }
 }

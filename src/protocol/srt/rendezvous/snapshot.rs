@@ -51,7 +51,10 @@ impl Rendezvous {
         to.bool(*asks_for_filter);
         to.array(&key_state.to_wire());
         // Which side it is follows from the cookies, and its socket id stands among its fields.
-        to.option(peer.as_ref(), |to, peer| peer.fields.snapshot(to));
+        to.option(peer.as_ref(), |to, peer| {
+            peer.fields.snapshot(to);
+            to.bool(peer.has_heard_us);
+        });
         to.u8(match stage {
             Stage::Waving => 0,
             Stage::Attention => 1,
@@ -204,7 +207,7 @@ impl Peer {
             VERSION_5 => Some(contest(cookie, fields.cookie).ok_or(RestoreError::Invalid)?),
             _ => None,
         };
-        Ok(Self { socket_id: fields.socket_id, side, fields })
+        Ok(Self { socket_id: fields.socket_id, side, fields, has_heard_us: from.bool()? })
     }
 }
 

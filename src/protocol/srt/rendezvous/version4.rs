@@ -7,13 +7,20 @@ use crate::protocol::srt::handshake::{RejectReason, Request};
 use crate::protocol::srt::parameters::PeerTimeBase;
 
 impl Rendezvous {
-    /// What such a peer says.
-    pub(super) fn switch_version4(&mut self, now: Instant, request: Request) -> Option<Result<(), RejectReason>> {
+    /// Why such a peer cannot be met.
+    pub(super) fn refusal_of_version4(&self) -> Option<RejectReason> {
         let is_gcm = self.settings.encryption.as_ref().is_some_and(|ours| ours.cipher != Cipher::AesCtr);
         let must_be_gcm = is_gcm && (!self.settings.takes_any_cipher || self.settings.role.sends());
+        let has_filter = self.settings.packet_filter.is_some();
+        has_filter.then_some(RejectReason::Filter).or(must_be_gcm.then_some(RejectReason::Crypto))
+    }
+
+    /// What such a peer says.
+    pub(super) fn switch_version4(&mut self, now: Instant, request: Request) -> Option<Result<(), RejectReason>> {
+        if let Some(reason) = self.refusal_of_version4() {
+            return Some(Err(reason));
+        }
         match (request, self.stage) {
-            _ if self.settings.packet_filter.is_some() => return Some(Err(RejectReason::Filter)),
-            _ if must_be_gcm => return Some(Err(RejectReason::Crypto)),
             (Request::WaveAHand, Stage::Waving) => (self.stage, self.next_send) = (Stage::Attention, now),
             (Request::WaveAHand, Stage::Attention) => {
                 self.next_send = self.next_send.min(now.max(self.last_send + ANSWER_INTERVAL));

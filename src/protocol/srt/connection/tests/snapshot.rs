@@ -44,7 +44,7 @@ fn busy_bench(cipher: Cipher) -> (Bench, Encryption) {
 #[test]
 fn a_snapshot_begins_with_its_name_and_version_and_ends_with_its_checksum() {
     let bytes = bytes_of(&bench().connection);
-    assert_eq!(bytes[..8], *b"HWSC\x04\0\0\0");
+    assert_eq!(bytes[..8], *b"HWSC\x05\0\0\0");
     assert_eq!(bytes[8..12], ((bytes.len() - SNAPSHOT_HEADER_LEN - 4) as u32).to_le_bytes());
     let (content, checksum) = bytes.split_last_chunk::<4>().expect("longer");
     assert_eq!(u32::from_le_bytes(*checksum), crc32c::crc32c(content));

@@ -32,8 +32,12 @@ impl OldPeer {
     }
 
     fn receive(&mut self, now: Instant, bytes: &[u8]) {
+        let Ok(Header::Control(header)) = packet::parse(bytes) else { return };
         let Ok(handshake) = Handshake::parse(&bytes[HEADER_LEN..]) else { return };
         let fields = handshake.fields;
+        if ![0, THEIRS.0].contains(&header.socket_id) {
+            return;
+        }
         if self.is_connected {
             self.agreement_due |= fields.request != Request::Agreement;
             return;
@@ -308,7 +312,7 @@ fn who_does_not_know_our_socket_id_connects_nobody_at_any_stage() {
 #[test]
 fn a_meeting_of_version_5_that_is_under_way_is_not_taken_over_by_version_4() {
     let mut meeting = Meeting::cookies(5, 9);
-    while meeting.sides[0].as_ref().is_none_or(|side| side.stage() == Stage::Waving) {
+    while meeting.sides[0].as_ref().is_none_or(|side| matches!(side.stage(), Stage::Waving | Stage::Attention)) {
         meeting.step();
     }
     let now = meeting.now;
@@ -318,4 +322,53 @@ fn a_meeting_of_version_5_that_is_under_way_is_not_taken_over_by_version_4() {
     side.receive(now, address(1), &written(11, said_by_version4(Request::Conclusion)));
     assert_eq!((side.stage(), side.dropped()), (stage, dropped + 2));
     agree(&meeting.connected());
+}
+
+#[test]
+fn forged_waves_of_version_5_keep_no_peer_of_version_4_out() {
+    let wave_of_version5 = || {
+        let theirs = Rendezvous::new(Instant::ZERO, settings(1, 5)).fields(Request::WaveAHand);
+        written(0, HandshakeFields { socket_id: 777, ..theirs })
+    };
+    // Before the peer is there; when it has waved; when it may have concluded.
+    for forged_ms in [1, 500, 502] {
+        let mut meeting = OldMeeting::new(settings(0, 9));
+        meeting.theirs_begins += Duration::from_millis(500);
+        let forged_at = meeting.now + Duration::from_millis(forged_ms);
+        while meeting.now < forged_at {
+            meeting.step();
+        }
+        meeting.ours.receive(meeting.now, address(1), &wave_of_version5());
+        meeting.run();
+        assert_eq!(meeting.parameters().peer_socket_id, THEIRS.0, "forged after {forged_ms} ms");
+        assert!(meeting.now < forged_at + Duration::from_secs(2), "forged after {forged_ms} ms");
+    }
+    // The peer has heard our wave, and concludes.
+    let now = Instant::from_millis(1_000);
+    let mut machine = Rendezvous::new(now, settings(0, 9));
+    machine.receive(now, address(1), &wave_of_version5());
+    machine.receive(now, address(1), &written(11, said_by_version4(Request::Conclusion)));
+    assert_eq!(machine.stage(), Stage::Connected);
+}
+
+#[test]
+fn forged_waves_of_version_4_keep_no_peer_of_version_5_out() {
+    for cookies in [(5, 9), (9, 5)] {
+        let mut meeting = Meeting::cookies(cookies.0, cookies.1);
+        for step in 0..200 {
+            let (now, side) = (meeting.now, &mut meeting.sides[0]);
+            if let Some(side) = side.as_mut().filter(|_| step % 40 == 1) {
+                side.receive(now, address(1), &written(0, said_by_version4(Request::WaveAHand)));
+            }
+            meeting.step();
+        }
+        agree(&meeting.connected());
+    }
+    // Where version 4 is none that may be met, such a wave ends nothing once the peer has waved.
+    let now = Instant::from_millis(1_000);
+    let packet_filter = Some(FilterConfiguration::default());
+    let mut machine = Rendezvous::new(now, RendezvousSettings { packet_filter, ..settings(0, 9) });
+    machine.receive(now, address(1), &written(0, Rendezvous::new(now, settings(1, 5)).fields(Request::WaveAHand)));
+    machine.receive(now, address(1), &written(0, said_by_version4(Request::WaveAHand)));
+    assert_eq!((machine.stage(), machine.dropped()), (Stage::Attention, 1));
 }
