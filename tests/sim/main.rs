@@ -419,13 +419,16 @@ fn keys_change_without_a_packet_lost() {
     let ciphers = [Cipher::AesCtr, Cipher::AesGcm].into_iter().flat_map(|cipher| {
         [KeyLength::Aes128, KeyLength::Aes192, KeyLength::Aes256].map(move |length| (cipher, length))
     });
-    for (cipher, length) in ciphers {
+    // In the smaller buffer each key is forgotten under the next.
+    for ((cipher, length), receive_buffer_packets) in ciphers.flat_map(|it| [(it, 4_096), (it, 512)]) {
         let path = Conditions { delay: 15 * MS, loss: 20_000, ..Conditions::default() };
         let outcome = play(Script {
             there: path.clone(),
             back: path,
             encryption: Some((cipher, length, 900)),
             initial_sequence: (1 << 31) - 2_000,
+            receive_buffer_packets,
+            latency_ms: 300,
             ..Script::default()
         });
         assert_eq!((outcome.delivered, outcome.lost), (4_000, 0));
