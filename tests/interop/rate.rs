@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::appliance::Appliance;
 use crate::clips::{Clip, clip};
 use crate::loss::{number, statistics};
-use crate::relay::Relay;
+use crate::relay::{Relay, assert_lost_nothing_itself};
 use crate::senders::{SrtSender, null_packets};
 
 /// Four round trips.
@@ -38,6 +38,7 @@ fn sixty_megabits_a_second_over_half_a_second_of_round_trip_lose_nothing() {
         let late_us = number(&report, "/late_max_us");
         match outcome {
             Ok(()) => {
+                assert_lost_nothing_itself(&report);
                 assert!(number(&report, "/forward/lost_random") > 50, "{report}");
                 return;
             }
