@@ -1,9 +1,9 @@
 //! The other end of a transfer: `srt://HOST:PORT[?…]` calls, `srt://:PORT` listens.
 
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use super::super::passphrase_file::{self, PassphraseError};
-use super::super::send::target::{cipher, is_address, percent_decode, shown_address, shown_pair};
+use super::super::send::target::{cipher, is_address, percent_decode, resolve, shown_address, shown_pair};
 use crate::protocol::srt::encryption::{Cipher, KeyLength};
 use crate::protocol::srt::stream_id::{StreamId, StreamIdError};
 use crate::protocol::srt::transmission_mode::TransmissionMode;
@@ -86,8 +86,7 @@ impl Location {
         let address = if host.is_empty() {
             SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
         } else {
-            let found = authority.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-            found.ok_or_else(|| LocationError::Host(shown.to_owned()))?
+            resolve(authority).ok_or_else(|| LocationError::Host(shown.to_owned()))?
         };
         let mut location = Self {
             address,
@@ -165,6 +164,8 @@ mod tests {
         assert_eq!((listened.mode, listened.cipher), (TransmissionMode::Buffer, Cipher::AesCtr));
         let local = Location::parse("srt://127.0.0.1:9000/?mode=listener&transtype=file&cryptomode=2").unwrap();
         assert_eq!((local.listens, local.cipher), (true, Cipher::AesGcm));
+        let scoped = Location::parse("srt://[fe80::1%2]:9000/?mode=listener").unwrap();
+        assert_eq!((scoped.address, scoped.listens), ("[fe80::1%2]:9000".parse().unwrap(), true));
     }
 
     #[test]

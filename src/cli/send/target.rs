@@ -105,11 +105,7 @@ impl Target {
         if !has_port {
             return Err(TargetError::Authority(authority.to_owned()));
         }
-        let address = authority
-            .to_socket_addrs()
-            .ok()
-            .and_then(|mut addresses| addresses.next())
-            .ok_or_else(|| TargetError::Host(shown.to_owned()))?;
+        let address = resolve(authority).ok_or_else(|| TargetError::Host(shown.to_owned()))?;
         let mut target = Self {
             carrier,
             authority: authority.to_owned(),
@@ -164,7 +160,23 @@ pub fn cipher(number: &str) -> Option<Cipher> {
 
 /// Whether this may stand for a host and a port: nothing else is looked up, so that no resolver is told a passphrase either.
 pub fn is_address(text: &str) -> bool {
-    text.chars().all(is_of_address)
+    behind_address(text).is_empty()
+}
+
+/// What stands behind a host and a port. Within brackets there may be the scope of an IPv6 address: `[fe80::1%eth0]` (RFC 4007 §11).
+fn behind_address(text: &str) -> &str {
+    let mut is_bracketed = false;
+    text.trim_start_matches(|character| {
+        is_bracketed = character == '[' || is_bracketed && character != ']';
+        is_of_address(character) || is_bracketed && character == '%'
+    })
+}
+
+/// Asks the resolver for a host and a port; the scope of an IPv6 address is the number of an interface or its name.
+pub fn resolve(authority: &str) -> Option<SocketAddr> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (host, port.parse().ok()?).to_socket_addrs().ok()?.next()
 }
 
 fn is_of_address(character: char) -> bool {
@@ -176,8 +188,8 @@ fn is_of_address(character: char) -> bool {
 pub fn shown_address(text: &str) -> &str {
     let scheme = text.find("://").filter(|&at| is_address(&text[..at])).map_or(0, |at| at + "://".len());
     let rest = text[scheme..].trim_start_matches('@');
-    let address = rest.trim_start_matches(is_of_address);
-    if address.starts_with('@') { &text[..scheme] } else { &text[..text.len() - address.len()] }
+    let behind = behind_address(rest);
+    if behind.starts_with('@') { &text[..scheme] } else { &text[..text.len() - behind.len()] }
 }
 
 /// A pair of a query, for a message. What stands under a key that is none of these may be a passphrase, also where the key is misspelt or is
@@ -247,6 +259,27 @@ mod tests {
         let target = Target::parse("udp://@239.1.1.1:5000/").unwrap();
         assert_eq!((target.carrier, target.address), (Carrier::Udp, "239.1.1.1:5000".parse().unwrap()));
         assert_eq!(Target::parse("rtp://[::1]:5004").unwrap().address, "[::1]:5004".parse().unwrap());
+        let target = Target::parse("srt://127.0.0.1:30000/?streamid=cam1").unwrap();
+        assert_eq!((target.authority.as_str(), target.stream_id.as_deref()), ("127.0.0.1:30000", Some("cam1")));
+    }
+
+    #[test]
+    fn an_ipv6_address_may_have_a_scope() {
+        for text in ["srt://[fe80::1%2]:9000", "srt://[fe80::1%2]:9000/?latency=20", "udp://@[ff02::1%2]:9000/"] {
+            let SocketAddr::V6(address) = Target::parse(text).unwrap().address else { panic!("{text}") };
+            assert_eq!((address.scope_id(), address.port()), (2, 9_000), "{text}");
+        }
+        // The loopback interface is the first of each network namespace.
+        let named = Target::parse("rtp://[fe80::1%lo]:9000").unwrap();
+        assert_eq!(named.address, "[fe80::1%1]:9000".parse().unwrap());
+        assert_eq!(named.authority, "[fe80::1%lo]:9000");
+        let refused = |text: &str| Target::parse(text).unwrap_err();
+        let unknown = "srt://[fe80::1%nowhere]:9000";
+        assert_eq!(refused(unknown), TargetError::Host(unknown.to_owned()));
+        // It stands within the brackets only.
+        assert_eq!(refused("srt://127.0.0.1:9000%secret"), TargetError::Tail("srt://127.0.0.1:9000".to_owned()));
+        assert_eq!(refused("srt://[::1]:9000%secret"), TargetError::Tail("srt://[::1]:9000".to_owned()));
+        assert_eq!(refused("srt://[fe80::1%2@secret]:9000"), TargetError::Tail("srt://".to_owned()));
     }
 
     #[test]
