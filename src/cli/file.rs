@@ -27,8 +27,10 @@ use crate::shard::appliance::{Signals, StartError};
 
 /// How soon a disk that is behind is asked again.
 const DISK_EVERY: Duration = Duration::from_millis(1);
-/// How long a disk is waited for when all is to end.
+/// How long a disk is waited for, at least: when all is to end, and meanwhile if `--timeout` is no longer.
 const DISK_PATIENCE: Duration = Duration::from_secs(30);
+/// What a disk writes in a second, at least, of what it has taken and keeps back: syncing a large file takes long, and does not say how it goes.
+const DISK_BYTES_PER_SECOND: u64 = 1 << 20;
 
 /// Why a caller is refused: what it is told, and what that means here.
 type Denial = (RejectReason, String);
@@ -58,7 +60,8 @@ Exit codes: 0 every file went through, 1 not so, 2 usage";
 const SEND_HELP: &str = "\
 A call says with its Stream ID what it brings: #!::r=NAME,m=publish,t=file,size=BYTES, where NAME is the last part of the path. Say
 streamid=… for a receiver that wants another one, such as srt-file-transmit (streamid=NAME).
-A file that cannot be opened when its turn comes has failed, and the next one is sent.
+A file that cannot be opened when its turn comes, or of which the disk gives nothing for --timeout (and for 30 s at least), has failed, and
+the next one is sent.
 A file has gone through when everything of it has been acknowledged. That the receiver could also keep it is not said in SRT unless it
 fails before the end: compare the SHA-256 sums that both ends report.
 
@@ -76,7 +79,9 @@ end well is removed: there is nothing to go on from, and the sender has to begin
 When a file ends is not said in SRT. If the Stream ID announces its size (size=BYTES, as headworks file send does), it is whole when that
 many have come, also where its sender stays connected until --timeout. Otherwise it is taken for whole when its sender ends the connection and
 nothing is missing, and that is also what a sender does that is stopped half-way; one that falls silent leaves no file.
-Ctrl-C ends what is coming in, and waits 30 s for a disk that does not answer, or until a second Ctrl-C; NAME.part may then be left.
+A disk that takes nothing for --timeout (and for 30 s at least) is not waited for any more, nor one that needs a second longer for each MiB of
+the file to have all of it on the disk: the file has failed, NAME.part may be left, and its place of --transfers is free again when the disk answers.
+Ctrl-C ends what is coming in, and waits 30 s for a disk that does not answer, or until a second Ctrl-C; NAME.part may then be left, too.
 
 Refused with a code that the caller is told: 1002 FILEPATH no plain name, 1409 CONFLICT there is such a file, 1423 LOCKED it is just coming in,
 1406 UNACCEPTABLE more than --max-size, 1507 NOROOM no room for it, 1402 OVERLOAD more than --transfers, or passphrases tried too often,
@@ -117,7 +122,7 @@ struct Common {
     /// How long to try to connect
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "3s")]
     connect_timeout: Duration,
-    /// A transfer of which nothing goes through for so long has failed
+    /// A transfer of which nothing goes through for so long has failed; for the disk it is 30 s at least
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s")]
     timeout: Duration,
     /// Print a line each second, on standard error
@@ -169,6 +174,13 @@ struct ReceiveArguments {
     count: Option<u64>,
     #[command(flatten)]
     common: Common,
+}
+
+impl Common {
+    /// How long a disk that gives or takes nothing is waited for.
+    fn disk_timeout(&self) -> Duration {
+        self.timeout.max(DISK_PATIENCE)
+    }
 }
 
 impl SendArguments {

@@ -43,6 +43,8 @@ struct Sending {
     /// When something was acknowledged last, and how many packets were by then.
     progress_at: Instant,
     acknowledged: u64,
+    /// When the disk was not waited for last.
+    disk_at: Instant,
     packets: u64,
     bytes: u64,
     sha256: Option<String>,
@@ -199,6 +201,7 @@ fn begin(
         begun: now,
         progress_at: now,
         acknowledged: 0,
+        disk_at: now,
         packets: 0,
         bytes: 0,
         sha256: None,
@@ -237,6 +240,7 @@ impl Sending {
         let Some(connection) = endpoint.connection(self.connection) else {
             return Pumped::Ended(Err("the connection is gone".to_owned()));
         };
+        let before = self.packets;
         let mut waits_for_disk = false;
         while self.sha256.is_none() && !connection.is_send_buffer_full() && !connection.is_closed() {
             match self.reader.next() {
@@ -279,6 +283,12 @@ impl Sending {
         if arguments.common.progress {
             let acknowledged = self.bytes.saturating_sub(waiting * connection.parameters().payload_size_max() as u64);
             self.progress.tell(now, &self.item.name, true, acknowledged, Some(self.item.size), connection);
+        }
+        if self.packets != before || !waits_for_disk {
+            self.disk_at = now;
+        } else if now >= self.disk_at + arguments.common.disk_timeout() {
+            connection.fail(now, PEER_ERROR_FILE_SYSTEM);
+            return Pumped::Ended(Err(format!("the disk has given nothing for {:?}", arguments.common.disk_timeout())));
         }
         let acknowledged = self.packets.saturating_sub(waiting);
         if acknowledged != self.acknowledged || waits_for_disk {
@@ -348,7 +358,42 @@ fn announce(name: &str, size: u64) -> Option<StreamId> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::super::receiving;
     use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        arguments: SendArguments,
+    }
+
+    #[test]
+    fn a_disk_that_gives_nothing_is_not_waited_for_for_ever() {
+        for (timeout_typed, timeout) in [("1s", 30), ("40s", 40)] {
+            let words = ["send", "a", "srt://127.0.0.1:1", "--timeout", timeout_typed];
+            let arguments = Typed::parse_from(words).arguments;
+            let (_receiver, (mut sender, number), start) = receiving::tests::connected();
+            let after = |seconds: u64| start + Duration::from_secs(seconds);
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a");
+            std::fs::write(&path, "abc").unwrap();
+            let item = item(&path, &Location::parse("srt://127.0.0.1:1").unwrap()).unwrap();
+            let mut sending = begin(&mut sender, start, item, number, &arguments).unwrap();
+            // A pipe into which nobody writes.
+            let (pipe, _writer) = io::pipe().unwrap();
+            sending.reader = Reader::new(File::from(std::os::fd::OwnedFd::from(pipe)), 1_456).unwrap();
+            for waited in [0, 1, timeout - 1] {
+                let pumped = sending.pump(after(waited), &mut sender, &arguments);
+                assert!(matches!(pumped, Pumped::WaitsForDisk), "after {waited} s");
+            }
+            let Pumped::Ended(Err(error)) = sending.pump(after(timeout), &mut sender, &arguments) else { panic!() };
+            assert_eq!(error, format!("the disk has given nothing for {timeout}s"));
+        }
+    }
 
     #[test]
     fn a_file_is_announced_with_its_size_if_its_name_can_be_said() {

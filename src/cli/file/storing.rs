@@ -40,6 +40,14 @@ pub enum StoreError {
         /// What the system said.
         error: io::Error,
     },
+    /// It has its name already, but a crash may still take it away.
+    #[error("{path} is there and whole, but may be lost in a crash: syncing its directory: {error}")]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 /// A file that is whole.
@@ -68,6 +76,7 @@ pub struct Store {
     /// What does not make a piece yet.
     piece: Vec<u8>,
     thread: Option<JoinHandle<Result<Option<Stored>, StoreError>>>,
+    is_left: bool,
 }
 
 struct Writer {
@@ -111,7 +120,7 @@ impl Store {
             .name("hw-file-writer".to_owned())
             .spawn(move || writer.run(&receiver, |piece| drop(give_back.send(piece))))?;
         let piece = Vec::with_capacity(PIECE_CAPACITY);
-        Ok(Self { orders: Some(orders), empty, pieces: 1, piece, thread: Some(thread) })
+        Ok(Self { orders: Some(orders), empty, pieces: 1, piece, thread: Some(thread), is_left: false })
     }
 
     /// Whether there is room for a packet's payload; if not, the thread is behind, or has failed ([`finished`](Self::finished)).
@@ -154,7 +163,7 @@ impl Store {
     }
 
     /// Whether the thread has ended, of itself or because it was told to.
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
@@ -188,7 +197,7 @@ impl Store {
     /// Does not wait for the thread any more, whatever it is at: the disk does not answer.
     pub fn leave(&mut self) {
         self.orders = None;
-        self.thread = None;
+        self.is_left = true;
     }
 
     /// Waits until the thread has ended, for so long at most.
@@ -210,7 +219,9 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.orders = None;
-        self.wait(DISK_PATIENCE);
+        if !self.is_left {
+            self.wait(DISK_PATIENCE);
+        }
     }
 }
 
@@ -235,8 +246,8 @@ impl Writer {
                 Err(_) => break Ok(None),
             }
         };
-        if !matches!(outcome, Ok(Some(()))) {
-            // What is not whole is of no use to anybody, and a transfer begins anew.
+        if !matches!(outcome, Ok(Some(())) | Err(StoreError::Unsynced { .. })) {
+            // What is not whole is of no use to anybody, and a transfer begins anew. Once renamed, what is there is another's.
             let _ = std::fs::remove_file(&self.part);
         }
         let kept = outcome?;
@@ -256,11 +267,9 @@ impl Writer {
             io::ErrorKind::AlreadyExists => StoreError::Exists(self.path.clone()),
             _ => self.failed("renaming", error),
         })?;
-        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(|error| StoreError::System {
-            what: "syncing",
-            path: self.directory.clone(),
-            error,
-        })
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| StoreError::Unsynced { path: self.path.clone(), error })
     }
 
     fn rename_where_none_is(&self) -> io::Result<()> {
@@ -496,6 +505,26 @@ pub(super) mod tests {
         assert!(store.keep(), "there is nobody to wait for");
         let told = store.finished();
         assert!(matches!(&told, Some(Err(error)) if error.to_string().contains("No space left on device")), "{told:?}");
+    }
+
+    #[test]
+    fn a_file_that_has_its_name_when_the_disk_fails_is_said_to_be_there_and_what_has_the_other_name_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (part, path) = (directory.path().join("a.part"), directory.path().join("a"));
+        let file = File::create(&part).unwrap();
+        // Two names of one file are both left by a renaming: as if another had begun the next of that name since.
+        fs::hard_link(&part, &path).unwrap();
+        let nowhere = directory.path().join("nowhere");
+        let writer = Writer { file, part, path: path.clone(), directory: nowhere, overwrite: true };
+        let mut store = Store::start(writer).unwrap();
+        write(&mut store, b"whole");
+        let error = finish(store).unwrap_err();
+        assert!(matches!(&error, StoreError::Unsynced { path: there, .. } if *there == path), "{error}");
+        assert!(error.to_string().starts_with(&format!("{} is there", path.display())), "{error}");
+        assert_eq!(
+            (names(directory.path()), fs::read(&path).unwrap()),
+            (vec!["a".to_owned(), "a.part".to_owned()], b"whole".to_vec())
+        );
     }
 
     #[test]
