@@ -60,7 +60,7 @@ Exit codes: 0 every file went through, 1 not so, 2 usage";
 const SEND_HELP: &str = "\
 A call says with its Stream ID what it brings: #!::r=NAME,m=publish,t=file,size=BYTES, where NAME is the last part of the path. Say
 streamid=… for a receiver that wants another one, such as srt-file-transmit (streamid=NAME).
-A file that cannot be opened when its turn comes, or of which the disk gives nothing for --timeout (and for 30 s at least), has failed, and
+A file that cannot be opened when its turn comes, or of which the disk gives nothing for --timeout (30 s at least), has failed, and
 the next one is sent.
 A file has gone through when everything of it has been acknowledged. That the receiver could also keep it is not said in SRT unless it
 fails before the end: compare the SHA-256 sums that both ends report.
@@ -79,8 +79,8 @@ end well is removed: there is nothing to go on from, and the sender has to begin
 When a file ends is not said in SRT. If the Stream ID announces its size (size=BYTES, as headworks file send does), it is whole when that
 many have come, also where its sender stays connected until --timeout. Otherwise it is taken for whole when its sender ends the connection and
 nothing is missing, and that is also what a sender does that is stopped half-way; one that falls silent leaves no file.
-A disk that takes nothing for --timeout (and for 30 s at least) is not waited for any more, nor one that needs a second longer for each MiB of
-the file to have all of it on the disk: the file has failed, NAME.part may be left, and its place of --transfers is free again when the disk answers.
+A disk that takes nothing for --timeout (30 s at least) is not waited for any more; to sync a file that is whole it has a second more for each
+MiB. The file has failed then, NAME.part may be left, and its place of --transfers is free again when the disk answers.
 Ctrl-C ends what is coming in, and waits 30 s for a disk that does not answer, or until a second Ctrl-C; NAME.part may then be left, too.
 
 Refused with a code that the caller is told: 1002 FILEPATH no plain name, 1409 CONFLICT there is such a file, 1423 LOCKED it is just coming in,
