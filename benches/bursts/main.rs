@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<bool> {
-    let Load { feeds, rate, seconds } = &options.load;
+    let Load { feeds, rate, seconds, .. } = &options.load;
     println!(
         "{feeds} feeds of {rate}, {} packets to an aggregate, {seconds} s; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}",
         options.gso
@@ -143,7 +143,7 @@ fn measure(options: &Options, way: &str, gro: bool) -> io::Result<(Value, bool)>
 
 fn options() -> Option<Options> {
     let mut options = Options {
-        load: Load { feeds: 26, rate: "400M".to_owned(), seconds: 4 },
+        load: Load::new(26, "400M", 4),
         gso: 45,
         ways: ["uring", "mmsg"].map(str::to_owned).to_vec(),
         json: None,

@@ -1,14 +1,14 @@
 //! What a packet costs: the appliance next to the bare receive loop, next to libsrt, and next to itself in other ways, under the same load in
 //! one run.
 //!
-//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,…] [--readers 4] [--json FILE]`
+//! `cargo bench --bench line_rate -- [--pairs 5] [--seconds 8] [--feeds 25] [--rate 50M] [--rows plain,aes,…] [--readers 4] [--late-max-ms 10] [--json FILE]`
 //!
 //! Each row (`rows.rs`) interleaves A B A B: A is the appliance (one shard, and all of its threads on the first core), B what it is compared with on the
 //! same core, where it is compared with anything; the generator (`headworks send`) has the second core. Counted is the CPU time of all threads of the receiving process
 //! (`schedstat`, nanoseconds) in a window that starts when all feeds run. A pair gives a ratio; the median of the ratios is
 //! the figure. Beside it stand what arrived of what was sent, softirq and steal time of the machine, run-queue wait of the receiver,
-//! what the kernel dropped, and the generator's schedule error and own limit: a pair in which the generator fell behind or anything
-//! was lost is shown and not counted.
+//! what the kernel dropped, and the generator's schedule error and own limit: a pair in which the generator fell behind (`--late-max-ms`, more
+//! than 10 where the host gives its cores to others too) or anything was lost is shown and not counted.
 //!
 //! The appliance says how long after its last packet was due each frame was published. Readers of `--readers` streams, in this process
 //! and on the generator's core, measure until a sleeping reader is awake; their waking is part of what the appliance costs, and their
@@ -73,8 +73,9 @@ fn main() -> io::Result<ExitCode> {
     let Some(options) = options() else { return Ok(ExitCode::from(2)) };
     let (mut report, mut rows) = (Vec::new(), Vec::new());
     println!(
-        "{} feeds of {} bit/s for {} s, {} pairs; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}",
-        options.load.feeds, options.load.rate, options.load.seconds, options.pairs
+        "{} feeds of {} bit/s for {} s, {} pairs; receiver on core {RECEIVER_CORE}, generator on core {GENERATOR_CORE}; \
+         not counted where 1 % of the packets leave {} ms late",
+        options.load.feeds, options.load.rate, options.load.seconds, options.pairs, options.load.late_max_ms
     );
     let limit_bps = limit_bps(1)?;
     println!("the generator's own limit: {:.1} Gbit/s (25 feeds by RTP, as fast as it goes)", limit_bps / 1e9);
@@ -334,13 +335,8 @@ impl Measured {
 }
 
 fn options() -> Option<Options> {
-    let mut options = Options {
-        pairs: 5,
-        load: Load { feeds: 25, rate: "50M".to_owned(), seconds: 8 },
-        rows: ROWS.iter().collect(),
-        readers: 4,
-        json: None,
-    };
+    let mut options =
+        Options { pairs: 5, load: Load::new(25, "50M", 8), rows: ROWS.iter().collect(), readers: 4, json: None };
     for (name, value) in support::arguments() {
         let understood = match name.as_str() {
             "--pairs" => set(&mut options.pairs, &value),
@@ -348,6 +344,7 @@ fn options() -> Option<Options> {
             "--feeds" => set(&mut options.load.feeds, &value),
             "--rate" => set(&mut options.load.rate, &value),
             "--readers" => set(&mut options.readers, &value),
+            "--late-max-ms" => set(&mut options.load.late_max_ms, &value),
             "--rows" => {
                 let row = |name: &str| ROWS.iter().find(|row| row.name == name);
                 let rows: Option<Vec<&Row>> = value.split(',').map(row).collect();
@@ -358,7 +355,7 @@ fn options() -> Option<Options> {
         };
         if !understood {
             eprintln!(
-                "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows A,B,…] [--readers N] [--json FILE]"
+                "line_rate [--pairs N] [--seconds N] [--feeds N] [--rate 50M] [--rows A,B,…] [--readers N] [--late-max-ms N] [--json FILE]"
             );
             ROWS.iter().for_each(|row| eprintln!("  {:<8} {}", row.name, row.title));
             return None;

@@ -151,7 +151,7 @@ impl Side {
     pub fn load(&self, usual: &Load) -> Load {
         let seconds = usual.seconds.max(self.seconds_min);
         let (feeds, rate) = self.load.map_or((usual.feeds, usual.rate.as_str()), |(feeds, rate)| (feeds, rate));
-        Load { feeds, rate: rate.to_owned(), seconds }
+        Load { feeds, rate: rate.to_owned(), seconds, ..usual.clone() }
     }
 }
 

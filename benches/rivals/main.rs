@@ -1,6 +1,6 @@
 //! What the same SRT feeds cost Headworks and others: libsrt alone, srt-live-transmit, ffmpeg, GStreamer, as Debian packages them.
 //!
-//! `cargo bench --bench rivals -- [--feeds 4] [--rate 50M] [--rounds 5] [--seconds 8] [--rivals libsrt,srt-live-transmit,ffmpeg,gstreamer,gstreamer-demux] [--json FILE]`
+//! `cargo bench --bench rivals -- [--feeds 4] [--rate 50M] [--rounds 5] [--seconds 8] [--late-max-ms 10] [--rivals libsrt,srt-live-transmit,ffmpeg,gstreamer,gstreamer-demux] [--json FILE]`
 //!
 //! In each round every receiver has the core to itself in turn, the other way round every second time, and takes the same load from
 //! `headworks send` on the other core: SRT without encryption, 120 ms latency, each packet by itself. Counted is the CPU time of all
@@ -154,13 +154,13 @@ fn measure(receiver: Receiver, program: &Path, load: &Load, round: usize) -> io:
 }
 
 fn options() -> Option<Options> {
-    let mut options =
-        Options { load: Load { feeds: 4, rate: "50M".to_owned(), seconds: 8 }, rounds: 5, rivals: None, json: None };
+    let mut options = Options { load: Load::new(4, "50M", 8), rounds: 5, rivals: None, json: None };
     for (name, value) in support::arguments() {
         let understood = match name.as_str() {
             "--feeds" => set(&mut options.load.feeds, &value) && (1..=FEEDS_MAX).contains(&options.load.feeds),
             "--rounds" => set(&mut options.rounds, &value),
             "--seconds" => set(&mut options.load.seconds, &value),
+            "--late-max-ms" => set(&mut options.load.late_max_ms, &value),
             "--rate" => !std::mem::replace(&mut options.load.rate, value).is_empty(),
             "--rivals" => {
                 let names: Vec<String> = value.split(',').map(str::to_owned).collect();
@@ -174,7 +174,7 @@ fn options() -> Option<Options> {
         if !understood {
             let names: Vec<&str> = ALL.iter().skip(1).map(|receiver| receiver.name()).collect();
             eprintln!(
-                "rivals [--feeds 1…{FEEDS_MAX}] [--rate 50M] [--rounds N] [--seconds N] [--rivals {}] [--json FILE]",
+                "rivals [--feeds 1…{FEEDS_MAX}] [--rate 50M] [--rounds N] [--seconds N] [--late-max-ms N] [--rivals {}] [--json FILE]",
                 names.join(",")
             );
             return None;

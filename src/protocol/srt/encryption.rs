@@ -32,7 +32,8 @@ use old_key::OldKey;
 
 /// How often an unanswered request is repeated, as libsrt does it.
 const REQUEST_TRIES: u8 = 10;
-/// A request that carries the first key is then repeated once in such a time: without it nothing that is sent can be read.
+/// A request that carries the first key is then repeated once in such a time, whatever the answer was, which somebody may have forged: without
+/// that key nothing that is sent can be read.
 const FIRST_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Beyond so many packets a key is not waited with for a peer that does not answer: packet numbers begin anew after 2^31, and with them nonces.
@@ -293,7 +294,7 @@ impl Encryption {
     }
 
     /// The KMREQ message to send now, if one is due: at once when a new key is announced, then every 1½ round trips until it
-    /// is answered, ten times at most; the first key's, if nothing at all is answered, then once a second.
+    /// is answered, ten times at most; the first key's then once a second.
     pub fn poll_request(&mut self, now: Instant, rtt: Duration) -> Option<&[u8]> {
         if self.next_timeout(rtt)? > now {
             return None;
@@ -308,7 +309,7 @@ impl Encryption {
     pub fn next_timeout(&self, rtt: Duration) -> Option<Instant> {
         let announcement = self.announcement.as_ref()?;
         let interval = match announcement.tries_left {
-            0 if self.state == KeyMaterialState::Securing => FIRST_REQUEST_INTERVAL,
+            0 if self.keys_made == 1 => FIRST_REQUEST_INTERVAL,
             0 => return None,
             _ => rtt * 3 / 2,
         };
