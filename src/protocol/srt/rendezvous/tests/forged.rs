@@ -87,7 +87,9 @@ fn no_wave_comes_between_us_and_a_peer_of_version_5_that_has_heard_us() {
     ControlWriter { timestamp_us: 5, socket_id: 11 }.keep_alive(&mut media);
     let mut side = meeting.sides[0].take().expect("it has begun");
     let stage = side.stage();
-    for wave in [forged(), forged_of_version4(), forged()] {
+    // A late one of the peer itself changes nothing of that.
+    let late = Rendezvous::new(meeting.now, settings(1, 9)).fields(Request::WaveAHand);
+    for wave in [late, forged(), forged_of_version4(), forged()] {
         side.receive(meeting.now, address(1), &written(0, wave));
         side = restored(&side);
         assert_eq!(side.stage(), stage);
