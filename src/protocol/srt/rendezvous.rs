@@ -170,8 +170,6 @@ struct Peer {
     /// Ours against it; a peer of version 4 knows no sides.
     side: Option<Side>,
     fields: HandshakeFields,
-    /// It has said more than a wave, and to our socket id: it has heard us, and is nobody who forges waves.
-    has_heard_us: bool,
 }
 
 impl Peer {
@@ -195,6 +193,10 @@ pub struct Rendezvous {
     /// What the responder answers of the key.
     key_state: KeyMaterialState,
     peer: Option<Peer>,
+    /// A peer of version 5 has said more than a wave, and to our socket id: it has heard us, and no wave of another counts any more.
+    has_heard_us: bool,
+    /// Why the last wave was not acceptable. Anybody may have sent it: it ends nothing, and is told when nothing better has come.
+    wave_refused: Option<RejectReason>,
     stage: Stage,
     start: Instant,
     deadline: Instant,
@@ -230,6 +232,8 @@ impl Rendezvous {
             asks_for_filter: false,
             key_state: KeyMaterialState::Unsecured,
             peer: None,
+            has_heard_us: false,
+            wave_refused: None,
             stage: Stage::Waving,
             start: now,
             next_send: now,
@@ -297,7 +301,7 @@ impl Rendezvous {
                 if !is_ours && handshake.fields.request != Request::WaveAHand {
                     return None;
                 }
-                let outcome = self.switch(now, header.timestamp_us, &handshake)?;
+                let outcome = self.switch(now, header.timestamp_us, is_ours, &handshake)?;
                 if let Err(reason) = outcome {
                     // A peer of version 4 would take it for a conclusion.
                     self.rejection = (handshake.fields.version == VERSION_5).then_some(reason);
@@ -329,11 +333,12 @@ impl Rendezvous {
         Some(())
     }
 
-    /// The heart of it: `None` for what means nothing in this stage, an error for what ends the attempt.
+    /// The heart of it: `None` for what means nothing in this stage or is said by who may be anybody, an error for what ends the attempt.
     fn switch(
         &mut self,
         now: Instant,
         timestamp_us: u32,
+        is_ours: bool,
         handshake: &Handshake<'_>,
     ) -> Option<Result<(), RejectReason>> {
         let fields = handshake.fields;
@@ -343,34 +348,34 @@ impl Rendezvous {
         if self.stage == Stage::Connected {
             return self.agree_again(now, &fields).map(Ok);
         }
-        if fields.version != VERSION_5
-            && self.peer.is_some_and(|peer| !peer.is_version4())
-            && (self.peer.is_some_and(|peer| peer.has_heard_us) || self.refusal_of_version4().is_some())
-        {
-            // None goes back to version 4 within one attempt: this is somebody else, or long over. A wave alone can be anybody's, and keeps no
-            // peer of version 4 out that may be met.
+        let same = |peer: &Peer| peer.socket_id == fields.socket_id && peer.fields.cookie == fields.cookie;
+        let is_known = self.peer.as_ref().is_some_and(same);
+        let is_wave = fields.request == Request::WaveAHand;
+        if self.has_heard_us && (fields.version != VERSION_5 || is_wave && !is_known) {
+            // None goes back to version 4 within one attempt, and one that waves anew may be anybody: a peer that was restarted meanwhile is
+            // met by the next attempt. It is not asked by a wave of ours: libsrt takes one for an error once it has heard a conclusion.
             return None;
         }
         let side = match fields.version {
             VERSION_5 => contest(self.settings.cookie, fields.cookie),
             _ => None,
         };
-        if side.is_none() && fields.version == VERSION_5 {
-            return Some(Err(RejectReason::RendezvousCookie));
+        if let Some(reason) = self.refusal(&fields, side) {
+            if is_ours {
+                return Some(Err(reason));
+            }
+            self.wave_refused = Some(reason);
+            return None;
         }
-        if fields.mtu < MTU_MIN || fields.flow_window < 2 {
-            return Some(Err(RejectReason::Rogue));
-        }
-        let same = |peer: &Peer| peer.socket_id == fields.socket_id && peer.fields.cookie == fields.cookie;
-        let known = self.peer.filter(same);
-        if self.peer.is_some() && known.is_none() {
+        self.wave_refused = None;
+        if self.peer.is_some() && !is_known {
             // It has begun anew, as a peer does that was restarted; a late packet of its last attempt does the same, and is mended by
-            // the next wave.
+            // what it says next.
             (self.stage, self.request, self.unlocked, self.is_answerable) = (Stage::Waving, None, None, false);
             self.asks_for_filter = false;
         }
-        let has_heard_us = fields.request != Request::WaveAHand || known.is_some_and(|peer| peer.has_heard_us);
-        self.peer = Some(Peer { socket_id: fields.socket_id, side, fields, has_heard_us });
+        self.has_heard_us |= fields.version == VERSION_5 && !is_wave;
+        self.peer = Some(Peer { socket_id: fields.socket_id, side, fields });
         let before = self.stage;
         let Some(side) = side else {
             return self.switch_version4(now, fields.request);
@@ -411,6 +416,17 @@ impl Rendezvous {
             self.next_send = self.next_send.min(at_once.max(now));
         }
         Some(outcome)
+    }
+
+    /// Why one who says this of himself cannot be met.
+    fn refusal(&self, fields: &HandshakeFields, side: Option<Side>) -> Option<RejectReason> {
+        if fields.version == VERSION_5 && side.is_none() {
+            return Some(RejectReason::RendezvousCookie);
+        }
+        if fields.mtu < MTU_MIN || fields.flow_window < 2 {
+            return Some(RejectReason::Rogue);
+        }
+        if fields.version == VERSION_5 { None } else { self.refusal_of_version4() }
     }
 
     /// A conclusion to one who is connected: the peer has not heard our agreement.
@@ -471,10 +487,10 @@ impl Rendezvous {
         self.events.push_back(Event::Failed(error));
     }
 
-    /// Gives up when the time is over.
+    /// Gives up when the time is over; a peer that waves and cannot be met is then the reason.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.is_trying() && now >= self.deadline {
-            self.fail(CallError::Timeout);
+            self.fail(self.wave_refused.map_or(CallError::Timeout, CallError::Unacceptable));
         }
     }
 

@@ -23,6 +23,8 @@ impl Rendezvous {
             asks_for_filter,
             key_state,
             peer,
+            has_heard_us,
+            wave_refused,
             stage,
             start,
             deadline,
@@ -51,10 +53,9 @@ impl Rendezvous {
         to.bool(*asks_for_filter);
         to.array(&key_state.to_wire());
         // Which side it is follows from the cookies, and its socket id stands among its fields.
-        to.option(peer.as_ref(), |to, peer| {
-            peer.fields.snapshot(to);
-            to.bool(peer.has_heard_us);
-        });
+        to.option(peer.as_ref(), |to, peer| peer.fields.snapshot(to));
+        to.bool(*has_heard_us);
+        to.option(*wave_refused, |to, reason| reason.snapshot(to));
         to.u8(match stage {
             Stage::Waving => 0,
             Stage::Attention => 1,
@@ -101,6 +102,8 @@ impl Rendezvous {
             asks_for_filter: from.bool()?,
             key_state: KeyMaterialState::from_wire(from.array()?).ok_or(RestoreError::Invalid)?,
             peer: from.option(|from| Peer::restore(from, cookie))?,
+            has_heard_us: from.bool()?,
+            wave_refused: from.option(RejectReason::restore)?,
             stage: match from.u8()? {
                 0 => Stage::Waving,
                 1 => Stage::Attention,
@@ -207,7 +210,7 @@ impl Peer {
             VERSION_5 => Some(contest(cookie, fields.cookie).ok_or(RestoreError::Invalid)?),
             _ => None,
         };
-        Ok(Self { socket_id: fields.socket_id, side, fields, has_heard_us: from.bool()? })
+        Ok(Self { socket_id: fields.socket_id, side, fields })
     }
 }
 

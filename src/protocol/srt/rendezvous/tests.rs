@@ -5,6 +5,7 @@ use super::*;
 use crate::protocol::srt::handshake::HANDSHAKE_LEN;
 
 mod filter;
+mod forged;
 mod version4;
 
 const ADDRESSES: [&str; 2] = ["192.0.2.1:9000", "198.51.100.7:9000"];
@@ -194,6 +195,14 @@ fn agree([one, other]: &[Box<ConnectionParameters>; 2]) {
     assert!(one.stream_id.is_empty() && other.stream_id.is_empty());
 }
 
+/// A handshake as it is written for `socket_id`.
+fn written(socket_id: u32, fields: HandshakeFields) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ControlWriter { timestamp_us: 0, socket_id }.handshake(&mut bytes, &[]);
+    fields.encode(&mut bytes);
+    bytes
+}
+
 #[test]
 fn both_find_the_same_initiator_by_two_cookies_also_where_their_difference_is_half_the_circle() {
     let numbers = [1, 2, 0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_ffff, 0x4000_0000, 0xc000_0000, 0xbfff_ffff];
@@ -309,11 +318,9 @@ fn a_lost_agreement_is_made_up_for_by_another_and_by_media() {
 }
 
 #[test]
-fn equal_cookies_are_a_draw_that_both_sides_hear_of() {
-    let draw = RejectReason::RendezvousCookie;
-    for error in Meeting::cookies(7, 7).failed() {
-        assert!([CallError::Unacceptable(draw), CallError::Rejected(draw)].contains(&error), "{error:?}");
-    }
+fn equal_cookies_are_a_draw_that_both_sides_give_as_the_reason_when_the_time_is_over() {
+    let draw = CallError::Unacceptable(RejectReason::RendezvousCookie);
+    assert_eq!(Meeting::cookies(7, 7).failed(), [draw; 2]);
 }
 
 #[test]
@@ -426,12 +433,33 @@ fn a_peer_that_never_comes_is_given_up_and_one_that_is_restarted_is_met_anew() {
     let waves = meeting.requests[0].len();
     assert_eq!((waves, meeting.sides[0].as_ref().unwrap().next_timeout()), (40, None), "four a second");
 
+    // Another process at the same address, with another cookie, that wins this time. Only the wave of the first has come.
+    let again = || RendezvousSettings { socket_id: 99, timeout: PATIENCE * 3, ..settings(1, 200) };
     let mut meeting = Meeting::cookies(9, 5);
     while meeting.sides[0].as_ref().is_none_or(|side| side.stage() == Stage::Waving) {
         meeting.step();
     }
-    // Another process at the same address, with another cookie, that wins this time.
-    meeting.sides[1] = Some(Rendezvous::new(meeting.now, RendezvousSettings { socket_id: 99, ..settings(1, 200) }));
+    meeting.line.clear();
+    meeting.sides[1] = Some(Rendezvous::new(meeting.now, again()));
+    let restarted = meeting.now;
+    meeting.run();
+    assert!(meeting.now < restarted + Duration::from_secs(1));
+    let [one, other] = meeting.connected();
+    assert_eq!((one.peer_socket_id, other.socket_id), (99, 99));
+
+    // The first had heard us: a wave alone shows nobody that it is not forged, and the next attempt meets the other.
+    let mut meeting = Meeting::cookies(5, 9);
+    meeting.begins[1] += Duration::from_millis(100);
+    while meeting.sides[0].as_ref().is_none_or(|side| side.stage() != Stage::Initiated) {
+        meeting.step();
+    }
+    meeting.line.clear();
+    meeting.sides[1] = Some(Rendezvous::new(meeting.now, again()));
+    while meeting.outcomes[0].is_none() {
+        meeting.step();
+    }
+    assert!(matches!(meeting.outcomes[0].take(), Some(Err(CallError::Timeout))) && meeting.outcomes[1].is_none());
+    meeting.sides[0] = Some(Rendezvous::new(meeting.now, settings(0, 5)));
     let [one, other] = meeting.connected();
     assert_eq!((one.peer_socket_id, other.socket_id), (99, 99));
 }
@@ -457,20 +485,16 @@ fn a_wave_of_another_socket_id_tells_that_the_peer_was_restarted() {
 fn a_caller_a_stranger_and_a_peer_of_handshake_version_4_get_no_connection() {
     let now = Instant::from_millis(1_000);
     let mut machine = Rendezvous::new(now, settings(0, 9));
-    let write = |socket_id: u32, fields: HandshakeFields| {
-        let mut buffer = Vec::new();
-        ControlWriter { timestamp_us: 0, socket_id }.handshake(&mut buffer, &[]);
-        fields.encode(&mut buffer);
-        buffer
-    };
     let fields = Rendezvous::new(now, settings(1, 5)).fields(Request::WaveAHand);
-    machine.receive(now, address(1), &write(0, HandshakeFields { request: Request::Induction, ..fields }));
-    machine.receive(now, "203.0.113.9:9000".parse().unwrap(), &write(0, fields));
-    machine.receive(now, address(1), &write(4_711, fields));
+    machine.receive(now, address(1), &written(0, HandshakeFields { request: Request::Induction, ..fields }));
+    machine.receive(now, "203.0.113.9:9000".parse().unwrap(), &written(0, fields));
+    machine.receive(now, address(1), &written(4_711, fields));
     let reason = Request::Rejection(RejectReason::Forbidden);
-    machine.receive(now, address(1), &write(0, HandshakeFields { request: reason, ..fields }));
+    machine.receive(now, address(1), &written(0, HandshakeFields { request: reason, ..fields }));
     assert_eq!((machine.stage(), machine.dropped()), (Stage::Waving, 4), "a rejection must know our socket id");
-    machine.receive(now, address(1), &write(0, HandshakeFields { mtu: MTU_MIN - 1, ..fields }));
+    machine.receive(now, address(1), &written(0, HandshakeFields { mtu: MTU_MIN - 1, ..fields }));
+    assert_eq!((machine.stage(), machine.dropped()), (Stage::Waving, 5), "and so must who ends it by what he is");
+    machine.receive(now, address(1), &written(11, HandshakeFields { mtu: MTU_MIN - 1, ..fields }));
     let Some(Event::Failed(error)) = machine.poll_event() else { panic!("it has failed") };
     assert_eq!(error, CallError::Unacceptable(RejectReason::Rogue));
 }

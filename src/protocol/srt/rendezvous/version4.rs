@@ -17,9 +17,6 @@ impl Rendezvous {
 
     /// What such a peer says.
     pub(super) fn switch_version4(&mut self, now: Instant, request: Request) -> Option<Result<(), RejectReason>> {
-        if let Some(reason) = self.refusal_of_version4() {
-            return Some(Err(reason));
-        }
         match (request, self.stage) {
             (Request::WaveAHand, Stage::Waving) => (self.stage, self.next_send) = (Stage::Attention, now),
             (Request::WaveAHand, Stage::Attention) => {

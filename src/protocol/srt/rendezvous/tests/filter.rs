@@ -191,6 +191,8 @@ fn a_peer_of_version_4_has_none_and_is_not_met_where_there_is_to_be_one() {
     ControlWriter { timestamp_us: 0, socket_id: 0 }.handshake(&mut bytes, &[]);
     HandshakeFields { version: VERSION_4, extension: SOCKET_TYPE_DATAGRAM, cookie: 0, ..wave }.encode(&mut bytes);
     machine.receive(now, address(1), &bytes);
+    assert_eq!(machine.stage(), Stage::Waving, "it may be anybody's");
+    machine.handle_timeout(now + PATIENCE);
     let Some(Event::Failed(error)) = machine.poll_event() else { panic!("it has failed") };
     assert_eq!(error, CallError::Unacceptable(RejectReason::Filter));
 }

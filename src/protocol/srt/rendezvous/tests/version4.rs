@@ -255,14 +255,6 @@ fn who_sends_brings_the_key_who_receives_waits_for_it_and_gcm_is_not_gone_withou
     assert!(refused.said.iter().all(|said| said.1 == Request::WaveAHand), "{:?}", refused.said);
 }
 
-/// A handshake as it is written for `socket_id`.
-fn written(socket_id: u32, fields: HandshakeFields) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    ControlWriter { timestamp_us: 0, socket_id }.handshake(&mut bytes, &[]);
-    fields.encode(&mut bytes);
-    bytes
-}
-
 fn said_by_version4(request: Request) -> HandshakeFields {
     let theirs = Rendezvous::new(Instant::ZERO, settings(1, 5)).fields(request);
     HandshakeFields { version: VERSION_4, extension: SOCKET_TYPE_DATAGRAM, socket_id: 666, cookie: 0, ..theirs }
@@ -364,7 +356,7 @@ fn forged_waves_of_version_4_keep_no_peer_of_version_5_out() {
         }
         agree(&meeting.connected());
     }
-    // Where version 4 is none that may be met, such a wave ends nothing once the peer has waved.
+    // Where version 4 is none that may be met.
     let now = Instant::from_millis(1_000);
     let packet_filter = Some(FilterConfiguration::default());
     let mut machine = Rendezvous::new(now, RendezvousSettings { packet_filter, ..settings(0, 9) });
