@@ -13,7 +13,7 @@
 //! The appliance says how long after its last packet was due each frame was published. Readers of `--readers` streams, in this process
 //! and on the generator's core, measure until a sleeping reader is awake; their waking is part of what the appliance costs, and their
 //! own delay includes waiting for the generator, whose system calls carry each packet through the kernel and give the core to nobody
-//! meanwhile. So in the rows that judge it they are on the receiver's core, and wait for its turns: two cores are all there are here.
+//! meanwhile. So in the rows that judge it by a bound they are on the receiver's core, and wait for its turns: two cores are all there are here.
 //!
 //! It ends with 1 when a row has fewer counted pairs than were asked for or its median misses its target, and with 2 for options that make
 //! no sense.
@@ -171,16 +171,16 @@ impl Side {
             set.push(format!("ingestion.srt.passphrase={PASSPHRASE}"));
             options = vec!["--passphrase", PASSPHRASE, "--key-length", key_length];
         }
-        let receiver =
-            Appliance::start_by(headworks(Some(RECEIVER_CORE), namespace(Host::Near)), ROOT, load.feeds, &set)?;
+        // A shard that never sleeps leaves its core to nobody: who wakes readers, and they, are on the other one then.
+        let own = (figure != Figure::AwakeP99).then_some(RECEIVER_CORE);
+        let receiver = Appliance::start_by(headworks(own, namespace(Host::Near)), ROOT, load.feeds, &set)?;
         let address = if self.wire { NEAR } else { "127.0.0.1" };
         let (to, port) = match feed {
             Feed::Srt | Feed::SrtEncrypted { .. } => (format!("srt://{address}:{SRT_PORT}?streamid=feed"), SRT_PORT),
             Feed::Rtp => (format!("rtp://{address}:{RTP_PORT}"), RTP_PORT),
         };
         let generator = Generator::start_by(headworks(None, namespace(Host::Far)), load, &to, &options)?;
-        let judges_waking = matches!(figure, Figure::AwakeP99 | Figure::AwakeP99Ms);
-        let core = if judges_waking { RECEIVER_CORE } else { GENERATOR_CORE };
+        let core = if figure == Figure::AwakeP99Ms { RECEIVER_CORE } else { GENERATOR_CORE };
         let readers = Readers::start(ROOT, readers, core, load);
         let window = Window::measure(&[receiver.id()], port..=port, load);
         let sent = generator.end()?;
