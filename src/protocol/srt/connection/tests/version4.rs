@@ -203,6 +203,7 @@ fn one_that_never_shows_a_key_keeps_no_place() {
         let events: Vec<_> = std::iter::from_fn(|| bench.connection.poll_event()).collect();
         let Some(Event::Closed(reason)) = events.last().copied() else { panic!("{events:?}") };
         assert_eq!((bench.connection.held_packets(), bench.connection.next_timeout()), (0, None));
+        assert_eq!(bench.count().pkt_rcv_undecrypt, 1, "what has waited for a key");
         reason
     };
     let sealed_bench = || {
