@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::control::Acknowledgement;
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter, snapshot_fields, valid};
 use crate::base::Instant;
 
@@ -118,7 +119,7 @@ impl AcknowledgementWindow {
 
     /// Notes that all before `next` are acknowledged now; returns the number of that acknowledgement, never 0.
     pub fn send(&mut self, now: Instant, next: u64) -> u32 {
-        self.last_number = if self.last_number >= 0x7fff_ffff { 1 } else { self.last_number + 1 };
+        self.last_number = if self.last_number >= Acknowledgement::NUMBER_MAX { 1 } else { self.last_number + 1 };
         self.sent[self.last_number as usize % UNDER_WAY_MAX] = Sent { number: self.last_number, sent_at: now, next };
         self.last_number
     }

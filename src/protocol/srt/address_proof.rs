@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher24;
 
+use super::control::Acknowledgement;
 use super::packet::HEADER_LEN;
 use super::snapshot::{RestoreError, SnapshotReader, SnapshotWriter};
 use crate::base::{Datagram, Instant};
@@ -25,8 +26,6 @@ pub const CHALLENGE_LEN: usize = HEADER_LEN + 16;
 pub const CHALLENGE_INTERVAL: Duration = Duration::from_millis(20);
 /// A number is good for this long at least and for twice as long at most: longer than any round trip that media goes over.
 const NUMBER_TIME: Duration = Duration::from_secs(1);
-/// Numbers of acknowledgements have 31 bits, and 0 means a light one.
-const NUMBERS: u64 = 0x7fff_ffff;
 
 /// An acknowledgement to be sent to somebody who has not proven anything yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +99,8 @@ impl AddressProof {
         hasher.write_u16(peer.port());
         hasher.write_u32(self.socket_id);
         hasher.write_u64(epoch);
-        (hasher.finish() % NUMBERS) as u32 + 1
+        // Not 0, which means a light one.
+        (hasher.finish() % u64::from(Acknowledgement::NUMBER_MAX)) as u32 + 1
     }
 
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {

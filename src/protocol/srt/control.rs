@@ -172,6 +172,11 @@ pub struct Acknowledgement {
     pub report: Option<ReceiverReport>,
 }
 
+impl Acknowledgement {
+    /// The largest number, of 31 bits; after it they begin anew.
+    pub const NUMBER_MAX: u32 = 0x7fff_ffff;
+}
+
 /// The receiver's measurements in an acknowledgement; a small one ends after the buffer (§3.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ReceiverReport {

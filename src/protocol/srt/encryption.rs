@@ -35,7 +35,6 @@ const REQUEST_TRIES: u8 = 10;
 /// A request that carries the first key is then repeated once in such a time, whatever the answer was, which somebody may have forged: without
 /// that key nothing that is sent can be read.
 const FIRST_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Beyond so many packets a key is not waited with for a peer that does not answer: packet numbers begin anew after 2^31, and with them nonces.
 const KEY_PACKETS_MAX: u64 = 1 << 30;
 
@@ -221,9 +220,7 @@ impl Encryption {
     /// that is under it can be taken any more.
     #[inline]
     pub fn taken(&mut self, flag: KeyFlag, span: u64) {
-        if let Some(old) = self.old_key.taken(flag, span)
-            && self.receiving.get(old).is_some()
-        {
+        if let Some(old) = self.old_key.taken(flag, span) {
             self.receiving.put(old, None);
         }
     }

@@ -23,8 +23,6 @@ const REACTION: Duration = Duration::from_millis(20);
 /// An acknowledgement whose number is less than the last one's, by so many at most, was overtaken by it. Challenges to a peer that moves have
 /// any number.
 const OVERTAKEN_MAX: u32 = 64;
-/// Numbers of acknowledgements have 31 bits.
-const NUMBER_MASK: u32 = 0x7fff_ffff;
 
 /// Why a payload was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -188,8 +186,8 @@ impl Sender {
 
     /// Whether a later word of the peer's room has come already: one that there is none, behind that there is some again, is never mended.
     fn is_overtaken(&self, number: u32) -> bool {
-        self.newest_number
-            .is_some_and(|newest| (1..=OVERTAKEN_MAX).contains(&(newest.wrapping_sub(number) & NUMBER_MASK)))
+        let behind = |newest: u32| newest.wrapping_sub(number) & Acknowledgement::NUMBER_MAX;
+        self.newest_number.is_some_and(|newest| (1..=OVERTAKEN_MAX).contains(&behind(newest)))
     }
 
     /// The window after what holds it has changed.

@@ -17,6 +17,7 @@
 //!
 //! There is no Stream ID. What comes before HSREQ is delivered by its arrival.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Connection, Event};
@@ -37,10 +38,10 @@ const DROPS_UNSENT: u32 = 0x0001_0007;
 /// An HSREQ that is not answered is sent again after 1½ round trips, as libsrt does, then after as much more each time, up to this. libsrt
 /// gives up after ten; but what is lost is not always lost at random, and without it the peer knows no time.
 const INTRODUCTION_INTERVAL_MAX: Duration = Duration::from_secs(1);
-/// Versions of SRT that there are, `0x00MMmmpp`: what says another is none of a peer's, as nothing else protects it.
-const VERSIONS: std::ops::RangeInclusive<u32> = 0x0001_0000..=0x0001_ffff;
 /// Whatever the peer says the round trip is.
 const INTRODUCTION_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// Versions of SRT that there are, `0x00MMmmpp`: what says another is none of a peer's, as nothing else protects it.
+const VERSIONS: RangeInclusive<u32> = 0x0001_0000..=0x0001_ffff;
 
 /// What a peer of version 4 has said so far.
 #[derive(Debug, Clone)]

@@ -149,7 +149,7 @@ impl Rendezvous {
         }
     }
 
-    /// The answer to an offer: what the responder says, and what both then use.
+    /// What both use as receiver and as sender, of what each wishes: the responder says so in its answer.
     fn latencies(&self, offer: &HandshakeExtension) -> (u16, u16) {
         let RendezvousSettings { receive_latency_ms, send_latency_ms, latency_max_ms, .. } = self.settings;
         let of = |ours: u16, theirs: u16| ours.max(theirs).min(latency_max_ms.max(ours));

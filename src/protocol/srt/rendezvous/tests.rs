@@ -161,6 +161,16 @@ impl Meeting {
         }
     }
 
+    /// Over a link that loses and reorders as the dice say, one side later than the other; and where `seed` is even both are put down as bytes,
+    /// and taken up again, at some fifty moments each second.
+    fn over_a_bad_link(mut self, dice: &mut Dice, seed: u64) -> [Result<Box<ConnectionParameters>, CallError>; 2] {
+        self.begins[dice.roll(2) as usize] += Duration::from_millis(dice.roll(1_000));
+        (self.loss, self.delay_ms, self.dice) = (dice.roll(40), 1 + dice.roll(300), Dice(seed ^ 0xabcd));
+        self.upgrades = if seed.is_multiple_of(2) { 50 } else { 0 };
+        self.run();
+        self.outcomes.map(|outcome| outcome.unwrap_or_else(|| panic!("seed {seed}: nothing came of it")))
+    }
+
     fn connected(mut self) -> [Box<ConnectionParameters>; 2] {
         self.run();
         self.outcomes.map(|outcome| outcome.expect("something came of it").expect("a connection"))
@@ -273,15 +283,8 @@ fn a_link_that_loses_and_reorders_delays_a_meeting_and_does_not_prevent_it() {
                 side.encryption = Some(secret(b"correct horse", salt, Cipher::AesCtr));
             }
         }
-        let mut meeting = Meeting::new(sides);
-        meeting.begins[dice.roll(2) as usize] += Duration::from_millis(dice.roll(1_000));
-        (meeting.loss, meeting.delay_ms, meeting.dice) = (dice.roll(40), 1 + dice.roll(300), Dice(seed ^ 0xabcd));
-        // In half of them both sides are put down as bytes, and taken up again, at some fifty moments each second.
-        meeting.upgrades = if seed % 2 == 0 { 50 } else { 0 };
-        meeting.run();
         // The agreement is sent once, and the responder goes on with its conclusion, which is agreed to again.
-        let outcomes =
-            meeting.outcomes.map(|outcome| outcome.unwrap_or_else(|| panic!("seed {seed}: nothing came of it")));
+        let outcomes = Meeting::new(sides).over_a_bad_link(&mut dice, seed);
         if let [Ok(one), Ok(other)] = outcomes {
             agree(&[one, other]);
             connected += 1;

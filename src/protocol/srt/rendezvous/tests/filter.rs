@@ -72,13 +72,7 @@ fn a_link_that_loses_and_reorders_leads_to_no_filter_that_only_one_side_has() {
     for seed in 0..300 {
         let mut dice = Dice(seed);
         let texts = [("", FULL), (FULL, ""), (FULL, FULL)][dice.roll(3) as usize];
-        let mut meeting = meeting_of(texts.0, texts.1);
-        meeting.begins[dice.roll(2) as usize] += Duration::from_millis(dice.roll(1_000));
-        (meeting.loss, meeting.delay_ms, meeting.dice) = (dice.roll(40), 1 + dice.roll(300), Dice(seed ^ 0xabcd));
-        meeting.upgrades = if seed % 2 == 0 { 50 } else { 0 };
-        meeting.run();
-        let outcomes =
-            meeting.outcomes.map(|outcome| outcome.unwrap_or_else(|| panic!("seed {seed}: nothing came of it")));
+        let outcomes = meeting_of(texts.0, texts.1).over_a_bad_link(&mut dice, seed);
         for parameters in outcomes.iter().flatten() {
             assert_eq!(print(parameters.packet_filter), FULL, "seed {seed}");
         }
