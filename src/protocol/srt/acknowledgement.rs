@@ -185,6 +185,8 @@ pub struct Rates {
     probe: Option<(u64, Instant)>,
     intervals_ns: Box<[u32]>,
     intervals: usize,
+    /// What they tell, until there is another.
+    capacity: Option<u32>,
     payload_size: u32,
     /// The bits of the numbers of packets that are looked at which may be set, besides the lowest.
     looked_at: u64,
@@ -235,8 +237,10 @@ impl Gaps {
 /// How many a second come so far apart, by those of the intervals within a factor of eight of their median; none where no more than `few`
 /// are.
 fn rate_of(intervals_ns: &mut [u32], few: usize) -> Option<u32> {
-    intervals_ns.sort_unstable();
-    let median = *intervals_ns.get(intervals_ns.len() / 2)?;
+    if intervals_ns.is_empty() {
+        return None;
+    }
+    let (_, &mut median, _) = intervals_ns.select_nth_unstable(intervals_ns.len() / 2);
     let (low, high) = (median / 8, median.saturating_mul(8));
     let (mut sum, mut count) = (0_u64, 0_u64);
     for &interval in intervals_ns.iter().filter(|&&interval| interval >= low && interval <= high) {
@@ -259,6 +263,7 @@ impl Rates {
             probe: None,
             intervals_ns: vec![0; PROBES].into_boxed_slice(),
             intervals: 0,
+            capacity: None,
             payload_size: payload_size.max(1),
             looked_at: PROBE_MASK,
             gaps: None,
@@ -294,6 +299,7 @@ impl Rates {
             let took_ns = arrival.saturating_since(at).as_nanos() * u128::from(self.payload_size) / u128::from(bytes);
             self.intervals_ns[self.intervals % PROBES] = u32::try_from(took_ns).unwrap_or(u32::MAX);
             self.intervals += 1;
+            self.capacity = None;
         }
     }
 
@@ -312,12 +318,14 @@ impl Rates {
     }
 
     /// Capacity of the path in packets per second, from the probes within a factor of eight of their median; 0 when unknown.
-    pub fn link_capacity(&self) -> u32 {
-        let known = self.intervals.min(PROBES);
-        let mut intervals_ns = [0_u32; PROBES];
-        let intervals_ns = &mut intervals_ns[..known];
-        intervals_ns.copy_from_slice(&self.intervals_ns[..known]);
-        rate_of(intervals_ns, 0).unwrap_or(0)
+    pub fn link_capacity(&mut self) -> u32 {
+        *self.capacity.get_or_insert_with(|| {
+            let known = self.intervals.min(PROBES);
+            let mut intervals_ns = [0_u32; PROBES];
+            let intervals_ns = &mut intervals_ns[..known];
+            intervals_ns.copy_from_slice(&self.intervals_ns[..known]);
+            rate_of(intervals_ns, 0).unwrap_or(0)
+        })
     }
 
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>) {
@@ -330,6 +338,8 @@ impl Rates {
             probe,
             intervals_ns,
             intervals,
+            // Follows from them.
+            capacity: _,
             payload_size,
             // Follows from whether there are gaps.
             looked_at: _,
@@ -360,6 +370,7 @@ impl Rates {
             probe: from.option(|from| Ok((from.count()?, from.instant()?)))?,
             intervals: from.size()?,
             intervals_ns: vec![0; PROBES].into_boxed_slice(),
+            capacity: None,
             payload_size: 0,
             looked_at: PROBE_MASK,
             gaps: None,
@@ -430,6 +441,11 @@ mod tests {
             rates.packet(n, Instant::from_micros(n / 16 * 20_000 + if n % 16 == 1 { gap_us } else { 0 }), 1316);
         }
         assert_eq!(rates.link_capacity(), 100_000);
+        // Half of those that are kept are older now.
+        for n in 1_600..2_128_u64 {
+            rates.packet(n, Instant::from_micros(n / 16 * 20_000 + if n % 16 == 1 { 20 } else { 0 }), 1316);
+        }
+        assert_eq!(rates.link_capacity(), 58_000_000 / (33 * 20 + 25 * 10));
         assert_eq!(rates.update(Instant::from_millis(500), 2_375, 2_375 * 1316), (4_750, 4_750 * 1316));
         assert_eq!(rates.update(Instant::from_millis(510), 9_999, 0), (4_750, 4_750 * 1316));
     }

@@ -13,8 +13,8 @@
 //! and after it is encrypted; what is rebuilt comes in as if it had come.
 //!
 //! What a peer sends is believed only as far as it can be checked: numbers must lie in the window, answers must answer
-//! something, ranges must not be reversed. What cannot be is counted in [`Statistics`] and changes nothing. Nothing a peer
-//! sends makes the connection allocate: all memory is taken in [`Connection::new`].
+//! something, ranges must not be reversed. What cannot be is counted in [`Statistics`] and changes nothing. Memory
+//! is taken in [`Connection::new`], and besides when more packets are held at a time than ever before, up to the receive buffer's limit.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -175,7 +175,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that the handshake has set up. Allocates all that it will ever need.
+    /// A connection that the handshake has set up.
     pub fn new(now: Instant, parameters: ConnectionParameters, limits: Limits) -> Self {
         let mut events = VecDeque::with_capacity(EVENTS_MAX);
         events.push_back(Event::Connected);
@@ -420,21 +420,31 @@ impl Connection {
     /// The next payload that is due, in order.
     #[inline]
     pub fn poll_payload(&mut self, now: Instant) -> Option<Payload> {
-        let payload = self.receiver.poll_payload(now, &mut self.statistics);
-        self.polled(payload)
+        if self.state == State::Running {
+            return self.receiver.poll_payload(now, &mut self.statistics);
+        }
+        self.poll_last(now, Receiver::poll_payload)
     }
 
     /// The next payload in order, before it is due if none is missing before it: for one who keeps what is made of it until
     /// [`Payload::due`]. Worked on at once a payload is still in the processor's cache, and its packet memory is free again.
     #[inline]
     pub fn poll_payload_early(&mut self, now: Instant) -> Option<Payload> {
-        let payload = self.receiver.poll_early(now, &mut self.statistics);
-        self.polled(payload)
+        if self.state == State::Running {
+            return self.receiver.poll_early(now, &mut self.statistics);
+        }
+        self.poll_last(now, Receiver::poll_early)
     }
 
-    #[inline]
-    fn polled(&mut self, payload: Option<Payload>) -> Option<Payload> {
-        if payload.is_none() && self.state != State::Running {
+    /// Ending, or ended: over when nothing is left.
+    #[cold]
+    fn poll_last(
+        &mut self,
+        now: Instant,
+        poll: impl FnOnce(&mut Receiver, Instant, &mut Statistics) -> Option<Payload>,
+    ) -> Option<Payload> {
+        let payload = poll(&mut self.receiver, now, &mut self.statistics);
+        if payload.is_none() {
             self.finish_draining();
         }
         payload

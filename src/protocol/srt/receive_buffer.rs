@@ -10,8 +10,9 @@
 //!
 //! Time stamps and arrivals lie apart from the payload handles, and who is there is one bit each: looking for the next packet
 //! to deliver reads a cache line or two, not the slots. There are no more slots than have been needed at a time, since they
-//! are used in turn: those of 120 ms stay in the processor's cache, those of a whole flow window do not. Nothing here knows
-//! what a time stamp means.
+//! are used in turn: those of 120 ms stay in the processor's cache, those of a whole flow window do not. And the turn begins anew
+//! with each packet that finds no other: where they go up before their time, the same few slots are used over and over. Nothing here
+//! knows what a time stamp means.
 
 use super::packet::PacketPosition;
 use super::sequence_set::SequenceSet;
@@ -74,6 +75,8 @@ pub struct ReceiveBuffer<T> {
     items: Box<[Option<T>]>,
     meta: Box<[Meta]>,
     held: SequenceSet,
+    /// The number that has, or would have, the first slot.
+    base: u64,
     head: u64,
     first_missing: u64,
     end: u64,
@@ -92,6 +95,7 @@ impl<T> ReceiveBuffer<T> {
             items: std::iter::repeat_with(|| None).take(slots).collect(),
             meta: vec![Meta::default(); slots].into_boxed_slice(),
             held: SequenceSet::new(capacity),
+            base: first,
             head: first,
             first_missing: first,
             end: first,
@@ -150,7 +154,7 @@ impl<T> ReceiveBuffer<T> {
 
     #[inline]
     fn slot(&self, sequence: u64) -> usize {
-        sequence as usize & (self.items.len() - 1)
+        (sequence - self.base) as usize & (self.items.len() - 1)
     }
 
     /// Whether none of `first..end` is held.
@@ -186,6 +190,9 @@ impl<T> ReceiveBuffer<T> {
         if distance >= self.items.len() as u64 {
             self.grow(distance as usize + 1);
         }
+        if self.held.is_empty() {
+            self.base = self.head;
+        }
         let slot = self.slot(sequence);
         assert!(self.held.insert(sequence), "the slot is taken");
         self.bytes += u64::from(meta.len);
@@ -213,7 +220,7 @@ impl<T> ReceiveBuffer<T> {
         let mut meta = vec![Meta::default(); slots].into_boxed_slice();
         let mut next = self.held.next(self.head, self.end);
         while let Some(sequence) = next {
-            let (from, to) = (self.slot(sequence), sequence as usize & (slots - 1));
+            let (from, to) = (self.slot(sequence), (sequence - self.base) as usize & (slots - 1));
             items[to] = self.items[from].take();
             meta[to] = self.meta[from];
             next = self.held.next(sequence + 1, self.end);
@@ -288,16 +295,22 @@ impl<T> ReceiveBuffer<T> {
         self.bytes -= u64::from(self.meta[slot].len);
         let skipped = sequence - self.head;
         self.head = sequence + 1;
+        // The common cases are a neighbour and nothing more; else islands are searched.
+        if self.first_missing > self.head || self.first_missing == self.end {
+            self.first_held = self.head;
+        } else {
+            self.search();
+        }
+        Some(Taken { sequence, skipped, meta: self.meta[slot], item })
+    }
+
+    /// Finds the first packet there is, and the first that is missing, 64 numbers at a time.
+    #[cold]
+    fn search(&mut self) {
         if self.first_missing < self.head {
             self.first_missing = self.held.next_absent(self.head, self.end);
         }
-        // The common case is a neighbour; else the islands are searched, 64 numbers at a time.
-        self.first_held = if self.first_missing > self.head {
-            self.head
-        } else {
-            self.held.next(self.head, self.end).unwrap_or(self.end)
-        };
-        Some(Taken { sequence, skipped, meta: self.meta[slot], item })
+        self.first_held = self.held.next(self.head, self.end).unwrap_or(self.end);
     }
 
     /// Moves the head of a buffer on to `sequence`, giving up what is missing before it. Stops at the first packet there is.
@@ -322,7 +335,7 @@ impl<T> ReceiveBuffer<T> {
     /// Writes down what is held; `write` does it for a payload.
     pub(crate) fn snapshot(&self, to: &mut SnapshotWriter<'_>, write: impl Fn(&mut SnapshotWriter<'_>, &T)) {
         // All the others follow from what is held.
-        let Self { items, meta, held, head, first_missing: _, end, first_held: _, bytes: _ } = self;
+        let Self { items, meta, held, base: _, head, first_missing: _, end, first_held: _, bytes: _ } = self;
         to.count(*head);
         to.size(held.len());
         let mut next = held.next(*head, *end);
@@ -394,6 +407,23 @@ mod tests {
         // Memory is taken once.
         put(&mut buffer, 9_192);
         assert_eq!(buffer.items.len(), 8_192);
+    }
+
+    #[test]
+    fn a_packet_that_finds_no_other_takes_the_first_slots_again() {
+        let mut buffer = ReceiveBuffer::new(8_192, 1_000);
+        for n in 1_000..9_999 {
+            put(&mut buffer, n);
+            assert!(buffer.items[0].is_some(), "{n}");
+            assert_eq!(buffer.take_first().map(|t| (t.sequence, t.item)), Some((n, n)));
+        }
+        // The first of them is missing.
+        (10_002..10_100).for_each(|n| put(&mut buffer, n));
+        put(&mut buffer, 10_000);
+        let out: Vec<_> = std::iter::from_fn(|| buffer.take_first()).map(|t| (t.sequence, t.meta, t.item)).collect();
+        let there = std::iter::once(10_000).chain(10_002..10_100);
+        assert_eq!(out, there.map(|n| (n, meta(n), n)).collect::<Vec<_>>());
+        assert_eq!(buffer.items.len(), FIRST_SLOTS);
     }
 
     #[test]
