@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::elementary::ElementaryStream;
 use super::frame::StreamSink;
 use super::transport::TransportStream;
-use crate::base::{Datagram, Instant, Transmit};
+use crate::base::{Datagram, Instant, Transmit, prefetch};
 use crate::media::Payload;
 use crate::protocol::rtp::raw_ts::{RawEvent, RawTransportStream};
 use crate::protocol::rtp::{self, Encoding, PayloadTypes};
@@ -107,9 +107,16 @@ pub struct IngestStatistics {
     pub held_dropped: u64,
 }
 
-/// A payload, and what RTP says of it.
+/// A payload that waits for a ring.
 struct Delivery {
     payload: Payload,
+    progress: Progress,
+}
+
+/// Where a payload stands on its way. It lies apart from the payload, which stays where it is given out by SRT: a copy of what has just
+/// been written piece by piece waits until all earlier stores are done, those to cold memory too.
+#[derive(Clone, Copy, Default)]
+struct Progress {
     rtp: Option<RtpFacts>,
     /// Bytes of it that the content has taken already.
     taken: usize,
@@ -195,8 +202,10 @@ impl Ingest {
     /// Asks the processor for what the next payload is likely to need: link by link of the chain, `step` 0 first.
     #[inline]
     pub fn prefetch(&self, step: usize) {
-        if let Content::Transport(transport) = &self.content {
-            transport.prefetch(step);
+        match (step.checked_sub(1), &self.content) {
+            (None, content) => prefetch(content),
+            (Some(step), Content::Transport(transport)) => transport.prefetch(step),
+            _ => {}
         }
     }
 
@@ -257,11 +266,17 @@ impl Ingest {
         if self.hold_until.is_some() && !self.release(now, sink) {
             return self.hold_due(due);
         }
-        while let Some(mut delivery) = self.poll(due, sink.takes_early()) {
+        let mut progress = Progress::default();
+        loop {
+            // Looked at where it is: see `Progress`.
+            let polled = self.poll(due, sink.takes_early(), &mut progress);
+            let Some(payload) = &polled else { break };
             make_room(now, sink);
-            if !self.take(now, &mut delivery, sink) {
+            if !self.take(now, payload, &mut progress, sink) {
                 // A new track: what comes now waits for its ring.
-                self.held.push_front(delivery);
+                if let Some(payload) = polled {
+                    self.held.push_front(Delivery { payload, progress });
+                }
                 self.hold_until = Some(now + HOLD_MAX);
                 return self.deliver_due(now, due, sink);
             }
@@ -352,8 +367,9 @@ impl Ingest {
     }
 
     fn hold_due(&mut self, due: Instant) {
-        while let Some(delivery) = self.poll(due, false) {
-            self.hold(delivery);
+        let mut progress = Progress::default();
+        while let Some(payload) = self.poll(due, false, &mut progress) {
+            self.hold(Delivery { payload, progress });
         }
     }
 
@@ -364,17 +380,20 @@ impl Ingest {
             self.statistics.held_dropped += 1;
             if let Some(next) = self.held.front_mut() {
                 next.payload.lost_before += 1 + dropped.payload.lost_before;
-                next.begins |= dropped.begins;
+                next.progress.begins |= dropped.progress.begins;
             }
         }
         self.held.push_back(delivery);
     }
 
     #[inline]
-    fn poll(&mut self, due: Instant, early: bool) -> Option<Delivery> {
-        let mut delivery = poll(&mut self.protocol, due, early)?;
-        delivery.begins = std::mem::take(&mut self.begins);
-        Some(delivery)
+    fn poll(&mut self, due: Instant, early: bool, progress: &mut Progress) -> Option<Payload> {
+        *progress = Progress::default();
+        let payload = poll(&mut self.protocol, due, early, &mut progress.rtp);
+        if payload.is_some() {
+            progress.begins = std::mem::take(&mut self.begins);
+        }
+        payload
     }
 
     /// Gives the held payloads on if all rings are there or the time for them is over; `false` if they stay held.
@@ -385,7 +404,7 @@ impl Ingest {
         let give_up = self.hold_until.take().is_some() && sink.is_opening();
         while let Some(mut delivery) = self.held.pop_front() {
             make_room(now, sink);
-            while !self.take(now, &mut delivery, sink) {
+            while !self.take(now, &delivery.payload, &mut delivery.progress, sink) {
                 if !give_up {
                     // Another track has turned up among what was held.
                     self.held.push_front(delivery);
@@ -399,26 +418,25 @@ impl Ingest {
 
     /// Gives a payload to the content; `false` if the content stopped at a new track whose ring is not there yet.
     #[inline]
-    fn take<S: StreamSink>(&mut self, now: Instant, delivery: &mut Delivery, sink: &mut S) -> bool {
-        if std::mem::take(&mut delivery.begins) {
+    fn take<S: StreamSink>(&mut self, now: Instant, payload: &Payload, progress: &mut Progress, sink: &mut S) -> bool {
+        if std::mem::take(&mut progress.begins) {
             self.restart(now, sink);
         }
-        if delivery.taken == 0 {
-            let payload = &delivery.payload;
+        if progress.taken == 0 {
             self.statistics.payloads += 1;
             self.statistics.bytes += payload.packet.len() as u64;
             self.statistics.lost += u64::from(payload.lost_before);
             self.statistics.recovered += u64::from(payload.recovered);
         }
-        match delivery.rtp {
+        match progress.rtp {
             None => {
                 self.become_transport(now, sink);
-                self.take_transport(now, delivery, sink)
+                self.take_transport(now, payload, progress, sink)
             }
             Some(facts) => {
-                let taken = self.take_rtp(now, delivery, facts, sink);
+                let taken = self.take_rtp(now, payload, progress, facts, sink);
                 // A payload that is given again is not a second restart.
-                delivery.rtp = Some(RtpFacts { restart: false, ..facts });
+                progress.rtp = Some(RtpFacts { restart: false, ..facts });
                 taken
             }
         }
@@ -437,15 +455,21 @@ impl Ingest {
     }
 
     #[inline]
-    fn take_transport<S: StreamSink>(&mut self, now: Instant, delivery: &mut Delivery, sink: &mut S) -> bool {
+    fn take_transport<S: StreamSink>(
+        &mut self,
+        now: Instant,
+        payload: &Payload,
+        progress: &mut Progress,
+        sink: &mut S,
+    ) -> bool {
         let Content::Transport(transport) = &mut self.content else {
             self.statistics.unknown_payload_type += 1;
             return true;
         };
-        match transport.receive(now, &delivery.payload, delivery.taken, sink) {
+        match transport.receive(now, payload, progress.taken, sink) {
             None => true,
             Some(taken) => {
-                delivery.taken = taken;
+                progress.taken = taken;
                 false
             }
         }
@@ -454,7 +478,8 @@ impl Ingest {
     fn take_rtp<S: StreamSink>(
         &mut self,
         now: Instant,
-        delivery: &mut Delivery,
+        payload: &Payload,
+        progress: &mut Progress,
         facts: RtpFacts,
         sink: &mut S,
     ) -> bool {
@@ -469,10 +494,10 @@ impl Ingest {
         };
         if format.encoding == Encoding::Mp2t {
             self.become_transport(now, sink);
-            if let (true, 0, Content::Transport(transport)) = (facts.restart, delivery.taken, &mut self.content) {
+            if let (true, 0, Content::Transport(transport)) = (facts.restart, progress.taken, &mut self.content) {
                 transport.restart();
             }
-            return self.take_transport(now, delivery, sink);
+            return self.take_transport(now, payload, progress, sink);
         }
         if !matches!(&self.content, Content::Elementary(elementary) if elementary.carries(&format.encoding)) {
             let ssrc = match &self.protocol {
@@ -496,7 +521,7 @@ impl Ingest {
             elementary.restart();
         }
         let Content::Elementary(elementary) = &mut self.content else { unreachable!("it was just made one") };
-        elementary.receive(now, &delivery.payload, facts.timestamp, facts.marker, sink);
+        elementary.receive(now, payload, facts.timestamp, facts.marker, sink);
         true
     }
 
@@ -528,30 +553,22 @@ fn make_room<S: StreamSink>(now: Instant, sink: &mut S) {
 }
 
 #[inline]
-fn poll(protocol: &mut Option<Protocol>, now: Instant, early: bool) -> Option<Delivery> {
+fn poll(protocol: &mut Option<Protocol>, now: Instant, early: bool, facts: &mut Option<RtpFacts>) -> Option<Payload> {
     match protocol {
-        Some(Protocol::Srt(connection)) => {
-            let payload = if early { connection.poll_payload_early(now) } else { connection.poll_payload(now) };
-            payload.map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
-        }
-        Some(Protocol::SrtGroup(group)) => {
-            let payload = if early { group.poll_payload_early(now) } else { group.poll_payload(now) };
-            payload.map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
-        }
-        Some(Protocol::Rtp(source)) => source.poll_payload(now).map(|delivered| Delivery {
-            rtp: Some(RtpFacts {
+        Some(Protocol::Srt(connection)) if early => connection.poll_payload_early(now),
+        Some(Protocol::Srt(connection)) => connection.poll_payload(now),
+        Some(Protocol::SrtGroup(group)) if early => group.poll_payload_early(now),
+        Some(Protocol::SrtGroup(group)) => group.poll_payload(now),
+        Some(Protocol::Rtp(source)) => source.poll_payload(now).map(|delivered| {
+            *facts = Some(RtpFacts {
                 timestamp: delivered.timestamp,
                 marker: delivered.marker,
                 payload_type: delivered.payload_type,
                 restart: delivered.restart,
-            }),
-            payload: delivered.payload,
-            taken: 0,
-            begins: false,
+            });
+            delivered.payload
         }),
-        Some(Protocol::RawTransport(raw)) => {
-            raw.poll_payload(now).map(|payload| Delivery { payload, rtp: None, taken: 0, begins: false })
-        }
+        Some(Protocol::RawTransport(raw)) => raw.poll_payload(now),
         None => None,
     }
 }

@@ -67,12 +67,14 @@ impl TransportStream {
     /// Asks the processor for what the next payload is likely to need: link by link of the chain, `step` 0 first.
     #[inline]
     pub fn prefetch(&self, step: usize) {
+        if step == 0 {
+            prefetch(&self.demux);
+            prefetch(&self.tracks);
+            prefetch(&self.programmes);
+            prefetch(&self.recent);
+            return;
+        }
         match (step, self.tracks.get(self.recent.get())) {
-            (0, _) => {
-                prefetch(&self.demux);
-                prefetch(&self.tracks);
-                prefetch(&self.programmes);
-            }
             (1, track) => {
                 self.demux.prefetch();
                 track.into_iter().for_each(prefetch);
@@ -122,17 +124,19 @@ impl TransportStream {
                 }
             }
             let mut rest = &bytes[taken..];
-            let event = self.demux.push(&mut rest)?;
+            // Matched as it is: `?` would copy what has just been written piece by piece, and wait for that.
+            let event = self.demux.push(&mut rest);
             taken = bytes.len() - rest.len();
             match event {
-                Event::PesData { track, data } => {
+                None => return None,
+                Some(Event::PesData { track, data }) => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
                         carriage.origin = programme.pcr_27mhz.map_or(Origin::None, Origin::Pcr);
                         let timeline = &mut programme.timeline;
                         track.assembler.push(now, data, &carriage, timeline, &mut sink.track(track.sink));
                     }
                 }
-                Event::PesStart { track, pts, dts, .. } => {
+                Some(Event::PesStart { track, pts, dts, .. }) => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
                         if track.is_cut_by_pes() {
                             track.assembler.flush(now, &mut programme.timeline, &mut sink.track(track.sink));
@@ -140,7 +144,7 @@ impl TransportStream {
                         track.assembler.mark(pts, dts);
                     }
                 }
-                Event::PesEnd { track } => {
+                Some(Event::PesEnd { track }) => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
                         if track.is_cut_by_pes() {
                             track.assembler.flush(now, &mut programme.timeline, &mut sink.track(track.sink));
@@ -149,12 +153,12 @@ impl TransportStream {
                         }
                     }
                 }
-                Event::PesEndHint { track } => {
+                Some(Event::PesEndHint { track }) => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
                         track.assembler.pes_stuffing(now, &mut programme.timeline, &mut sink.track(track.sink));
                     }
                 }
-                Event::Section { track, data } => {
+                Some(Event::Section { track, data }) => {
                     if let Some((track, programme)) = joined(&mut self.tracks, &mut self.programmes, track) {
                         // A section carries no time stamp: it is of the time when it comes, by its programme's clock.
                         if let Some(pcr_27mhz) = programme.pcr_27mhz {
@@ -166,7 +170,7 @@ impl TransportStream {
                         track.assembler.flush(now, timeline, &mut sink.track(track.sink));
                     }
                 }
-                Event::Pcr { programme, pcr_27mhz, discontinuity } => {
+                Some(Event::Pcr { programme, pcr_27mhz, discontinuity }) => {
                     if let Some(programme) = self.programmes.get_mut(programme.get()) {
                         programme.pcr_27mhz = Some(pcr_27mhz);
                         if discontinuity {
@@ -174,13 +178,13 @@ impl TransportStream {
                         }
                     }
                 }
-                Event::Discontinuity { track, cause } => {
+                Some(Event::Discontinuity { track, cause }) => {
                     let lost = self.datagrams_lost;
                     if let Some(track) = self.tracks.get_mut(track.get()).and_then(Option::as_mut) {
                         track.assembler.discontinuity(damage(cause), lost);
                     }
                 }
-                Event::Tables => {
+                Some(Event::Tables) => {
                     if self.follow_tables(now, sink) && sink.is_opening() {
                         return Some(taken);
                     }

