@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Instant;
 
-pub use headworks_packet::{Packet, prefetch};
+pub use headworks_packet::{Packet, prefetch, prefetch_all};
 /// Packet memory for tests and fuzz targets; the appliance's own is made in `shard/net`.
 #[doc(hidden)]
 pub use headworks_packet::{PacketPool, PoolOptions};

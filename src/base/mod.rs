@@ -8,7 +8,7 @@ pub mod sequence;
 pub mod time;
 
 pub use allowance::Allowance;
-pub use datagram::{Datagram, Packet, Transmit, prefetch};
+pub use datagram::{Datagram, Packet, Transmit, prefetch, prefetch_all};
 #[doc(hidden)]
 pub use datagram::{PacketPool, PoolOptions};
 pub use rate_limit::{Rate, SourceLimits, SourcePrefix, TokenBucket};

@@ -17,7 +17,7 @@ use super::housekeeping::{Housekeeping, Job};
 use super::staging::{Staging, Waiting, What};
 use super::track_names::{TrackKey, TrackNames};
 use super::waker::WakeFlag;
-use crate::base::{Instant, prefetch};
+use crate::base::{Instant, prefetch, prefetch_all};
 use crate::media::{Format, TrackConfiguration};
 use crate::pipeline::Timeline;
 use crate::pipeline::frame::{Frame, FrameSink, FrameTooLarge, SinkIndex, StreamSink, TrackDescription};
@@ -172,13 +172,32 @@ impl StreamRings {
         &self.name
     }
 
-    /// Asks the processor for what the next bytes of the track that was last written to change: link by link of the chain, `step` 0
-    /// first.
+    /// Asks the processor for what the next bytes of the track that was last written to change, and for what [`flush`](Self::flush)
+    /// does: link by link of both chains, `step` 0 first.
     #[inline]
-    pub fn prefetch(&self, step: usize) {
+    pub fn prefetch(&self, now: Instant, step: usize) {
+        if step == 0 {
+            prefetch(&self.tracks);
+            prefetch(&self.recent);
+            prefetch(&self.bell);
+            prefetch_all(&self.staging);
+            return;
+        }
         match (step, self.tracks.get(self.recent)) {
-            (0, Some(track)) => prefetch(&track.state),
-            (1 | 2, Some(TrackRing { state: RingState::Ready(writer), .. })) => writer.prefetch(step - 1),
+            (1, Some(track)) => prefetch(&track.state),
+            (2 | 3, Some(TrackRing { state: RingState::Ready(writer), .. })) => writer.prefetch(step - 2),
+            _ => {}
+        }
+        match (step, self.staging.first()) {
+            (1, Some(first)) => prefetch_all(first),
+            (2, Some(first)) if first.due <= now => {
+                self.tracks.get(first.index.0).into_iter().for_each(prefetch_all);
+                self.bell.prefetch();
+            }
+            (3 | 4, Some(first)) if first.due <= now => {
+                let writer = self.tracks.get(first.index.0).and_then(TrackRing::writer);
+                writer.into_iter().for_each(|writer| writer.prefetch_publish(step - 3));
+            }
             _ => {}
         }
     }
@@ -613,10 +632,11 @@ impl TrackRing {
         let RingState::Ready(writer) = &mut self.state else {
             unreachable!("a ring stays as long as frames of it wait")
         };
-        frame.descriptor_mut().commit_ns = now.as_nanos();
-        self.head_seq = writer.publish(frame, bell) + 1;
+        // First, so that its cold count comes while the ring is written to.
         let delay_us = now.saturating_since(due).as_micros();
         self.delay_us.saturating_record(u64::try_from(delay_us).unwrap_or(u64::MAX));
+        frame.descriptor_mut().commit_ns = now.as_nanos();
+        self.head_seq = writer.publish(frame, bell) + 1;
     }
 
     /// The frames that are published from now on have this configuration.

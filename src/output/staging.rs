@@ -100,10 +100,16 @@ impl Staging {
         self.waiting.iter().filter(|waiting| matches!(waiting.what, What::End)).map(|waiting| waiting.index)
     }
 
+    /// What is due first.
+    #[inline]
+    pub fn first(&self) -> Option<&Waiting> {
+        self.waiting.front()
+    }
+
     /// When the first is due.
     #[inline]
     pub fn next_due(&self) -> Option<Instant> {
-        self.waiting.front().map(|first| first.due)
+        self.first().map(|first| first.due)
     }
 
     /// Takes the first out if it is due.

@@ -597,10 +597,10 @@ impl Sessions {
 
     /// Asks the processor for what serving a session is likely to need: link by link of the chain, `step` 0 first.
     #[inline]
-    pub fn prefetch(&self, index: usize, step: usize) {
+    pub fn prefetch(&self, now: Instant, index: usize, step: usize) {
         if let Some(Some(session)) = self.slots.get(index) {
             session.ingest.prefetch(step);
-            session.rings.iter().for_each(|rings| rings.prefetch(step));
+            session.rings.iter().for_each(|rings| rings.prefetch(now, step));
         }
     }
 

@@ -51,8 +51,8 @@ const TICK: Duration = Duration::from_millis(100);
 const STALL_AFTER: Duration = Duration::from_secs(1);
 /// How long peers' last packets may still come in and be delivered when the shard is to end.
 const DRAIN: Duration = Duration::from_secs(3);
-/// Links of the chain from a session to the memory of its next frame.
-const PREFETCH_STEPS: usize = 3;
+/// Links of the chains from a session to the memory of its next frame, and to that of the frame that is due.
+const PREFETCH_STEPS: usize = 5;
 /// How long a source that has said goodbye waits for the answer of the desk.
 const NAMED_WITHIN: Duration = Duration::from_secs(2);
 /// Datagrams after which sessions are served although there are more: what they pass on is still in the cache then, and no source
@@ -275,14 +275,24 @@ impl Shard {
         let role = self.net.role(&incoming);
         let arrival = self.clock.arrival(incoming.timestamp_ns);
         let Incoming { peer, local_ip: local, interface, .. } = incoming;
+        let datagram = |packet| Datagram { packet, peer, local, interface, path: 0, arrival };
+        if incoming.is_single() {
+            // Not by way of the iterator: what has just been written piece by piece would be read as a whole, for which the
+            // processor waits until all of its earlier stores are done, those to cold memory too.
+            return self.take_in(now, role, datagram(incoming.packet));
+        }
         for packet in incoming.into_segments() {
-            let datagram = Datagram { packet, peer, local, interface, path: 0, arrival };
-            match role {
-                SocketRole::Srt => self.receive_srt(now, datagram),
-                SocketRole::Call(stream) => self.receive_call(now, stream, datagram),
-                SocketRole::Rtp | SocketRole::Stream(_) => self.receive_rtp(now, role, datagram),
-                SocketRole::Rtcp | SocketRole::StreamRtcp(_) => self.receive_rtcp(now, role, &datagram),
-            }
+            self.take_in(now, role, datagram(packet));
+        }
+    }
+
+    #[inline]
+    fn take_in(&mut self, now: Instant, role: SocketRole, datagram: Datagram) {
+        match role {
+            SocketRole::Srt => self.receive_srt(now, datagram),
+            SocketRole::Call(stream) => self.receive_call(now, stream, datagram),
+            SocketRole::Rtp | SocketRole::Stream(_) => self.receive_rtp(now, role, datagram),
+            SocketRole::Rtcp | SocketRole::StreamRtcp(_) => self.receive_rtcp(now, role, &datagram),
         }
     }
 
@@ -519,7 +529,7 @@ impl Shard {
         self.touched.take(&mut served);
         let mut published = false;
         for (place, &index) in served.iter().enumerate() {
-            self.prefetch(&served[place..]);
+            self.prefetch(now, &served[place..]);
             if self.sessions.contains(index) {
                 published |= self.serve(now, index);
             }
@@ -537,9 +547,9 @@ impl Shard {
 
     /// Asks for what the sessions after the first of these need: where there are many, each has left the caches since it was last served.
     #[inline]
-    fn prefetch(&self, touched: &[usize]) {
+    fn prefetch(&self, now: Instant, touched: &[usize]) {
         for step in 0..PREFETCH_STEPS {
-            touched.get(PREFETCH_STEPS - step).into_iter().for_each(|&index| self.sessions.prefetch(index, step));
+            touched.get(PREFETCH_STEPS - step).into_iter().for_each(|&index| self.sessions.prefetch(now, index, step));
         }
     }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::builder::{is_shortage, lock_file, open_directory, open_shared};
+use crate::copy;
 use crate::crash::{Step, point};
 use crate::layout::{BUSY, LayoutError, MAJOR, MINOR, State};
 use crate::memory::{self, SharedWords};
@@ -187,6 +188,20 @@ impl BellWriter {
     #[inline]
     pub(crate) fn next_stream_seq(&mut self, at_least: u64) -> u64 {
         self.stream_head.max(at_least)
+    }
+
+    /// Asks the processor for what says where the bell's words are.
+    #[inline]
+    pub fn prefetch(&self) {
+        copy::prefetch_for_read(&*self.words);
+    }
+
+    /// Asks the processor for the words that a commit changes.
+    #[inline]
+    pub(crate) fn prefetch_for_write(&self) {
+        for line in [STREAM_HEAD, FUTEX] {
+            self.words.prefetch_for_write(line, 1);
+        }
     }
 
     /// 3 (end) and 4 of a commit, for the whole stream.

@@ -275,7 +275,6 @@ fn recover(ctl: &SharedWords, header: &Header) -> Result<Private, AttachError> {
         // Died before it counted its last frame, it may be one short of what the ring's readers have seen.
         totals: Totals { frames: head_seq, bytes: totals(1), damaged: totals(2), discontinuities: totals(3) },
         stream_seq_after: left.stream_seq_after,
-        last_frame: left.last_frame,
         first_discontinuity: None,
     })
 }

@@ -45,6 +45,23 @@ pub fn prefetch_for_write(shared: *const u8, lines: usize) {
     let _ = (shared, lines);
 }
 
+/// Asks the processor for memory of this process that is about to be read, and perhaps changed: all of `value`.
+#[inline]
+pub fn prefetch_for_read<T>(value: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = std::ptr::from_ref(value).cast::<i8>();
+        let before = address.addr() % 64;
+        for offset in (0..before + size_of::<T>()).step_by(64) {
+            // SAFETY: a prefetch reads no value and cannot fault, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.wrapping_sub(before).wrapping_add(offset)) };
+        }
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    let _ = value;
+}
+
 /// Copies `length` bytes from `shared` to `private`. What arrives may be torn.
 ///
 /// # Safety

@@ -80,7 +80,6 @@ pub(crate) struct Private {
     pub totals: Totals,
     /// + 1; 0 when the ring holds no frame.
     pub stream_seq_after: u64,
-    pub last_frame: Option<FrameDescriptor>,
     pub first_discontinuity: Option<Discontinuity>,
 }
 
@@ -173,6 +172,17 @@ impl Writer {
             copy::prefetch_for_write((&raw const self.private.reserve).cast(), 1);
         } else {
             self.data.prefetch(self.open_pos, self.open_len);
+        }
+    }
+
+    /// Asks the processor for what [`publish`](Self::publish) needs, in two steps, the second of which reads what the first has asked
+    /// for: frames are so far apart that all of it has left the caches.
+    #[inline]
+    pub fn prefetch_publish(&self, step: usize) {
+        if step == 0 {
+            copy::prefetch_for_read(self);
+        } else {
+            copy::prefetch_for_read(&*self.ctl);
         }
     }
 
@@ -308,6 +318,13 @@ impl Writer {
         assert_eq!(position, self.unpublished_pos, "frames are published in the order in which they were staged");
         let seq = self.private.head_seq;
         let slot = self.header.slot_at(seq);
+        // Readers had the slot a turn of the ring ago, and all of them look at the heads: the lines come together, while the
+        // descriptor is made, and not one by one with the stores.
+        self.ctl.prefetch_for_write(slot, layout::SLOT_SIZE / 64);
+        for line in [layout::HEAD_SEQ, layout::FUTEX, layout::TOTALS] {
+            self.ctl.prefetch_for_write(line, 1);
+        }
+        bell.prefetch_for_write();
         d.seq = seq;
         if d.key {
             self.key_seq = seq;
@@ -374,10 +391,7 @@ impl Writer {
         point(Step::Futex);
 
         self.private.head_seq = seq + 1;
-        self.private.last_frame = Some(d);
         self.unpublished_pos = align(head_pos);
-        // Readers had the slot a turn of the ring ago: the next frame is not to wait for it.
-        self.ctl.prefetch_for_write(self.header.slot_at(seq + 1), layout::SLOT_SIZE / 64);
         seq
     }
 
@@ -483,12 +497,6 @@ impl Writer {
     #[must_use]
     pub fn stream_seq_after(&self) -> u64 {
         self.private.stream_seq_after
-    }
-
-    /// The newest frame, also of the writer before a restart: its segment and times are where to go on from.
-    #[must_use]
-    pub fn last_frame(&self) -> Option<&FrameDescriptor> {
-        self.private.last_frame.as_ref()
     }
 
     /// Counted since the ring was made.

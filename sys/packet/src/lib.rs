@@ -27,7 +27,7 @@ mod region;
 
 pub use packet::{Packet, RawSlot};
 pub use pool::{PacketPool, PoolError, PoolOptions, PoolStatistics, SlotOrder};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_all};
 pub use region::Pages;
 
 #[cfg(test)]
