@@ -15,6 +15,8 @@
 //! own delay includes waiting for the generator, whose system calls carry each packet through the kernel and give the core to nobody
 //! meanwhile. So in the rows that judge it by a bound they are on the receiver's core, and wait for its turns: two cores are all there are here.
 //!
+//! In the rows of idling it has both cores and two shards, and nobody sends.
+//!
 //! It ends with 1 when a row has fewer counted pairs than were asked for or its median misses its target, and with 2 for options that make
 //! no sense.
 
@@ -23,7 +25,7 @@ mod rows;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 use std::{fs, io, thread};
 
@@ -33,13 +35,17 @@ use serde_json::{Value, json};
 use latency::{Delays, Readers, published_lines};
 use rows::{Feed, Figure, ROWS, Receiver, Row, Side, Target};
 use support::load::{GENERATOR_CORE, Generator, Load, RECEIVER_CORE, Sent, Window, limit_bps};
+use support::programs::is_there;
 use support::spread::Spread;
-use support::{Appliance, RTP_PORT, SRT_PORT, bare_receiver, headworks, libsrt, losses, set, total};
+use support::{Appliance, Process, RTP_PORT, SRT_PORT, bare_receiver, headworks, libsrt, losses, samples, set, total};
 
 const ROOT: &str = "/dev/shm/headworks-line-rate";
 const PASSPHRASE: &str = "line rate passphrase";
 const BARE_PORT: u16 = 30_120;
 const LIBSRT_PORT: u16 = 30_130;
+/// Whose callers are silent, and the first of the ports that they wait at for something to send.
+const SILENT_CALLER: &str = "srt-live-transmit";
+const SILENT_PORT: u16 = 30_140;
 /// The hosts at the ends of a cable.
 const NEAR: &str = "10.88.0.1";
 const FAR: &str = "10.88.0.2";
@@ -151,7 +157,32 @@ impl Side {
             Receiver::Appliance(feed) => self.appliance(load, feed, figure, readers),
             Receiver::Bare => self.bare(load),
             Receiver::Libsrt => libsrt_receive(load),
+            Receiver::Idle { callers } => self.idle(load, callers),
         }
+    }
+
+    /// The whole appliance without a packet of media. Callers are libsrt's, which say each second that they are there.
+    fn idle(&self, load: &Load, callers: u32) -> io::Result<Measured> {
+        if callers > 0 && !is_there(SILENT_CALLER) {
+            return Err(io::Error::other(format!("silent callers take {SILENT_CALLER}, of the package srt-tools")));
+        }
+        let set: Vec<String> = self.settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let receiver = Appliance::start(ROOT, callers, &set)?;
+        let callers: Vec<Process> = (0..callers).map(silent_caller).collect::<io::Result<_>>()?;
+        let window = Window::measure(&[receiver.id()], SRT_PORT..=SRT_PORT, load);
+        let page = receiver.get("/metrics").ok_or_else(|| io::Error::other("the appliance does not answer"))?;
+        let of_streams =
+            samples(&page).filter(|(name, _)| name.starts_with("headworks_stream_packets_received_total{"));
+        let packets: Vec<u64> = of_streams.map(|(_, packets)| packets as u64).collect();
+        let (streams, packets) = (packets.len(), packets.iter().sum::<u64>());
+        let nothing = Sent { report: Value::Null, faults: Vec::new() };
+        let mut measured = Measured::new(window.ok_or_else(|| io::Error::other("the appliance has ended"))?, nothing);
+        measured.receiver = json!({ "streams": streams, "packets": packets });
+        measured.lines.push(format!("{streams} streams, which {packets} datagrams came for"));
+        if streams != callers.len() {
+            measured.faults.push(format!("{streams} of {} callers were connected", callers.len()));
+        }
+        Ok(measured)
     }
 
     /// The whole appliance on its core, with readers of some of its streams.
@@ -244,6 +275,15 @@ impl Side {
     }
 }
 
+/// An SRT caller that has nothing to send.
+fn silent_caller(number: u32) -> io::Result<Process> {
+    let nothing = format!("udp://127.0.0.1:{}", u32::from(SILENT_PORT) + number);
+    let to = format!("srt://127.0.0.1:{SRT_PORT}?streamid=silent{number}");
+    let mut command = Command::new(SILENT_CALLER);
+    command.args(["-q", "-a:no", &nothing, &to]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map(Process)
+}
+
 /// libsrt, receive only, on the same core.
 fn libsrt_receive(load: &Load) -> io::Result<Measured> {
     let program = libsrt::build().ok_or_else(|| io::Error::other(format!("libsrt takes {}", libsrt::PACKAGES)))?;
@@ -276,11 +316,17 @@ impl Measured {
         Self { window, sent, receiver: Value::Null, lines: Vec::new(), delays: None, faults }
     }
 
+    /// Whether anything was sent.
+    fn is_fed(&self) -> bool {
+        !self.sent.report.is_null()
+    }
+
     /// The figure of one side; a fault where there is none.
     fn figure(&mut self, figure: Figure, load: &Load) -> f64 {
         let p99_ns = match figure {
             Figure::Cost | Figure::CostOfSecond => return self.window.cpu_s,
             Figure::CostPerPacket => return self.window.ns_per_packet(load),
+            Figure::CpuPercent => return self.window.cpu_percent(),
             Figure::AwakeP99 | Figure::AwakeP99Ms => self.delays.as_ref().map_or(Err(0), Delays::other_p99_ns),
         };
         match p99_ns {
@@ -300,11 +346,15 @@ impl Measured {
 
     fn show(&self, who: &str, load: &Load) {
         let window = &self.window;
-        println!(
-            "    {who:6} {:5.1} % of a core, {:6.2} CPU-s per 100 Gbit, {:5.0} ns per packet; waited {:.2} s, softirq {:.2} s, steal {:.2} s; {}",
-            window.cpu_percent(),
+        let of_packets = format!(
+            ", {:6.2} CPU-s per 100 Gbit, {:5.0} ns per packet",
             window.cpu_s_per_100_gbit(load),
-            window.ns_per_packet(load),
+            window.ns_per_packet(load)
+        );
+        println!(
+            "    {who:6} {:5.1} % of a core{}; waited {:.2} s, softirq {:.2} s, steal {:.2} s; {}",
+            window.cpu_percent(),
+            if self.is_fed() { of_packets.as_str() } else { "" },
             window.wait_s,
             window.softirq_s,
             window.steal_s,
@@ -313,7 +363,9 @@ impl Measured {
         for line in &self.lines {
             println!("           {line}");
         }
-        println!("           generator {}", self.sent.schedule());
+        if self.is_fed() {
+            println!("           generator {}", self.sent.schedule());
+        }
         for fault in &self.faults {
             println!("           FAULT {fault}");
         }

@@ -94,6 +94,11 @@ pub enum Receiver {
     Bare,
     /// libsrt, which throws away what it has received.
     Libsrt,
+    /// The appliance, on both cores and fed with nothing.
+    Idle {
+        /// SRT callers that are connected and silent.
+        callers: u32,
+    },
 }
 
 /// What the appliance is fed with.
@@ -116,6 +121,8 @@ pub enum Figure {
     CostOfSecond,
     /// CPU time for each packet.
     CostPerPacket,
+    /// CPU time of the one side, in percent of a core.
+    CpuPercent,
     /// p99 from kernel (RTP) or due time (SRT) to awake reader, of tracks whose frames show their end with their last packet.
     AwakeP99,
     /// The same in ms, of the first side alone.
@@ -129,6 +136,14 @@ impl Side {
 
     const fn ours(feed: Feed) -> Self {
         Self::new("ours", Receiver::Appliance(feed))
+    }
+
+    const fn unfed(name: &'static str, callers: u32) -> Self {
+        Self {
+            settings: &["shards.cores=[0,1]"],
+            seconds_min: IDLE_SECONDS,
+            ..Self::new(name, Receiver::Idle { callers })
+        }
     }
 
     const fn with(self, settings: &'static [&'static str]) -> Self {
@@ -167,8 +182,10 @@ const HUNDRED: &[&str] = &[
 const BUSY_FEEDS: (u32, &str) = (2, "50M");
 /// Long enough for a thousand of them, of which a hundredth is ten.
 const BUSY_SECONDS: u64 = 12;
+/// Long enough for what happens each second, and each ten.
+const IDLE_SECONDS: u64 = 20;
 
-pub static ROWS: [Row; 11] = [
+pub static ROWS: [Row; 13] = [
     Row {
         name: "plain",
         title: "SRT plain → frames ÷ bare loop",
@@ -270,5 +287,19 @@ pub static ROWS: [Row; 11] = [
             Side { name: "uring", ..Side::ours(Feed::Srt).with(&["shards.packet_io=uring"]).by_wire() },
         ],
         figure: Figure::Cost,
+    },
+    Row {
+        name: "idle",
+        title: "idle, two shards, no stream: percent of a core",
+        target: Target::at_most(0.5),
+        sides: &[Side::unfed("idle", 0)],
+        figure: Figure::CpuPercent,
+    },
+    Row {
+        name: "silent",
+        title: "two shards, 25 silent SRT callers (srt-live-transmit): percent of a core",
+        target: Target::at_most(0.5),
+        sides: &[Side::unfed("silent", 25)],
+        figure: Figure::CpuPercent,
     },
 ];
