@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::fence;
 use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
 
 use crate::builder::{is_shortage, lock_file, open_directory, open_shared};
@@ -25,6 +26,8 @@ use crate::wake::{self, WakeTarget};
 pub const MAGIC: [u8; 8] = *b"HWBELL\0\x01";
 /// Bytes of the file.
 pub const SIZE: usize = 0x1000;
+/// Its name until all of it is there.
+const UNFINISHED: &str = "bell.new";
 /// Timeline anchors kept, one per programme.
 pub const ANCHOR_COUNT: usize = 16;
 
@@ -115,18 +118,19 @@ impl BellWriter {
     /// [`BellError`]; the files must not exist.
     pub fn create(stream_directory: &Path) -> Result<Self, BellError> {
         let lock = lock_file(stream_directory, true)?.ok_or(BellError::Locked)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o640)
-            .open(stream_directory.join("bell"))?;
+        // Whoever died here left it, and nobody else is here while the lock is held.
+        let unfinished = stream_directory.join(UNFINISHED);
+        let _ = std::fs::remove_file(&unfinished);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(&unfinished)?;
         file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
         memory::allocate(&file, SIZE as u64)?;
         let words = SharedWords::writable(&file, SIZE)?;
         let head = encode_head(memory::boot_id()?, memory::random_uuid()?);
         words.write_bytes(0, &head);
         words.store_half(EPOCH, 1, Release);
+        // Readers find it whole or not at all.
+        renameat_with(CWD, &unfinished, CWD, stream_directory.join("bell"), RenameFlags::NOREPLACE)
+            .map_err(io::Error::from)?;
         Ok(Self {
             words: Arc::new(words),
             stream_head: 0,
@@ -481,6 +485,41 @@ fn judge_head(file: &File) -> Result<Head, BellError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reader_finds_a_bell_that_is_whole_or_none() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        // As one that died left it.
+        std::fs::write(dir.path().join(UNFINISHED), b"HWBELL").unwrap();
+        let (path, is_over) = (dir.path(), std::sync::atomic::AtomicBool::new(false));
+        let looked = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut looked = [0_u32; 2];
+                // Pairs with the store below.
+                while !is_over.load(Acquire) {
+                    match BellReader::open(path) {
+                        Ok(bell) => looked[0] += u32::from(bell.stream_head() == 0),
+                        Err(BellError::Io(error)) if error.kind() == io::ErrorKind::NotFound => looked[1] += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                looked
+            });
+            for _ in 0..500 {
+                drop(BellWriter::create(path).unwrap());
+                std::fs::remove_file(path.join("bell")).unwrap();
+            }
+            // Pairs with the load in the reader.
+            is_over.store(true, Release);
+            reader.join().unwrap()
+        });
+        assert!(looked[0] + looked[1] > 0);
+        assert!(!dir.path().join(UNFINISHED).exists());
+        drop(BellWriter::create(dir.path()).unwrap());
+        assert!(
+            matches!(BellWriter::create(dir.path()), Err(BellError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists)
+        );
+    }
 
     #[test]
     fn a_bell_of_a_later_version_or_with_impossible_counters_is_not_taken_up() {
