@@ -346,15 +346,14 @@ impl Measured {
 
     fn show(&self, who: &str, load: &Load) {
         let window = &self.window;
-        let of_packets = format!(
-            ", {:6.2} CPU-s per 100 Gbit, {:5.0} ns per packet",
-            window.cpu_s_per_100_gbit(load),
-            window.ns_per_packet(load)
-        );
+        let of_packets = || {
+            let (cpu_s, ns) = (window.cpu_s_per_100_gbit(load), window.ns_per_packet(load));
+            format!(", {cpu_s:6.2} CPU-s per 100 Gbit, {ns:5.0} ns per packet")
+        };
         println!(
             "    {who:6} {:5.1} % of a core{}; waited {:.2} s, softirq {:.2} s, steal {:.2} s; {}",
             window.cpu_percent(),
-            if self.is_fed() { of_packets.as_str() } else { "" },
+            self.is_fed().then(of_packets).unwrap_or_default(),
             window.wait_s,
             window.softirq_s,
             window.steal_s,
@@ -373,6 +372,12 @@ impl Measured {
 
     fn json(&self, load: &Load) -> Value {
         let mut all = self.window.json(load);
+        if !self.is_fed() {
+            // Nothing came that they could be of.
+            for of_packets in ["cpu_s_per_100_gbit", "ns_per_packet"] {
+                all[of_packets] = Value::Null;
+            }
+        }
         let parts = [
             ("generator", self.sent.report.clone()),
             ("receiver", self.receiver.clone()),
